@@ -1,0 +1,18 @@
+//! The ground floor of Quictrack: what leaves and ultrapeers share.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`time`], [`id`], [`limits`], [`machine`] | the cores' clock, names of things, every cap, what a core is |
+//! | [`file`], [`text`], [`query`] | a shared file, how text becomes tokens, the query language |
+//! | [`verify`] | pieces of a content and their proof under its BLAKE3 |
+//!
+//! Without the feature `net` only the pure part is built: no socket, no clock, no task.
+
+pub mod file;
+pub mod id;
+pub mod limits;
+pub mod machine;
+pub mod query;
+pub mod text;
+pub mod time;
+pub mod verify;

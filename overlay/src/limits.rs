@@ -1,0 +1,75 @@
+//! Every cap of the program, in one place: with its unit and where the number comes from.
+//!
+//! A cap protects the node that enforces it, so it holds whatever the other side believes. Numbers
+//! marked *chosen* have no outside source: the sentence says what they trade.
+
+use std::time::Duration;
+
+// --- files and catalogs ---------------------------------------------------------------------------
+
+/// Bytes of a shared path. 4096 is `PATH_MAX` on Linux.
+pub const PATH_BYTES: usize = 4096;
+/// Bytes of one text tag. Chosen: the longest real titles are under 200 bytes.
+pub const TAG_BYTES: usize = 256;
+/// Bytes of a shared file: 2^53 - 1, so that every size is exact in JSON.
+pub const FILE_BYTES: u64 = (1 << 53) - 1;
+/// Files in one catalog chunk; a fuller one is split.
+pub const CHUNK_FILES: usize = 4096;
+/// Files below which a catalog chunk is merged with a neighbour. A quarter of [`CHUNK_FILES`], so that a
+/// merge never makes a chunk that must be split at once.
+pub const CHUNK_FILES_LOW: usize = 1024;
+/// Encoded bytes of one catalog chunk, before compression; a larger one is split.
+pub const CHUNK_BYTES: usize = 1 << 20;
+/// Files of one leaf that a home indexes by default; what lies beyond is reported as truncated.
+pub const FILES_PER_LEAF: u64 = 1_000_000;
+/// Chunks of one catalog: [`FILES_PER_LEAF`] in chunks of [`CHUNK_FILES_LOW`], with room for the byte cap.
+pub const CHUNKS_PER_LEAF: usize = 2000;
+/// Compressed bytes of one upload batch.
+pub const BATCH_BYTES: usize = 256 << 10;
+/// Uncompressed bytes cut into one upload batch: leaves room for the expansion of incompressible data.
+pub const BATCH_RAW_BYTES: usize = 240 << 10;
+/// Base-2 logarithm of the zstd window that is accepted, so a decoder never needs more than 256 KiB.
+pub const ZSTD_WINDOW_LOG: u32 = 18;
+
+// --- queries --------------------------------------------------------------------------------------
+
+/// Characters of a query.
+pub const QUERY_CHARS: usize = 512;
+/// Terms of a query.
+pub const QUERY_TERMS: usize = 32;
+/// Letters or digits before the `*` of a prefix, at least.
+pub const PREFIX_CHARS: usize = 3;
+/// Distinct contents that a search returns unless told otherwise.
+pub const SEARCH_LIMIT: u32 = 60;
+/// Distinct contents that a user may ask for with `--limit`.
+pub const SEARCH_LIMIT_MAX: u32 = 1_000;
+/// Distinct contents of a search for everything (`--all`).
+pub const SEARCH_LIMIT_ALL: u32 = 10_000;
+/// How long a search may take unless told otherwise.
+pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Names of one content that a hit carries.
+pub const HIT_NAMES: usize = 10;
+/// Sources of one content that a hit names.
+pub const HIT_PEERS: usize = 8;
+/// Homes that a source of a hit names: a leaf has at most that many.
+pub const HOMES: usize = 3;
+/// Hits in one frame.
+pub const HITS_PER_FRAME: usize = 50;
+
+// --- connections ----------------------------------------------------------------------------------
+
+/// Silence after which a connection is dead.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// Time between two keep-alive packets of the side that dialled. NATs forget a UDP flow after 30 s (RFC
+/// 4787 asks for 2 minutes, many boxes do not comply).
+pub const KEEP_ALIVE: Duration = Duration::from_secs(25);
+/// Time for the whole handshake, up to `Welcome`.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time in which a drained ultrapeer's leaves must have left.
+pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
+/// Leaves that a volunteer takes by default.
+pub const LEAVES_OF_VOLUNTEER: u32 = 1_000;
+/// Leaves that a headless ultrapeer takes by default.
+pub const LEAVES_OF_ULTRAPEER: u32 = 10_000;
+/// Ultrapeer descriptors that a leaf remembers on disk.
+pub const REMEMBERED_ULTRAPEERS: usize = 200;

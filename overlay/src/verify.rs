@@ -1,0 +1,1 @@
+//! Pieces of a content and their proof under its BLAKE3.
