@@ -4,15 +4,19 @@
 //! |---|---|
 //! | [`time`], [`id`], [`limits`], [`machine`] | the cores' clock, names of things, every cap, what a core is |
 //! | [`file`], [`text`], [`query`] | a shared file, how text becomes tokens, the query language |
+//! | [`identity`] | a node's key pair |
+//! | [`wire`] | everything that travels between nodes |
 //! | [`verify`] | pieces of a content and their proof under its BLAKE3 |
 //!
 //! Without the feature `net` only the pure part is built: no socket, no clock, no task.
 
 pub mod file;
 pub mod id;
+pub mod identity;
 pub mod limits;
 pub mod machine;
 pub mod query;
 pub mod text;
 pub mod time;
 pub mod verify;
+pub mod wire;

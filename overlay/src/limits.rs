@@ -35,6 +35,8 @@ pub const ZSTD_WINDOW_LOG: u32 = 18;
 
 /// Characters of a query.
 pub const QUERY_CHARS: usize = 512;
+/// Bytes of a query: [`QUERY_CHARS`] characters of at most 4 bytes.
+pub const QUERY_BYTES: usize = 4 * QUERY_CHARS;
 /// Terms of a query.
 pub const QUERY_TERMS: usize = 32;
 /// Letters or digits before the `*` of a prefix, at least.
@@ -47,12 +49,17 @@ pub const SEARCH_LIMIT_MAX: u32 = 1_000;
 pub const SEARCH_LIMIT_ALL: u32 = 10_000;
 /// How long a search may take unless told otherwise.
 pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes of a file name in a hit. 255 is `NAME_MAX` on Linux; U+FFFD for a stray byte takes three.
+pub const NAME_BYTES: usize = 3 * 255;
 /// Names of one content that a hit carries.
 pub const HIT_NAMES: usize = 10;
 /// Sources of one content that a hit names.
 pub const HIT_PEERS: usize = 8;
 /// Homes that a source of a hit names: a leaf has at most that many.
 pub const HOMES: usize = 3;
+/// Handles of holders that a hit between ultrapeers carries, so that a leaf known to several counts once.
+/// Chosen: 2 KiB; beyond that many sources the exact number does not matter to anyone.
+pub const HIT_HOLDERS: usize = 256;
 /// Hits in one frame.
 pub const HITS_PER_FRAME: usize = 50;
 
@@ -73,3 +80,29 @@ pub const LEAVES_OF_VOLUNTEER: u32 = 1_000;
 pub const LEAVES_OF_ULTRAPEER: u32 = 10_000;
 /// Ultrapeer descriptors that a leaf remembers on disk.
 pub const REMEMBERED_ULTRAPEERS: usize = 200;
+
+// --- frames ---------------------------------------------------------------------------------------
+
+/// Bytes of a frame of unknown type that are skipped; a longer one closes the connection. As large as the
+/// largest control frame of this version.
+pub const UNKNOWN_FRAME_BYTES: usize = 64 << 10;
+/// Bytes of an encoded, unsigned descriptor. It has at most 91.
+pub const DESCRIPTOR_BODY_BYTES: usize = 128;
+/// Bytes of a descriptor with its signatures.
+pub const DESCRIPTOR_BYTES: usize = 512;
+/// Endorsements of a descriptor.
+pub const ENDORSEMENTS: usize = 3;
+/// Seconds for which a descriptor may claim to count: a day, so that a dead ultrapeer is forgotten.
+pub const DESCRIPTOR_LIFETIME_MAX_S: u32 = 86_400;
+/// Seconds for which our descriptors count: twice the refresh interval of an hour.
+pub const DESCRIPTOR_LIFETIME_S: u32 = 7_200;
+/// Descriptors in one `Members` frame.
+pub const MEMBERS_PER_FRAME: usize = 64;
+/// Descriptors that a refusal or a good-bye names.
+pub const ALTERNATIVES: usize = 16;
+/// Bytes of the signed part of a catalog root. It has at most 58.
+pub const ROOT_STATEMENT_BYTES: usize = 64;
+/// Changes in one `Attachments` frame: 20 bytes each at most.
+pub const ATTACHMENTS_PER_FRAME: usize = 2_000;
+/// Addresses at which a leaf may be tried: one for each home, and one spare.
+pub const CANDIDATES: usize = 4;

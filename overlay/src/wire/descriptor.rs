@@ -1,0 +1,175 @@
+//! A descriptor: what an ultrapeer says of itself, signed by its key and endorsed by others.
+//!
+//! Descriptors travel as the bytes that were signed. They carry a relative lifetime and a sequence, so no
+//! clocks need to agree: of two descriptors of one peer, the one with the higher sequence counts.
+
+use std::{net::SocketAddr, time::Duration};
+
+use serde::{Deserialize, Serialize};
+
+use super::bounded::{Blob, List};
+use crate::{
+    id::PeerId,
+    identity::{Identity, Signature},
+    limits,
+};
+
+/// Domain separation of descriptor signatures.
+const CONTEXT: &[u8] = b"quictrack/1 descriptor\0";
+
+/// What an ultrapeer says of itself.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Descriptor {
+    /// Its key.
+    pub peer: PeerId,
+    /// The first 8 bytes of BLAKE3 of the network's name, so that gossip does not cross networks.
+    pub network: [u8; 8],
+    /// Where it is reached.
+    pub address: SocketAddr,
+    /// The part of the leaf space whose digests it holds.
+    pub shard: ShardPrefix,
+    /// Leaves that it takes.
+    pub capacity: u32,
+    /// Grows with each new descriptor of this peer, over restarts too.
+    pub sequence: u64,
+    /// Seconds for which it counts after it was first heard of; 0 withdraws the peer.
+    pub lifetime_s: u32,
+}
+
+impl Descriptor {
+    /// How long it counts after it was first heard of.
+    pub fn lifetime(&self) -> Duration {
+        Duration::from_secs(u64::from(self.lifetime_s))
+    }
+
+    /// Signs it. `identity` must be that of `self.peer`, or nobody accepts it.
+    pub fn sign(&self, identity: &Identity) -> SignedDescriptor {
+        let mut body = Vec::new();
+        super::encode_into(self, &mut body);
+        let signature = identity.sign(CONTEXT, &body);
+        let body = Blob::new(body).expect("a descriptor has under 100 bytes");
+        SignedDescriptor { body, signature, endorsements: List::default() }
+    }
+}
+
+/// The tag that binds a descriptor to a network.
+pub fn network_tag(name: &str) -> [u8; 8] {
+    let hash = blake3::hash(name.as_bytes());
+    *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
+}
+
+/// A part of the leaf space: all leaves whose hash begins with these bits. No bits means everything.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ShardPrefix {
+    /// The bits, from the highest down; those below `length` are 0.
+    pub bits: u32,
+    /// How many bits count, at most 32.
+    pub length: u8,
+}
+
+impl ShardPrefix {
+    /// The whole leaf space.
+    pub const ALL: Self = Self { bits: 0, length: 0 };
+}
+
+impl std::fmt::Display for ShardPrefix {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        (0..u32::from(self.length).min(32)).try_for_each(|bit| write!(f, "{}", self.bits >> (31 - bit) & 1))
+    }
+}
+
+/// A descriptor with its signature and its endorsements, as it travels and is stored.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SignedDescriptor {
+    /// The encoded [`Descriptor`], exactly as it was signed.
+    body: Blob<{ limits::DESCRIPTOR_BODY_BYTES }>,
+    /// By the peer it describes.
+    signature: Signature,
+    /// By the ultrapeers that admitted it, where the network asks for that.
+    endorsements: List<Endorsement, { limits::ENDORSEMENTS }>,
+}
+
+/// The signature of an ultrapeer under another's descriptor.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct Endorsement {
+    /// Who endorses.
+    pub by: PeerId,
+    /// Over the same bytes as the descriptor's own signature.
+    pub signature: Signature,
+}
+
+impl SignedDescriptor {
+    /// Reads and checks it: the encoding, the bounds and the peer's own signature.
+    pub fn open(&self) -> Result<Descriptor, DescriptorError> {
+        let descriptor: Descriptor =
+            super::decode_exact("Descriptor", &self.body).map_err(|_| DescriptorError::Malformed)?;
+        let plausible = descriptor.address.port() != 0
+            && !descriptor.address.ip().is_unspecified()
+            && !descriptor.address.ip().is_multicast()
+            && descriptor.shard.length <= 32
+            && descriptor.lifetime_s <= limits::DESCRIPTOR_LIFETIME_MAX_S;
+        if !plausible {
+            return Err(DescriptorError::Malformed);
+        }
+        if !self.signature.verify(&descriptor.peer, CONTEXT, &self.body) {
+            return Err(DescriptorError::Signature);
+        }
+        Ok(descriptor)
+    }
+}
+
+/// Why a descriptor is unacceptable. The fault is that of whoever made it; who passed it on is at fault
+/// too, because everyone checks before passing on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DescriptorError {
+    /// It cannot be read, or names an impossible address, shard or lifetime.
+    #[error("malformed descriptor")]
+    Malformed,
+    /// The signature is not that of the peer it describes.
+    #[error("wrong signature on a descriptor")]
+    Signature,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn descriptor(identity: &Identity) -> Descriptor {
+        Descriptor {
+            peer: identity.peer_id(),
+            network: network_tag("public"),
+            address: "192.0.2.1:7780".parse().expect("an address"),
+            shard: ShardPrefix::ALL,
+            capacity: 1000,
+            sequence: 7,
+            lifetime_s: 7200,
+        }
+    }
+
+    #[test]
+    fn only_the_peer_itself_can_sign() {
+        let ours = Identity::from_seed([1; 32]);
+        let other = Identity::from_seed([2; 32]);
+        let good = descriptor(&ours);
+        assert_eq!(good.sign(&ours).open(), Ok(good.clone()));
+        assert_eq!(good.sign(&other).open(), Err(DescriptorError::Signature));
+    }
+
+    #[test]
+    fn impossible_claims_are_malformed() {
+        let ours = Identity::from_seed([1; 32]);
+        let mut bad = descriptor(&ours);
+        bad.address = "0.0.0.0:7780".parse().expect("an address");
+        assert_eq!(bad.sign(&ours).open(), Err(DescriptorError::Malformed));
+        let mut bad = descriptor(&ours);
+        bad.lifetime_s = u32::MAX;
+        assert_eq!(bad.sign(&ours).open(), Err(DescriptorError::Malformed));
+    }
+
+    #[test]
+    fn prefixes_print_their_bits() {
+        assert_eq!(ShardPrefix { bits: 0b101 << 29, length: 3 }.to_string(), "101");
+        assert_eq!(ShardPrefix::ALL.to_string(), "");
+    }
+}

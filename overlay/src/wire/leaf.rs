@@ -1,0 +1,290 @@
+//! Messages between a leaf and an ultrapeer.
+//!
+//! ```text
+//! control stream   leaf: Hello, CatalogRoot, CatalogPart.., LeafState, Goodbye, IntroductionReply
+//!                  ultrapeer: Welcome | Refuse, Members, CatalogWant, CatalogAck, Introduction, Goodbye
+//! one stream each  leaf: Search              ultrapeer: Accepted, Hits.., Summary
+//!                  leaf: Introduce           ultrapeer: Introduced
+//! ```
+
+use std::net::SocketAddr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    bounded::{Blob, List},
+    descriptor::SignedDescriptor,
+    hello::{Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
+    messages,
+    search::{HITS_CAP, Hits, Reachability, Search, Summary},
+};
+use crate::{
+    id::PeerId,
+    identity::{Identity, Signature},
+    limits,
+};
+
+/// Domain separation of catalog signatures.
+const CATALOG_CONTEXT: &[u8] = b"quictrack/1 catalog\0";
+
+messages! {
+    /// What a leaf and an ultrapeer say to each other.
+    pub enum LeafMessage {
+        /// The leaf's first frame.
+        1 Hello(Hello) up to HELLO_CAP,
+        /// It is attached.
+        2 Welcome(Welcome) up to HELLO_CAP,
+        /// It is not.
+        3 Refuse(Refuse) up to REFUSE_CAP,
+        /// The sender leaves in order.
+        4 Goodbye(Goodbye) up to REFUSE_CAP,
+        /// The ultrapeers that the sender knows.
+        5 Members(Members) up to limits::MEMBERS_PER_FRAME * limits::DESCRIPTOR_BYTES + 64,
+        /// The leaf's list, by the hashes of its chunks.
+        6 CatalogRoot(CatalogRoot) up to 128 << 10,
+        /// Chunks that the ultrapeer lacks.
+        7 CatalogWant(CatalogWant) up to 16 << 10,
+        /// A part of a chunk.
+        8 CatalogPart(CatalogPart) up to limits::BATCH_BYTES + 64,
+        /// The list is in the ultrapeer's index.
+        9 CatalogAck(CatalogAck) up to 64,
+        /// How busy the leaf is.
+        10 LeafState(LeafState) up to 64,
+        /// A search, on a stream of its own.
+        11 Search(Search) up to 4 << 10,
+        /// The search is under way.
+        12 Accepted(Accepted) up to 64,
+        /// Some of its hits.
+        13 Hits(Hits) up to HITS_CAP,
+        /// Its end.
+        14 Summary(Summary) up to 256,
+        /// The leaf wants to reach another, on a stream of its own.
+        15 Introduce(Introduce) up to 512,
+        /// Whether and where it can.
+        16 Introduced(Introduced) up to 512,
+        /// Another leaf wants to reach this one.
+        17 Introduction(Introduction) up to 512,
+        /// Whether it may.
+        18 IntroductionReply(IntroductionReply) up to 64,
+        /// Are you there?
+        19 Ping(Ping) up to 64,
+        /// Yes.
+        20 Pong(Pong) up to 64,
+    }
+}
+
+/// The ultrapeers that the sender knows: all of them, or those that are new.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Members {
+    /// Their descriptors.
+    pub descriptors: List<SignedDescriptor, { limits::MEMBERS_PER_FRAME }>,
+    /// Ultrapeers that are gone.
+    pub gone: List<PeerId, { limits::MEMBERS_PER_FRAME }>,
+    /// How many are alive in the sender's view, itself included.
+    pub total: u32,
+    /// The sender's view in one number: equal views have equal numbers.
+    pub view: u64,
+}
+
+/// A leaf's list: the chunks it is made of, under one signature.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogRoot {
+    /// What is signed: a [`RootStatement`].
+    pub statement: Blob<{ limits::ROOT_STATEMENT_BYTES }>,
+    /// By the leaf.
+    pub signature: Signature,
+    /// The chunks, in path order; their hashes give the root.
+    pub chunks: List<ChunkRef, { limits::CHUNKS_PER_LEAF }>,
+}
+
+/// One chunk of a list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ChunkRef {
+    /// BLAKE3 of its bytes.
+    pub hash: [u8; 32],
+    /// Bytes, at most [`limits::CHUNK_BYTES`].
+    pub bytes: u32,
+    /// Files, at most [`limits::CHUNK_FILES`].
+    pub files: u16,
+}
+
+/// What a leaf signs of its list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RootStatement {
+    /// Over the chunk hashes; see [`catalog_root`].
+    pub root: [u8; 32],
+    /// Files in it.
+    pub files: u64,
+    /// Grows with each change, over restarts too.
+    pub sequence: u64,
+    /// Seconds for which it counts after it was received.
+    pub lifetime_s: u32,
+}
+
+/// The root of a list: one hash over those of its chunks.
+pub fn catalog_root<'a>(chunk_hashes: impl IntoIterator<Item = &'a [u8; 32]>) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new_derive_key("quictrack 2026-11-22 catalog root");
+    for hash in chunk_hashes {
+        hasher.update(hash);
+    }
+    *hasher.finalize().as_bytes()
+}
+
+impl CatalogRoot {
+    /// Signs a list.
+    pub fn sign(identity: &Identity, statement: &RootStatement, chunks: Vec<ChunkRef>) -> Self {
+        let mut bytes = Vec::new();
+        super::encode_into(statement, &mut bytes);
+        let signature = identity.sign(CATALOG_CONTEXT, &bytes);
+        let statement = Blob::new(bytes).expect("a statement has under 60 bytes");
+        Self { statement, signature, chunks: List::new(chunks) }
+    }
+
+    /// Reads and checks it: encoding, bounds, the leaf's signature, and that the chunks give the root.
+    pub fn open(&self, leaf: &PeerId) -> Result<RootStatement, CatalogError> {
+        let statement: RootStatement =
+            super::decode_exact("RootStatement", &self.statement).map_err(|_| CatalogError::Malformed)?;
+        if !self.signature.verify(leaf, CATALOG_CONTEXT, &self.statement) {
+            return Err(CatalogError::Signature);
+        }
+        let fits = self.chunks.iter().all(|chunk| {
+            chunk.bytes as usize <= limits::CHUNK_BYTES && (1..=limits::CHUNK_FILES).contains(&usize::from(chunk.files))
+        });
+        let files: u64 = self.chunks.iter().map(|chunk| u64::from(chunk.files)).sum();
+        if !fits || files != statement.files {
+            return Err(CatalogError::Malformed);
+        }
+        if catalog_root(self.chunks.iter().map(|chunk| &chunk.hash)) != statement.root {
+            return Err(CatalogError::Root);
+        }
+        Ok(statement)
+    }
+}
+
+/// Why a list is unacceptable. The fault is the leaf's; its earlier list stays.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CatalogError {
+    /// It cannot be read, or its sizes are absurd.
+    #[error("malformed catalog")]
+    Malformed,
+    /// The signature is not the leaf's.
+    #[error("wrong signature on a catalog")]
+    Signature,
+    /// The chunks do not give the root.
+    #[error("the chunks of a catalog do not give its root")]
+    Root,
+}
+
+/// Chunks that the ultrapeer lacks and is ready to take now.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogWant {
+    /// The list they belong to.
+    pub sequence: u64,
+    /// Their positions in [`CatalogRoot::chunks`].
+    pub chunks: List<u32, { limits::CHUNKS_PER_LEAF }>,
+}
+
+/// A part of a chunk: one zstd frame of at most [`limits::BATCH_BYTES`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogPart {
+    /// The list that it belongs to.
+    pub sequence: u64,
+    /// The chunk's position in [`CatalogRoot::chunks`].
+    pub chunk: u32,
+    /// True for the chunk's last part.
+    pub last: bool,
+    /// Compressed bytes.
+    pub data: Blob<{ limits::BATCH_BYTES }>,
+}
+
+/// The list with this sequence is in the ultrapeer's index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CatalogAck {
+    /// Which list.
+    pub sequence: u64,
+    /// Files of it that are searchable; fewer than it has if the ultrapeer takes no more from one leaf.
+    pub files: u64,
+}
+
+/// How busy the leaf is, and how it can be reached. Sent when it changes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LeafState {
+    /// Upload slots that are free.
+    pub free_slots: u16,
+    /// Downloaders that wait.
+    pub queue: u32,
+    /// Whether others can dial it, as it knows.
+    pub reachability: Reachability,
+}
+
+/// The coordinator took the search.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Accepted {
+    /// Ultrapeers that the coordinator knows to be alive, itself included.
+    pub ultrapeers: u32,
+}
+
+/// The leaf wants to reach another.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Introduce {
+    /// The other leaf.
+    pub target: PeerId,
+    /// Ultrapeers that it may be attached to, as a hit told; none means unknown.
+    pub homes: List<PeerId, { limits::HOMES }>,
+}
+
+/// Whether and where it can.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Introduced {
+    /// The target agreed; these are addresses at which its homes see it.
+    At(List<SocketAddr, { limits::CANDIDATES }>),
+    /// It did not work out.
+    Failed(IntroductionFailure),
+}
+
+/// Why an introduction failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum IntroductionFailure {
+    /// No ultrapeer that was asked has the target.
+    TargetGone,
+    /// The target declined.
+    Refused,
+    /// The target or its home did not answer in time.
+    Timeout,
+    /// Too many introductions.
+    Limited,
+}
+
+/// Another leaf wants to reach this one.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Introduction {
+    /// Names it in the reply.
+    pub session: u64,
+    /// Who asks; its key was proven to its own home.
+    pub peer: PeerId,
+}
+
+/// Whether it may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IntroductionReply {
+    /// Of the [`Introduction`].
+    pub session: u64,
+    /// True if the leaf lets itself be dialled.
+    pub accept: bool,
+}
+
+/// Are you there?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ping {
+    /// Comes back in the answer.
+    pub token: u64,
+}
+
+/// Yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// Of the [`Ping`].
+    pub token: u64,
+}
