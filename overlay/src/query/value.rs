@@ -1,0 +1,384 @@
+//! Values of filters: numbers, sizes, durations, ages, dates, and comparisons of them.
+//!
+//! Readers work on a [`Piece`], a stretch of the source that knows where it stands, so every refusal
+//! names the first character that cannot be meant.
+
+use std::fmt;
+
+/// Seconds of a day.
+const DAY_S: i64 = 86_400;
+
+/// A comparison of a file's value with one or two given ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Compare<T> {
+    /// `=x` or a bare `x`.
+    Equal(T),
+    /// `>x`.
+    Above(T),
+    /// `>=x` or `x..`.
+    AtLeast(T),
+    /// `<x`.
+    Below(T),
+    /// `<=x` or `..x`.
+    AtMost(T),
+    /// `x..y`, both ends included; the first is at most the second.
+    Between(T, T),
+}
+
+impl<T: Copy + Ord> Compare<T> {
+    /// True if `value` satisfies the comparison.
+    pub fn holds(&self, value: T) -> bool {
+        match *self {
+            Self::Equal(x) => value == x,
+            Self::Above(x) => value > x,
+            Self::AtLeast(x) => value >= x,
+            Self::Below(x) => value < x,
+            Self::AtMost(x) => value <= x,
+            Self::Between(x, y) => (x..=y).contains(&value),
+        }
+    }
+
+    /// Writes it in the language of queries, each value by `show`.
+    fn write(&self, f: &mut fmt::Formatter<'_>, show: impl Fn(T) -> String) -> fmt::Result {
+        match *self {
+            Self::Equal(x) => write!(f, "{}", show(x)),
+            Self::Above(x) => write!(f, ">{}", show(x)),
+            Self::AtLeast(x) => write!(f, ">={}", show(x)),
+            Self::Below(x) => write!(f, "<{}", show(x)),
+            Self::AtMost(x) => write!(f, "<={}", show(x)),
+            Self::Between(x, y) => write!(f, "{}..{}", show(x), show(y)),
+        }
+    }
+}
+
+impl fmt::Display for Compare<u64> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write(f, |x| x.to_string())
+    }
+}
+
+/// A comparison of a file's time of change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Modified {
+    /// How long ago it was, in seconds before the moment of evaluation; never [`Compare::Equal`].
+    Age(Compare<i64>),
+    /// On which day it was: days since 1970-01-01, UTC.
+    Day(Compare<i64>),
+}
+
+impl Modified {
+    /// True if a file changed at `modified_s` satisfies it at `now_s` (both seconds since 1970 UTC).
+    pub fn holds(&self, modified_s: i64, now_s: i64) -> bool {
+        match self {
+            Self::Age(compare) => compare.holds(now_s.saturating_sub(modified_s)),
+            Self::Day(compare) => compare.holds(modified_s.div_euclid(DAY_S)),
+        }
+    }
+}
+
+impl fmt::Display for Modified {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Age(compare) => compare.write(f, |seconds| format!("{}h", seconds / 3600)),
+            Self::Day(compare) => compare.write(f, date_of_day),
+        }
+    }
+}
+
+/// A stretch of a query.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Piece<'a> {
+    pub(super) text: &'a str,
+    /// Of its first character, from 1.
+    pub(super) position: usize,
+}
+
+impl<'a> Piece<'a> {
+    /// What stands from byte `start` on.
+    pub(super) fn from(self, start: usize) -> Self {
+        Self { text: &self.text[start..], position: self.position + self.text[..start].chars().count() }
+    }
+
+    /// What stands before byte `end`.
+    fn until(self, end: usize) -> Self {
+        Self { text: &self.text[..end], position: self.position }
+    }
+
+    /// What stands before and after the first `separator`.
+    pub(super) fn split_once(self, separator: &str) -> Option<(Self, Self)> {
+        let at = self.text.find(separator)?;
+        Some((self.until(at), self.from(at + separator.len())))
+    }
+
+    fn unreadable(self) -> ValueError {
+        ValueError::Unreadable(self.position)
+    }
+}
+
+/// Why a value cannot be read, with the position of the first offending character.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ValueError {
+    Empty(usize),
+    Unreadable(usize),
+    Swapped(usize),
+    ExactAge(usize),
+}
+
+type Read<T> = Result<T, ValueError>;
+
+/// Reads a comparison or a range of what `read` reads.
+pub(super) fn compare<'a, T: Ord + Copy>(value: Piece<'a>, read: impl Fn(Piece<'a>) -> Read<T>) -> Read<Compare<T>> {
+    let read =
+        |piece: Piece<'a>| if piece.text.is_empty() { Err(ValueError::Empty(piece.position)) } else { read(piece) };
+    type Make<T> = fn(T) -> Compare<T>;
+    let operators: [(&str, Make<T>); 5] = [
+        (">=", Compare::AtLeast),
+        ("<=", Compare::AtMost),
+        (">", Compare::Above),
+        ("<", Compare::Below),
+        ("=", Compare::Equal),
+    ];
+    for (operator, make) in operators {
+        if value.text.starts_with(operator) {
+            return read(value.from(operator.len())).map(make);
+        }
+    }
+    match value.split_once("..") {
+        None => read(value).map(Compare::Equal),
+        Some((low, high)) if low.text.is_empty() => read(high).map(Compare::AtMost),
+        Some((low, high)) if high.text.is_empty() => read(low).map(Compare::AtLeast),
+        Some((low, high)) => match (read(low)?, read(high)?) {
+            (low, high) if low <= high => Ok(Compare::Between(low, high)),
+            _ => Err(ValueError::Swapped(value.position)),
+        },
+    }
+}
+
+/// Reads the value of `modified`.
+pub(super) fn modified(value: Piece<'_>) -> Read<Modified> {
+    if value.text.contains('-') {
+        return compare(value, day).map(Modified::Day);
+    }
+    match compare(value, age)? {
+        Compare::Equal(_) => Err(ValueError::ExactAge(value.position)),
+        ages => Ok(Modified::Age(ages)),
+    }
+}
+
+/// Reads a whole number.
+pub(super) fn whole(value: Piece<'_>) -> Read<u64> {
+    let (number, rest) = digits(value)?;
+    if rest.text.is_empty() { Ok(number) } else { Err(rest.unreadable()) }
+}
+
+/// Reads a size in bytes. Fractions of a byte are dropped.
+pub(super) fn size(value: Piece<'_>) -> Read<u64> {
+    let (whole, mut rest) = digits(value)?;
+    let mut fraction = "";
+    if let Some(after_dot) = rest.text.strip_prefix('.') {
+        let count = after_dot.bytes().take_while(u8::is_ascii_digit).count();
+        if count == 0 {
+            return Err(rest.unreadable());
+        }
+        fraction = &after_dot[..count];
+        rest = rest.from(1 + count);
+    }
+    let unit = unit_bytes(rest.text).ok_or(rest.unreadable())?;
+    let tail = fraction_of(fraction, unit);
+    whole.checked_mul(unit).and_then(|bytes| bytes.checked_add(tail)).ok_or(value.unreadable())
+}
+
+/// Reads a duration in seconds: a number alone, or hours, minutes and seconds in that order.
+pub(super) fn duration(value: Piece<'_>) -> Read<u64> {
+    let (number, rest) = digits(value)?;
+    if rest.text.is_empty() {
+        return Ok(number);
+    }
+    parts(value, &[('h', 3600), ('m', 60), ('s', 1)])
+}
+
+/// The bytes of a size as queries and options write it: `1.5GB`, `700 MiB` without the space, `4096`.
+/// `None` if it is no size, or does not fit in 64 bits.
+pub fn size_bytes(text: &str) -> Option<u64> {
+    size(Piece { text, position: 1 }).ok()
+}
+
+/// The seconds of a duration as options write it: as the filter `duration` (`90`, `1h2m3s`), and days (`7d12h`).
+/// `None` if it is no duration, or does not fit in 64 bits.
+pub fn duration_s(text: &str) -> Option<u64> {
+    let value = Piece { text, position: 1 };
+    duration(value).or_else(|_| parts(value, &[('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)])).ok()
+}
+
+/// Reads numbers with units, each unit at most once and in the order given.
+fn parts(value: Piece<'_>, mut units: &[(char, u64)]) -> Read<u64> {
+    let mut rest = value;
+    let mut total = 0u64;
+    loop {
+        let (number, after) = digits(rest)?;
+        let letter = after.text.chars().next().ok_or(after.unreadable())?;
+        let found = units.iter().position(|(unit, _)| letter.eq_ignore_ascii_case(unit)).ok_or(after.unreadable())?;
+        let seconds = number.checked_mul(units[found].1).ok_or(rest.unreadable())?;
+        total = total.checked_add(seconds).ok_or(rest.unreadable())?;
+        units = &units[found + 1..];
+        rest = after.from(1);
+        if rest.text.is_empty() {
+            return Ok(total);
+        }
+    }
+}
+
+/// Reads an age in seconds: a number and one unit.
+fn age(value: Piece<'_>) -> Read<i64> {
+    let (number, rest) = digits(value)?;
+    let hours = match rest.text {
+        "h" | "H" => 1,
+        "d" | "D" => 24,
+        "w" | "W" => 7 * 24,
+        "y" | "Y" => 365 * 24,
+        _ => return Err(rest.unreadable()),
+    };
+    let seconds = number.checked_mul(hours * 3600).and_then(|seconds| i64::try_from(seconds).ok());
+    seconds.ok_or(value.unreadable())
+}
+
+/// Reads a date `2026-01-31`, as days since 1970-01-01.
+fn day(value: Piece<'_>) -> Read<i64> {
+    let (year, rest) = fixed(value, 4)?;
+    let (month, rest_of_date) = fixed(dash(rest)?, 2)?;
+    if !(1..=12).contains(&month) {
+        return Err(dash(rest)?.unreadable());
+    }
+    let day_piece = dash(rest_of_date)?;
+    let (day, end) = fixed(day_piece, 2)?;
+    if day < 1 || day > days_of_month(year, month) {
+        return Err(day_piece.unreadable());
+    }
+    if !end.text.is_empty() {
+        return Err(end.unreadable());
+    }
+    Ok(day_of_date(year, month, day))
+}
+
+fn dash(value: Piece<'_>) -> Read<Piece<'_>> {
+    if value.text.starts_with('-') { Ok(value.from(1)) } else { Err(value.unreadable()) }
+}
+
+/// Reads exactly `count` digits.
+fn fixed(value: Piece<'_>, count: usize) -> Read<(i64, Piece<'_>)> {
+    let have = value.text.bytes().take(count).take_while(u8::is_ascii_digit).count();
+    if have < count {
+        return Err(value.from(have).unreadable());
+    }
+    let number = value.text[..count].bytes().fold(0, |sum, digit| sum * 10 + i64::from(digit - b'0'));
+    Ok((number, value.from(count)))
+}
+
+/// Reads one or more digits.
+fn digits(value: Piece<'_>) -> Read<(u64, Piece<'_>)> {
+    let count = value.text.bytes().take_while(u8::is_ascii_digit).count();
+    let number = value.text[..count].parse().map_err(|_| value.unreadable())?;
+    Ok((number, value.from(count)))
+}
+
+fn unit_bytes(unit: &str) -> Option<u64> {
+    const UNITS: [(&str, u64); 10] = [
+        ("", 1),
+        ("b", 1),
+        ("kb", 1_000),
+        ("mb", 1_000_000),
+        ("gb", 1_000_000_000),
+        ("tb", 1_000_000_000_000),
+        ("kib", 1 << 10),
+        ("mib", 1 << 20),
+        ("gib", 1 << 30),
+        ("tib", 1 << 40),
+    ];
+    UNITS.iter().find(|(name, _)| unit.eq_ignore_ascii_case(name)).map(|(_, bytes)| *bytes)
+}
+
+/// `0.fraction * unit`, rounded down. Digits beyond the 18th cannot change a whole number of bytes of any
+/// unit that a file's size reaches.
+fn fraction_of(fraction: &str, unit: u64) -> u64 {
+    let kept = &fraction[..fraction.len().min(18)];
+    let value = kept.bytes().fold(0u128, |sum, digit| sum * 10 + u128::from(digit - b'0'));
+    (value * u128::from(unit) / 10u128.pow(kept.len() as u32)) as u64
+}
+
+const fn days_of_month(year: i64, month: i64) -> i64 {
+    match month {
+        2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
+        2 => 28,
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+/// Days since 1970-01-01 in the proleptic Gregorian calendar. Years begin in March here, so that the leap
+/// day is a year's last and the months before a date sum up without exception.
+const fn day_of_date(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let day_of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + day_of_year - 719_468
+}
+
+/// The date of a day that [`day_of_date`] gave: years 0 to 9999.
+fn date_of_day(day: i64) -> String {
+    // A year's estimate is at most one too high or too low, months are at most twelve: a search is enough.
+    let mut year = (day + 719_528).div_euclid(366).max(0);
+    while day_of_date(year + 1, 1, 1) <= day {
+        year += 1;
+    }
+    let month = (1..=12).rev().find(|&month| day_of_date(year, month, 1) <= day).unwrap_or(1);
+    format!("{year:04}-{month:02}-{:02}", day - day_of_date(year, month, 1) + 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_and_durations_of_options() {
+        for (text, want) in [
+            ("0", Some(0)),
+            ("10MB", Some(10_000_000)),
+            ("1.5GiB", Some(1_610_612_736)),
+            ("0.5b", Some(0)),
+            ("1.000000000000000000009kb", Some(1000)),
+            ("18446744073709551615", Some(u64::MAX)),
+            ("18446744073709551616", None),
+            ("99999999TB", None),
+            ("1.MB", None),
+            (".5MB", None),
+            ("10 MB", None),
+            ("10M", None),
+            ("", None),
+        ] {
+            assert_eq!(size_bytes(text), want, "{text:?}");
+        }
+        for (text, want) in [
+            ("90", Some(90)),
+            ("1h2m3s", Some(3723)),
+            ("90m", Some(5400)),
+            ("7d12H", Some(648_000)),
+            ("1m2h", None),
+            ("1h2", None),
+            ("1x", None),
+            ("", None),
+        ] {
+            assert_eq!(duration_s(text), want, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn dates_and_days_are_inverse() {
+        assert_eq!(day_of_date(1970, 1, 1), 0);
+        assert_eq!(day_of_date(2000, 3, 1), 11_017);
+        assert_eq!(day_of_date(2026, 1, 31), 20_484);
+        let first = day_of_date(0, 1, 1);
+        for day in (first..day_of_date(9999, 12, 31)).step_by(97).chain(11_000..11_500) {
+            let text = date_of_day(day);
+            assert_eq!(super::day(Piece { text: &text, position: 1 }), Ok(day), "{text}");
+        }
+    }
+}
