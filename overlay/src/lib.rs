@@ -6,6 +6,7 @@
 //! | [`file`], [`text`], [`query`] | a shared file, how text becomes tokens, the query language |
 //! | [`identity`] | a node's key pair |
 //! | [`wire`] | everything that travels between nodes |
+//! | [`membership`] | core: who the ultrapeers are |
 //! | [`verify`] | pieces of a content and their proof under its BLAKE3 |
 //!
 //! Without the feature `net` only the pure part is built: no socket, no clock, no task.
@@ -15,6 +16,7 @@ pub mod id;
 pub mod identity;
 pub mod limits;
 pub mod machine;
+pub mod membership;
 pub mod query;
 pub mod text;
 pub mod time;

@@ -106,3 +106,22 @@ pub const ROOT_STATEMENT_BYTES: usize = 64;
 pub const ATTACHMENTS_PER_FRAME: usize = 2_000;
 /// Addresses at which a leaf may be tried: one for each home, and one spare.
 pub const CANDIDATES: usize = 4;
+
+// --- membership -----------------------------------------------------------------------------------
+
+/// Ultrapeers in one network that a node keeps in memory: 30,000 of 512 bytes are 15 MB.
+pub const MEMBERS: usize = 30_000;
+/// Ultrapeers that are gone and still tried now and then, so that a healed partition is noticed.
+pub const GONE_MEMBERS: usize = 200;
+/// Time between two refreshes of our own descriptor.
+pub const DESCRIPTOR_REFRESH: Duration = Duration::from_secs(3_600);
+/// Time after a lost link in which a member must be reached again before it counts as gone.
+pub const SUSPICION: Duration = Duration::from_secs(3);
+/// Time for which the node with the higher key leaves the dialling to the other.
+pub const DIAL_COURTESY: Duration = Duration::from_secs(1);
+/// First pause between two attempts to dial a member; doubles up to [`REDIAL_MAX`].
+pub const REDIAL_MIN: Duration = Duration::from_millis(500);
+/// Longest pause between two attempts to dial a member or a join target.
+pub const REDIAL_MAX: Duration = Duration::from_secs(30);
+/// Time between two attempts to reach an ultrapeer that is gone.
+pub const GONE_REDIAL: Duration = Duration::from_secs(60);

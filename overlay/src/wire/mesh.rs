@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     bounded::List,
     hello::{Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
-    leaf::{IntroductionFailure, Members, Ping, Pong},
+    leaf::{IntroductionFailure, Members},
     messages,
     search::{HITS_CAP, Hit, Target},
 };
@@ -37,20 +37,14 @@ messages! {
         6 Attachments(Attachments) up to 64 << 10,
         /// Search your own leaves.
         7 Query(Query) up to 4 << 10,
-        /// The answer is not wanted any more.
-        8 CancelQuery(CancelQuery) up to 64,
         /// Some of the hits.
-        9 QueryHits(QueryHits) up to HITS_CAP,
+        8 QueryHits(QueryHits) up to HITS_CAP,
         /// There are no more.
-        10 QueryDone(QueryDone) up to 64,
+        9 QueryDone(QueryDone) up to 64,
         /// A leaf of the sender wants to reach one of yours.
-        11 Introduce(MeshIntroduce) up to 512,
+        10 Introduce(MeshIntroduce) up to 512,
         /// Whether and where it can.
-        12 Introduced(MeshIntroduced) up to 512,
-        /// Are you there?
-        13 Ping(Ping) up to 64,
-        /// Yes.
-        14 Pong(Pong) up to 64,
+        11 Introduced(MeshIntroduced) up to 512,
     }
 }
 
@@ -70,7 +64,7 @@ impl MeshMessage {
     pub fn class(&self) -> Class {
         match self {
             Self::QueryHits(_) | Self::QueryDone(_) => Class::Hits,
-            Self::Query(_) | Self::CancelQuery(_) => Class::Queries,
+            Self::Query(_) => Class::Queries,
             _ => Class::Control,
         }
     }
@@ -105,13 +99,6 @@ pub struct Query {
     pub target: Target,
     /// Distinct contents wanted.
     pub limit: u32,
-}
-
-/// The answer to a query is not wanted any more.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CancelQuery {
-    /// Which.
-    pub id: QueryId,
 }
 
 /// Hits of a query.
