@@ -63,6 +63,26 @@ pub const HIT_HOLDERS: usize = 256;
 /// Hits in one frame.
 pub const HITS_PER_FRAME: usize = 50;
 
+// --- transfers ------------------------------------------------------------------------------------
+
+/// Segment values of one content: 2048 segments of 1 GiB make 2 TiB, the largest content that is
+/// transferred, in a frame of 64 KiB.
+pub const TOPS: usize = 2048;
+/// Group values of one piece: 1 MiB in groups of 16 KiB.
+pub const GROUPS_PER_PIECE: usize = 64;
+/// Bytes of one part of a bitmap of pieces: 32 KiB speak of 262,144 pieces.
+pub const HAVE_PART_BYTES: usize = 32 << 10;
+/// Pieces of one request. Chosen: 16 pieces of 256 KiB are 4 MiB; larger pieces are bounded by
+/// [`RUN_BYTES`].
+pub const RUN_PIECES: u32 = 16;
+/// Bytes of one request. Chosen: enough that a request for each costs nothing, few enough that the loss
+/// of a source gives little work back.
+pub const RUN_BYTES: u64 = 4 << 20;
+/// Bytes of a page of a listing.
+pub const PAGE_BYTES: usize = 256 << 10;
+/// Folders and files of a page of a listing. Chosen: usual entries have 100 to 200 bytes.
+pub const PAGE_ENTRIES: usize = 1000;
+
 // --- connections ----------------------------------------------------------------------------------
 
 /// Silence after which a connection is dead.

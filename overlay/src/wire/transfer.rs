@@ -1,8 +1,30 @@
 //! Messages between leaves.
+//!
+//! ```text
+//! control stream   both: Hello, Welcome | Refuse, Goodbye
+//! one stream each  downloader: Open          uploader: NotHeld | Opened, Have.., then Queued.., Granted, Revoked
+//!                  downloader: Want          uploader: Pieces and the raw bytes | Denied
+//!                  downloader: WantSegment   uploader: Segment | Denied
+//!                  downloader: WantGroups    uploader: Groups | Denied
+//!                  downloader: Browse        uploader: Page | Denied
+//! ```
+//!
+//! The stream of [`Open`] is the *session* of one content: it lives as long as the downloader wants the
+//! content from this uploader. While a slot is granted, [`Want`] is answered; values and pages are always.
+//! Nothing that an uploader says is believed: values and bytes are checked against the content id.
+
+use serde::{Deserialize, Serialize};
 
 use super::{
+    bounded::{Blob, List, Text},
     hello::{Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
     messages,
+};
+use crate::{
+    file::FileEntry,
+    id::ContentId,
+    limits,
+    verify::{SEGMENT_PIECES, Value},
 };
 
 messages! {
@@ -16,5 +38,290 @@ messages! {
         3 Refuse(Refuse) up to REFUSE_CAP,
         /// The sender leaves in order.
         4 Goodbye(Goodbye) up to REFUSE_CAP,
+        /// The downloader wants a content: begins its session.
+        5 Open(Open) up to 64,
+        /// The uploader does not have it. Ends the session.
+        6 NotHeld(NotHeld) up to 64,
+        /// The uploader has it, or a part of it.
+        7 Opened(Opened) up to limits::TOPS * 32 + 64,
+        /// Which pieces a holder of a part has.
+        8 Have(Have) up to limits::HAVE_PART_BYTES + 64,
+        /// The downloader waits for a slot.
+        9 Queued(Queued) up to 64,
+        /// It has a slot: [`Want`] is answered from now on.
+        10 Granted(Granted) up to 64,
+        /// Its turn is over; it waits again.
+        11 Revoked(Revoked) up to 64,
+        /// Asks for pieces.
+        12 Want(Want) up to 64,
+        /// They follow, as raw bytes behind this frame.
+        13 Pieces(Pieces) up to 64,
+        /// No.
+        14 Denied(Denied) up to 64,
+        /// Asks for the piece values of a segment.
+        15 WantSegment(WantSegment) up to 64,
+        /// These are they.
+        16 Segment(Segment) up to SEGMENT_PIECES as usize * 32 + 64,
+        /// Asks for the group values of a piece.
+        17 WantGroups(WantGroups) up to 64,
+        /// These are they.
+        18 Groups(Groups) up to limits::GROUPS_PER_PIECE * 32 + 64,
+        /// Asks for a page of the uploader's shares.
+        19 Browse(Browse) up to 2 * limits::PATH_BYTES + 64,
+        /// This is it.
+        20 Page(Page) up to limits::PAGE_BYTES,
+    }
+}
+
+/// The downloader wants a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Open {
+    /// Which.
+    pub content: ContentId,
+}
+
+/// The uploader has nothing of the content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NotHeld {
+    /// Why.
+    pub reason: DenyReason,
+}
+
+/// The uploader has the content or a part of it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Opened {
+    /// Bytes of the content: a claim until its last piece is verified.
+    pub size: u64,
+    /// True if it has all pieces; otherwise [`Have`] follows.
+    pub complete: bool,
+    /// The segment values, as many as the size demands.
+    pub tops: List<Value, { limits::TOPS }>,
+}
+
+/// A part of the bitmap of pieces that the uploader has verified: replaces what it said of these before.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Have {
+    /// The first piece that the part speaks of, a multiple of 8.
+    pub first: u64,
+    /// One bit for each piece, the first one highest.
+    pub bits: Blob<{ limits::HAVE_PART_BYTES }>,
+}
+
+/// The downloader waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Queued {
+    /// Its place in the queue, from 1.
+    pub position: u32,
+}
+
+/// The downloader has a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Granted {
+    /// Bytes after which the turn ends if others wait then.
+    pub turn_bytes: u64,
+}
+
+/// The downloader's turn is over. Requests that were accepted are still answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Revoked {
+    /// Its new place in the queue, from 1.
+    pub position: u32,
+}
+
+/// Asks for a run of pieces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Want {
+    /// Of which content; its session must be open and granted.
+    pub content: ContentId,
+    /// The first piece.
+    pub first: u64,
+    /// How many, in `1..=`[`limits::RUN_PIECES`].
+    pub count: u32,
+}
+
+/// The head of a run of pieces; its bytes follow on the stream without frames.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pieces {
+    /// The first piece, as asked.
+    pub first: u64,
+    /// How many, as asked.
+    pub count: u32,
+    /// Bytes that follow: what these pieces have by the content's size.
+    pub bytes: u64,
+}
+
+/// A request is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Denied {
+    /// Why.
+    pub reason: DenyReason,
+}
+
+/// Why a request is not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum DenyReason {
+    /// The content, the piece or the folder is not here.
+    NotHeld,
+    /// The session has no slot now.
+    NotGranted,
+    /// The file is no longer what was hashed.
+    Changed,
+    /// The queue or the number of requests is at its cap.
+    Busy,
+    /// The operator or user blocked it.
+    Blocked,
+    /// The request makes no sense: out of range, or too much at once.
+    Malformed,
+}
+
+impl DenyReason {
+    /// The reason in words, for logs and messages.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NotHeld => "it does not have this",
+            Self::NotGranted => "it gave no slot",
+            Self::Changed => "its file has changed",
+            Self::Busy => "it is busy",
+            Self::Blocked => "it blocks this",
+            Self::Malformed => "it does not understand the request",
+        }
+    }
+}
+
+/// Asks for the piece values of a segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantSegment {
+    /// Of which content.
+    pub content: ContentId,
+    /// Which segment, from 0.
+    pub segment: u64,
+}
+
+/// The piece values of a segment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Segment {
+    /// As many as the size demands.
+    pub pieces: List<Value, { SEGMENT_PIECES as usize }>,
+}
+
+/// Asks for the group values of a piece.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantGroups {
+    /// Of which content.
+    pub content: ContentId,
+    /// Which piece, from 0.
+    pub piece: u64,
+}
+
+/// The group values of a piece.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Groups {
+    /// As many as the size demands.
+    pub groups: List<Value, { limits::GROUPS_PER_PIECE }>,
+}
+
+/// Asks for a page of a share. Folders come first, then files, each in the order of their paths' bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Browse {
+    /// The folder, from the share's name down; empty for the list of shares.
+    pub path: Text<{ limits::PATH_BYTES }>,
+    /// True for everything below it, false for what lies directly in it.
+    pub recursive: bool,
+    /// Where the page before ended.
+    pub after: Cursor,
+    /// Folders and files together that the page may have; more than [`limits::PAGE_ENTRIES`] count as that.
+    pub limit: u16,
+}
+
+/// A place in a listing.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Cursor {
+    /// Before its beginning.
+    #[default]
+    Start,
+    /// Behind the folder of this path.
+    Folder(Text<{ limits::PATH_BYTES }>),
+    /// Behind all folders and the file of this path.
+    File(Text<{ limits::PATH_BYTES }>),
+}
+
+/// A page of a share.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Page {
+    /// Folders.
+    pub folders: List<FolderEntry, { limits::PAGE_ENTRIES }>,
+    /// Files. Check each with [`FileEntry::check`].
+    pub entries: List<FileEntry, { limits::PAGE_ENTRIES }>,
+    /// Where the next page begins; `None` at the end.
+    pub next: Option<Cursor>,
+}
+
+/// A folder of a share.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderEntry {
+    /// From the share's name to the folder, without a `/` at the end.
+    pub path: Text<{ limits::PATH_BYTES }>,
+    /// Files anywhere below it.
+    pub files: u64,
+    /// Bytes of these.
+    pub bytes: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::{DecodeError, frame};
+
+    fn round_trip(message: impl Into<TransferMessage>) -> usize {
+        let message = message.into();
+        let mut bytes = Vec::new();
+        frame::encode(&message, &mut bytes).expect("fits its cap");
+        let (decoded, used) = frame::decode(&bytes).expect("decodes").expect("is whole");
+        assert_eq!((decoded, used), (Some(message), bytes.len()));
+        bytes.len()
+    }
+
+    #[test]
+    fn the_largest_of_each_kind_fits_its_cap() {
+        let content = ContentId([0xff; 32]);
+        let value = [0xff; 32];
+        let path = Text::new(&"x".repeat(limits::PATH_BYTES));
+        round_trip(Open { content });
+        round_trip(NotHeld { reason: DenyReason::NotHeld });
+        round_trip(Opened { size: u64::MAX, complete: false, tops: List::new(vec![value; limits::TOPS]) });
+        round_trip(Have { first: u64::MAX, bits: Blob::new(vec![0xff; limits::HAVE_PART_BYTES]).expect("fits") });
+        round_trip(Queued { position: u32::MAX });
+        round_trip(Granted { turn_bytes: u64::MAX });
+        round_trip(Revoked { position: u32::MAX });
+        round_trip(Want { content, first: u64::MAX, count: u32::MAX });
+        round_trip(Pieces { first: u64::MAX, count: u32::MAX, bytes: u64::MAX });
+        round_trip(Denied { reason: DenyReason::Malformed });
+        round_trip(WantSegment { content, segment: u64::MAX });
+        round_trip(Segment { pieces: List::new(vec![value; SEGMENT_PIECES as usize]) });
+        round_trip(WantGroups { content, piece: u64::MAX });
+        round_trip(Groups { groups: List::new(vec![value; limits::GROUPS_PER_PIECE]) });
+        let after = Cursor::File(path.clone());
+        round_trip(Browse { path, recursive: true, after, limit: u16::MAX });
+    }
+
+    #[test]
+    fn the_bytes_of_a_request_are_these() {
+        let mut bytes = Vec::new();
+        let want = Want { content: ContentId([7; 32]), first: 300, count: 4 };
+        frame::encode(&TransferMessage::Want(want), &mut bytes).expect("fits");
+        let mut expected = vec![35, 0, 0, 0, 12, 0];
+        expected.extend([7; 32]);
+        expected.extend([0xac, 0x02, 4]);
+        assert_eq!(bytes, expected);
+    }
+
+    #[test]
+    fn more_values_than_a_list_may_have_are_refused() {
+        let mut body = vec![1];
+        body.extend([0, 0x81, 0x10]);
+        body.extend(vec![0; (limits::TOPS + 1) * 32]);
+        let refused = <TransferMessage as crate::wire::Message>::decode(7, &body);
+        assert_eq!(refused, Err(DecodeError::Malformed { message: "Opened" }));
     }
 }
