@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`time`], [`id`], [`limits`], [`machine`] | the cores' clock, names of things, every cap, what a core is |
 //! | [`file`], [`text`], [`query`] | a shared file, how text becomes tokens, the query language |
+//! | [`credit`] | token buckets |
 //! | [`identity`] | a node's key pair |
 //! | [`wire`] | everything that travels between nodes |
 //! | [`membership`] | core: who the ultrapeers are |
@@ -11,6 +12,7 @@
 //!
 //! Without the feature `net` only the pure part is built: no socket, no clock, no task.
 
+pub mod credit;
 pub mod file;
 pub mod id;
 pub mod identity;

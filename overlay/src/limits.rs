@@ -49,6 +49,8 @@ pub const SEARCH_LIMIT_MAX: u32 = 1_000;
 pub const SEARCH_LIMIT_ALL: u32 = 10_000;
 /// How long a search may take unless told otherwise.
 pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(10);
+/// The longest a search may take, whatever its asker says.
+pub const SEARCH_TIMEOUT_MAX: Duration = Duration::from_secs(120);
 /// Bytes of a file name in a hit. 255 is `NAME_MAX` on Linux; U+FFFD for a stray byte takes three.
 pub const NAME_BYTES: usize = 3 * 255;
 /// Names of one content that a hit carries.
@@ -145,3 +147,36 @@ pub const REDIAL_MIN: Duration = Duration::from_millis(500);
 pub const REDIAL_MAX: Duration = Duration::from_secs(30);
 /// Time between two attempts to reach an ultrapeer that is gone.
 pub const GONE_REDIAL: Duration = Duration::from_secs(60);
+
+// --- an ultrapeer's work --------------------------------------------------------------------------
+
+/// Leaves that one home may claim to have: ten times the default of a headless ultrapeer.
+pub const LEAVES_OF_HOME: usize = 100_000;
+/// Age up to which another home's list of leaves counts as current.
+pub const DIGEST_LAG: Duration = Duration::from_secs(3);
+/// Leaves that upload their lists at the same time.
+pub const UPLOADS: usize = 64;
+/// Chunks of one list that are under way at a time. With [`UPLOADS`] and compressed chunks of some 150 KiB
+/// this bounds the memory of all uploads to about 40 MiB.
+pub const WANTED_CHUNKS: usize = 4;
+/// Time in which a leaf that someone failed to reach must answer its home.
+pub const LEAF_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the list of a leaf that went away is kept.
+pub const KEPT_LIST_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+/// Files in all lists that are kept for leaves that went away. Chosen: about 50 MiB at 50 bytes a file.
+pub const KEPT_FILES: u64 = 1_000_000;
+/// Searches that one ultrapeer coordinates at the same time; more are answered `overload`.
+pub const SEARCHES: usize = 4_096;
+/// Ultrapeers that one search waits for at the same time, unless it asks for everything.
+pub const FORWARDS_PER_ROUND: usize = 8;
+/// Time without a first frame after which another home of the same leaves is asked as well.
+pub const FORWARD_PATIENCE: Duration = Duration::from_millis(150);
+/// Contents that one ultrapeer gives to a query from another.
+pub const FORWARD_LIMIT: u32 = SEARCH_LIMIT_ALL;
+/// Introductions that one ultrapeer has under way.
+pub const INTRODUCTIONS: usize = 4_096;
+/// Time in which a target must answer its home.
+pub const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for which further homes' answers are awaited after the first good one, so that the asker gets more
+/// than one address to try.
+pub const INTRODUCTION_GATHER: Duration = Duration::from_millis(50);

@@ -1,1 +1,5 @@
-//! x
+//! Floor 1: what an ultrapeer does for its leaves.
+
+pub mod attachments;
+pub mod leaves;
+pub mod search;

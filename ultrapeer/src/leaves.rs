@@ -1,0 +1,506 @@
+//! Core: the leaves attached to this ultrapeer, and their lists.
+//!
+//! What it decides: which chunks of a list are still needed, who may upload now, when a list replaces the
+//! one before it, and when a leaf is gone.
+//!
+//! ```text
+//! CatalogRoot ─> chunks that are here already stay; the rest is wanted, a few at a time
+//! CatalogPart ─> parts of a chunk are gathered; the whole chunk is built off the hot path
+//! Built       ─> when no chunk is missing: new chunks in, old chunks out, publish, acknowledge
+//! ```
+//!
+//! Invariants:
+//! - what is searchable of a leaf is always one whole list that it signed, never a mixture;
+//! - at most [`limits::UPLOADS`] leaves upload at a time, each with [`limits::WANTED_CHUNKS`] chunks under
+//!   way, so memory for uploads is bounded whatever leaves send;
+//! - a leaf has one session: a new connection under its key replaces the old one at once.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use overlay::{
+    credit::TokenBucket,
+    id::PeerId,
+    limits,
+    machine::Outbox,
+    time::Time,
+    wire::{
+        bounded::{Blob, List},
+        leaf::{CatalogAck, CatalogPart, CatalogRoot, CatalogWant, ChunkRef, LeafMessage, LeafState, Ping},
+    },
+};
+
+/// A connection of a leaf, numbered by the driver. Never reused.
+pub type Session = u64;
+
+/// A leaf's place in the index. Reused after the leaf left.
+pub type Slot = u32;
+
+/// What must be done. `S` is the built form of a chunk.
+#[derive(Debug)]
+pub enum Output<S> {
+    /// Send a message on the control stream.
+    Send(Session, LeafMessage),
+    /// Close the connection.
+    Close(Session, Closing),
+    /// Decode and build a chunk, then call [`Leaves::built`].
+    Build {
+        /// Whose it is.
+        session: Session,
+        /// What it must turn out to be.
+        chunk: ChunkRef,
+        /// Its compressed parts.
+        parts: Vec<Blob<{ limits::BATCH_BYTES }>>,
+    },
+    /// Put a chunk into the index; it becomes searchable with the next `Publish`.
+    Insert(Slot, [u8; 32], Arc<S>),
+    /// Take a chunk out of the index.
+    Remove(Slot, [u8; 32]),
+    /// Make all changes so far visible to searches at once.
+    Publish,
+    /// The leaf's list is searchable (`Some`: its sequence), or not any more.
+    Logged(u64, Option<u64>),
+}
+
+/// Why a leaf's connection is closed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Closing {
+    /// It broke the protocol.
+    Protocol(&'static str),
+    /// It opened a newer connection.
+    Replaced,
+    /// It does not answer.
+    Silent,
+}
+
+/// The attached leaves. See the module text.
+#[derive(Debug)]
+pub struct Leaves<S> {
+    settings: Settings,
+    sessions: BTreeMap<Session, Leaf<S>>,
+    by_peer: BTreeMap<PeerId, Session>,
+    by_slot: Vec<Option<Session>>,
+    free_slots: Vec<Slot>,
+    uploading: BTreeSet<Session>,
+    waiting: VecDeque<Session>,
+    kept: BTreeMap<PeerId, Kept<S>>,
+    kept_files: u64,
+    suspects: BTreeMap<Session, Time>,
+}
+
+/// What an operator may set.
+#[derive(Clone, Copy, Debug)]
+pub struct Settings {
+    /// Leaves to take.
+    pub max_leaves: u32,
+    /// Files of one leaf to index.
+    pub max_files_per_leaf: u64,
+    /// Queries a second that each leaf may make.
+    pub query_rate: f64,
+    /// Queries that each leaf may make at once.
+    pub query_burst: f64,
+    /// Whether the limit holds for loopback addresses too.
+    pub limit_loopback: bool,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_leaves: limits::LEAVES_OF_ULTRAPEER,
+            max_files_per_leaf: limits::FILES_PER_LEAF,
+            query_rate: 0.5,
+            query_burst: 10.0,
+            limit_loopback: false,
+        }
+    }
+}
+
+/// One attached leaf.
+#[derive(Debug)]
+pub struct Leaf<S> {
+    /// Its key.
+    pub peer: PeerId,
+    /// Its handle, known to ultrapeers only.
+    pub handle: u64,
+    /// Where its packets come from.
+    pub address: SocketAddr,
+    /// Its place in the index.
+    pub slot: Slot,
+    /// How busy it is.
+    pub state: LeafState,
+    /// When it attached.
+    pub since: Time,
+    /// Files of it that are searchable.
+    pub files: u64,
+    chunks: BTreeMap<[u8; 32], Arc<S>>,
+    sequence: Option<u64>,
+    upload: Option<Upload<S>>,
+    queries: TokenBucket,
+}
+
+/// A list that is not whole yet.
+#[derive(Debug)]
+struct Upload<S> {
+    sequence: u64,
+    chunks: Vec<ChunkRef>,
+    ready: BTreeMap<[u8; 32], Arc<S>>,
+    missing: VecDeque<u32>,
+    under_way: BTreeMap<u32, Vec<Blob<{ limits::BATCH_BYTES }>>>,
+    building: BTreeSet<[u8; 32]>,
+}
+
+/// The list of a leaf that went away.
+#[derive(Debug)]
+struct Kept<S> {
+    chunks: BTreeMap<[u8; 32], Arc<S>>,
+    files: u64,
+    since: Time,
+}
+
+impl<S> Leaves<S> {
+    /// No leaf yet.
+    pub fn new(settings: Settings) -> Self {
+        Self {
+            settings,
+            sessions: BTreeMap::new(),
+            by_peer: BTreeMap::new(),
+            by_slot: Vec::new(),
+            free_slots: Vec::new(),
+            uploading: BTreeSet::new(),
+            waiting: VecDeque::new(),
+            kept: BTreeMap::new(),
+            kept_files: 0,
+            suspects: BTreeMap::new(),
+        }
+    }
+
+    /// Attached leaves.
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// True if no leaf is attached.
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    /// True if one more leaf fits; a leaf that is here already always does.
+    pub fn has_room_for(&self, peer: &PeerId) -> bool {
+        self.by_peer.contains_key(peer) || self.sessions.len() < self.settings.max_leaves as usize
+    }
+
+    /// The most leaves that fit.
+    pub fn capacity(&self) -> u32 {
+        self.settings.max_leaves
+    }
+
+    /// The leaf of a session.
+    pub fn get(&self, session: Session) -> Option<&Leaf<S>> {
+        self.sessions.get(&session)
+    }
+
+    /// The session of a leaf.
+    pub fn session_of(&self, peer: &PeerId) -> Option<Session> {
+        self.by_peer.get(peer).copied()
+    }
+
+    /// The leaf at a place of the index.
+    pub fn at(&self, slot: Slot) -> Option<&Leaf<S>> {
+        self.by_slot.get(slot as usize).copied().flatten().and_then(|session| self.sessions.get(&session))
+    }
+
+    /// All leaves, by session.
+    pub fn iter(&self) -> impl Iterator<Item = (Session, &Leaf<S>)> {
+        self.sessions.iter().map(|(session, leaf)| (*session, leaf))
+    }
+
+    /// Replaces what an operator may set. Leaves that are here stay.
+    pub fn reconfigure(&mut self, now: Time, settings: Settings) {
+        self.settings = settings;
+        for leaf in self.sessions.values_mut() {
+            leaf.queries = TokenBucket::new(now, settings.query_rate, settings.query_burst);
+        }
+    }
+
+    /// A leaf was welcomed. The caller has checked [`Self::has_room_for`].
+    pub fn attach(
+        &mut self,
+        now: Time,
+        session: Session,
+        peer: PeerId,
+        handle: u64,
+        address: SocketAddr,
+        out: &mut Outbox<Output<S>>,
+    ) {
+        if let Some(old) = self.by_peer.get(&peer).copied() {
+            self.detach(now, old, out);
+            out.push(Output::Close(old, Closing::Replaced));
+        }
+        let slot = self.free_slots.pop().unwrap_or_else(|| {
+            self.by_slot.push(None);
+            (self.by_slot.len() - 1) as Slot
+        });
+        self.by_slot[slot as usize] = Some(session);
+        self.by_peer.insert(peer, session);
+        let leaf = Leaf {
+            peer,
+            handle,
+            address,
+            slot,
+            state: LeafState::default(),
+            since: now,
+            files: 0,
+            chunks: BTreeMap::new(),
+            sequence: None,
+            upload: None,
+            queries: TokenBucket::new(now, self.settings.query_rate, self.settings.query_burst),
+        };
+        self.sessions.insert(session, leaf);
+    }
+
+    /// The leaf's connection is gone, or it said good-bye. Its list is kept for when it returns, and not
+    /// searchable. Does nothing for a session that is gone already.
+    pub fn detach(&mut self, now: Time, session: Session, out: &mut Outbox<Output<S>>) {
+        let Some(leaf) = self.sessions.remove(&session) else { return };
+        self.suspects.remove(&session);
+        if self.by_peer.get(&leaf.peer) == Some(&session) {
+            self.by_peer.remove(&leaf.peer);
+        }
+        self.by_slot[leaf.slot as usize] = None;
+        self.free_slots.push(leaf.slot);
+        for hash in leaf.chunks.keys() {
+            out.push(Output::Remove(leaf.slot, *hash));
+        }
+        out.push(Output::Publish);
+        if leaf.sequence.is_some() {
+            out.push(Output::Logged(leaf.handle, None));
+            self.keep(now, leaf.peer, leaf.chunks, leaf.files);
+        }
+        self.end_upload(session, out);
+    }
+
+    /// How busy a leaf is.
+    pub fn state(&mut self, session: Session, state: LeafState) {
+        if let Some(leaf) = self.sessions.get_mut(&session) {
+            leaf.state = state;
+        }
+    }
+
+    /// True if the leaf may search now; spends its credit.
+    pub fn may_query(&mut self, now: Time, session: Session) -> bool {
+        let limit_loopback = self.settings.limit_loopback;
+        self.sessions
+            .get_mut(&session)
+            .is_some_and(|leaf| (is_loopback(leaf.address.ip()) && !limit_loopback) || leaf.queries.take(now))
+    }
+
+    /// A leaf announces its list.
+    pub fn root(&mut self, session: Session, root: &CatalogRoot, out: &mut Outbox<Output<S>>) {
+        let Some(leaf) = self.sessions.get_mut(&session) else { return };
+        let statement = match root.open(&leaf.peer) {
+            Ok(statement) => statement,
+            Err(_) => return out.push(Output::Close(session, Closing::Protocol("unacceptable catalog"))),
+        };
+        let newest = leaf.upload.as_ref().map(|upload| upload.sequence).max(leaf.sequence);
+        if newest.is_some_and(|newest| statement.sequence <= newest) {
+            // A replay, or the answer crossed with ours: what is searchable says more than a refusal.
+            if let Some(sequence) = leaf.sequence {
+                let ack = CatalogAck { sequence, files: leaf.files };
+                out.push(Output::Send(session, ack.into()));
+            }
+            return;
+        }
+        let mut files = 0;
+        let chunks: Vec<_> = root
+            .chunks
+            .iter()
+            .copied()
+            .take_while(|chunk| {
+                files += u64::from(chunk.files);
+                files <= self.settings.max_files_per_leaf
+            })
+            .collect();
+        let mut here = leaf.upload.take().map(|upload| upload.ready).unwrap_or_default();
+        here.extend(leaf.chunks.iter().map(|(hash, segment)| (*hash, segment.clone())));
+        if let Some(kept) = self.kept.remove(&leaf.peer) {
+            self.kept_files -= kept.files;
+            here.extend(kept.chunks);
+        }
+        let wanted: BTreeSet<_> = chunks.iter().map(|chunk| chunk.hash).collect();
+        here.retain(|hash, _| wanted.contains(hash));
+        let mut asked = BTreeSet::new();
+        let missing = (0..chunks.len() as u32)
+            .filter(|index| {
+                let hash = chunks[*index as usize].hash;
+                !here.contains_key(&hash) && asked.insert(hash)
+            })
+            .collect();
+        leaf.upload = Some(Upload {
+            sequence: statement.sequence,
+            chunks,
+            ready: here,
+            missing,
+            under_way: BTreeMap::new(),
+            building: BTreeSet::new(),
+        });
+        self.go_on(session, out);
+    }
+
+    /// A part of a chunk arrived.
+    pub fn part(&mut self, session: Session, part: CatalogPart, out: &mut Outbox<Output<S>>) {
+        let Some(leaf) = self.sessions.get_mut(&session) else { return };
+        let Some(upload) = leaf.upload.as_mut().filter(|upload| upload.sequence == part.sequence) else {
+            return; // of a list that was replaced meanwhile
+        };
+        let Some(parts) = upload.under_way.get_mut(&part.chunk) else {
+            return out.push(Output::Close(session, Closing::Protocol("a part that was not asked for")));
+        };
+        if parts.len() == limits::CHUNK_BYTES.div_ceil(limits::BATCH_RAW_BYTES) {
+            return out.push(Output::Close(session, Closing::Protocol("too many parts")));
+        }
+        parts.push(part.data);
+        if part.last {
+            let parts = upload.under_way.remove(&part.chunk).unwrap_or_default();
+            let chunk = upload.chunks[part.chunk as usize];
+            upload.building.insert(chunk.hash);
+            out.push(Output::Build { session, chunk, parts });
+        }
+    }
+
+    /// A chunk was built; `None` if its parts were not what they had to be.
+    pub fn built(&mut self, session: Session, hash: [u8; 32], segment: Option<Arc<S>>, out: &mut Outbox<Output<S>>) {
+        let Some(leaf) = self.sessions.get_mut(&session) else { return };
+        let Some(segment) = segment else {
+            return out.push(Output::Close(session, Closing::Protocol("unacceptable chunk")));
+        };
+        let Some(upload) = leaf.upload.as_mut() else { return };
+        upload.building.remove(&hash);
+        if upload.chunks.iter().any(|chunk| chunk.hash == hash) {
+            upload.ready.insert(hash, segment);
+        }
+        self.go_on(session, out);
+    }
+
+    /// Someone failed to reach this leaf: it must show that it lives.
+    pub fn suspect(&mut self, now: Time, session: Session, out: &mut Outbox<Output<S>>) {
+        if self.sessions.contains_key(&session) && !self.suspects.contains_key(&session) {
+            self.suspects.insert(session, now + limits::LEAF_PATIENCE);
+            out.push(Output::Send(session, Ping { token: session }.into()));
+        }
+    }
+
+    /// The leaf sent something: it lives.
+    pub fn alive(&mut self, session: Session) {
+        self.suspects.remove(&session);
+    }
+
+    /// When [`Self::on_deadline`] is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        let kept = self.kept.values().map(|kept| kept.since + limits::KEPT_LIST_LIFETIME);
+        self.suspects.values().copied().chain(kept).min()
+    }
+
+    /// Gives up on leaves that stayed silent, and forgets lists that nobody came back for.
+    pub fn on_deadline(&mut self, now: Time, out: &mut Outbox<Output<S>>) {
+        let silent: Vec<_> =
+            self.suspects.iter().filter(|(_, until)| **until <= now).map(|(session, _)| *session).collect();
+        for session in silent {
+            self.detach(now, session, out);
+            out.push(Output::Close(session, Closing::Silent));
+        }
+        let kept_files = &mut self.kept_files;
+        self.kept.retain(|_, kept| {
+            let stays = now < kept.since + limits::KEPT_LIST_LIFETIME;
+            if !stays {
+                *kept_files -= kept.files;
+            }
+            stays
+        });
+    }
+
+    /// Asks for more of a list, or puts it in place when it is whole.
+    fn go_on(&mut self, session: Session, out: &mut Outbox<Output<S>>) {
+        let Some(leaf) = self.sessions.get_mut(&session) else { return };
+        let Some(upload) = leaf.upload.as_mut() else { return };
+        let pending = upload.under_way.len() + upload.building.len();
+        if upload.missing.is_empty() && pending == 0 {
+            leaf.put_in_place(session, out);
+            self.end_upload(session, out);
+            return;
+        }
+        if !self.uploading.contains(&session) {
+            if self.uploading.len() >= limits::UPLOADS {
+                if !self.waiting.contains(&session) {
+                    self.waiting.push_back(session);
+                }
+                return;
+            }
+            self.uploading.insert(session);
+        }
+        let room = limits::WANTED_CHUNKS.saturating_sub(pending).min(upload.missing.len());
+        let chunks: Vec<_> = upload.missing.drain(..room).collect();
+        if !chunks.is_empty() {
+            upload.under_way.extend(chunks.iter().map(|chunk| (*chunk, Vec::new())));
+            let want = CatalogWant { sequence: upload.sequence, chunks: List::new(chunks) };
+            out.push(Output::Send(session, want.into()));
+        }
+    }
+
+    /// Gives the session's place among the uploaders to the next that waits.
+    fn end_upload(&mut self, session: Session, out: &mut Outbox<Output<S>>) {
+        self.waiting.retain(|waiting| *waiting != session);
+        if !self.uploading.remove(&session) {
+            return;
+        }
+        if let Some(next) = self.waiting.pop_front() {
+            self.go_on(next, out);
+        }
+    }
+
+    fn keep(&mut self, now: Time, peer: PeerId, chunks: BTreeMap<[u8; 32], Arc<S>>, files: u64) {
+        self.kept_files += files;
+        self.kept.insert(peer, Kept { chunks, files, since: now });
+        while self.kept_files > limits::KEPT_FILES {
+            let Some(oldest) = self.kept.iter().min_by_key(|(_, kept)| kept.since).map(|(peer, _)| *peer) else {
+                break;
+            };
+            if let Some(kept) = self.kept.remove(&oldest) {
+                self.kept_files -= kept.files;
+            }
+        }
+    }
+}
+
+impl<S> Leaf<S> {
+    /// The sequence of its list that is searchable.
+    pub fn sequence(&self) -> Option<u64> {
+        self.sequence
+    }
+
+    /// The whole list is here: new chunks in, old chunks out, in one step that searches see at once.
+    fn put_in_place(&mut self, session: Session, out: &mut Outbox<Output<S>>) {
+        let Some(upload) = self.upload.take() else { return };
+        for (hash, segment) in &upload.ready {
+            if !self.chunks.contains_key(hash) {
+                out.push(Output::Insert(self.slot, *hash, segment.clone()));
+            }
+        }
+        for hash in self.chunks.keys().filter(|hash| !upload.ready.contains_key(*hash)) {
+            out.push(Output::Remove(self.slot, *hash));
+        }
+        out.push(Output::Publish);
+        self.chunks = upload.ready;
+        self.files = upload.chunks.iter().map(|chunk| u64::from(chunk.files)).sum();
+        self.sequence = Some(upload.sequence);
+        out.push(Output::Logged(self.handle, Some(upload.sequence)));
+        out.push(Output::Send(session, CatalogAck { sequence: upload.sequence, files: self.files }.into()));
+    }
+}
+
+/// True for loopback addresses, also when they are written as IPv6.
+pub fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
