@@ -1,5 +1,6 @@
 //! Floor 1: what an ultrapeer does for its leaves.
 
 pub mod attachments;
+pub mod introduce;
 pub mod leaves;
 pub mod search;
