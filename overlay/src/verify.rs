@@ -378,7 +378,7 @@ mod tests {
                 check_piece(size, at, value, data).unwrap();
                 let groups = group_values(size, at, data).unwrap();
                 check_groups(size, at, value, &groups).unwrap();
-                assert_eq!(bad_groups(size, at, &groups, data).unwrap(), []);
+                assert_eq!(bad_groups(size, at, &groups, data).unwrap(), Vec::<u32>::new());
             }
         }
     }
