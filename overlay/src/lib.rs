@@ -9,6 +9,7 @@
 //! | [`wire`] | everything that travels between nodes |
 //! | [`membership`] | core: who the ultrapeers are |
 //! | [`verify`] | pieces of a content and their proof under its BLAKE3 |
+//! | `metrics` | what Prometheus sees |
 //!
 //! Without the feature `net` only the pure part is built: no socket, no clock, no task.
 
@@ -19,6 +20,8 @@ pub mod identity;
 pub mod limits;
 pub mod machine;
 pub mod membership;
+#[cfg(feature = "net")]
+pub mod metrics;
 pub mod query;
 pub mod text;
 pub mod time;

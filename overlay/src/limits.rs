@@ -181,13 +181,39 @@ pub const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// than one address to try.
 pub const INTRODUCTION_GATHER: Duration = Duration::from_millis(50);
 
-// --- a leaf's work --------------------------------------------------------------------------------
+// --- local HTTP -----------------------------------------------------------------------------------
 
-/// Addresses that a leaf is told to join, after names were resolved.
-pub const JOIN_TARGETS: usize = 64;
-/// Searches a second that a leaf may make over time, unless its ultrapeer says otherwise: one in 2 s.
-pub const QUERY_RATE: f64 = 0.5;
-/// Searches that a leaf may make at once.
-pub const QUERY_BURST: f64 = 10.0;
-/// Time in which a home must accept a search before the next one is asked as well.
-pub const ACCEPT_PATIENCE: Duration = Duration::from_millis(300);
+/// Bytes of a request's body.
+pub const HTTP_BODY_BYTES: usize = 1 << 20;
+/// Time for a request's body to arrive. Chosen: a full body at 35 kB/s.
+pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of a request's head; room for a cursor of [`PATH_BYTES`] in base64.
+pub const HTTP_HEAD_BYTES: usize = 32 << 10;
+/// Time for a request's head to arrive, and between two requests of a connection: what Apache and Node give
+/// an idle connection.
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections of one local HTTP listener; more wait in the system's backlog. Chosen: a browser opens 6 for
+/// each page, a script some; each costs two buffers.
+pub const HTTP_CONNECTIONS: usize = 256;
+/// Time that running answers have after the server is told to stop; then they are cut.
+pub const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Items on a page of a list unless told otherwise.
+pub const LIST_LIMIT: usize = 100;
+/// Items on a page of a list at most.
+pub const LIST_LIMIT_MAX: usize = 1_000;
+/// Past events that a reconnecting follower can still get.
+pub const EVENT_RING: usize = 1_024;
+/// Distinct entries of one finite event stream: the contents of the largest search and its summary.
+pub const EVENT_LOG: usize = SEARCH_LIMIT_ALL as usize + 1;
+/// Time between two comments on a quiet event stream.
+pub const EVENT_COMMENT_INTERVAL: Duration = Duration::from_secs(15);
+/// Time for a daemon of this machine to take a connection.
+pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a daemon to answer a command: more than it waits itself for another node.
+pub const CLIENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+/// Bytes of an answer that a command reads: a search of [`SEARCH_LIMIT_ALL`] hits with full lists of names.
+pub const CLIENT_ANSWER_BYTES: usize = 128 << 20;
+/// Bytes of one server-sent event that a command reads.
+pub const CLIENT_EVENT_BYTES: usize = 1 << 20;
+/// Time between two upkeeps of the metrics, which fold raw histogram samples into buckets.
+pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);

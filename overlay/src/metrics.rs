@@ -1,0 +1,204 @@
+//! What Prometheus sees: one registry a process, declared families, closed labels.
+//!
+//! A family is a `static` made by [`families!`](crate::families): name, help, label enums, buckets. Its
+//! declaration is everything: [`install`] gives the exporter its buckets and help text and creates every
+//! series at 0, so a dashboard never waits for a first event, and a label value that is no enum variant
+//! cannot be written. Before [`install`] counting does nothing, so libraries may count without asking.
+//!
+//! ```text
+//!   drivers ── FAMILY.increment(labels) ──> handle, fetched once ──> registry ── render ──> GET /metrics
+//! ```
+//!
+//! Rules: prefix `quictrack_`; base units (seconds, bytes); counters end in `_total`; full final names
+//! here; never a peer, address, content, file name or query in a label.
+
+pub mod family;
+mod http;
+mod shared;
+
+use std::{
+    collections::BTreeSet,
+    fmt,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
+use tokio::{runtime::Handle, time};
+use tokio_util::sync::CancellationToken;
+
+pub use family::{Counters, Family, Gauges, Histograms, Label, Labels};
+pub use http::{HttpRequests, RouteCounters};
+pub use shared::*;
+
+use crate::limits;
+
+/// Buckets from a round trip on loopback to half a minute.
+pub const SECONDS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
+
+/// What the process is.
+#[derive(Clone, Copy, Debug)]
+pub struct Build {
+    /// The package's version.
+    pub version: &'static str,
+    /// The commit it was built from, or `unknown`.
+    pub revision: &'static str,
+    /// What it was started as.
+    pub role: Role,
+}
+
+/// The installed registry. Cheap to clone.
+#[derive(Clone)]
+pub struct Metrics {
+    handle: PrometheusHandle,
+    process: Collector,
+}
+
+/// Why metrics cannot be had. A mistake in the program; nothing has changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum InstallError {
+    /// An earlier [`install`] did not name this family, so its buckets are unknown to the exporter.
+    #[error("metric family {0} comes after the registry was installed")]
+    Late(&'static str),
+    /// Another library installed a registry of its own, or a family has no buckets.
+    #[error(transparent)]
+    Exporter(#[from] BuildError),
+}
+
+struct Installed {
+    metrics: Metrics,
+    names: BTreeSet<&'static str>,
+}
+
+static INSTALLED: Mutex<Option<Installed>> = Mutex::new(None);
+
+/// Installs the registry with this crate's families and `more`, all series at 0.
+///
+/// Further calls return the same registry (tests and `demo` run several nodes in one process); they must
+/// not bring families that the first did not.
+pub fn install(build: Build, more: &[&'static [&'static dyn Family]]) -> Result<Metrics, InstallError> {
+    let families = || std::iter::once(&FAMILIES).chain(more).flat_map(|table| table.iter().copied());
+    let mut installed = INSTALLED.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(installed) = installed.as_ref() {
+        return match families().find(|family| !installed.names.contains(family.name())) {
+            Some(late) => Err(InstallError::Late(late.name())),
+            None => Ok(installed.metrics.clone()),
+        };
+    }
+    let mut builder = PrometheusBuilder::new();
+    for family in families() {
+        if let Some(buckets) = family.buckets() {
+            builder = builder.set_buckets_for_metric(Matcher::Full(family.name().to_owned()), buckets)?;
+        }
+    }
+    let metrics = Metrics { handle: builder.install_recorder()?, process: Collector::default() };
+    for family in families() {
+        family.declare();
+    }
+    http::describe();
+    metrics.process.describe();
+    declare_build(build);
+    *installed = Some(Installed { metrics: metrics.clone(), names: families().map(Family::name).collect() });
+    Ok(metrics)
+}
+
+/// The one family whose label values are no enum: they are fixed when the program is built.
+fn declare_build(build: Build) {
+    const NAME: &str = "quictrack_build_info";
+    metrics::describe_gauge!(NAME, "Always 1; the labels tell what runs.");
+    let labels = [("version", build.version), ("revision", build.revision), ("role", build.role.value())];
+    metrics::gauge!(NAME, &labels).set(1.0);
+}
+
+impl Metrics {
+    /// The exposition in text format 0.0.4. Reads `/proc` and the current runtime first.
+    pub fn render(&self) -> String {
+        self.process.collect();
+        collect_runtime();
+        self.handle.render()
+    }
+
+    /// Folds raw samples into buckets until `stop`; without it memory grows while nobody scrapes.
+    pub async fn upkeep(self, stop: CancellationToken) {
+        let mut ticks = time::interval(limits::METRICS_UPKEEP_INTERVAL);
+        ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = ticks.tick() => self.handle.run_upkeep(),
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+fn collect_runtime() {
+    let Ok(runtime) = Handle::try_current() else { return };
+    let runtime = runtime.metrics();
+    let workers = runtime.num_workers();
+    let busy: Duration = (0..workers).map(|worker| runtime.worker_total_busy_duration(worker)).sum();
+    let parks = (0..workers).map(|worker| runtime.worker_park_count(worker)).sum();
+    RUNTIME_WORKERS.set((), workers as f64);
+    RUNTIME_TASKS.set((), runtime.num_alive_tasks() as f64);
+    RUNTIME_QUEUE.set((), runtime.global_queue_depth() as f64);
+    RUNTIME_BUSY.absolute((), busy.as_secs());
+    RUNTIME_PARKS.absolute((), parks);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BUILD: Build = Build { version: "0.1.0", revision: "unknown", role: Role::Leaf };
+
+    crate::families! {
+        /// Comes too late.
+        static LATE: Counters<()> = "quictrack_test_late_total", "Never installed.";
+    }
+
+    #[test]
+    fn every_series_exists_from_the_start() {
+        let text = install(BUILD, &[]).unwrap().render();
+        for family in super::FAMILIES {
+            assert!(text.contains(&format!("# HELP {} ", family.name())), "{}", family.name());
+        }
+        for line in [
+            r#"quictrack_build_info{version="0.1.0",revision="unknown",role="leaf"} 1"#,
+            r#"quictrack_connections_closed_total{kind="mesh",reason="shutdown"} 0"#,
+            r#"quictrack_handshake_duration_seconds_bucket{direction="in",le="0.001"} 0"#,
+        ] {
+            assert!(text.lines().any(|have| have == line), "{line}\n{text}");
+        }
+        assert!(!text.contains("quantile="), "a histogram without buckets");
+        for name in ["process_cpu_seconds_total", "process_open_fds", "quictrack_messages_total"] {
+            assert!(text.contains(&format!("# TYPE {name} ")), "{name}");
+        }
+    }
+
+    #[test]
+    fn installing_again_is_harmless_and_a_late_family_is_refused() {
+        install(BUILD, &[]).unwrap();
+        install(BUILD, &[]).unwrap();
+        assert!(matches!(install(BUILD, &[FAMILIES]), Err(InstallError::Late(_))));
+        LATE.increment(());
+        assert!(!install(BUILD, &[]).unwrap().render().contains("quictrack_test_late"));
+    }
+
+    #[test]
+    fn names_follow_the_rules() {
+        for family in super::FAMILIES {
+            let name = family.name();
+            assert!(name.starts_with("quictrack_"), "{name}");
+            assert!(family.series() <= 100, "{name} has {} series", family.series());
+        }
+        let names: BTreeSet<_> = super::FAMILIES.iter().map(|family| family.name()).collect();
+        assert_eq!(names.len(), super::FAMILIES.len());
+    }
+}

@@ -1,0 +1,286 @@
+//! The families that leaves and ultrapeers have in common.
+
+use std::sync::OnceLock;
+
+use metrics::Counter;
+use rustc_hash::FxHashMap;
+
+use super::{Counters, Family, Gauges, Histograms, Label, SECONDS};
+use crate::wire::{self, Message};
+
+crate::labels! {
+    /// What a node does for the network.
+    pub enum Role as "role" {
+        /// Shares, searches, transfers.
+        Leaf = "leaf",
+        /// Indexes and answers searches.
+        Ultrapeer = "ultrapeer",
+    }
+
+    /// How other nodes can reach this one.
+    pub enum Reachability as "state" {
+        /// At its own address.
+        Public = "public",
+        /// Through a mapped port.
+        Mapped = "mapped",
+        /// Only with help.
+        Natted = "natted",
+        /// Nobody has tried yet.
+        Unknown = "unknown",
+    }
+
+    /// Seen from this node.
+    pub enum Direction as "direction" {
+        /// From the other side.
+        In = "in",
+        /// From this side.
+        Out = "out",
+    }
+
+    /// What a connection is for.
+    pub enum ConnectionKind as "kind" {
+        /// Between leaf and ultrapeer.
+        Leaf = "leaf",
+        /// Between ultrapeers.
+        Mesh = "mesh",
+        /// Between leaves.
+        Transfer = "transfer",
+    }
+
+    /// Why a connection ended.
+    pub enum CloseReason as "reason" {
+        /// Silence.
+        Idle = "idle",
+        /// This node had no use for it any more.
+        Local = "local",
+        /// The other node had no use for it any more.
+        Remote = "remote",
+        /// The other node forgot it.
+        Reset = "reset",
+        /// The versions do not fit.
+        Version = "version",
+        /// Wrong network, wrong secret, banned.
+        Auth = "auth",
+        /// One side has no room.
+        Overload = "overload",
+        /// One side stops.
+        Shutdown = "shutdown",
+    }
+
+    /// How a handshake ended.
+    pub enum HandshakeResult as "result" {
+        /// Connected.
+        Ok = "ok",
+        /// Nothing came in time.
+        Timeout = "timeout",
+        /// The other side said no.
+        Refused = "refused",
+        /// The address must be proved first.
+        Retried = "retried",
+        /// Dropped without an answer.
+        Ignored = "ignored",
+        /// The cryptography failed.
+        Tls = "tls",
+        /// The versions do not fit.
+        Version = "version",
+        /// A limit of this node.
+        Limit = "limit",
+    }
+
+    /// What is wrong with a message.
+    pub enum MessageError as "reason" {
+        /// It cannot be read.
+        Decode = "decode",
+        /// It is longer than its type may be.
+        Oversize = "oversize",
+        /// It does not belong there.
+        Unexpected = "unexpected",
+        /// Its signature is wrong.
+        Signature = "signature",
+    }
+
+    /// What is believed of an ultrapeer.
+    pub enum KnownState as "state" {
+        /// It answers.
+        Alive = "alive",
+        /// It did not answer lately.
+        Suspect = "suspect",
+        /// It is remembered from earlier.
+        Cached = "cached",
+    }
+
+    /// Where a panic happened.
+    pub enum Task as "task" {
+        /// The driver of a connection.
+        Connection = "connection",
+        /// The driver of a stream.
+        Stream = "stream",
+        /// The scan of the shares.
+        Scan = "scan",
+        /// The hashing of files.
+        Hash = "hash",
+        /// The local HTTP.
+        Api = "api",
+        /// Elsewhere.
+        Other = "other",
+    }
+}
+
+/// Upper bounds for round trips: loopback to a satellite with a full queue.
+const ROUND_TRIP_SECONDS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0];
+
+crate::families! {
+    /// Whether `/readyz` says yes.
+    pub static READY: Gauges<()> = "quictrack_ready", "1 while the node is in the network and answers.";
+    /// Whether the node is leaving.
+    pub static DRAINING: Gauges<()> = "quictrack_draining", "1 while the node is leaving in order.";
+    /// The role: 1 for one, 0 for the others.
+    pub static ROLE: Gauges<Role> = "quictrack_role", "1 for the role that the node has now.";
+    /// The reachability: 1 for one, 0 for the others.
+    pub static REACHABILITY: Gauges<Reachability> = "quictrack_reachability", "1 for the way in which others reach the node.";
+    /// Open connections. Use [`OpenConnection`].
+    static CONNECTIONS: Gauges<(ConnectionKind, Direction)> = "quictrack_connections", "Open QUIC connections.";
+    /// Connections opened. Use [`OpenConnection`].
+    static CONNECTIONS_OPENED: Counters<(ConnectionKind, Direction)> =
+        "quictrack_connections_opened_total", "QUIC connections that were established.";
+    /// Connections ended. Use [`OpenConnection`].
+    static CONNECTIONS_CLOSED: Counters<(ConnectionKind, CloseReason)> =
+        "quictrack_connections_closed_total", "Established QUIC connections that ended, by reason.";
+    /// Handshakes by outcome.
+    pub static HANDSHAKES: Counters<(Direction, HandshakeResult)> =
+        "quictrack_handshakes_total", "QUIC handshakes by outcome.";
+    /// Time of successful handshakes, up to the welcome.
+    pub static HANDSHAKE_DURATION: Histograms<Direction> =
+        "quictrack_handshake_duration_seconds", "Time of successful handshakes up to the welcome.", SECONDS;
+    /// Round trips, as QUIC estimates them.
+    pub static RTT: Histograms<ConnectionKind> =
+        "quictrack_rtt_seconds", "Round trips as QUIC estimates them, sampled per connection.", ROUND_TRIP_SECONDS;
+    /// Messages sent and received.
+    pub static MESSAGES: Messages = "quictrack_messages_total", "Protocol messages by type and direction.";
+    /// Messages that were refused.
+    pub static MESSAGE_ERRORS: Counters<MessageError> =
+        "quictrack_message_errors_total", "Messages that were refused, by what is wrong with them.";
+    /// Ultrapeers known, by what is believed of them.
+    pub static KNOWN_ULTRAPEERS: Gauges<KnownState> =
+        "quictrack_known_ultrapeers", "Ultrapeers that the node knows, by what it believes of them.";
+    /// Time of HTTP requests. Recorded by [`super::RouteCounters`].
+    pub(super) static HTTP_REQUEST_DURATION: Histograms<()> =
+        "quictrack_http_request_duration_seconds", "Time from a request to the head of its answer.", SECONDS;
+    /// Panics that ended a task, never the program.
+    pub static TASK_PANICS: Counters<Task> = "quictrack_task_panics_total", "Panics that ended a task.";
+    /// Threads of the runtime.
+    pub(super) static RUNTIME_WORKERS: Gauges<()> = "quictrack_runtime_workers", "Worker threads of the runtime.";
+    /// Tasks of the runtime.
+    pub(super) static RUNTIME_TASKS: Gauges<()> = "quictrack_runtime_alive_tasks", "Tasks that have not ended.";
+    /// Tasks that wait for a worker.
+    pub(super) static RUNTIME_QUEUE: Gauges<()> =
+        "quictrack_runtime_global_queue_depth", "Tasks in the queue that all workers share.";
+    /// Busy time of the workers.
+    pub(super) static RUNTIME_BUSY: Counters<()> =
+        "quictrack_runtime_busy_seconds_total", "Time that all workers were busy, in whole seconds.";
+    /// How often workers found nothing to do.
+    pub(super) static RUNTIME_PARKS: Counters<()> =
+        "quictrack_runtime_parks_total", "Times that a worker found nothing to do and slept.";
+}
+
+/// Messages by type and direction. The types are those of the three protocols' tables; a type that two
+/// protocols share is counted together.
+pub struct Messages {
+    name: &'static str,
+    help: &'static str,
+    counters: OnceLock<FxHashMap<&'static str, [Counter; Direction::ALL.len()]>>,
+}
+
+impl Messages {
+    /// A family that does nothing until it is declared.
+    pub const fn new(name: &'static str, help: &'static str) -> Self {
+        Self { name, help, counters: OnceLock::new() }
+    }
+
+    /// Counts a message.
+    pub fn increment(&self, message: &impl Message, direction: Direction) {
+        let counters = self.counters.get().and_then(|counters| counters.get(message.name()));
+        if let Some(counters) = counters {
+            counters[Label::position(direction)].increment(1);
+        }
+    }
+
+    /// Names of all messages, each once.
+    fn types() -> Vec<&'static str> {
+        let tables =
+            [wire::leaf::LeafMessage::TABLE, wire::mesh::MeshMessage::TABLE, wire::transfer::TransferMessage::TABLE];
+        let mut names: Vec<_> = tables.into_iter().flatten().map(|(_, name, _)| *name).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+}
+
+impl Family for Messages {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn series(&self) -> usize {
+        Self::types().len() * Direction::ALL.len()
+    }
+
+    fn declare(&self) {
+        metrics::describe_counter!(self.name, self.help);
+        let counters = |name: &'static str| {
+            let value = snake_case(name);
+            let pair = [Direction::In, Direction::Out];
+            pair.map(
+                |direction| metrics::counter!(self.name, "type" => value.clone(), "direction" => direction.value()),
+            )
+        };
+        self.counters.get_or_init(|| Self::types().into_iter().map(|name| (name, counters(name))).collect());
+    }
+}
+
+impl std::fmt::Debug for Messages {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Messages").field(&self.name).finish()
+    }
+}
+
+/// `CatalogRoot` -> `catalog_root`: label values are written like all other names of Prometheus.
+fn snake_case(name: &str) -> String {
+    let mut snake = String::with_capacity(name.len() + 4);
+    for (place, letter) in name.char_indices() {
+        if place > 0 && letter.is_ascii_uppercase() {
+            snake.push('_');
+        }
+        snake.push(letter.to_ascii_lowercase());
+    }
+    snake
+}
+
+/// An open connection in the metrics: counted as open until it is closed, or dropped by a stop.
+#[derive(Debug)]
+pub struct OpenConnection {
+    kind: ConnectionKind,
+    direction: Direction,
+    reason: CloseReason,
+}
+
+impl OpenConnection {
+    /// Counts a connection that was established just now.
+    pub fn begin(kind: ConnectionKind, direction: Direction) -> Self {
+        CONNECTIONS.increment((kind, direction));
+        CONNECTIONS_OPENED.increment((kind, direction));
+        Self { kind, direction, reason: CloseReason::Shutdown }
+    }
+
+    /// Counts its end.
+    pub fn close(mut self, reason: CloseReason) {
+        self.reason = reason;
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        CONNECTIONS.decrement((self.kind, self.direction));
+        CONNECTIONS_CLOSED.increment((self.kind, self.reason));
+    }
+}
