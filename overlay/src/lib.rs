@@ -9,10 +9,12 @@
 //! | [`wire`] | everything that travels between nodes |
 //! | [`membership`] | core: who the ultrapeers are |
 //! | [`verify`] | pieces of a content and their proof under its BLAKE3 |
-//! | `metrics` | what Prometheus sees |
+//! | `admin`, `metrics` | the local HTTP of both programs, what Prometheus sees |
 //!
 //! Without the feature `net` only the pure part is built: no socket, no clock, no task.
 
+#[cfg(feature = "net")]
+pub mod admin;
 pub mod credit;
 pub mod file;
 pub mod id;
