@@ -1,1 +1,4 @@
-//! x
+//! Floor 2: what people run.
+
+pub mod homes;
+pub mod search;

@@ -181,6 +181,17 @@ pub const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// than one address to try.
 pub const INTRODUCTION_GATHER: Duration = Duration::from_millis(50);
 
+// --- a leaf's work --------------------------------------------------------------------------------
+
+/// Addresses that a leaf is told to join, after names were resolved.
+pub const JOIN_TARGETS: usize = 64;
+/// Searches a second that a leaf may make over time, unless its ultrapeer says otherwise: one in 2 s.
+pub const QUERY_RATE: f64 = 0.5;
+/// Searches that a leaf may make at once.
+pub const QUERY_BURST: f64 = 10.0;
+/// Time in which a home must accept a search before the next one is asked as well.
+pub const ACCEPT_PATIENCE: Duration = Duration::from_millis(300);
+
 // --- local HTTP -----------------------------------------------------------------------------------
 
 /// Bytes of a request's body.

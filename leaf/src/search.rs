@@ -1,0 +1,488 @@
+//! Core: this leaf's own searches, from the moment a user asks to the summary.
+//!
+//! What it decides: which home coordinates, when the next one is asked instead, and what the user gets.
+//!
+//! ```text
+//! start      wait for a home and for credit, then ask the nearest home
+//! silence    not accepted after 300 ms: the same query id goes to the next home as well
+//! hits       merged by content, from whichever home sends them
+//! end        the first home that ends its search ends this one; if all fail, or time is over, we say so
+//! ```
+//!
+//! Invariant: every search gives exactly one summary, last, within its timeout.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use overlay::{
+    credit::TokenBucket,
+    id::{ContentId, PeerId, QueryId},
+    limits,
+    machine::Outbox,
+    time::Time,
+    wire::{
+        leaf::LeafMessage,
+        search::{Hit, Incomplete, Search, StopReason, Summary, Target},
+    },
+};
+use rand::{Rng, RngExt};
+
+/// A search, numbered by the driver. Never reused.
+pub type Ticket = u64;
+
+/// What a user wants.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// What is looked for.
+    pub target: Target,
+    /// Distinct contents wanted.
+    pub limit: u32,
+    /// Time for all of it, the wait for a home included.
+    pub timeout: Duration,
+    /// Ask every home that holds a match.
+    pub all: bool,
+}
+
+/// A home that can be asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HomeFacts {
+    /// Its key.
+    pub peer: PeerId,
+    /// Microseconds of its round trip; the nearest home is asked first.
+    pub rtt_us: u64,
+    /// True if it does not limit how often this leaf asks.
+    pub unlimited: bool,
+}
+
+/// What must be done.
+#[derive(Debug, PartialEq)]
+pub enum Output {
+    /// Open a stream to a home and send the search on it.
+    Ask(Ticket, PeerId, Search),
+    /// Drop the stream to a home.
+    Drop(Ticket, PeerId),
+    /// Show a hit: a new content, or better knowledge of one that was shown.
+    Show(Ticket, Box<Hit>),
+    /// The search has ended.
+    End(Ticket, End),
+}
+
+/// How a search ended, for the user.
+#[derive(Clone, Debug, PartialEq)]
+pub struct End {
+    /// What the coordinator, or this leaf in its place, says.
+    pub summary: Summary,
+    /// Contents shown.
+    pub hits: u32,
+    /// From the start to the first hit.
+    pub first_hit: Option<Duration>,
+    /// From the start to the end.
+    pub elapsed: Duration,
+    /// True if no home was there in time.
+    pub no_ultrapeer: bool,
+}
+
+/// The searches under way. See the module text.
+#[derive(Debug)]
+pub struct Searches {
+    active: BTreeMap<Ticket, Active>,
+    credit: TokenBucket,
+}
+
+#[derive(Debug)]
+struct Active {
+    id: QueryId,
+    request: Request,
+    began: Time,
+    sent: Option<Time>,
+    first_hit: Option<Time>,
+    shown: BTreeMap<ContentId, u32>,
+    asked: BTreeMap<PeerId, Asked>,
+    messages: u32,
+    /// When there is credit again, if that is what it waits for.
+    retry: Option<Time>,
+    ultrapeers: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Asked {
+    Waiting(Time),
+    Accepted,
+    /// Not accepted in time; its answer still counts.
+    Late,
+    Failed,
+}
+
+impl Searches {
+    /// None under way, with full credit.
+    pub fn new(now: Time) -> Self {
+        Self { active: BTreeMap::new(), credit: TokenBucket::new(now, limits::QUERY_RATE, limits::QUERY_BURST) }
+    }
+
+    /// Begins a search.
+    pub fn start(
+        &mut self,
+        now: Time,
+        rng: &mut dyn Rng,
+        homes: &[HomeFacts],
+        ticket: Ticket,
+        request: Request,
+        out: &mut Outbox<Output>,
+    ) {
+        let active = Active {
+            id: QueryId(rng.random()),
+            request,
+            began: now,
+            sent: None,
+            first_hit: None,
+            shown: BTreeMap::new(),
+            asked: BTreeMap::new(),
+            messages: 0,
+            retry: None,
+            ultrapeers: 0,
+        };
+        self.active.insert(ticket, active);
+        self.go_on(now, homes, ticket, out);
+    }
+
+    /// The homes changed: searches that wait for one may go on.
+    pub fn homes_changed(&mut self, now: Time, homes: &[HomeFacts], out: &mut Outbox<Output>) {
+        for ticket in self.active.keys().copied().collect::<Vec<_>>() {
+            // A home that failed and is no home any more may come back as a new one.
+            if let Some(active) = self.active.get_mut(&ticket) {
+                let is_home = |peer| homes.iter().any(|home| home.peer == peer);
+                active.asked.retain(|peer, asked| *asked != Asked::Failed || is_home(*peer));
+            }
+            self.go_on(now, homes, ticket, out);
+        }
+    }
+
+    /// A home answers. `views_differ` is what the leaf's homes say of each other now.
+    pub fn message(
+        &mut self,
+        now: Time,
+        ticket: Ticket,
+        from: PeerId,
+        message: LeafMessage,
+        views_differ: bool,
+        out: &mut Outbox<Output>,
+    ) {
+        let Some(active) = self.active.get_mut(&ticket) else { return };
+        let Some(asked) = active.asked.get_mut(&from) else { return };
+        match message {
+            LeafMessage::Accepted(accepted) => {
+                *asked = Asked::Accepted;
+                active.ultrapeers = active.ultrapeers.max(accepted.ultrapeers);
+            }
+            LeafMessage::Hits(hits) => {
+                *asked = Asked::Accepted;
+                for hit in hits.hits {
+                    active.show(now, ticket, hit, out);
+                }
+            }
+            LeafMessage::Summary(mut summary) => {
+                if views_differ && summary.stopped == StopReason::Exhausted {
+                    summary.incomplete.insert(Incomplete::ViewsDiffer);
+                }
+                self.end(now, ticket, summary, out);
+            }
+            _ => {}
+        }
+    }
+
+    /// The stream to a home ended without a summary.
+    pub fn failed(&mut self, now: Time, homes: &[HomeFacts], ticket: Ticket, from: PeerId, out: &mut Outbox<Output>) {
+        let Some(active) = self.active.get_mut(&ticket) else { return };
+        if let Some(asked) = active.asked.get_mut(&from) {
+            *asked = Asked::Failed;
+        }
+        self.go_on(now, homes, ticket, out);
+    }
+
+    /// The user does not want it any more; a summary still comes.
+    pub fn cancel(&mut self, now: Time, ticket: Ticket, out: &mut Outbox<Output>) {
+        if let Some(active) = self.active.get(&ticket) {
+            let summary = active.own_summary(StopReason::Cancelled);
+            self.end(now, ticket, summary, out);
+        }
+    }
+
+    /// When [`Self::on_deadline`] is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.active.values().map(Active::next_deadline).min()
+    }
+
+    /// Asks further homes, waits no longer for credit, or gives up.
+    pub fn on_deadline(&mut self, now: Time, homes: &[HomeFacts], out: &mut Outbox<Output>) {
+        let due = self.active.iter().filter(|(_, active)| active.next_deadline() <= now);
+        for ticket in due.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
+            let Some(active) = self.active.get_mut(&ticket) else { continue };
+            if active.deadline() <= now {
+                let summary = active.own_summary(StopReason::Timeout);
+                self.end(now, ticket, summary, out);
+                continue;
+            }
+            for asked in active.asked.values_mut() {
+                if matches!(asked, Asked::Waiting(until) if *until <= now) {
+                    *asked = Asked::Late;
+                }
+            }
+            self.go_on(now, homes, ticket, out);
+        }
+    }
+
+    /// Asks the nearest home that was not asked yet, unless one is at work.
+    fn go_on(&mut self, now: Time, homes: &[HomeFacts], ticket: Ticket, out: &mut Outbox<Output>) {
+        let Some(active) = self.active.get_mut(&ticket) else { return };
+        let at_work = active.asked.values().any(|asked| matches!(asked, Asked::Waiting(_) | Asked::Accepted));
+        if at_work {
+            return;
+        }
+        let fresh = homes.iter().filter(|home| !active.asked.contains_key(&home.peer));
+        let Some(home) = fresh.min_by_key(|home| (home.rtt_us, home.peer)) else { return };
+        // Credit is spent once for each search, however many homes must be tried.
+        if active.sent.is_none() && !home.unlimited && !self.credit.take(now) {
+            active.retry = self.credit.wait(now).map(|wait| now + wait);
+            return;
+        }
+        active.retry = None;
+        active.sent.get_or_insert(now);
+        active.messages += 1;
+        active.asked.insert(home.peer, Asked::Waiting(now + limits::ACCEPT_PATIENCE));
+        let left = active.deadline().since(now);
+        let search = Search {
+            id: active.id,
+            target: active.request.target.clone(),
+            limit: active.request.limit,
+            timeout_ms: u32::try_from(left.as_millis()).unwrap_or(u32::MAX),
+            all: active.request.all,
+        };
+        out.push(Output::Ask(ticket, home.peer, search));
+    }
+
+    fn end(&mut self, now: Time, ticket: Ticket, mut summary: Summary, out: &mut Outbox<Output>) {
+        let Some(active) = self.active.remove(&ticket) else { return };
+        for (peer, asked) in &active.asked {
+            if *asked != Asked::Failed {
+                out.push(Output::Drop(ticket, *peer));
+            }
+        }
+        summary.messages = summary.messages.saturating_add(active.messages);
+        let sent = active.sent.unwrap_or(active.began);
+        let end = End {
+            summary,
+            hits: active.shown.len() as u32,
+            first_hit: active.first_hit.map(|at| at.since(sent)),
+            elapsed: now.since(sent),
+            no_ultrapeer: active.messages == 0,
+        };
+        out.push(Output::End(ticket, end));
+    }
+}
+
+impl Active {
+    fn deadline(&self) -> Time {
+        self.began + self.request.timeout
+    }
+
+    fn next_deadline(&self) -> Time {
+        let patience = self.asked.values().filter_map(|asked| match asked {
+            Asked::Waiting(until) => Some(*until),
+            _ => None,
+        });
+        patience.chain(self.retry).fold(self.deadline(), Time::min)
+    }
+
+    fn show(&mut self, now: Time, ticket: Ticket, hit: Hit, out: &mut Outbox<Output>) {
+        let room = self.shown.len() < self.request.limit as usize;
+        let sources = hit.sources;
+        match self.shown.get_mut(&hit.content) {
+            // Two coordinators may tell of one content: what names more sources is the better knowledge.
+            Some(known) if *known > sources => return,
+            Some(known) => *known = sources,
+            None if room => {
+                self.shown.insert(hit.content, sources);
+            }
+            None => return,
+        }
+        self.first_hit.get_or_insert(now);
+        out.push(Output::Show(ticket, Box::new(hit)));
+    }
+
+    /// The summary of a search that no coordinator ended.
+    fn own_summary(&self, stopped: StopReason) -> Summary {
+        let asked = self.messages;
+        Summary {
+            stopped,
+            ultrapeers_asked: asked,
+            ultrapeers_total: self.ultrapeers.max(asked),
+            shards_total: 1,
+            shards_asked: asked.min(1),
+            ..Summary::default()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay::wire::{
+        bounded::{List, Text},
+        leaf::Accepted,
+        search::Hits,
+    };
+    use rand_pcg::Pcg32;
+
+    use super::*;
+
+    fn peer(byte: u8) -> PeerId {
+        PeerId([byte; 32])
+    }
+
+    fn home(byte: u8) -> HomeFacts {
+        HomeFacts { peer: peer(byte), rtt_us: u64::from(byte), unlimited: false }
+    }
+
+    fn request() -> Request {
+        let target = Target::Query(Text::new("x"));
+        Request { target, limit: 2, timeout: Duration::from_secs(10), all: false }
+    }
+
+    fn hit(content: u8, sources: u32) -> Hit {
+        Hit {
+            content: ContentId([content; 32]),
+            size: 1,
+            score: 1,
+            names: List::default(),
+            path: Text::default(),
+            modified_s: 0,
+            tags: overlay::file::Tags::default(),
+            sources,
+            peers: List::default(),
+            holders: List::default(),
+        }
+    }
+
+    struct Bed {
+        core: Searches,
+        homes: Vec<HomeFacts>,
+        now: Time,
+        next: Ticket,
+    }
+
+    impl Bed {
+        fn new(homes: &[u8]) -> Self {
+            let homes = homes.iter().map(|byte| home(*byte)).collect();
+            Self { core: Searches::new(Time(1)), homes, now: Time(1), next: 0 }
+        }
+
+        fn start(&mut self) -> Vec<Output> {
+            let (mut rng, mut out) = (Pcg32::new(1, 1), Outbox::new());
+            self.next += 1;
+            self.core.start(self.now, &mut rng, &self.homes, self.next, request(), &mut out);
+            out.drain().collect()
+        }
+
+        fn message(&mut self, from: u8, message: impl Into<LeafMessage>) -> Vec<Output> {
+            let mut out = Outbox::new();
+            self.core.message(self.now, self.next, peer(from), message.into(), false, &mut out);
+            out.drain().collect()
+        }
+
+        fn failed(&mut self, from: u8) -> Vec<Output> {
+            let mut out = Outbox::new();
+            self.core.failed(self.now, &self.homes, self.next, peer(from), &mut out);
+            out.drain().collect()
+        }
+
+        fn deadline(&mut self) -> Vec<Output> {
+            let due = self.core.next_deadline().expect("something is due");
+            assert!(due > self.now, "busy loop");
+            self.now = due;
+            let mut out = Outbox::new();
+            self.core.on_deadline(self.now, &self.homes, &mut out);
+            out.drain().collect()
+        }
+    }
+
+    fn asks(outputs: &[Output]) -> Vec<PeerId> {
+        let asked = outputs.iter().filter_map(|output| match output {
+            Output::Ask(_, peer, _) => Some(*peer),
+            _ => None,
+        });
+        asked.collect()
+    }
+
+    fn end(outputs: Vec<Output>) -> End {
+        match outputs.into_iter().last() {
+            Some(Output::End(_, end)) => end,
+            other => panic!("not ended: {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_nearest_home_is_asked_and_its_summary_ends_the_search() {
+        let mut bed = Bed::new(&[2, 1]);
+        assert_eq!(asks(&bed.start()), [peer(1)]);
+        bed.message(1, Accepted { ultrapeers: 2 });
+        assert_eq!(bed.message(1, Hits { hits: List::new([hit(1, 1)]) }).len(), 1);
+        let end = end(bed.message(1, Summary { messages: 1, ..Summary::default() }));
+        assert_eq!((end.hits, end.summary.messages, end.no_ultrapeer), (1, 2, false));
+    }
+
+    #[test]
+    fn a_home_that_does_not_accept_is_joined_by_the_next_and_may_still_answer() {
+        let mut bed = Bed::new(&[1, 2]);
+        bed.start();
+        assert_eq!(asks(&bed.deadline()), [peer(2)]);
+        assert_eq!(bed.message(1, Hits { hits: List::new([hit(1, 1)]) }).len(), 1);
+        assert!(!end(bed.message(1, Summary::default())).no_ultrapeer);
+    }
+
+    #[test]
+    fn a_home_that_dies_is_replaced_and_its_hits_are_not_shown_twice() {
+        let mut bed = Bed::new(&[1, 2]);
+        bed.start();
+        bed.message(1, Hits { hits: List::new([hit(1, 2)]) });
+        assert_eq!(asks(&bed.failed(1)), [peer(2)]);
+        assert!(bed.message(2, Hits { hits: List::new([hit(1, 1)]) }).is_empty(), "it knows less");
+        assert_eq!(bed.message(2, Hits { hits: List::new([hit(2, 1), hit(3, 1)]) }).len(), 1, "the limit holds");
+    }
+
+    #[test]
+    fn without_a_home_it_waits_and_then_says_so() {
+        let mut bed = Bed::new(&[]);
+        assert_eq!(bed.start(), []);
+        let end = end(bed.deadline());
+        assert!(end.no_ultrapeer);
+        assert_eq!(end.summary.stopped, StopReason::Timeout);
+    }
+
+    #[test]
+    fn a_home_that_comes_in_time_is_used() {
+        let mut bed = Bed::new(&[]);
+        bed.start();
+        bed.homes.push(home(1));
+        let mut out = Outbox::new();
+        bed.core.homes_changed(bed.now, &bed.homes, &mut out);
+        assert_eq!(asks(&out.drain().collect::<Vec<_>>()), [peer(1)]);
+    }
+
+    #[test]
+    fn more_searches_than_the_credit_are_held_back_not_refused() {
+        let mut bed = Bed::new(&[1]);
+        for _ in 0..10 {
+            assert_eq!(asks(&bed.start()).len(), 1);
+            bed.message(1, Summary::default());
+        }
+        assert_eq!(bed.start(), []);
+        assert_eq!(asks(&bed.deadline()), [peer(1)]);
+    }
+
+    #[test]
+    fn a_cancelled_search_still_has_its_summary() {
+        let mut bed = Bed::new(&[1]);
+        bed.start();
+        let mut out = Outbox::new();
+        bed.core.cancel(bed.now, 1, &mut out);
+        assert_eq!(end(out.drain().collect()).summary.stopped, StopReason::Cancelled);
+    }
+}
