@@ -145,7 +145,7 @@ impl Parser {
             let start = self.at;
             let text = if self.peek() == Some('"') { self.phrase()? } else { self.word()? };
             let empty = QueryErrorKind::EmptyValue { filter: filter.name() };
-            return text.map(|text| Condition::Tag(tag, text)).ok_or(error(start, empty));
+            return text.map(|text| Condition::Tag(tag, text)).ok_or_else(|| error(start, empty));
         }
         let start = self.at;
         let source: String = self.take_word().iter().collect();

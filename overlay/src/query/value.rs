@@ -93,7 +93,7 @@ pub(super) struct Piece<'a> {
     pub(super) position: usize,
 }
 
-impl<'a> Piece<'a> {
+impl Piece<'_> {
     /// What stands from byte `start` on.
     pub(super) fn from(self, start: usize) -> Self {
         Self { text: &self.text[start..], position: self.position + self.text[..start].chars().count() }
@@ -183,9 +183,9 @@ pub(super) fn size(value: Piece<'_>) -> Read<u64> {
         fraction = &after_dot[..count];
         rest = rest.from(1 + count);
     }
-    let unit = unit_bytes(rest.text).ok_or(rest.unreadable())?;
+    let unit = unit_bytes(rest.text).ok_or_else(|| rest.unreadable())?;
     let tail = fraction_of(fraction, unit);
-    whole.checked_mul(unit).and_then(|bytes| bytes.checked_add(tail)).ok_or(value.unreadable())
+    whole.checked_mul(unit).and_then(|bytes| bytes.checked_add(tail)).ok_or_else(|| value.unreadable())
 }
 
 /// Reads a duration in seconds: a number alone, or hours, minutes and seconds in that order.
@@ -216,10 +216,11 @@ fn parts(value: Piece<'_>, mut units: &[(char, u64)]) -> Read<u64> {
     let mut total = 0u64;
     loop {
         let (number, after) = digits(rest)?;
-        let letter = after.text.chars().next().ok_or(after.unreadable())?;
-        let found = units.iter().position(|(unit, _)| letter.eq_ignore_ascii_case(unit)).ok_or(after.unreadable())?;
-        let seconds = number.checked_mul(units[found].1).ok_or(rest.unreadable())?;
-        total = total.checked_add(seconds).ok_or(rest.unreadable())?;
+        let letter = after.text.chars().next().ok_or_else(|| after.unreadable())?;
+        let found =
+            units.iter().position(|(unit, _)| letter.eq_ignore_ascii_case(unit)).ok_or_else(|| after.unreadable())?;
+        let seconds = number.checked_mul(units[found].1).ok_or_else(|| rest.unreadable())?;
+        total = total.checked_add(seconds).ok_or_else(|| rest.unreadable())?;
         units = &units[found + 1..];
         rest = after.from(1);
         if rest.text.is_empty() {
@@ -239,7 +240,7 @@ fn age(value: Piece<'_>) -> Read<i64> {
         _ => return Err(rest.unreadable()),
     };
     let seconds = number.checked_mul(hours * 3600).and_then(|seconds| i64::try_from(seconds).ok());
-    seconds.ok_or(value.unreadable())
+    seconds.ok_or_else(|| value.unreadable())
 }
 
 /// Reads a date `2026-01-31`, as days since 1970-01-01.
