@@ -85,6 +85,18 @@ pub const PAGE_BYTES: usize = 256 << 10;
 /// Folders and files of a page of a listing. Chosen: usual entries have 100 to 200 bytes.
 pub const PAGE_ENTRIES: usize = 1000;
 
+// --- index ----------------------------------------------------------------------------------------
+
+/// Bytes of the words of one chunk, as a segment and as a digest. Plain text stays far below
+/// [`CHUNK_BYTES`]; decomposition and bigrams can make more of it, at most about four times on real scripts.
+pub const DIGEST_BYTES: usize = 4 * CHUNK_BYTES;
+/// Chunks, postings and files that one look-up may touch: some 10 ms of one core. Chosen: a search for
+/// everything by a common word still ends, and a hostile one cannot hold a core.
+pub const LOOKUP_WORK: u64 = 200_000;
+/// Changes of the index that wait for a search to let go of an old state, before the state is copied.
+/// Chosen: some seconds of heavy churn.
+pub const INDEX_PENDING: usize = 1024;
+
 // --- connections ----------------------------------------------------------------------------------
 
 /// Silence after which a connection is dead.

@@ -1,0 +1,412 @@
+//! The index against a model that cuts, scans and compares, and shares no code with it.
+
+mod model;
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use overlay::{
+    file::{FileEntry, Tags},
+    id::ContentId,
+};
+use proptest::prelude::*;
+
+use super::{
+    rank::{LeafFacts, SCORE_MAX, rank},
+    *,
+};
+
+const NOW_S: i64 = 1_770_000_000;
+const DAY_S: i64 = 86_400;
+
+pub(super) fn file(path: &str) -> FileEntry {
+    let content = ContentId(std::array::from_fn(|i| path.as_bytes()[i % path.len()]));
+    FileEntry { path: path.to_owned(), content, size: 1000, modified_s: NOW_S, tags: Tags::default() }
+}
+
+fn segment(files: &mut Vec<FileEntry>) -> Arc<Segment> {
+    files.sort_by(|a, b| a.path.cmp(&b.path));
+    files.dedup_by(|a, b| a.path == b.path);
+    Arc::new(Segment::build(files).unwrap())
+}
+
+fn index_of(paths: &[&str]) -> (Index, ChunkSlot) {
+    let mut index = Index::new(1);
+    let slot = index.add(LeafSlot(7), segment(&mut paths.iter().map(|path| file(path)).collect()));
+    assert!(index.publish());
+    (index, slot)
+}
+
+fn paths(snapshot: &Snapshot, query: &str) -> Vec<String> {
+    let query = Query::parse(query).unwrap();
+    let lookup = snapshot.lookup(&query, NOW_S, usize::MAX, u64::MAX);
+    assert!(!lookup.capped && !lookup.full);
+    let mut files = snapshot.files();
+    lookup.matches.iter().map(|found| files.read(*found).unwrap().path.to_owned()).collect()
+}
+
+#[test]
+fn words_phrases_prefixes_and_filters_find_what_they_should() {
+    let (index, _) = index_of(&[
+        "music/Motörhead/01 Ace of Spades.mp3",
+        "music/Motörhead/02 Love Me Like a Reptile.flac",
+        "docs/ace/spades of.txt",
+        "日本/東京都の歌.ogg",
+        "misc/AC_DC.tar.gz",
+        "misc/v1. some note",
+    ]);
+    let snapshot = index.reader().snapshot();
+    for (query, want) in [
+        ("ace spades", &["docs/ace/spades of.txt", "music/Motörhead/01 Ace of Spades.mp3"][..]),
+        ("\"ace of spades\"", &["music/Motörhead/01 Ace of Spades.mp3"]),
+        ("ace/spades", &[]),
+        ("motorh*", &["music/Motörhead/01 Ace of Spades.mp3", "music/Motörhead/02 Love Me Like a Reptile.flac"]),
+        ("motorhead -ace", &["music/Motörhead/02 Love Me Like a Reptile.flac"]),
+        ("ace -\"ace of\"", &["docs/ace/spades of.txt"]),
+        ("ac/d*", &["misc/AC_DC.tar.gz"]),
+        ("ac/dc*", &["misc/AC_DC.tar.gz"]),
+        ("ext:gz,txt", &["docs/ace/spades of.txt", "misc/AC_DC.tar.gz"]),
+        ("kind:audio -ext:mp3,ogg", &["music/Motörhead/02 Love Me Like a Reptile.flac"]),
+        ("kind:other", &["misc/v1. some note"]),
+        ("都", &["日本/東京都の歌.ogg"]),
+        ("歌", &["日本/東京都の歌.ogg"]),
+        ("京都", &["日本/東京都の歌.ogg"]),
+        ("東都", &[]),
+        ("\"都の歌 ogg\"", &["日本/東京都の歌.ogg"]),
+        ("\"spades mp3\"", &["music/Motörhead/01 Ace of Spades.mp3"]),
+        ("\"motorhead 01\"", &[]),
+        ("ext", &[]),
+        ("kin*", &[]),
+        ("mot* size:>1000", &[]),
+    ] {
+        assert_eq!(paths(&snapshot, query), want, "{query}");
+    }
+}
+
+#[test]
+fn a_snapshot_keeps_its_state_and_a_new_one_has_the_change() {
+    let (mut index, slot) = index_of(&["a/one.txt", "a/two.txt"]);
+    let reader = index.reader();
+    let old = reader.snapshot();
+    index.remove(slot);
+    index.add(LeafSlot(8), segment(&mut vec![file("a/three.txt")]));
+    assert_eq!(paths(&reader.snapshot(), "txt").len(), 2, "not yet published");
+    assert!(index.publish());
+    assert_eq!(paths(&old, "txt").len(), 2);
+    assert_eq!(paths(&reader.snapshot(), "txt"), ["a/three.txt"]);
+    // The old state is still read, so the second publication waits for it.
+    index.add(LeafSlot(9), segment(&mut vec![file("a/four.txt")]));
+    assert!(!index.publish());
+    drop(old);
+    assert!(index.publish());
+    assert_eq!(paths(&reader.snapshot(), "txt").len(), 2);
+}
+
+#[test]
+fn a_reader_that_never_lets_go_costs_a_copy() {
+    let (mut index, _) = index_of(&["a/x.txt"]);
+    let reader = index.reader();
+    let held = reader.snapshot();
+    let mut slots = Vec::new();
+    for round in 0..limits::INDEX_PENDING + 10 {
+        slots.push(index.add(LeafSlot(1), segment(&mut vec![file(&format!("a/y{round}.txt"))])));
+        index.publish();
+    }
+    assert!(paths(&reader.snapshot(), "txt").len() > limits::INDEX_PENDING);
+    assert_eq!(paths(&held, "txt"), ["a/x.txt"]);
+    drop(held);
+    for slot in slots {
+        index.remove(slot);
+    }
+    assert!(index.publish());
+    assert_eq!(paths(&reader.snapshot(), "txt"), ["a/x.txt"]);
+}
+
+#[test]
+fn an_emptied_index_holds_nothing() {
+    let (mut index, slot) = index_of(&["a/one.txt", "b/東京.txt"]);
+    assert_eq!(index.stats().files, 2);
+    assert!(index.stats().terms > 5 && index.stats().memory > 100);
+    index.remove(slot);
+    assert!(index.publish());
+    let stats = index.stats();
+    assert_eq!((stats.files, stats.terms, stats.segments), (0, 0, 0));
+    assert_eq!(index.add(LeafSlot(0), segment(&mut vec![file("a/b")])), slot, "slots are used again");
+}
+
+#[test]
+fn work_and_matches_end_at_their_caps() {
+    let mut index = Index::new(1);
+    for leaf in 0..100 {
+        index.add(LeafSlot(leaf), segment(&mut (0..10).map(|n| file(&format!("a/{leaf} {n}.txt"))).collect()));
+    }
+    assert!(index.publish());
+    let snapshot = index.reader().snapshot();
+    let query = Query::parse("txt").unwrap();
+    let full = snapshot.lookup(&query, NOW_S, 95, u64::MAX);
+    assert!((full.matches.len(), full.full, full.capped) == (95, true, false));
+    let capped = snapshot.lookup(&query, NOW_S, usize::MAX, 50);
+    assert!(capped.capped && !capped.full && (100..=300).contains(&capped.matches.len()));
+    let all = snapshot.lookup(&query, NOW_S, 1000, u64::MAX);
+    assert!((all.matches.len(), all.full, all.capped) == (1000, false, false));
+    assert!(all.matches.is_sorted());
+}
+
+#[test]
+fn malformed_chunks_are_refused() {
+    let build = |paths: &[&str]| Segment::build(&paths.iter().map(|path| file(path)).collect::<Vec<_>>()).err();
+    assert_eq!(build(&["a/b", "a/a"]), Some(SegmentError::Unordered));
+    assert_eq!(build(&["a/a", "a/a"]), Some(SegmentError::Unordered));
+    let many: Vec<_> = (0..=limits::CHUNK_FILES).map(|n| file(&format!("a/{n:05}"))).collect();
+    assert_eq!(Segment::build(&many).err(), Some(SegmentError::TooManyFiles));
+    assert_eq!(Segment::build(&many[..limits::CHUNK_FILES]).unwrap().files(), limits::CHUNK_FILES);
+    assert_eq!(build(&[]), None);
+}
+
+#[test]
+fn a_digest_finds_words_and_leaves_the_rest_to_a_home() {
+    let mut files = vec![file("a/ace of spades.mp3"), file("a/spades ace.mp3"), file("a/other.txt")];
+    let whole = segment(&mut files);
+    let digest = Segment::from_digest(&whole.digest()).unwrap();
+    assert_eq!((digest.files(), digest.tokens(), digest.digest()), (3, whole.tokens(), whole.digest()));
+    let mut index = Index::new(1);
+    index.add(LeafSlot(3), Arc::new(digest));
+    assert!(index.publish());
+    let snapshot = index.reader().snapshot();
+    for (query, want) in [
+        ("ace", vec![0, 2]),
+        ("\"ace of\"", vec![0]),
+        ("\"ace spades\"", vec![0, 2]),
+        ("title:ace size:>1TB", vec![0, 2]),
+        ("ext:mp3 -of", vec![2]),
+        ("spa* -\"ace of\"", vec![0, 2]),
+    ] {
+        let lookup = snapshot.lookup(&Query::parse(query).unwrap(), NOW_S, 100, u64::MAX);
+        assert_eq!(lookup.matches.iter().map(|found| found.position).collect::<Vec<_>>(), want, "{query}");
+        assert!(lookup.matches.iter().all(|found| snapshot.files().read(*found).is_none()));
+    }
+}
+
+#[test]
+fn readers_on_other_threads_see_whole_states() {
+    // Each round replaces one chunk by another of the same words; a search must always see exactly one.
+    let mut index = Index::new(1);
+    let chunk = |round: u32| segment(&mut vec![file(&format!("a/left right {round}.txt"))]);
+    let mut slot = index.add(LeafSlot(0), chunk(0));
+    assert!(index.publish());
+    let done = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            let (reader, done) = (index.reader(), &done);
+            scope.spawn(move || {
+                let mut last = 0;
+                while !done.load(Ordering::Acquire) {
+                    let snapshot = reader.snapshot();
+                    let lookup = snapshot.lookup(&Query::parse("left txt rig*").unwrap(), NOW_S, 10, u64::MAX);
+                    assert_eq!(lookup.matches.len(), 1);
+                    assert!(lookup.matches[0].leaf.0 >= last, "time runs forward");
+                    last = lookup.matches[0].leaf.0;
+                }
+            });
+        }
+        for round in 1..2000 {
+            index.remove(slot);
+            slot = index.add(LeafSlot(round), chunk(round));
+            while !index.publish() {
+                std::thread::yield_now();
+            }
+        }
+        done.store(true, Ordering::Release);
+    });
+    assert_eq!(index.stats().files, 1);
+}
+
+#[test]
+fn contents_are_ranked_by_fit_then_by_sources() {
+    let same = |path: &str, content: u8| FileEntry { content: ContentId([content; 32]), ..file(path) };
+    let mut index = Index::new(1);
+    let lists: [&[(&str, u8)]; 3] = [
+        &[("m/ace.mp3", 1), ("m/x/ace and some more.mp3", 2), ("ace/other.mp3", 3)],
+        &[("m/ace.mp3", 1), ("m/ace.flac", 4)],
+        &[("n/the ace.mp3", 1)],
+    ];
+    for (leaf, list) in lists.iter().enumerate() {
+        index.add(LeafSlot(leaf as u32), segment(&mut list.iter().map(|(path, id)| same(path, *id)).collect()));
+    }
+    assert!(index.publish());
+    let snapshot = index.reader().snapshot();
+    let query = Query::parse("ace").unwrap();
+    let lookup = snapshot.lookup(&query, NOW_S, 100, u64::MAX);
+    let facts =
+        |leaf: LeafSlot| LeafFacts { prefix: u64::from(leaf.0 % 2), free_slots: leaf.0 as u16, ..LeafFacts::default() };
+    let groups = rank(&snapshot, &query, &lookup.matches, NOW_S, facts);
+    assert_eq!(groups.iter().map(|group| group.content.0[0]).collect::<Vec<_>>(), [1, 4, 2, 3]);
+    let best = &groups[0];
+    assert_eq!(
+        (best.sources, &*best.path, &best.names[..]),
+        (3, "m/ace.mp3", &["ace.mp3".to_owned(), "the ace.mp3".to_owned()][..])
+    );
+    assert_eq!(best.best, [LeafSlot(1), LeafSlot(2), LeafSlot(0)]);
+    assert!(groups.iter().all(|group| group.score <= SCORE_MAX));
+}
+
+/// Words of few letters, so that queries hit.
+fn word() -> impl Strategy<Value = String> {
+    prop_oneof![
+        6 => prop::sample::select(vec!["ace", "acer", "ac", "a", "spade", "spades", "live", "東京都", "東京", "都", "Élan", "x1"]).prop_map(str::to_owned),
+        1 => "[ab]{1,3}",
+    ]
+}
+
+fn component() -> impl Strategy<Value = String> {
+    (prop::collection::vec((word(), prop::sample::select(vec![" ", "-", "_", "."])), 0..3), word())
+        .prop_map(|(parts, last)| parts.into_iter().fold(String::new(), |text, (word, gap)| text + &word + gap) + &last)
+}
+
+fn text_tag() -> impl Strategy<Value = Option<Box<str>>> {
+    prop::option::weighted(0.3, component().prop_map(Into::into))
+}
+
+fn any_file() -> impl Strategy<Value = FileEntry> {
+    let name = (component(), prop::sample::select(vec!["", ".mp3", ".MP3", ".flac", ".txt", ".a b"]));
+    let path = (prop::collection::vec(component(), 1..3), name);
+    let tags = (text_tag(), text_tag(), text_tag(), prop::option::of(1998u16..2002), prop::option::of(1u32..4));
+    (path, tags, 1u64..5000, 0i64..40, 0u8..6).prop_map(|((folders, (name, extension)), tags, size, age, content)| {
+        FileEntry {
+            path: format!("{}/{name}{extension}", folders.join("/")),
+            content: ContentId([content; 32]),
+            size,
+            modified_s: NOW_S - age * DAY_S,
+            tags: Tags {
+                artist: tags.0,
+                album: tags.1,
+                title: tags.2,
+                genre: None,
+                year: tags.3,
+                track: None,
+                bitrate: tags.4.map(|bitrate| bitrate * 100),
+                duration_s: tags.4.map(|minutes| minutes * 60),
+            },
+        }
+    })
+}
+
+fn any_term() -> impl Strategy<Value = String> {
+    let fixed = vec![
+        "ext:mp3",
+        "ext:mp3,txt",
+        "ext:flac",
+        "kind:audio",
+        "kind:document,other",
+        "size:>2500",
+        "size:1000..3kB",
+        "size:..2000",
+        "year:1999",
+        "year:>=2000",
+        "bitrate:<250",
+        "duration:2m..",
+        "modified:<10d",
+        "modified:5d..20d",
+        "modified:>2026-01-20",
+        "modified:2026-01-31",
+        "ac/d*",
+        "a/sp*",
+    ];
+    let positive = prop_oneof![
+        5 => word(),
+        2 => (word(), word()).prop_map(|(a, b)| format!("\"{a} {b}\"")),
+        1 => (word(), word()).prop_map(|(a, b)| format!("{a}_{b}")),
+        1 => prop::sample::select(vec!["ace*", "spa*", "elan*", "ace_spa*"]).prop_map(str::to_owned),
+        3 => prop::sample::select(fixed).prop_map(str::to_owned),
+        2 => (prop::sample::select(vec!["artist", "album", "title"]), word()).prop_map(|(tag, word)| format!("{tag}:{word}")),
+        1 => (word(), word()).prop_map(|(a, b)| format!("title:\"{a} {b}\"")),
+    ];
+    (prop::bool::weighted(0.25), positive)
+        .prop_map(|(negated, term)| format!("{}{term}", if negated { "-" } else { "" }))
+}
+
+fn any_query() -> impl Strategy<Value = Query> {
+    prop::collection::vec(any_term(), 1..4).prop_filter_map("too broad", |terms| Query::parse(&terms.join(" ")).ok())
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Add(Vec<FileEntry>),
+    Remove(prop::sample::Index),
+    Publish,
+    Ask(Query),
+}
+
+fn any_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => prop::collection::vec(any_file(), 0..40).prop_map(Step::Add),
+        2 => any::<prop::sample::Index>().prop_map(Step::Remove),
+        2 => Just(Step::Publish),
+        8 => any_query().prop_map(Step::Ask),
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    #[test]
+    fn the_index_finds_what_a_scan_finds(steps in prop::collection::vec(any_step(), 1..40)) {
+        let mut index = Index::new(42);
+        let reader = index.reader();
+        let mut chunks: Vec<(ChunkSlot, LeafSlot, Vec<FileEntry>)> = Vec::new();
+        for (number, step) in steps.into_iter().enumerate() {
+            match step {
+                Step::Add(mut files) => {
+                    let leaf = LeafSlot(number as u32);
+                    let slot = index.add(leaf, segment(&mut files));
+                    chunks.push((slot, leaf, files));
+                }
+                Step::Remove(_) if chunks.is_empty() => {}
+                Step::Remove(which) => {
+                    let (slot, ..) = chunks.swap_remove(which.index(chunks.len()));
+                    index.remove(slot);
+                }
+                Step::Publish => prop_assert!(index.publish()),
+                Step::Ask(query) => {
+                    prop_assert!(index.publish());
+                    let snapshot = reader.snapshot();
+                    let lookup = snapshot.lookup(&query, NOW_S, usize::MAX, u64::MAX);
+                    prop_assert!(lookup.matches.is_sorted() && !lookup.capped && !lookup.full);
+                    let mut files = snapshot.files();
+                    let mut found: Vec<(LeafSlot, String)> =
+                        lookup.matches.iter().map(|found| (found.leaf, files.read(*found).unwrap().path.to_owned())).collect();
+                    found.sort();
+                    let mut want: Vec<(LeafSlot, String)> = chunks
+                        .iter()
+                        .flat_map(|(_, leaf, files)| files.iter().map(move |file| (*leaf, file)))
+                        .filter(|(_, file)| model::matches(&query, file, NOW_S))
+                        .map(|(leaf, file)| (leaf, file.path.clone()))
+                        .collect();
+                    want.sort();
+                    prop_assert_eq!(found, want, "{}", query);
+                }
+            }
+        }
+        prop_assert!(index.publish());
+        prop_assert_eq!(index.stats().files, chunks.iter().map(|(.., files)| files.len() as u64).sum::<u64>());
+    }
+
+    #[test]
+    fn digests_round_trip_and_damaged_ones_never_panic(
+        mut files in prop::collection::vec(any_file(), 0..60), at: prop::sample::Index, byte: u8, query in any_query(),
+    ) {
+        let whole = segment(&mut files);
+        let mut bytes = whole.digest();
+        prop_assert_eq!(Segment::from_digest(&bytes).unwrap().digest(), bytes.clone());
+        let at = at.index(bytes.len());
+        bytes[at] = byte;
+        if let Ok(damaged) = Segment::from_digest(&bytes) {
+            let mut index = Index::new(1);
+            let slot = index.add(LeafSlot(0), Arc::new(damaged));
+            prop_assert!(index.publish());
+            let _ = index.reader().snapshot().lookup(&query, NOW_S, 100, u64::MAX);
+            index.remove(slot);
+            prop_assert!(index.publish());
+            prop_assert_eq!(index.stats().terms, 0);
+        }
+    }
+}
