@@ -8,15 +8,27 @@
 //! | [`identity`] | a node's key pair |
 //! | [`wire`] | everything that travels between nodes |
 //! | [`membership`] | core: who the ultrapeers are |
+//! | [`units`], [`address`] | sizes, rates and durations as people write them; addresses, prefixes, network names |
 //! | [`verify`] | pieces of a content and their proof under its BLAKE3 |
 //! | `admin`, `metrics` | the local HTTP of both programs, what Prometheus sees |
+//! | `config`, `environment`, `folders` | the configuration and its sources, and where everything lies |
+//! | `console` | the only place that prints; failures and exit codes |
 //!
 //! Without the feature `net` only the pure part is built: no socket, no clock, no task.
 
+pub mod address;
 #[cfg(feature = "net")]
 pub mod admin;
+#[cfg(feature = "net")]
+pub mod config;
+#[cfg(feature = "net")]
+pub mod console;
 pub mod credit;
+#[cfg(feature = "net")]
+pub mod environment;
 pub mod file;
+#[cfg(feature = "net")]
+pub mod folders;
 pub mod id;
 pub mod identity;
 pub mod limits;
@@ -27,5 +39,6 @@ pub mod metrics;
 pub mod query;
 pub mod text;
 pub mod time;
+pub mod units;
 pub mod verify;
 pub mod wire;

@@ -240,3 +240,18 @@ pub const CLIENT_ANSWER_BYTES: usize = 128 << 20;
 pub const CLIENT_EVENT_BYTES: usize = 1 << 20;
 /// Time between two upkeeps of the metrics, which fold raw histogram samples into buckets.
 pub const METRICS_UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
+
+// --- program ----------------------------------------------------------------------------------------
+
+/// Bytes of a network name: the contract's 1 to 64 characters, all ASCII.
+pub const NETWORK_NAME_BYTES: usize = 64;
+/// Bytes of a configuration file. Chosen: thousands of lines, and a wrong path is noticed at once.
+pub const CONFIG_BYTES: u64 = 1 << 20;
+/// Values in one list of the configuration. Chosen: above any set of folders that a person writes down.
+pub const CONFIG_LIST_ITEMS: usize = 4096;
+/// Log lines that a daemon keeps in memory and gives out (contract).
+pub const LOG_LINES: usize = 1000;
+/// Bytes of one log line; the rest is cut. Chosen: [`LOG_LINES`] of them stay below 4 MiB.
+pub const LOG_LINE_BYTES: usize = 4096;
+/// Log lines that wait for a follower; a slower one loses the oldest. Chosen: a second of a busy log.
+pub const LOG_FOLLOWER_LINES: usize = 256;
