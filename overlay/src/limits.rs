@@ -93,6 +93,9 @@ pub const DIGEST_BYTES: usize = 4 * CHUNK_BYTES;
 /// Chunks, postings and files that one look-up may touch: some 10 ms of one core. Chosen: a search for
 /// everything by a common word still ends, and a hostile one cannot hold a core.
 pub const LOOKUP_WORK: u64 = 200_000;
+/// Files that one look-up gives to be ranked, at least; more if more contents are wanted. Chosen: ranking
+/// that many takes some milliseconds.
+pub const LOOKUP_MATCHES: usize = 4_096;
 /// Changes of the index that wait for a search to let go of an old state, before the state is copied.
 /// Chosen: some seconds of heavy churn.
 pub const INDEX_PENDING: usize = 1024;

@@ -13,7 +13,12 @@
 //! once. A lost link makes its member suspect: it is dialled again, and is gone after [`limits::SUSPICION`].
 //! Members that are gone are dialled now and then, which is how a partition heals.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
 
 use rand::{Rng, RngExt};
 
@@ -105,6 +110,8 @@ pub struct Membership {
     own: Option<SignedDescriptor>,
     refresh_at: Option<Time>,
     members: BTreeMap<PeerId, Member>,
+    /// Links that are up, also to nodes that do not serve (yet).
+    links: BTreeSet<PeerId>,
     gone: BTreeMap<PeerId, Gone>,
     gone_dial_at: Option<Time>,
     view: u64,
@@ -153,6 +160,7 @@ impl Membership {
             own: None,
             refresh_at: None,
             members: BTreeMap::new(),
+            links: BTreeSet::new(),
             gone: BTreeMap::new(),
             gone_dial_at: None,
             view: 0,
@@ -258,10 +266,8 @@ impl Membership {
     }
 
     fn pass_on(&self, signed: &SignedDescriptor, except: Option<PeerId>, out: &mut Outbox<Output>) {
-        for (peer, member) in &self.members {
-            if member.link == Link::Up && Some(*peer) != except {
-                out.push(Output::Send { to: *peer, members: self.frame([signed.clone()], []) });
-            }
+        for peer in self.links.iter().filter(|peer| Some(**peer) != except) {
+            out.push(Output::Send { to: *peer, members: self.frame([signed.clone()], []) });
         }
     }
 
@@ -306,19 +312,18 @@ impl Membership {
         if link.is_none() {
             self.view ^= view_bits(&peer);
         }
-        let link = link.unwrap_or_else(|| Link::Down {
-            since: cx.now,
-            suspect: false,
-            dial_at: Some(self.first_dial(cx.now, &peer)),
-            pause: limits::REDIAL_MIN,
-        });
+        let link = link.unwrap_or_else(|| self.first_link(cx.now, &peer));
         self.members.insert(peer, Member { signed: signed.clone(), descriptor, expires, link });
         self.pass_on(&signed, from, out);
         out.push(Output::Joined(peer));
     }
 
-    fn first_dial(&self, now: Time, peer: &PeerId) -> Time {
-        if self.identity.peer_id() < *peer { now } else { now + limits::DIAL_COURTESY }
+    fn first_link(&self, now: Time, peer: &PeerId) -> Link {
+        if self.links.contains(peer) {
+            return Link::Up;
+        }
+        let courtesy = if self.identity.peer_id() < *peer { Duration::ZERO } else { limits::DIAL_COURTESY };
+        Link::Down { since: now, suspect: false, dial_at: Some(now + courtesy), pause: limits::REDIAL_MIN }
     }
 
     fn remove(&mut self, now: Time, peer: PeerId, sequence: u64, address: SocketAddr, out: &mut Outbox<Output>) {
@@ -335,6 +340,7 @@ impl Membership {
     }
 
     fn link_up(&mut self, peer: PeerId, out: &mut Outbox<Output>) {
+        self.links.insert(peer);
         if let Some(member) = self.members.get_mut(&peer) {
             member.link = Link::Up;
         }
@@ -344,6 +350,7 @@ impl Membership {
     }
 
     fn link_down(&mut self, now: Time, peer: PeerId, in_order: bool, out: &mut Outbox<Output>) {
+        self.links.remove(&peer);
         let Some(member) = self.members.get_mut(&peer) else { return };
         if in_order {
             let (sequence, address) = (member.descriptor.sequence, member.descriptor.address);

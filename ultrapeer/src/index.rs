@@ -36,7 +36,7 @@ mod words;
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 use arc_swap::ArcSwap;
-use overlay::{limits, query::Query};
+use overlay::{id::ContentId, limits, query::Query};
 
 use self::{
     files::FileCursor,
@@ -213,6 +213,19 @@ impl Snapshot {
     /// ages are resolved against it.
     pub fn lookup(&self, query: &Query, now_s: i64, max_matches: usize, work_cap: u64) -> Lookup {
         lookup::lookup(self, query, now_s, max_matches, work_cap)
+    }
+
+    /// All files with that content, ascending by chunk and position.
+    pub fn holders(&self, content: &ContentId) -> Vec<Match> {
+        let chunks = self.chunks.iter().enumerate();
+        let chunks = chunks.filter_map(|(slot, chunk)| Some((ChunkSlot(slot as u32), chunk.as_ref()?)));
+        let mut matches = Vec::new();
+        for (slot, chunk) in chunks {
+            let files = chunk.segment.files.as_ref();
+            let positions = files.into_iter().flat_map(|files| files.holding(content));
+            matches.extend(positions.map(|position| Match { chunk: slot, position, leaf: chunk.leaf }));
+        }
+        matches
     }
 
     /// Reads the files behind matches of this snapshot.

@@ -5,3 +5,4 @@ pub mod index;
 pub mod introduce;
 pub mod leaves;
 pub mod search;
+pub mod ultrapeer;

