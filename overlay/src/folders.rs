@@ -11,10 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use data_encoding::BASE32_NOPAD;
-use serde::{Deserialize, Serialize};
-
 use crate::{
+    admin::error::Code,
     config::Program,
     environment::{Environment, absolute},
     limits,
@@ -99,11 +97,6 @@ impl Folders {
     pub fn outboards(&self) -> PathBuf {
         self.data.join("outboards")
     }
-
-    /// Where a running daemon says how it is reached.
-    pub fn api_file(&self) -> PathBuf {
-        self.data.join("api.json")
-    }
 }
 
 /// The data folder, locked for this process until it is dropped.
@@ -137,41 +130,13 @@ impl DataFolder {
         &self.folders
     }
 
-    /// The token that opens the whole HTTP interface, made when it is first asked for and then kept.
-    ///
-    /// # Errors
-    /// If the file cannot be read or written, or holds no token.
-    pub fn token(&self) -> Result<String, FolderError> {
-        token(&self.folders.data.join("api-token"))
-    }
-
-    /// The token that opens only what changes nothing.
-    ///
-    /// # Errors
-    /// As [`Self::token`].
-    pub fn read_only_token(&self) -> Result<String, FolderError> {
-        token(&self.folders.data.join("api-token-readonly"))
-    }
-
-    /// Says in `api.json` how the daemon is reached, until the result is dropped.
-    ///
-    /// # Errors
-    /// If the file cannot be written.
-    pub fn announce(&self, api: &ApiFile) -> Result<Announcement, FolderError> {
-        let path = self.folders.api_file();
-        let mut bytes = serde_json::to_vec(api).map_err(|error| FolderError::io("write", &path, error.into()))?;
-        bytes.push(b'\n');
-        write_atomically(&path, &bytes, PRIVATE_FILE).map_err(|error| FolderError::io("write", &path, error))?;
-        Ok(Announcement { path })
-    }
-
     fn bring_up_to_date(&self, migrate: impl FnOnce(&Path, &DataVersion) -> io::Result<()>) -> Result<(), FolderError> {
         let path = self.folders.data.join("version");
         let current = DataVersion::current();
         let found = match read_text(&path) {
             Ok(text) => DataVersion::parse(&text).ok_or_else(|| FolderError::TooNew { found: text.trim().into() })?,
             // Without a version there is no data yet, or only a key.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return self.write_version(&path),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return write_version(&path),
             Err(error) => return Err(FolderError::io("read", &path, error)),
         };
         match found.compare(&current) {
@@ -181,14 +146,9 @@ impl DataFolder {
                 self.back_up(&found)?;
                 migrate(&self.folders.data, &found)
                     .map_err(|error| FolderError::io("migrate", &self.folders.data, error))?;
-                self.write_version(&path)
+                write_version(&path)
             }
         }
-    }
-
-    fn write_version(&self, path: &Path) -> Result<(), FolderError> {
-        let text = format!("{}\n", DataVersion::current().text);
-        write_atomically(path, text.as_bytes(), PRIVATE_FILE).map_err(|error| FolderError::io("write", path, error))
     }
 
     /// Copies the data to `backup-VERSION/`, which appears only when it is complete. A copy that is
@@ -262,56 +222,6 @@ impl DataVersion {
     }
 }
 
-/// How a running daemon is reached: the content of `api.json`.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ApiFile {
-    /// The HTTP interface, without a final `/`.
-    pub url: String,
-    /// The token that opens it.
-    pub token: String,
-    /// The daemon's process.
-    pub pid: u32,
-    /// `leaf` or `ultrapeer`.
-    pub role: String,
-    /// The daemon's version.
-    pub version: String,
-}
-
-impl ApiFile {
-    /// What the daemon of this data folder announced; `None` if none runs or it died without a word.
-    /// Whether it answers is for the caller to find out.
-    ///
-    /// # Errors
-    /// If there is a file that this user may not read.
-    pub fn read(folders: &Folders) -> Result<Option<Self>, FolderError> {
-        let path = folders.api_file();
-        match read_text(&path) {
-            Ok(text) => Ok(serde_json::from_str(&text).ok()),
-            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
-            Err(error) => Err(FolderError::io("read", &path, error)),
-        }
-    }
-}
-
-impl std::fmt::Debug for ApiFile {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("ApiFile").field("url", &self.url).field("pid", &self.pid).finish_non_exhaustive()
-    }
-}
-
-/// Removes `api.json` when it is dropped.
-#[derive(Debug)]
-#[must_use = "dropping it removes the file"]
-pub struct Announcement {
-    path: PathBuf,
-}
-
-impl Drop for Announcement {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
 /// Why a folder or a file in it cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -336,12 +246,6 @@ pub enum FolderError {
         /// What the version file holds.
         found: String,
     },
-    /// A token file holds no token. Nothing was changed.
-    #[error("{} holds no token of 16 or more characters", path.display())]
-    Token {
-        /// The file.
-        path: PathBuf,
-    },
     /// The system refused.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
@@ -360,15 +264,15 @@ impl FolderError {
     }
 
     /// The code of this error on the command line.
-    pub fn code(&self) -> &'static str {
+    pub fn code(&self) -> Code {
         match self {
-            Self::AlreadyRunning { .. } => "already_running",
-            Self::TooNew { .. } => "data_too_new",
-            Self::NoHome | Self::Token { .. } => "bad_config",
+            Self::AlreadyRunning { .. } => Code::AlreadyRunning,
+            Self::TooNew { .. } => Code::DataTooNew,
+            Self::NoHome => Code::BadConfig,
             Self::Io { source, .. } => match source.kind() {
-                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => "permission_denied",
-                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "disk_full",
-                _ => "internal",
+                io::ErrorKind::PermissionDenied | io::ErrorKind::ReadOnlyFilesystem => Code::PermissionDenied,
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Code::DiskFull,
+                _ => Code::Internal,
             },
         }
     }
@@ -381,8 +285,7 @@ impl FolderError {
                 Some("stop the other daemon, or give this one a folder of its own with --data-dir".into())
             }
             Self::TooNew { .. } => Some("use the newer program, or another folder with --data-dir".into()),
-            Self::Token { .. } => Some("delete the file; the next start makes a new token".into()),
-            Self::Io { path, .. } if self.code() == "permission_denied" => {
+            Self::Io { path, .. } if self.code() == Code::PermissionDenied => {
                 Some(format!("give {} to the user who runs the program, as with `chown`", path.display()))
             }
             Self::Io { .. } => None,
@@ -396,7 +299,7 @@ impl FolderError {
 /// # Errors
 /// What the system says; the file is as before.
 pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or_else(|| Path::new("."));
     let mut builder = tempfile::Builder::new();
     builder.prefix(".writing-");
     #[cfg(unix)]
@@ -421,11 +324,6 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// Permission bits of files that hold secrets.
 pub const PRIVATE_FILE: u32 = 0o600;
-
-/// Random bytes of a token: 160 bits cannot be guessed and are 32 characters of base32.
-const TOKEN_BYTES: usize = 20;
-/// Characters below which a file holds no token.
-const TOKEN_CHARS_MIN: usize = 16;
 
 fn of_process(pid: Option<u32>) -> String {
     pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
@@ -517,29 +415,15 @@ fn lock(path: &Path) -> Result<File, FolderError> {
     Ok(file)
 }
 
-fn token(path: &Path) -> Result<String, FolderError> {
-    match read_text(path) {
-        Ok(text) => {
-            let token = text.trim();
-            let sound = token.len() >= TOKEN_CHARS_MIN && token.bytes().all(|byte| byte.is_ascii_graphic());
-            if sound { Ok(token.to_owned()) } else { Err(FolderError::Token { path: path.into() }) }
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let mut bytes = [0; TOKEN_BYTES];
-            getrandom::fill(&mut bytes).map_err(|error| FolderError::io("make a token for", path, error.into()))?;
-            let token = BASE32_NOPAD.encode(&bytes).to_ascii_lowercase();
-            write_atomically(path, format!("{token}\n").as_bytes(), PRIVATE_FILE)
-                .map_err(|error| FolderError::io("write", path, error))?;
-            Ok(token)
-        }
-        Err(error) => Err(FolderError::io("read", path, error)),
-    }
-}
-
 fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(limits::CONFIG_BYTES).read_to_string(&mut text)?;
     Ok(text)
+}
+
+fn write_version(path: &Path) -> Result<(), FolderError> {
+    let text = format!("{}\n", DataVersion::current().text);
+    write_atomically(path, text.as_bytes(), PRIVATE_FILE).map_err(|error| FolderError::io("write", path, error))
 }
 
 /// Copies a file, or a folder with all that is in it. Links are left out: data has none.
@@ -556,4 +440,155 @@ fn copy_whole(from: &Path, to: &Path) -> io::Result<()> {
         File::open(to)?.sync_all()?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choose(program: Program, data: Option<&str>, variables: &[(&str, &str)]) -> Folders {
+        let environment = Environment::of(variables.iter().copied());
+        Folders::choose(program, data.map(Path::new), None, &environment).unwrap()
+    }
+
+    fn open(folder: &Path) -> Result<DataFolder, FolderError> {
+        DataFolder::open(&Folders::within(Program::Leaf, folder), |_, _| Ok(()))
+    }
+
+    #[test]
+    fn places_follow_the_xdg_folders() {
+        let home = [("HOME", "/nowhere/u")];
+        let leaf = choose(Program::Leaf, None, &home);
+        assert_eq!(leaf.data, Path::new("/nowhere/u/.local/share/quictrack"));
+        assert_eq!(leaf.configuration, Path::new("/nowhere/u/.config/quictrack/leaf.toml"));
+        assert_eq!(leaf.downloads, Path::new("/nowhere/u/Downloads/Quictrack"));
+        assert_eq!((leaf.data_given, leaf.configuration_given), (false, false));
+        let ultrapeer = choose(Program::Ultrapeer, None, &home);
+        assert_eq!(ultrapeer.data, Path::new("/nowhere/u/.local/share/quictrack-ultrapeer"));
+        assert_eq!(ultrapeer.configuration, Path::new("/nowhere/u/.config/quictrack/ultrapeer.toml"));
+        let moved = choose(
+            Program::Leaf,
+            None,
+            &[
+                ("HOME", "/nowhere/u"),
+                ("XDG_DATA_HOME", "/d"),
+                ("XDG_CONFIG_HOME", "relative"),
+                ("XDG_DOWNLOAD_DIR", "/l"),
+            ],
+        );
+        assert_eq!(moved.data, Path::new("/d/quictrack"));
+        assert_eq!(moved.configuration, Path::new("/nowhere/u/.config/quictrack/leaf.toml"));
+        assert_eq!(moved.downloads, Path::new("/l/Quictrack"));
+    }
+
+    #[test]
+    fn a_given_data_folder_holds_configuration_and_downloads() {
+        for given in [
+            choose(Program::Leaf, Some("/d"), &[("HOME", "/u"), ("QUICTRACK_DATA_DIR", "/other")]),
+            choose(Program::Leaf, Some("d"), &[]),
+            choose(Program::Leaf, None, &[("QUICTRACK_DATA_DIR", "/d")]),
+        ] {
+            assert_eq!(given, Folders::within(Program::Leaf, Path::new("/d")));
+        }
+        let environment = Environment::of([("QUICTRACK_CONFIG", "x.toml")]);
+        let given = Folders::choose(Program::Leaf, Some(Path::new("/d")), None, &environment).unwrap();
+        assert_eq!((given.configuration.as_path(), given.configuration_given), (Path::new("/x.toml"), true));
+    }
+
+    #[test]
+    fn a_service_keeps_everything_in_its_state_folder() {
+        let service = choose(Program::Ultrapeer, None, &[("STATE_DIRECTORY", "/var/lib/q:/var/lib/r"), ("HOME", "/")]);
+        assert_eq!(service.data, Path::new("/var/lib/q"));
+        assert!(!service.data_given);
+        assert_eq!(service.configuration, Path::new("/etc/quictrack/ultrapeer.toml"));
+        assert_eq!(service.downloads, Path::new("/var/lib/q/downloads"));
+        let homeless = Folders::choose(Program::Leaf, None, None, &Environment::default());
+        assert!(matches!(homeless, Err(FolderError::NoHome)));
+    }
+
+    #[test]
+    fn the_download_folder_is_read_from_user_dirs() {
+        let listed = |text: &str| listed_download_folder(text, Path::new("/u"));
+        assert_eq!(listed("# x\nXDG_DOWNLOAD_DIR=\"$HOME/Geladen\"\n"), Some("/u/Geladen".into()));
+        assert_eq!(listed("XDG_DOWNLOAD_DIR=\"/a\"\nXDG_DOWNLOAD_DIR=\"/b \\\" c\""), Some("/b \" c".into()));
+        assert_eq!(listed("XDG_DOWNLOAD_DIR=\"relative\"\nXDG_MUSIC_DIR=\"/m\""), None);
+    }
+
+    #[test]
+    fn one_daemon_at_a_time_uses_a_data_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = folder.path().join("a/b");
+        let first = open(&data).unwrap();
+        let error = open(&data).unwrap_err();
+        assert!(matches!(error, FolderError::AlreadyRunning { pid: Some(pid), .. } if pid == std::process::id()));
+        assert_eq!(error.code(), Code::AlreadyRunning);
+        drop(first);
+        open(&data).unwrap();
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_owner_gets_in() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let data = open(&folder.path().join("data")).unwrap();
+        let path = &data.folders().data;
+        assert_eq!(mode(path), 0o700);
+        for name in ["lock", "version"] {
+            assert_eq!(mode(&path.join(name)), 0o600, "{name}");
+        }
+    }
+
+    #[test]
+    fn data_of_a_newer_version_is_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        for version in ["2", "1.0.1", "99.0.0", "unreadable"] {
+            fs::write(folder.path().join("version"), version).unwrap();
+            assert_eq!(open(folder.path()).unwrap_err().code(), Code::DataTooNew, "{version}");
+            assert_eq!(fs::read_to_string(folder.path().join("version")).unwrap(), version);
+        }
+        fs::write(folder.path().join("version"), "1.0\n").unwrap();
+        open(folder.path()).unwrap();
+    }
+
+    #[test]
+    fn data_of_an_older_version_is_copied_and_migrated() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let places = Folders::within(Program::Leaf, folder.path());
+        fs::write(at("version"), "0.9").unwrap();
+        fs::write(at("state.redb"), "old").unwrap();
+        fs::create_dir_all(at("outboards/x")).unwrap();
+        fs::write(at("outboards/x/y"), "o").unwrap();
+        fs::create_dir_all(at("downloads")).unwrap();
+        // A migration that fails leaves the version, so that the next start tries again.
+        let failed = DataFolder::open(&places, |_, _| {
+            fs::write(at("state.redb"), "half")?;
+            Err(io::ErrorKind::InvalidData.into())
+        });
+        assert!(failed.is_err());
+        assert_eq!(fs::read_to_string(at("version")).unwrap(), "0.9");
+        DataFolder::open(&places, |data, from| {
+            assert_eq!((data, from.as_str()), (folder.path(), "0.9"));
+            fs::write(at("state.redb"), "new")
+        })
+        .unwrap();
+        assert_eq!(fs::read_to_string(at("state.redb")).unwrap(), "new");
+        assert_eq!(fs::read_to_string(at("backup-0.9/state.redb")).unwrap(), "old");
+        assert_eq!(fs::read_to_string(at("backup-0.9/outboards/x/y")).unwrap(), "o");
+        assert!(!at("backup-0.9/downloads").exists() && !at("backup-0.9/lock").exists());
+        DataFolder::open(&places, |_, _| panic!("nothing to migrate")).unwrap();
+    }
+
+    #[test]
+    fn files_are_replaced_whole_and_leave_nothing_behind() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x");
+        write_atomically(&path, b"one", PRIVATE_FILE).unwrap();
+        write_atomically(&path, b"two", PRIVATE_FILE).unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+        assert!(write_atomically(&folder.path().join("no/x"), b"", PRIVATE_FILE).is_err());
+    }
 }

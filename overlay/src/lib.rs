@@ -13,6 +13,7 @@
 //! | `admin`, `metrics` | the local HTTP of both programs, what Prometheus sees |
 //! | `config`, `environment`, `folders` | the configuration and its sources, and where everything lies |
 //! | `console` | the only place that prints; failures and exit codes |
+//! | `telemetry`, `life` | the log; signals, readiness and the end of a daemon |
 //!
 //! Without the feature `net` only the pure part is built: no socket, no clock, no task.
 
@@ -31,12 +32,16 @@ pub mod file;
 pub mod folders;
 pub mod id;
 pub mod identity;
+#[cfg(feature = "net")]
+pub mod life;
 pub mod limits;
 pub mod machine;
 pub mod membership;
 #[cfg(feature = "net")]
 pub mod metrics;
 pub mod query;
+#[cfg(feature = "net")]
+pub mod telemetry;
 pub mod text;
 pub mod time;
 pub mod units;

@@ -3,12 +3,15 @@
 //!
 //! All are 0600 and written whole or not at all. The functions block, which is fine at start and stop.
 
-use std::{fmt, fs, io, io::Write, path::Path};
+use std::{fmt, fs, io, path::Path};
 
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
-use crate::admin::auth::{TokenHash, Tokens};
+use crate::{
+    admin::auth::{TokenHash, Tokens},
+    folders,
+};
 
 const API_FILE: &str = "api.json";
 const TOKEN_FILE: &str = "api-token";
@@ -115,14 +118,8 @@ fn load_or_make(data_dir: &Path, name: &str) -> io::Result<String> {
     }
 }
 
-/// A temporary file is made 0600 and takes the place of the name in one step.
 fn write_private(data_dir: &Path, name: &str, content: &[u8]) -> io::Result<()> {
-    let mut file = tempfile::NamedTempFile::new_in(data_dir)?;
-    file.write_all(content)?;
-    file.write_all(b"\n")?;
-    file.as_file().sync_all()?;
-    file.persist(data_dir.join(name)).map_err(|error| error.error)?;
-    Ok(())
+    folders::write_atomically(&data_dir.join(name), &[content, b"\n"].concat(), folders::PRIVATE_FILE)
 }
 
 #[cfg(test)]

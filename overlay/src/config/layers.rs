@@ -109,7 +109,7 @@ impl Layer {
             place: place(error.span().map_or(0, |span| span.start)),
             message: error.message().to_owned(),
         })?;
-        let base = Base { folder: path.parent().unwrap_or(Path::new("/")), home };
+        let base = Base { folder: path.parent().unwrap_or_else(|| Path::new("/")), home };
         let mut entries: Vec<_> = table.get_ref().iter().collect();
         entries.sort_by_key(|(key, _)| key.span().start);
         let mut layer = Self::default();

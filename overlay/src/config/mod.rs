@@ -40,6 +40,7 @@ pub use self::{
     value::{Interval, LogFilter, LogFormat, QueryRate, Rate, Setting, Shape, Size, ValueError, Volunteer, Written},
 };
 use crate::{
+    admin::error::{ApiError, Code},
     environment::Environment,
     folders::{self, Folders},
 };
@@ -499,32 +500,47 @@ impl ConfigError {
         }
     }
 
-    /// The code of this error on the command line and, for changes at run time, in the HTTP interface:
-    /// `bad_config`, `permission_denied`, `conflict` or `internal`.
-    pub fn code(&self) -> &'static str {
+    /// The code of this error on the command line: `bad_config`, `permission_denied`, `conflict` or `internal`.
+    pub fn code(&self) -> Code {
         match self {
-            Self::Held { .. } => "conflict",
+            Self::Held { .. } => Code::Conflict,
             Self::Unreadable { source, .. } | Self::Unwritable { source, .. }
                 if source.kind() == io::ErrorKind::PermissionDenied =>
             {
-                "permission_denied"
+                Code::PermissionDenied
             }
-            Self::Unwritable { .. } => "internal",
-            _ => "bad_config",
+            Self::Unwritable { .. } => Code::Internal,
+            _ => Code::BadConfig,
         }
     }
 
     /// The character of the line at which a file is wrong, from 1.
-    pub fn position(&self) -> Option<u64> {
+    pub fn position(&self) -> Option<u32> {
         match self {
             Self::UnknownKey { place, .. }
             | Self::OtherProgram { place, .. }
             | Self::Value { place, .. }
             | Self::Syntax { place, .. } => match place {
-                Place::File { column, .. } => Some(*column as u64),
+                Place::File { column, .. } => Some(*column as u32),
                 _ => None,
             },
             _ => None,
+        }
+    }
+}
+
+/// A refused change of the configuration as the HTTP interface answers it.
+impl From<ConfigError> for ApiError {
+    fn from(error: ConfigError) -> Self {
+        let code = match error.code() {
+            Code::BadConfig => Code::BadRequest,
+            Code::Conflict => Code::Conflict,
+            _ => Code::Internal,
+        };
+        let answer = Self::new(code, error.to_string());
+        match error.hint() {
+            Some(hint) => answer.hint(hint),
+            None => answer,
         }
     }
 }

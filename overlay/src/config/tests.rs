@@ -59,7 +59,7 @@ fn defaults_differ_by_program() {
     assert_eq!(leaf.max_leaves.get(), 1000);
     assert_eq!(leaf.memory.bytes(), Some(512 << 20));
     assert_eq!(leaf.upload_limit.bytes_per_second(), None);
-    assert_eq!(leaf.rescan_interval.duration(), Some(Duration::from_secs(3600)));
+    assert_eq!(leaf.rescan_interval.duration(), Some(Duration::from_hours(1)));
     assert_eq!(leaf.exclude.len(), 5);
     assert!((leaf.query_rate.per_second() - 0.5).abs() < f64::EPSILON);
     assert!(leaf.lan && leaf.dht && leaf.portmap && !leaf.founder);
@@ -203,7 +203,7 @@ fn values_without_meaning_are_refused() {
     ] {
         let error = Node::new(line).load().unwrap_err();
         assert!(matches!(error, ConfigError::Value { .. }), "{line}: {error}");
-        assert_eq!(error.code(), "bad_config");
+        assert_eq!(error.code(), Code::BadConfig);
     }
     for line in [
         "upload_limit = 500000",
@@ -229,7 +229,7 @@ fn a_file_that_was_asked_for_must_exist() {
     assert!(load(&places).is_ok());
     places.configuration_given = true;
     let error = load(&places).unwrap_err();
-    assert_eq!((error.code(), error.hint().is_some()), ("bad_config", true));
+    assert_eq!((error.code(), error.hint().is_some()), (Code::BadConfig, true));
 }
 
 #[test]
@@ -263,12 +263,12 @@ fn a_change_happens_whole_or_not_at_all() {
     let config = node.load().unwrap();
     let before = config.rows();
     for (key, value, code) in [
-        ("network", Json::from("x"), "conflict"),
-        ("lan", Json::Null, "conflict"),
-        ("uplod_limit", Json::from("1MB"), "bad_config"),
-        ("upload_limit", Json::from(true), "bad_config"),
-        ("upload_limit", serde_json::json!({}), "bad_config"),
-        ("founder", Json::from(true), "bad_config"),
+        ("network", Json::from("x"), Code::Conflict),
+        ("lan", Json::Null, Code::Conflict),
+        ("uplod_limit", Json::from("1MB"), Code::BadConfig),
+        ("upload_limit", Json::from(true), Code::BadConfig),
+        ("upload_limit", serde_json::json!({}), Code::BadConfig),
+        ("founder", Json::from(true), Code::BadConfig),
     ] {
         let changes = BTreeMap::from([("download_limit".to_owned(), Json::from("1MB")), (key.to_owned(), value)]);
         let error = config.change(&changes).unwrap_err();

@@ -76,7 +76,7 @@ impl Written {
             Self::Integer(number) => Json::from(*number),
             Self::Decimal(number) => Json::from(*number),
             Self::Text(text) => Json::from(text.as_str()),
-            Self::List(items) => Json::from_iter(items.iter().map(Self::to_json)),
+            Self::List(items) => Json::Array(items.iter().map(Self::to_json).collect()),
         }
     }
 
@@ -469,7 +469,7 @@ impl Setting for Vec<PathBuf> {
     const SHAPE: Shape = Shape::Paths;
 
     fn read(written: &Written) -> Result<Self, ValueError> {
-        read_list(written, "a list of paths", |item| PathBuf::read(item))
+        read_list(written, "a list of paths", PathBuf::read)
     }
 }
 

@@ -1,10 +1,17 @@
 //! Why a command failed, and what the shell is told.
 
-use std::{borrow::Cow, fmt, io, process::ExitCode};
+use std::{fmt, io, process::ExitCode};
 
 use serde::Serialize;
 
-use crate::{config::ConfigError, folders::FolderError};
+use crate::{
+    admin::{
+        client::ClientError,
+        error::{ApiError, Code},
+    },
+    config::{ConfigError, Program},
+    folders::FolderError,
+};
 
 /// What the shell is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -34,11 +41,10 @@ impl Exit {
     }
 
     /// The exit that belongs to an error code, of the command line or of the HTTP interface.
-    pub fn of_code(code: &str) -> Self {
+    pub const fn of_code(code: Code) -> Self {
         match code {
-            "bad_request" | "bad_query" | "bad_config" => Self::Usage,
-            "not_found" => Self::NothingFound,
-            "interrupted" => Self::Interrupted,
+            Code::BadRequest | Code::BadQuery | Code::BadConfig => Self::Usage,
+            Code::NotFound => Self::NothingFound,
             _ => Self::Failed,
         }
     }
@@ -53,14 +59,14 @@ impl From<Exit> for ExitCode {
 /// Why a command failed: shown as `error:` and `hint:` on stderr and, with `--json`, as an object on stdout.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Failure {
-    /// A word for programs: a code of the HTTP interface or of the command line.
-    pub code: Cow<'static, str>,
+    /// A word for programs.
+    pub code: Code,
     /// What failed and why, for people.
     pub message: String,
     /// What to do next.
     pub hint: Option<String>,
     /// The first offending character of a query or of a line of a file, from 1.
-    pub position: Option<u64>,
+    pub position: Option<u32>,
     /// What the shell is told.
     #[serde(skip)]
     pub exit: Exit,
@@ -71,9 +77,8 @@ pub struct Failure {
 
 impl Failure {
     /// A failure with the exit that belongs to its code.
-    pub fn new(code: impl Into<Cow<'static, str>>, message: impl Into<String>) -> Self {
-        let code = code.into();
-        let exit = Exit::of_code(&code);
+    pub fn new(code: Code, message: impl Into<String>) -> Self {
+        let exit = Exit::of_code(code);
         Self { code, message: message.into(), hint: None, position: None, exit, silent: false }
     }
 
@@ -84,7 +89,7 @@ impl Failure {
     }
 
     /// With the first offending character, from 1.
-    pub fn position(mut self, position: u64) -> Self {
+    pub fn position(mut self, position: u32) -> Self {
         self.position = Some(position);
         self
     }
@@ -97,18 +102,27 @@ impl Failure {
 
     /// The end of a command whose reader left: success, without a word.
     pub fn reader_left() -> Self {
-        Self { silent: true, exit: Exit::Done, ..Self::new("interrupted", "the reader of the output left") }
+        Self { silent: true, exit: Exit::Done, ..Self::new(Code::Internal, "the reader of the output left") }
     }
 
-    /// The daemon of this data folder does not answer; `start` is the command that starts one.
-    pub fn daemon_not_running(start: &str) -> Self {
-        Self::new("daemon_not_running", "no daemon is running for this data folder")
-            .hint(format!("start one with `{start}`, or name another folder with --data-dir"))
+    /// The daemon of this data folder does not answer.
+    pub fn daemon_not_running(program: Program) -> Self {
+        Self::new(Code::DaemonNotRunning, "no daemon is running for this data folder")
+            .hint(format!("start one with `{}`, or name another folder with --data-dir", program.start_command()))
+    }
+
+    /// A request to the daemon of `program` that failed.
+    pub fn of_client(error: ClientError, program: Program) -> Self {
+        match error {
+            ClientError::NotRunning(_) => Self::daemon_not_running(program),
+            ClientError::Refused(error) => error.into(),
+            other => Self::new(other.code(), other.to_string()),
+        }
     }
 
     /// An address that the user gave cannot be bound, because another program has it.
     pub fn address_in_use(address: std::net::SocketAddr, key: &str) -> Self {
-        Self::new("address_in_use", format!("the address {address} is in use by another program"))
+        Self::new(Code::AddressInUse, format!("the address {address} is in use by another program"))
             .hint(format!("set `{key}` to another address; port 0 picks a free one"))
     }
 
@@ -134,8 +148,13 @@ impl From<ConfigError> for Failure {
 
 impl From<FolderError> for Failure {
     fn from(error: FolderError) -> Self {
-        // Folders are places, not usage: none of their errors is the command line's.
         Self { hint: error.hint(), ..Self::new(error.code(), error.to_string()) }
+    }
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        Self { hint: error.hint, position: error.position, ..Self::new(error.code, error.message) }
     }
 }
 
@@ -143,15 +162,15 @@ impl From<io::Error> for Failure {
     fn from(error: io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::BrokenPipe => Self::reader_left(),
-            io::ErrorKind::PermissionDenied => Self::new("permission_denied", error.to_string()),
-            io::ErrorKind::AddrInUse => Self::new("address_in_use", error.to_string()),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::new("disk_full", error.to_string()),
-            _ => Self::new("internal", error.to_string()),
+            io::ErrorKind::PermissionDenied => Self::new(Code::PermissionDenied, error.to_string()),
+            io::ErrorKind::AddrInUse => Self::new(Code::AddressInUse, error.to_string()),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::new(Code::DiskFull, error.to_string()),
+            _ => Self::new(Code::Internal, error.to_string()),
         }
     }
 }
 
-/// An error with a chain of causes: the failure in it if there is one, else `internal` with all causes.
+/// An error with a chain of causes: the failure in it if there is one, else all causes in one message.
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
         let error = match error.downcast::<Self>() {
@@ -162,16 +181,52 @@ impl From<anyhow::Error> for Failure {
             Ok(config) => return config.into(),
             Err(error) => error,
         };
-        match error.downcast::<FolderError>() {
-            Ok(folder) => folder.into(),
-            Err(error) => {
-                let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
-                let message = format!("{error:#}");
-                kind.map_or_else(
-                    || Self::new("internal", &*message),
-                    |kind| Self { message: message.clone(), ..io::Error::from(kind).into() },
-                )
-            }
+        let error = match error.downcast::<FolderError>() {
+            Ok(folder) => return folder.into(),
+            Err(error) => error,
+        };
+        let kind = error.chain().find_map(|cause| cause.downcast_ref::<io::Error>()).map(io::Error::kind);
+        let plain = kind.map_or_else(|| Self::new(Code::Internal, ""), |kind| io::Error::from(kind).into());
+        Self { message: format!("{error:#}"), ..plain }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+
+    use super::*;
+
+    #[test]
+    fn exits_follow_the_codes() {
+        for (code, exit) in [
+            (Code::BadQuery, 2),
+            (Code::BadConfig, 2),
+            (Code::NotFound, 3),
+            (Code::Conflict, 1),
+            (Code::NoUltrapeer, 1),
+            (Code::AlreadyRunning, 1),
+            (Code::DaemonNotRunning, 1),
+        ] {
+            assert_eq!(Failure::new(code, "x").exit.number(), exit, "{code}");
         }
+    }
+
+    #[test]
+    fn chains_of_causes_keep_the_code_of_what_is_known() {
+        let full = Err::<(), _>(io::Error::from(io::ErrorKind::StorageFull)).context("cannot write x").unwrap_err();
+        let failure = Failure::from(full);
+        assert_eq!(failure.code, Code::DiskFull);
+        assert!(failure.message.starts_with("cannot write x: "), "{failure}");
+        let folder = Failure::from(anyhow::Error::from(FolderError::NoHome));
+        assert_eq!((folder.code, folder.exit.number()), (Code::BadConfig, 2));
+        assert!(Failure::from(anyhow::Error::from(Failure::reader_left())).is_silent());
+    }
+
+    #[test]
+    fn a_missing_daemon_is_named_with_the_command_that_starts_it() {
+        let failure = Failure::of_client(ClientError::NotRunning(String::new()), Program::Leaf);
+        assert_eq!((failure.code, failure.exit.number()), (Code::DaemonNotRunning, 1));
+        assert!(failure.hint.unwrap().contains("`quictrack leaf`"));
     }
 }

@@ -5,6 +5,7 @@ use std::{ffi::OsString, path::PathBuf};
 use clap::{ArgAction, Args, Command, ValueEnum, error::ErrorKind};
 
 use crate::{
+    admin::error::Code,
     config::Program,
     console::{Console, Exit, Failure},
     environment::Environment,
@@ -114,14 +115,15 @@ pub fn parse(command: Command, arguments: Vec<OsString>) -> Result<clap::ArgMatc
 /// An error of usage: clap's first paragraph is what and why, the rest what to do next.
 fn usage_failure(error: &clap::Error) -> Failure {
     let text = error.render().to_string();
-    let text = text.trim().strip_prefix("error: ").unwrap_or(text.trim());
+    let text = text.trim();
+    let text = text.strip_prefix("error: ").unwrap_or(text);
     let (message, rest) = text.split_once("\n\n").unwrap_or((text, ""));
     let message = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
         "a command is missing"
     } else {
         message
     };
-    let failure = Failure::new("bad_request", message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+    let failure = Failure::new(Code::BadRequest, message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
     let tip = rest.lines().map(str::trim).find_map(|line| line.strip_prefix("tip: "));
     let usage = rest.lines().map(str::trim).find(|line| line.starts_with("Usage: "));
     match (tip, usage) {

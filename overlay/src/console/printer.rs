@@ -12,7 +12,10 @@ use anstream::AutoStream;
 use owo_colors::{OwoColorize, Style};
 use serde::Serialize;
 
-use crate::console::{ColorChoice, Exit, Failure, GlobalOptions, Progress, Table};
+use crate::{
+    admin::error::Code,
+    console::{ColorChoice, Exit, Failure, GlobalOptions, Progress, Table},
+};
 
 /// Where a program prints. Cheap to clone; clones print to the same place.
 #[derive(Clone)]
@@ -95,7 +98,7 @@ impl Console {
         let mut line = Vec::with_capacity(256);
         object
             .serialize(&mut serde_json::Serializer::with_formatter(&mut line, HarmlessJson))
-            .map_err(|error| Failure::new("internal", format!("an object cannot be printed: {error}")))?;
+            .map_err(|error| Failure::new(Code::Internal, format!("an object cannot be printed: {error}")))?;
         line.push(b'\n');
         self.write_out(&line)
     }
@@ -293,7 +296,7 @@ mod tests {
 
     #[test]
     fn a_failure_is_said_on_stderr_and_with_json_on_stdout_too() {
-        let failure = Failure::new("bad_query", "unclosed quote").hint("close it").position(7);
+        let failure = Failure::new(Code::BadQuery, "unclosed quote").hint("close it").position(7);
         for (json, stdout) in [
             (false, ""),
             (
