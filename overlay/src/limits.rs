@@ -215,9 +215,10 @@ pub const HTTP_BODY_BYTES: usize = 1 << 20;
 pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head; room for a cursor of [`PATH_BYTES`] in base64.
 pub const HTTP_HEAD_BYTES: usize = 32 << 10;
-/// Time for a request's head to arrive, and between two requests of a connection: what Apache and Node give
-/// an idle connection.
-pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for a request's head to arrive, and between two requests of a connection. Chosen: above Prometheus'
+/// usual interval of 15 s, so that its connection is used again, and short enough that idle connections do
+/// not use up [`HTTP_CONNECTIONS`].
+pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// Connections of one local HTTP listener; more wait in the system's backlog. Chosen: a browser opens 6 for
 /// each page, a script some; each costs two buffers.
 pub const HTTP_CONNECTIONS: usize = 256;

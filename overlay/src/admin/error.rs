@@ -221,8 +221,8 @@ pub(super) async fn unknown_method(request: Request) -> ApiError {
 
 /// A JSON body of at most [`limits::HTTP_BODY_BYTES`], read as a `T`.
 ///
-/// Refuses unknown fields at the top level whatever `T` says, wrong types and trailing text with
-/// `bad_request`, a longer body with `too_large`. The `Content-Type` is not looked at: requests are
+/// Refuses unknown fields of a struct (one that flattens another must say `deny_unknown_fields` itself),
+/// wrong types and trailing text with `bad_request`, a longer body with `too_large`. The `Content-Type` is not looked at: requests are
 /// authenticated by a header that no foreign page can set.
 #[derive(Clone, Copy, Debug)]
 pub struct Body<T>(pub T);

@@ -148,7 +148,7 @@ pub async fn serve(listener: Listener, router: Router, stop: CancellationToken) 
             Some(ended) = connections.join_next() => count_panic(ended),
             accepted = listener.socket.accept(), if connections.len() < limits::HTTP_CONNECTIONS => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(serve_connection(stream, router.clone(), stop.clone()));
+                    connections.spawn(serve_connection(stream, router.clone(), limits::HTTP_HEAD_TIMEOUT, stop.clone()));
                 }
                 Err(error) => pause_after(&error, &stop).await,
             },
@@ -166,7 +166,7 @@ pub async fn serve(listener: Listener, router: Router, stop: CancellationToken) 
     connections.shutdown().await;
 }
 
-async fn serve_connection(stream: TcpStream, router: Router, stop: CancellationToken) {
+async fn serve_connection(stream: TcpStream, router: Router, head_timeout: Duration, stop: CancellationToken) {
     // Events are small and wanted at once.
     if stream.set_nodelay(true).is_err() {
         return;
@@ -174,8 +174,9 @@ async fn serve_connection(stream: TcpStream, router: Router, stop: CancellationT
     let mut builder = http1::Builder::new();
     builder
         .timer(TokioTimer::new())
-        .header_read_timeout(limits::HTTP_HEAD_TIMEOUT)
-        .max_buf_size(limits::HTTP_HEAD_BYTES);
+        .header_read_timeout(head_timeout)
+        .max_header_size(limits::HTTP_HEAD_BYTES)
+        .max_buf_size(2 * limits::HTTP_HEAD_BYTES);
     let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router)));
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
@@ -210,4 +211,50 @@ async fn pause_after(error: &io::Error, stop: &CancellationToken) {
     const PAUSE: Duration = Duration::from_millis(100);
     tracing::warn!(%error, "cannot accept a connection of the local HTTP");
     let _stopped = tokio::time::timeout(PAUSE, stop.cancelled()).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// What a client reads until the server closes, after it sent `request` and nothing more.
+    async fn answer_to(request: &[u8]) -> String {
+        let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let mut client = TcpStream::connect(socket.local_addr().unwrap()).await.unwrap();
+        let (stream, _) = socket.accept().await.unwrap();
+        let router = Router::new().fallback(async || "here");
+        let serving = serve_connection(stream, router, Duration::from_millis(20), CancellationToken::new());
+        let mut answer = String::new();
+        let asking = async {
+            client.write_all(request).await.unwrap();
+            client.read_to_string(&mut answer).await.unwrap();
+        };
+        tokio::join!(serving, asking);
+        answer
+    }
+
+    #[tokio::test]
+    async fn connections_that_stall_are_closed() {
+        assert!(!answer_to(b"").await.contains("200 OK"));
+        assert!(!answer_to(b"GET / HTTP/1.1\r\nHost: x\r\n").await.contains("200 OK"));
+        let idle = answer_to(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
+        assert!(idle.starts_with("HTTP/1.1 200 OK") && idle.ends_with("here"), "{idle}");
+    }
+
+    #[tokio::test]
+    async fn a_head_that_is_too_long_is_refused() {
+        let head = format!("GET / HTTP/1.1\r\nHost: x\r\nX: {}\r\n\r\n", "x".repeat(limits::HTTP_HEAD_BYTES + 1));
+        let answer = answer_to(head.as_bytes()).await;
+        assert!(answer.starts_with("HTTP/1.1 431"), "{answer}");
+    }
+
+    #[tokio::test]
+    async fn urls_can_be_opened_on_this_machine() {
+        for (address, expected) in [("0.0.0.0:0", "http://127.0.0.1:"), ("127.0.0.1:0", "http://127.0.0.1:")] {
+            let listener = bind(Listen::Given(address.parse().unwrap())).await.unwrap();
+            assert_eq!(listener.url(), format!("{expected}{}", listener.address().port()));
+        }
+    }
 }
