@@ -84,6 +84,25 @@ pub const RUN_BYTES: u64 = 4 << 20;
 pub const PAGE_BYTES: usize = 256 << 10;
 /// Folders and files of a page of a listing. Chosen: usual entries have 100 to 200 bytes.
 pub const PAGE_ENTRIES: usize = 1000;
+/// Sources of one content that a download remembers. Chosen: more than can be used at once.
+pub const SOURCES_PER_JOB: usize = 256;
+/// Sessions that a download keeps open at once. Chosen: 32 waiting places find a free slot soon.
+pub const SESSIONS_PER_JOB: usize = 32;
+/// Bytes asked of one source and not written yet: a second at 134 Mbit/s, more on shorter paths.
+pub const SOURCE_IN_FLIGHT_BYTES: u64 = 16 << 20;
+/// Bytes asked of all sources of one download and not written yet.
+pub const JOB_IN_FLIGHT_BYTES: u64 = 64 << 20;
+/// First pause after a source failed; doubles with each failure.
+pub const SOURCE_RETRY: Duration = Duration::from_secs(2);
+/// Longest pause before a source is tried again. Chosen: a source that comes back is used within minutes.
+pub const SOURCE_RETRY_MAX: Duration = Duration::from_secs(300);
+/// Pause after a source said that it does not have the content.
+pub const SOURCE_RETRY_NOT_HELD: Duration = Duration::from_secs(300);
+/// Silence after which a source with outstanding requests is left. Chosen: longer than a lost path takes
+/// to be noticed by an active sender, shorter than a user's patience.
+pub const SOURCE_STALL: Duration = Duration::from_secs(30);
+/// Time between two searches for further sources of an unfinished download.
+pub const SOURCE_SEARCH_INTERVAL: Duration = Duration::from_secs(30);
 
 // --- index ----------------------------------------------------------------------------------------
 
@@ -99,6 +118,26 @@ pub const LOOKUP_MATCHES: usize = 4_096;
 /// Changes of the index that wait for a search to let go of an old state, before the state is copied.
 /// Chosen: some seconds of heavy churn.
 pub const INDEX_PENDING: usize = 1024;
+/// Ordinary upload slots unless told otherwise. Chosen: four transfers fill a home line and still move.
+pub const UPLOAD_SLOTS: usize = 4;
+/// Ordinary upload slots that may be configured: each may hold a few MiB of unsent bytes.
+pub const UPLOAD_SLOTS_MAX: usize = 256;
+/// Sessions that wait for a slot.
+pub const UPLOAD_QUEUE: usize = 1024;
+/// Sessions of one peer that wait for a slot.
+pub const UPLOAD_QUEUE_PER_PEER: usize = 64;
+/// Bytes of a turn in an ordinary slot. Chosen: most files are done in one turn.
+pub const TURN_BYTES: u64 = 256 << 20;
+/// Time of a turn in an ordinary slot.
+pub const TURN: Duration = Duration::from_secs(120);
+/// Bytes of a turn in the optimistic slot.
+pub const OPTIMISTIC_TURN_BYTES: u64 = 16 << 20;
+/// Time of a turn in the optimistic slot: as BitTorrent's optimistic unchoke.
+pub const OPTIMISTIC_TURN: Duration = Duration::from_secs(30);
+/// Time without a byte sent after which a turn ends. Chosen: longer than a stalled path takes to recover.
+pub const TURN_IDLE: Duration = Duration::from_secs(15);
+/// Least time between two rounds of news about queue positions.
+pub const QUEUE_NEWS_INTERVAL: Duration = Duration::from_secs(1);
 
 // --- connections ----------------------------------------------------------------------------------
 

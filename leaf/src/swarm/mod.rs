@@ -1,0 +1,723 @@
+//! Which pieces of one content to ask of whom, and when. A core.
+//!
+//! ```text
+//!   SourceFound ─> Open ─> Opened ─> Queued.. ─> Granted ─> Request ─> SegmentArrived | PieceArrived ─> Finished
+//!                   └──────────────── Closed (back-off, again) <────┴─ RequestFailed, stall
+//!                                                                   └─ Corrupt: dropped for good
+//! ```
+//!
+//! What it decides:
+//! - *All holders at once.* Every source with a slot is kept busy with as many bytes as it sends in a second.
+//! - *Which piece*: the last one first, because it alone proves the claimed size; then four at random; then
+//!   the rarest. A piece is asked once. When every piece is here or on its way (the end game), a source with
+//!   nothing to do doubles the requests of those that would take more than twice as long; so it may with the
+//!   piece that proves the size, at any time.
+//! - *Whom to leave*: who sends one wrong byte is dropped for this content; who fails or falls silent is
+//!   tried again, later and later; its pieces go to the others at once.
+//! - *Which size to believe*: the first that is claimed by a source with a slot, until its last piece is
+//!   verified. While that does not happen and another size is claimed, the claims take turns.
+//!
+//! Invariants: those of [`plan`]; at most [`limits::SOURCE_IN_FLIGHT_BYTES`] of a source and
+//! [`limits::JOB_IN_FLIGHT_BYTES`] in all are outstanding, so the driver's memory is bounded; as long as one
+//! honest source with all pieces stays reachable, the content becomes complete.
+
+mod plan;
+mod source;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use overlay::{
+    id::PeerId,
+    limits,
+    machine::{Context, Machine, Outbox},
+    time::Time,
+    verify::Layout,
+};
+
+pub use self::source::SourceState;
+use self::{
+    plan::{Plan, transferable},
+    source::Source,
+};
+use crate::bitmap::Bitmap;
+
+/// Names a request to a source; never used twice in one job.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RequestId(pub u64);
+
+/// Neighbouring pieces of one segment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Run {
+    /// The first.
+    pub first: u64,
+    /// How many, in `1..=`[`limits::RUN_PIECES`].
+    pub count: u32,
+}
+
+/// What a request asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    /// The piece values of a segment.
+    Segment(u64),
+    /// Pieces whose values are known.
+    Pieces(Run),
+}
+
+/// Why a session ended or could not be opened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CloseReason {
+    /// It cannot be reached, or the connection broke.
+    Lost,
+    /// It does not have the content (any more).
+    NotHeld,
+    /// It has no place in its queue, or declines for now.
+    Busy,
+}
+
+/// What can happen to a download.
+#[derive(Clone, Debug)]
+pub enum Input {
+    /// Somebody says that this peer has the content.
+    SourceFound(PeerId),
+    /// The peer is gone from the network or banned; it may be found again.
+    SourceLost(PeerId),
+    /// The session is open, and the segment values fit the content id under this size.
+    Opened {
+        /// With whom.
+        peer: PeerId,
+        /// The size it claims, in bytes.
+        size: u64,
+        /// False if it has only a part, which [`Self::Have`] tells.
+        complete: bool,
+    },
+    /// A part of the bitmap of a partial holder.
+    Have {
+        /// Whose.
+        peer: PeerId,
+        /// The first piece, a multiple of 8.
+        first: u64,
+        /// Bits, the first piece highest.
+        bits: Vec<u8>,
+    },
+    /// We wait for a slot at this place.
+    Queued {
+        /// Where.
+        peer: PeerId,
+        /// From 1.
+        position: u32,
+    },
+    /// We have a slot.
+    Granted(PeerId),
+    /// The slot was taken back. What was asked may still come.
+    Revoked(PeerId),
+    /// The session ended or did not open.
+    Closed {
+        /// With whom.
+        peer: PeerId,
+        /// Why.
+        reason: CloseReason,
+    },
+    /// Bytes of a request arrived, verified or not.
+    Progress {
+        /// From whom.
+        peer: PeerId,
+        /// How many since the last time.
+        bytes: u64,
+    },
+    /// The values of a segment arrived and were found right.
+    SegmentArrived(RequestId),
+    /// A piece was verified and written.
+    PieceArrived {
+        /// The request that brought it.
+        request: RequestId,
+        /// Which.
+        piece: u64,
+    },
+    /// A request ended before it brought everything.
+    RequestFailed(RequestId),
+    /// A request brought something wrong.
+    Corrupt(RequestId),
+}
+
+/// What the driver must do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Output {
+    /// Reach the peer and open a session. Answered by `Opened` or `Closed`.
+    Open(PeerId),
+    /// End the session, if there is one.
+    Close(PeerId),
+    /// The job works with this size from now on. Everything from another size is void.
+    Sized(u64),
+    /// Send a request.
+    Request {
+        /// Its name.
+        id: RequestId,
+        /// To whom.
+        peer: PeerId,
+        /// For what.
+        work: Work,
+    },
+    /// End a request. Its result does not matter any more.
+    Cancel(RequestId),
+    /// Look for sources.
+    FindSources,
+    /// All pieces are here. Nothing follows.
+    Finished,
+}
+
+/// A source as shown to the user.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct SourceView {
+    /// Who.
+    pub peer: PeerId,
+    /// How far its session is.
+    pub state: SourceState,
+    /// Bytes a second, 0 if nothing was measured.
+    pub rate: u64,
+}
+
+/// Time for which a claimed size is worked with before another claim gets its turn.
+const CLAIM_TURN: Duration = limits::SOURCE_STALL;
+/// Time between two looks for slow sources in the end game.
+const END_GAME_TICK: Duration = Duration::from_millis(250);
+/// How many times longer a slow source must take before its requests are doubled. Chosen: at less, noise in
+/// the rates would double requests between equals.
+const STEAL_FACTOR: f64 = 2.0;
+
+#[derive(Debug)]
+struct Request {
+    peer: PeerId,
+    work: Work,
+    /// Pieces that it has not brought yet.
+    pending: Vec<u64>,
+}
+
+/// The download of one content. See the module text.
+#[derive(Debug)]
+pub struct Swarm {
+    plan: Option<Plan>,
+    adopted_at: Time,
+    sources: BTreeMap<PeerId, Source>,
+    requests: BTreeMap<RequestId, Request>,
+    next_request: u64,
+    outstanding: u64,
+    next_search: Time,
+    end_game_tick: Option<Time>,
+    values_deadline: Option<Time>,
+    finished: bool,
+}
+
+impl Swarm {
+    /// A download of which nothing is here, not even the size.
+    pub fn new() -> Self {
+        Self {
+            plan: None,
+            adopted_at: Time::ZERO,
+            sources: BTreeMap::new(),
+            requests: BTreeMap::new(),
+            next_request: 0,
+            outstanding: 0,
+            next_search: Time::ZERO,
+            end_game_tick: None,
+            values_deadline: None,
+            finished: false,
+        }
+    }
+
+    /// A download of which `have` is here already, as [`Output::Sized`] and the arrivals told before. A size
+    /// that is not transferable is forgotten.
+    pub fn resume(size: u64, have: Bitmap) -> Self {
+        let plan = transferable(size).filter(|layout| layout.pieces() == have.len());
+        Self { plan: plan.map(|layout| Plan::new(layout, have)), ..Self::new() }
+    }
+
+    /// The cut of the content under the size that is believed now.
+    pub fn layout(&self) -> Option<Layout> {
+        self.plan.as_ref().map(Plan::layout)
+    }
+
+    /// The pieces that are here.
+    pub fn have(&self) -> Option<&Bitmap> {
+        self.plan.as_ref().map(Plan::have)
+    }
+
+    /// True once the last piece was verified, and with it the size.
+    pub fn is_proven(&self) -> bool {
+        self.plan.as_ref().is_some_and(Plan::is_proven)
+    }
+
+    /// True once [`Output::Finished`] was given.
+    pub fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// Bytes asked for and not here yet: what the driver may have to hold.
+    pub fn outstanding(&self) -> u64 {
+        self.outstanding
+    }
+
+    /// The sources, by peer id.
+    pub fn sources(&self) -> impl Iterator<Item = SourceView> + '_ {
+        self.sources.iter().map(|(peer, source)| SourceView {
+            peer: *peer,
+            state: source.state,
+            rate: if source.requests.is_empty() { 0 } else { source.rate.bytes_per_second().unwrap_or(0.0) as u64 },
+        })
+    }
+
+    fn on_found(&mut self, now: Time, peer: PeerId) {
+        if self.sources.contains_key(&peer) {
+            return;
+        }
+        if self.sources.len() >= limits::SOURCES_PER_JOB {
+            // The one that failed most makes room, if it failed at all and has no session.
+            let worst = self
+                .sources
+                .iter()
+                .filter(|(_, source)| matches!(source.state, SourceState::Idle { .. }) && source.failures > 0)
+                .max_by_key(|(_, source)| source.failures)
+                .map(|(peer, _)| *peer);
+            let Some(worst) = worst else { return };
+            self.sources.remove(&worst);
+        }
+        self.sources.insert(peer, Source::new(now));
+    }
+
+    fn on_lost(&mut self, peer: PeerId, out: &mut Outbox<Output>) {
+        self.take_back(peer, out);
+        // One that was dropped stays known, so that it does not come back as a new one.
+        if self.sources.get(&peer).is_none_or(|source| source.state == SourceState::Dropped) {
+            return;
+        }
+        let Some(mut source) = self.sources.remove(&peer) else { return };
+        if source.is_engaged() {
+            out.push(Output::Close(peer));
+        }
+        Self::forget_part(self.plan.as_mut(), &mut source);
+    }
+
+    fn on_opened(&mut self, peer: PeerId, size: u64, complete: bool, out: &mut Outbox<Output>) {
+        let Some(source) = self.sources.get_mut(&peer) else { return out.push(Output::Close(peer)) };
+        if source.state != SourceState::Opening {
+            return;
+        }
+        let Some(layout) = transferable(size) else { return self.drop_source(peer, out) };
+        source.state = SourceState::Waiting { position: None };
+        source.size = Some(size);
+        source.partial = (!complete).then(|| Bitmap::new(layout.pieces()));
+    }
+
+    fn on_have(&mut self, peer: PeerId, first: u64, bits: &[u8]) {
+        let Some(source) = self.sources.get_mut(&peer).filter(|source| source.is_open()) else { return };
+        let Some(part) = &mut source.partial else { return };
+        let counted = self.plan.as_mut().filter(|plan| source.size == Some(plan.layout().size()));
+        let Some(plan) = counted else { return part.replace(first / 8, bits) };
+        let range = first..first.saturating_add(8 * bits.len() as u64);
+        plan.count_copies(part, range.clone(), false);
+        part.replace(first / 8, bits);
+        plan.count_copies(part, range, true);
+    }
+
+    fn on_closed(&mut self, cx: &mut Context<'_>, peer: PeerId, reason: CloseReason, out: &mut Outbox<Output>) {
+        self.take_back(peer, out);
+        let Some(source) = self.sources.get_mut(&peer).filter(|source| source.is_engaged()) else { return };
+        let pause = match reason {
+            CloseReason::NotHeld => limits::SOURCE_RETRY_NOT_HELD,
+            CloseReason::Lost | CloseReason::Busy => source.back_off(cx.rng.next_u64()),
+        };
+        source.failures = source.failures.saturating_add(1);
+        source.state = SourceState::Idle { retry_at: cx.now + pause };
+        Self::forget_part(self.plan.as_mut(), source);
+    }
+
+    /// The session ended: what it held no longer counts.
+    fn forget_part(plan: Option<&mut Plan>, source: &mut Source) {
+        let part = source.partial.take();
+        let size = source.size.take();
+        if let (Some(plan), Some(part)) = (plan, part)
+            && size == Some(plan.layout().size())
+        {
+            plan.count_copies(&part, 0..part.len(), false);
+        }
+    }
+
+    fn on_progress(&mut self, now: Time, peer: PeerId, bytes: u64) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        source.last_progress = now;
+        source.rate.add(now, bytes);
+    }
+
+    fn on_segment(&mut self, id: RequestId) {
+        let Some(request) = self.end_request(id) else { return };
+        if let (Work::Segment(segment), Some(plan)) = (request.work, &mut self.plan) {
+            plan.segment_known(segment);
+        }
+    }
+
+    fn on_piece(&mut self, id: RequestId, piece: u64, out: &mut Outbox<Output>) {
+        // What an ended request still brings belongs to a size or source that may have been given up.
+        let Some(request) = self.requests.get(&id) else { return };
+        if let Some(source) = self.sources.get_mut(&request.peer) {
+            source.failures = 0;
+        }
+        let Some(carriers) = self.plan.as_mut().and_then(|plan| plan.arrive(piece)) else { return };
+        for carrier in carriers.into_iter().flatten() {
+            self.brought(carrier, piece);
+            if carrier != id && self.requests.get(&carrier).is_some_and(|request| request.pending.is_empty()) {
+                out.push(Output::Cancel(carrier));
+            }
+            if self.requests.get(&carrier).is_some_and(|request| request.pending.is_empty()) {
+                self.end_request(carrier);
+            }
+        }
+    }
+
+    /// `piece` is not awaited from `carrier` any more.
+    fn brought(&mut self, carrier: RequestId, piece: u64) {
+        let bytes = self.plan.as_ref().map_or(0, |plan| plan.bytes_of(piece));
+        let Some(request) = self.requests.get_mut(&carrier) else { return };
+        let before = request.pending.len();
+        request.pending.retain(|pending| *pending != piece);
+        if request.pending.len() < before {
+            self.outstanding -= bytes;
+            if let Some(source) = self.sources.get_mut(&request.peer) {
+                source.outstanding -= bytes;
+            }
+        }
+    }
+
+    /// Forgets a request; the pieces that it did not bring are missing again.
+    fn end_request(&mut self, id: RequestId) -> Option<Request> {
+        let request = self.requests.remove(&id)?;
+        let mut bytes = 0;
+        if let Some(plan) = &mut self.plan {
+            for piece in &request.pending {
+                bytes += plan.bytes_of(*piece);
+                plan.abandon(*piece, id);
+            }
+            if let Work::Segment(segment) = request.work {
+                plan.segment_lost(segment);
+            }
+        }
+        self.outstanding -= bytes;
+        if let Some(source) = self.sources.get_mut(&request.peer) {
+            source.outstanding -= bytes;
+            source.requests.remove(&id);
+        }
+        Some(request)
+    }
+
+    /// Ends every request to `peer`.
+    fn take_back(&mut self, peer: PeerId, out: &mut Outbox<Output>) {
+        let Some(source) = self.sources.get(&peer) else { return };
+        for id in source.requests.clone() {
+            self.end_request(id);
+            out.push(Output::Cancel(id));
+        }
+    }
+
+    /// `peer` sent something wrong: it is not used for this content again.
+    fn drop_source(&mut self, peer: PeerId, out: &mut Outbox<Output>) {
+        self.take_back(peer, out);
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        source.state = SourceState::Dropped;
+        Self::forget_part(self.plan.as_mut(), source);
+        out.push(Output::Close(peer));
+    }
+
+    fn on_failed(&mut self, cx: &mut Context<'_>, id: RequestId, out: &mut Outbox<Output>) {
+        let Some(request) = self.end_request(id) else { return };
+        let peer = request.peer;
+        let granted = self.sources.get(&peer).is_some_and(|source| source.state == SourceState::Granted);
+        // After a revocation a denial is no failure. With a slot it is: leave, or the same request would be
+        // sent again at once.
+        if granted {
+            out.push(Output::Close(peer));
+            self.on_closed(cx, peer, CloseReason::Lost, out);
+        }
+    }
+
+    /// Leaves sources that owe something and have been silent for too long.
+    fn leave_stalled(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        let stalled: Vec<PeerId> = self
+            .sources
+            .iter()
+            .filter(|(_, source)| !source.requests.is_empty() && source.last_progress + limits::SOURCE_STALL <= cx.now)
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in stalled {
+            out.push(Output::Close(peer));
+            self.on_closed(cx, peer, CloseReason::Lost, out);
+        }
+    }
+
+    /// Adopts a size, if none is believed yet or the one that is cannot be proven while others are claimed.
+    fn settle_size(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let current = self.plan.as_ref().map(|plan| plan.layout().size());
+        if self.is_proven() {
+            return;
+        }
+        let claims = || {
+            let granted = |source: &&Source| source.state == SourceState::Granted;
+            self.sources.values().filter(granted).filter_map(|source| source.size)
+        };
+        let supported = claims().any(|size| Some(size) == current);
+        if current.is_some() && supported && now < self.adopted_at + CLAIM_TURN {
+            return;
+        }
+        self.adopted_at = now;
+        // The next larger claim, else the smallest: each gets its turn.
+        let next = claims().filter(|size| Some(*size) > current).min().or_else(|| claims().min());
+        let Some(size) = next else { return };
+        if Some(size) != current {
+            self.adopt(size, out);
+        }
+    }
+
+    fn adopt(&mut self, size: u64, out: &mut Outbox<Output>) {
+        let Some(layout) = transferable(size) else { return };
+        for id in self.requests.keys().copied().collect::<Vec<_>>() {
+            self.end_request(id);
+            out.push(Output::Cancel(id));
+        }
+        let mut plan = Plan::new(layout, Bitmap::new(layout.pieces()));
+        for source in self.sources.values().filter(|source| source.size == Some(size)) {
+            if let Some(part) = &source.partial {
+                plan.count_copies(part, 0..part.len(), true);
+            }
+        }
+        self.plan = Some(plan);
+        out.push(Output::Sized(size));
+    }
+
+    /// Opens sessions that are due, as many as are allowed.
+    fn open_sessions(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let mut engaged = self.engaged();
+        for (peer, source) in &mut self.sources {
+            if engaged >= limits::SESSIONS_PER_JOB {
+                return;
+            }
+            if matches!(source.state, SourceState::Idle { retry_at } if retry_at <= now) {
+                source.state = SourceState::Opening;
+                engaged += 1;
+                out.push(Output::Open(*peer));
+            }
+        }
+    }
+
+    fn engaged(&self) -> usize {
+        self.sources.values().filter(|source| source.is_engaged()).count()
+    }
+
+    /// Gives every source with a slot as much to do as it can take.
+    fn assign(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        let Some(plan) = &self.plan else { return };
+        let (size, piece_bytes) = (plan.layout().size(), u64::from(plan.layout().piece_bytes()));
+        let ready: Vec<PeerId> = self
+            .sources
+            .iter()
+            .filter(|(_, source)| source.state == SourceState::Granted && source.size == Some(size))
+            .map(|(peer, _)| *peer)
+            .collect();
+        for peer in ready {
+            while self.has_room(peer, piece_bytes) && self.assign_one(cx, peer, piece_bytes, out) {}
+        }
+        let end_game = self.plan.as_ref().is_some_and(|plan| plan.is_end_game() && !plan.have().is_full());
+        let waits_for_proof = !self.is_proven();
+        self.end_game_tick = (end_game || waits_for_proof).then(|| cx.now + END_GAME_TICK);
+        // A deadline that passed without anybody to ask comes up again with the next change.
+        self.values_deadline = self.plan.as_ref().and_then(Plan::values_deadline).filter(|at| *at > cx.now);
+    }
+
+    /// True if another piece of `peer` stays within the bounds of memory.
+    fn has_room(&self, peer: PeerId, piece_bytes: u64) -> bool {
+        self.outstanding + piece_bytes <= limits::JOB_IN_FLIGHT_BYTES
+            && self
+                .sources
+                .get(&peer)
+                .is_some_and(|source| source.outstanding + piece_bytes <= source.budget(piece_bytes))
+    }
+
+    fn assign_one(&mut self, cx: &mut Context<'_>, peer: PeerId, piece_bytes: u64, out: &mut Outbox<Output>) -> bool {
+        let (Some(plan), Some(source)) = (&self.plan, self.sources.get(&peer)) else { return false };
+        let room = (source.budget(piece_bytes) - source.outstanding)
+            .min(limits::JOB_IN_FLIGHT_BYTES - self.outstanding)
+            .min(source.run_bytes(piece_bytes));
+        let max_pieces = (room / piece_bytes).clamp(1, limits::RUN_PIECES.into());
+        let work = if let Some(run) = plan.next_run(source, max_pieces, cx.rng) {
+            Work::Pieces(run)
+        } else if let Some(segment) = plan.next_segment(source, cx.now).filter(|_| !self.owes_values(source)) {
+            Work::Segment(segment)
+        } else if let Some(piece) = self.slow_piece(cx.now, peer) {
+            Work::Pieces(Run { first: piece, count: 1 })
+        } else {
+            return false;
+        };
+        self.send(cx.now, peer, work, out);
+        true
+    }
+
+    /// True if values were asked of `source` already: one list at a time.
+    fn owes_values(&self, source: &Source) -> bool {
+        let values = |id| self.requests.get(id).is_some_and(|request| matches!(request.work, Work::Segment(_)));
+        source.requests.iter().any(values)
+    }
+
+    /// In the end game, to which the piece that proves the size always belongs: the piece that would come much sooner from `peer` than from the source it was asked
+    /// of, the latest of them first.
+    fn slow_piece(&self, now: Time, peer: PeerId) -> Option<u64> {
+        let plan = self.plan.as_ref()?;
+        if !plan.is_end_game() && plan.is_proven() {
+            return None;
+        }
+        let source = self.sources.get(&peer)?;
+        let rate = source.rate.bytes_per_second().unwrap_or(limits::RUN_BYTES as f64).max(1.0);
+        let mut best: Option<(f64, u64)> = None;
+        for (piece, flight) in plan.flights() {
+            let Some(request) = self.requests.get(&flight.first) else { continue };
+            if !plan.is_end_game() && piece != plan.last_piece() {
+                continue;
+            }
+            if flight.second.is_some() || request.peer == peer || !source.holds(piece) {
+                continue;
+            }
+            let holder = self.sources.get(&request.peer)?;
+            let theirs = holder.backlog_s(now);
+            let ours = (source.outstanding + plan.bytes_of(piece)) as f64 / rate;
+            if theirs > STEAL_FACTOR * ours && best.is_none_or(|(longest, _)| theirs >= longest) {
+                best = Some((theirs, piece));
+            }
+        }
+        best.map(|(_, piece)| piece)
+    }
+
+    fn send(&mut self, now: Time, peer: PeerId, work: Work, out: &mut Outbox<Output>) {
+        let id = RequestId(self.next_request);
+        self.next_request += 1;
+        let (Some(plan), Some(source)) = (&mut self.plan, self.sources.get_mut(&peer)) else { return };
+        if source.requests.is_empty() {
+            source.last_progress = now;
+            source.rate.start(now);
+        }
+        let mut pending = Vec::new();
+        match work {
+            Work::Segment(segment) => plan.segment_asked(segment, now),
+            Work::Pieces(run) => {
+                pending.extend((run.first..run.first + u64::from(run.count)).filter(|piece| plan.depart(*piece, id)));
+            }
+        }
+        let bytes: u64 = pending.iter().map(|piece| plan.bytes_of(*piece)).sum();
+        source.outstanding += bytes;
+        self.outstanding += bytes;
+        source.requests.insert(id);
+        self.requests.insert(id, Request { peer, work, pending });
+        out.push(Output::Request { id, peer, work });
+    }
+
+    fn finish_if_complete(&mut self, out: &mut Outbox<Output>) -> bool {
+        if !self.plan.as_ref().is_some_and(|plan| plan.have().is_full()) {
+            return false;
+        }
+        self.finished = true;
+        for id in std::mem::take(&mut self.requests).into_keys() {
+            out.push(Output::Cancel(id));
+        }
+        for (peer, source) in &mut self.sources {
+            if source.is_engaged() {
+                source.state = SourceState::Idle { retry_at: Time(u64::MAX) };
+                out.push(Output::Close(*peer));
+            }
+            source.requests.clear();
+        }
+        self.outstanding = 0;
+        out.push(Output::Finished);
+        true
+    }
+
+    /// What follows from any change.
+    fn advance(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        if self.finish_if_complete(out) {
+            return;
+        }
+        if self.next_search <= cx.now {
+            self.next_search = cx.now + limits::SOURCE_SEARCH_INTERVAL;
+            out.push(Output::FindSources);
+        }
+        self.open_sessions(cx.now, out);
+        self.settle_size(cx.now, out);
+        self.assign(cx, out);
+    }
+
+    fn on_state(&mut self, peer: PeerId, state: SourceState) {
+        if let Some(source) = self.sources.get_mut(&peer).filter(|source| source.is_open()) {
+            source.state = state;
+        }
+    }
+}
+
+impl Default for Swarm {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Machine for Swarm {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, cx: &mut Context<'_>, input: Input, out: &mut Outbox<Output>) {
+        if self.finished {
+            return;
+        }
+        match input {
+            Input::SourceFound(peer) => self.on_found(cx.now, peer),
+            Input::SourceLost(peer) => self.on_lost(peer, out),
+            Input::Opened { peer, size, complete } => self.on_opened(peer, size, complete, out),
+            Input::Have { peer, first, bits } => self.on_have(peer, first, &bits),
+            Input::Queued { peer, position } => {
+                if self.sources.get(&peer).is_some_and(|source| source.state != SourceState::Granted) {
+                    self.on_state(peer, SourceState::Waiting { position: Some(position) });
+                }
+            }
+            Input::Granted(peer) => self.on_state(peer, SourceState::Granted),
+            Input::Revoked(peer) => self.on_state(peer, SourceState::Waiting { position: None }),
+            Input::Closed { peer, reason } => self.on_closed(cx, peer, reason, out),
+            Input::Progress { peer, bytes } => self.on_progress(cx.now, peer, bytes),
+            Input::SegmentArrived(id) => self.on_segment(id),
+            Input::PieceArrived { request, piece } => self.on_piece(request, piece, out),
+            Input::RequestFailed(id) => self.on_failed(cx, id, out),
+            Input::Corrupt(id) => {
+                if let Some(peer) = self.requests.get(&id).map(|request| request.peer) {
+                    self.drop_source(peer, out);
+                }
+            }
+        }
+        self.advance(cx, out);
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        if self.finished {
+            return None;
+        }
+        let may_open = self.engaged() < limits::SESSIONS_PER_JOB;
+        let unproven = self.plan.is_some() && !self.is_proven();
+        let of_sources = self.sources.values().filter_map(|source| match source.state {
+            SourceState::Idle { retry_at } if may_open => Some(retry_at),
+            _ if !source.requests.is_empty() => Some(source.last_progress + limits::SOURCE_STALL),
+            _ => None,
+        });
+        let claim = unproven.then(|| self.adopted_at + CLAIM_TURN);
+        of_sources.chain([self.next_search]).chain(self.end_game_tick).chain(self.values_deadline).chain(claim).min()
+    }
+
+    fn on_deadline(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        if self.finished {
+            return;
+        }
+        self.leave_stalled(cx, out);
+        self.advance(cx, out);
+    }
+}
+
+#[cfg(test)]
+mod tests;
