@@ -1,10 +1,15 @@
 //! A node's identity: its Ed25519 key pair. The public key is the node's name.
 
+#[cfg(feature = "net")]
+mod key_file;
+
 use std::fmt;
 
 use ed25519_dalek::{Signer, SigningKey, VerifyingKey};
 use serde::{Deserialize, Serialize};
 
+#[cfg(feature = "net")]
+pub use self::key_file::KeyFileError;
 use crate::id::PeerId;
 
 /// The secret half of a node's name. Never leaves the process; [`fmt::Debug`] shows the public half only.
