@@ -6,6 +6,8 @@
 //! | [`file`], [`text`], [`query`] | a shared file, how text becomes tokens, the query language |
 //! | [`credit`] | token buckets |
 //! | [`identity`] | a node's key pair |
+//! | `drive` | what every driver needs: clock, random numbers, the loop of a core, tasks |
+//! | `transport` | QUIC connections between proven keys, and framed streams on them |
 //! | [`wire`] | everything that travels between nodes |
 //! | [`membership`] | core: who the ultrapeers are |
 //! | [`units`], [`address`] | sizes, rates and durations as people write them; addresses, prefixes, network names |
@@ -26,6 +28,8 @@ pub mod config;
 pub mod console;
 pub mod credit;
 #[cfg(feature = "net")]
+pub mod drive;
+#[cfg(feature = "net")]
 pub mod environment;
 pub mod file;
 #[cfg(feature = "net")]
@@ -44,6 +48,8 @@ pub mod query;
 pub mod telemetry;
 pub mod text;
 pub mod time;
+#[cfg(feature = "net")]
+pub mod transport;
 pub mod units;
 pub mod verify;
 pub mod wire;

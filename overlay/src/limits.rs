@@ -148,6 +148,71 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 pub const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// Time for the whole handshake, up to `Welcome`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Time between two keep-alive packets of a mesh connection, so that both sides have a fresh round trip.
+pub const MESH_KEEP_ALIVE: Duration = Duration::from_secs(1);
+/// Silence after which a mesh connection is dead: five lost keep-alives, so that a dead ultrapeer is left
+/// out of searches soon.
+pub const MESH_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time in which a last frame (a refusal) must be delivered before its connection is closed.
+pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time for a whole frame once its first byte came, and for any progress while sending. Chosen: the
+/// largest frame (256 KiB) passes at 70 kbit/s, and a peer that stalls holds a buffer no longer.
+pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
+/// Handshakes under way above which a dialler must first prove its address (QUIC Retry). Chosen: they
+/// take about 0.4 ms of CPU each, so this is a tenth of a second of work.
+pub const HANDSHAKES_BEFORE_RETRY: usize = 256;
+/// Handshakes under way above which further ones are ignored: about a second of work.
+pub const HANDSHAKES: usize = 2048;
+/// Handshakes that one address prefix (/24, /48) may begin at once. Chosen: a household or office restarts
+/// together.
+pub const HANDSHAKE_BURST: u32 = 64;
+/// Time in which an address prefix regains one handshake: 16 a second, 0.6 % of a core.
+pub const HANDSHAKE_INTERVAL: Duration = Duration::from_micros(62_500);
+/// Address prefixes whose handshakes are counted. When the table is full, others must prove their address.
+pub const HANDSHAKE_PREFIXES: usize = 4096;
+/// Accepted handshakes that wait for the program to answer them.
+pub const OFFERS: usize = 256;
+/// Bytes that QUIC keeps of datagrams for one handshake that was not judged yet.
+pub const INCOMING_BYTES: u64 = 64 << 10;
+/// Bytes that QUIC keeps of datagrams for all handshakes that were not judged yet.
+pub const INCOMING_BYTES_TOTAL: u64 = 16 << 20;
+/// Bytes of out-of-order handshake data. A handshake has under 4 KiB.
+pub const CRYPTO_BYTES: usize = 8 << 10;
+/// Bytes that a dialler may have under way towards us until it is granted more.
+pub const RECEIVE_WINDOW_IDLE: u32 = 32 << 10;
+/// Bytes that a node we dialled may have under way towards us, and a leaf whose upload was granted: one
+/// frame of hits or one batch.
+pub const RECEIVE_WINDOW_ACTIVE: u32 = 256 << 10;
+/// Bytes that an ultrapeer may have under way towards another.
+pub const RECEIVE_WINDOW_MESH: u32 = 1 << 20;
+/// Bytes that the sender of a file may have under way: 16 MiB fill 1.3 Gbit/s at 100 ms.
+pub const RECEIVE_WINDOW_BULK: u32 = 16 << 20;
+/// Bytes under way on one stream; the connection's window is the tighter bound until it is raised.
+pub const RECEIVE_WINDOW_STREAM: u32 = 8 << 20;
+/// Bytes that we keep for retransmission on a connection without a transfer.
+pub const SEND_WINDOW: u64 = 256 << 10;
+/// Bytes that we keep for retransmission while sending files. Measured: 2 to 8 MiB are equally fast, below
+/// 512 KiB it is slower, and 64 MiB overruns the socket's buffer.
+pub const SEND_WINDOW_BULK: u64 = 4 << 20;
+/// Streams that the other side may have open on a leaf connection: the control stream and its searches.
+pub const LEAF_STREAMS: u32 = 16;
+/// Streams that the other side may have open on a mesh connection.
+pub const MESH_STREAMS: u32 = 64;
+/// One-way streams that an ultrapeer may have open: one for each class, and one spare.
+pub const MESH_ONE_WAY_STREAMS: u32 = 4;
+/// Streams that the other side may have open on a transfer connection.
+pub const TRANSFER_STREAMS: u32 = 64;
+/// Bytes of a UDP payload, at most. QUIC probes for the largest that passes; ten of this size are the most
+/// that one segmented send of 64 KiB can carry (larger ones fail).
+pub const UDP_PAYLOAD: u16 = 6500;
+/// Bytes asked of the system for the socket's buffers. Measured: with the usual 208 KiB, bursts are lost.
+pub const SOCKET_BUFFER: usize = 4 << 20;
+/// Bytes of the line that says which versions a node speaks.
+pub const VERSION_LINE_BYTES: usize = 128;
+/// Inputs that wait for a core before its driver must wait.
+pub const MACHINE_INPUTS: usize = 1024;
+/// Inputs that a core takes before its deadline is looked at again.
+pub const MACHINE_BATCH: usize = 64;
 /// Time in which a drained ultrapeer's leaves must have left.
 pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 /// Leaves that a volunteer takes by default.

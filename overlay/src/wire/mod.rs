@@ -68,6 +68,15 @@ impl Protocol {
             Self::Transfer => "transfer",
         }
     }
+
+    /// Number, name and cap in bytes of each of its messages.
+    pub const fn messages(self) -> &'static [(u16, &'static str, usize)] {
+        match self {
+            Self::Leaf => leaf::LeafMessage::TABLE,
+            Self::Mesh => mesh::MeshMessage::TABLE,
+            Self::Transfer => transfer::TransferMessage::TABLE,
+        }
+    }
 }
 
 /// The name of the protocol that never changes: after a mismatch the dialler asks with it which versions
@@ -76,7 +85,7 @@ impl Protocol {
 pub const VERSION_ALPN: &[u8] = b"quictrack version";
 
 /// A protocol's set of messages, made by [`messages!`].
-pub trait Message: Sized + Send + 'static {
+pub trait Message: Sized + Send + Sync + 'static {
     /// The message's number on the wire.
     fn number(&self) -> u16;
 
@@ -91,6 +100,53 @@ pub trait Message: Sized + Send + 'static {
 
     /// Appends the body to `buffer`.
     fn encode_body(&self, buffer: &mut Vec<u8>);
+}
+
+/// The messages of one [`Protocol`]. All protocols begin alike, with the same numbers.
+pub trait Conversation: Message + From<hello::Hello> + From<hello::Welcome> + From<hello::Refuse> {
+    /// Which protocol they belong to.
+    const PROTOCOL: Protocol;
+
+    /// The message as one that begins a connection; `None` if it is another.
+    fn into_opening(self) -> Option<Opening>;
+}
+
+/// How a connection begins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Opening {
+    /// The dialler introduces itself.
+    Hello(hello::Hello),
+    /// It is let in.
+    Welcome(hello::Welcome),
+    /// It is not.
+    Refuse(hello::Refuse),
+}
+
+impl Opening {
+    /// The highest number of a message that begins a connection, in every protocol.
+    pub const LAST_NUMBER: u16 = 3;
+}
+
+macro_rules! conversation {
+    ($($messages:ty => $protocol:ident),+ $(,)?) => { $(
+        impl Conversation for $messages {
+            const PROTOCOL: Protocol = Protocol::$protocol;
+
+            fn into_opening(self) -> Option<Opening> {
+                match self {
+                    Self::Hello(hello) => Some(Opening::Hello(hello)),
+                    Self::Welcome(welcome) => Some(Opening::Welcome(welcome)),
+                    Self::Refuse(refuse) => Some(Opening::Refuse(refuse)),
+                    _ => None,
+                }
+            }
+        }
+    )+ };
+}
+conversation! {
+    leaf::LeafMessage => Leaf,
+    mesh::MeshMessage => Mesh,
+    transfer::TransferMessage => Transfer,
 }
 
 /// Why bytes are no message. The fault is the sender's; nothing was changed.

@@ -1,0 +1,340 @@
+//! What every driver needs: a clock, random numbers, the loop that runs a core, and tasks that are counted.
+//!
+//! A driver stands between a core ([`crate::machine`]) and the world:
+//!
+//! ```text
+//!   world ──> Handle::input ──(bounded)──> Driver::run ──> machine ──> outputs ──> carry_out
+//!                                              ^── Clock, random numbers
+//! ```
+//!
+//! The clocks of the process are read here and nowhere else.
+
+use std::{
+    any::Any,
+    fmt,
+    future::Future,
+    io,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::FutureExt;
+use rand::Rng;
+use rand_pcg::{Pcg64Mcg, rand_core::SeedableRng};
+use tokio::{
+    sync::{mpsc, oneshot},
+    task::AbortHandle,
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    limits,
+    machine::{Context, Machine, Outbox},
+    time::Time,
+};
+
+/// The monotonic clock that cores are told the time of. Its origin is its creation; all drivers of a
+/// process share one, so that their times can be compared. Follows the runtime's clock, which tests can
+/// pause.
+#[derive(Clone, Copy, Debug)]
+pub struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    /// A clock that begins now.
+    pub fn new() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    /// The current time.
+    pub fn now(&self) -> Time {
+        Time::ZERO + self.origin.elapsed()
+    }
+
+    /// The runtime's name for `time`.
+    fn instant(&self, time: Time) -> Instant {
+        // A deadline beyond the range of the system's clock is as good as a century away.
+        let span = time.since(Time::ZERO);
+        self.origin.checked_add(span).unwrap_or_else(|| self.origin + Duration::from_hours(100 * 365 * 24))
+    }
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// Seconds since 1970 UTC, as this machine believes. For showing and for file times only: cores use [`Clock`].
+#[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
+pub fn wall_clock_s() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+}
+
+/// Random numbers for a core, seeded by the system. Good for choices; keys and tokens that must not be
+/// guessed come from the system directly ([`random_token`]). Fails only where the system has no randomness.
+pub fn system_rng() -> io::Result<Pcg64Mcg> {
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed)?;
+    Ok(Pcg64Mcg::from_seed(seed))
+}
+
+/// A number that nobody can guess, never 0: a leaf's handle, the token of an introduction.
+pub fn random_token() -> io::Result<u64> {
+    Ok(getrandom::u64()?.max(1))
+}
+
+/// The core is not driven any more: its driver was shut down, or a panic ended it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the core is not driven any more")]
+pub struct Stopped;
+
+/// Why an input was not taken. The core does not know of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum InputError {
+    /// [`limits::MACHINE_INPUTS`] others wait already.
+    #[error("too many inputs wait")]
+    Full,
+    /// The core is not driven any more.
+    #[error(transparent)]
+    Stopped(#[from] Stopped),
+}
+
+enum Command<M: Machine> {
+    Input(M::Input),
+    Inspect(Box<dyn FnOnce(&M) + Send>),
+}
+
+/// The way to a core that a [`Driver`] runs. Cheap to clone.
+pub struct Handle<M: Machine> {
+    commands: mpsc::Sender<Command<M>>,
+}
+
+impl<M: Machine> Handle<M> {
+    /// Gives the core an input; waits while [`limits::MACHINE_INPUTS`] others wait. If cancelled, the input is
+    /// not given.
+    pub async fn input(&self, input: M::Input) -> Result<(), Stopped> {
+        self.commands.send(Command::Input(input)).await.map_err(|_| Stopped)
+    }
+
+    /// Gives the core an input if there is room.
+    pub fn try_input(&self, input: M::Input) -> Result<(), InputError> {
+        self.commands.try_send(Command::Input(input)).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => InputError::Full,
+            mpsc::error::TrySendError::Closed(_) => InputError::Stopped(Stopped),
+        })
+    }
+
+    /// Looks at the core between two inputs: for status and statistics. `look` must be quick, it holds the
+    /// core up.
+    pub async fn inspect<R: Send + 'static>(&self, look: impl FnOnce(&M) -> R + Send + 'static) -> Result<R, Stopped> {
+        let (answer, result) = oneshot::channel();
+        let look = Box::new(move |machine: &M| {
+            // Whoever asked may have gone.
+            let _ = answer.send(look(machine));
+        });
+        self.commands.send(Command::Inspect(look)).await.map_err(|_| Stopped)?;
+        result.await.map_err(|_| Stopped)
+    }
+}
+
+impl<M: Machine> Clone for Handle<M> {
+    fn clone(&self) -> Self {
+        Self { commands: self.commands.clone() }
+    }
+}
+
+impl<M: Machine> fmt::Debug for Handle<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Handle").field("waiting", &(limits::MACHINE_INPUTS - self.commands.capacity())).finish()
+    }
+}
+
+/// Runs one core.
+pub struct Driver<M: Machine> {
+    machine: M,
+    commands: mpsc::Receiver<Command<M>>,
+}
+
+impl<M: Machine> Driver<M> {
+    /// A driver for `machine`, and the way to it.
+    pub fn new(machine: M) -> (Handle<M>, Self) {
+        let (sender, commands) = mpsc::channel(limits::MACHINE_INPUTS);
+        (Handle { commands: sender }, Self { machine, commands })
+    }
+
+    /// Runs until `shutdown`, or until all handles are gone, and gives the core back. `carry_out` does what
+    /// the core asks for; it must not block, and what takes time belongs in tasks of its own.
+    pub async fn run(
+        self,
+        clock: Clock,
+        mut rng: impl Rng,
+        shutdown: CancellationToken,
+        mut carry_out: impl FnMut(Time, M::Output),
+    ) -> M {
+        let Self { mut machine, mut commands } = self;
+        let (mut out, mut batch) = (Outbox::new(), Vec::new());
+        let sleep = sleep_until(Instant::now());
+        tokio::pin!(sleep);
+        loop {
+            let deadline = machine.next_deadline();
+            if let Some(deadline) = deadline {
+                sleep.as_mut().reset(clock.instant(deadline));
+            }
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return machine,
+                () = sleep.as_mut(), if deadline.is_some() => {
+                    let now = clock.now();
+                    machine.on_deadline(&mut Context::new(now, &mut rng), &mut out);
+                    debug_assert!(machine.next_deadline().is_none_or(|next| next > now), "a core must not spin");
+                    out.drain().for_each(|output| carry_out(now, output));
+                }
+                taken = commands.recv_many(&mut batch, limits::MACHINE_BATCH) => {
+                    if taken == 0 {
+                        return machine;
+                    }
+                    for command in batch.drain(..) {
+                        let now = clock.now();
+                        match command {
+                            Command::Input(input) => machine.handle(&mut Context::new(now, &mut rng), input, &mut out),
+                            Command::Inspect(look) => look(&machine),
+                        }
+                        out.drain().for_each(|output| carry_out(now, output));
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl<M: Machine> fmt::Debug for Driver<M> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Driver").finish_non_exhaustive()
+    }
+}
+
+/// A group of tasks that end together and are counted. A panic ends the task in which it happens, not the
+/// process. Cheap to clone; clones are the same group.
+#[derive(Clone, Debug)]
+pub struct Tasks {
+    tracker: TaskTracker,
+    token: CancellationToken,
+    panics: Arc<AtomicU64>,
+}
+
+impl Tasks {
+    /// An empty group.
+    pub fn new() -> Self {
+        Self { tracker: TaskTracker::new(), token: CancellationToken::new(), panics: Arc::default() }
+    }
+
+    /// A group that ends with this one, or earlier by itself. Its tasks and panics count here too.
+    pub fn child(&self) -> Self {
+        Self { token: self.token.child_token(), ..self.clone() }
+    }
+
+    /// Cancelled when the group ends.
+    pub fn token(&self) -> CancellationToken {
+        self.token.clone()
+    }
+
+    /// Spawns a task that is dropped, at its next `await`, when the group ends.
+    pub fn spawn(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.spawn_guarded(name, task, || {})
+    }
+
+    /// [`Self::spawn`], with something to do should the task panic: close its peer's connection.
+    pub fn spawn_guarded(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+        on_panic: impl FnOnce() + Send + 'static,
+    ) -> AbortHandle {
+        let token = self.token.clone();
+        let task = async move {
+            tokio::select! {
+                biased;
+                () = token.cancelled() => {}
+                () = task => {}
+            }
+        };
+        self.track(name, task, on_panic)
+    }
+
+    /// Spawns a task that runs to its end even when the group ends; it must bound its own time.
+    pub fn spawn_to_end(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
+        self.track(name, task, || {})
+    }
+
+    /// Tells all tasks to end. None can be lost: those spawned later end at once.
+    pub fn cancel(&self) {
+        self.token.cancel();
+    }
+
+    /// Waits until no task is left. Only ends after [`Self::cancel`], or when all tasks have ended by
+    /// themselves.
+    pub async fn wait(&self) {
+        self.tracker.close();
+        self.tracker.wait().await;
+    }
+
+    /// Tells all tasks to end and waits for them, at most `limit`. Returns how many are left: 0 is good.
+    pub async fn shutdown(&self, limit: Duration) -> usize {
+        self.cancel();
+        // What is left is counted below.
+        let _ = timeout(limit, self.wait()).await;
+        self.len()
+    }
+
+    /// Tasks that have not ended.
+    pub fn len(&self) -> usize {
+        self.tracker.len()
+    }
+
+    /// True if every task has ended.
+    pub fn is_empty(&self) -> bool {
+        self.tracker.is_empty()
+    }
+
+    /// Tasks that ended by a panic: defects, each of which is logged.
+    pub fn panics(&self) -> u64 {
+        self.panics.load(Ordering::Relaxed)
+    }
+
+    fn track(
+        &self,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+        on_panic: impl FnOnce() + Send + 'static,
+    ) -> AbortHandle {
+        let panics = Arc::clone(&self.panics);
+        let guarded = async move {
+            // Whatever the task held is dropped with it; what it shared is behind locks that forgive.
+            if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
+                panics.fetch_add(1, Ordering::Relaxed);
+                tracing::error!(task = name, message = panic_text(panic.as_ref()), "a task panicked");
+                on_panic();
+            }
+        };
+        self.tracker.spawn(guarded).abort_handle()
+    }
+}
+
+impl Default for Tasks {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> &str {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
+}

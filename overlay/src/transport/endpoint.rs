@@ -1,0 +1,528 @@
+//! The endpoint: one UDP socket on which a node dials and is dialled.
+//!
+//! Accepting never waits for a handshake: each has a task of its own, under one deadline up to its hello,
+//! and what comes out of it goes through a bounded channel ([`Arrivals`]). What the doorkeeper
+//! ([`super::admission`]) does not let through costs no cryptography.
+
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr, UdpSocket},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use quinn::{ClientConfig, ConnectError, ConnectionError, ServerConfig, TokioRuntime, TransportConfig};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    time::timeout,
+};
+use tokio_util::sync::DropGuard;
+
+use super::{
+    admission::{Admission, Verdict},
+    connection::{CloseCode, CloseReason, Connection, Link},
+    handshake::{self, Arrival, Greeting, MeetError, Settings},
+    socket::{self, BindError, BindMode, canonical, for_family},
+    stats::{Event, Stats},
+    tls::{self, Credentials},
+    tuning,
+    version::{self, Versions},
+};
+use crate::{
+    drive::{Clock, Tasks},
+    id::PeerId,
+    identity::Identity,
+    limits,
+    wire::{
+        Conversation, MAJOR, Protocol, VERSION_ALPN,
+        descriptor::SignedDescriptor,
+        hello::{Refuse, RefuseReason, Welcome},
+    },
+};
+
+/// A node's place in the network: one socket, one key. Cheap to clone. When the last clone is dropped, or
+/// after [`Self::close`], nothing is accepted any more.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    shared: Arc<Shared>,
+    _guard: Arc<DropGuard>,
+}
+
+/// What the endpoint's tasks share.
+pub(super) struct Shared {
+    quic: quinn::Endpoint,
+    credentials: Credentials,
+    versions: Versions,
+    /// A second handle of the socket, for packets that are not QUIC.
+    socket: Mutex<UdpSocket>,
+    dialled: Arc<TransportConfig>,
+    handshakes: Arc<Semaphore>,
+    pub(super) own: PeerId,
+    pub(super) settings: Settings,
+    pub(super) stats: Arc<Stats>,
+    pub(super) tasks: Tasks,
+}
+
+/// Those who dialled this node and wait for an answer.
+#[derive(Debug)]
+pub struct Arrivals {
+    queue: mpsc::Receiver<Arrival>,
+}
+
+impl Arrivals {
+    /// The next one; `None` after the endpoint was closed. Cancelling loses nothing.
+    pub async fn next(&mut self) -> Option<Arrival> {
+        self.queue.recv().await
+    }
+}
+
+/// A welcomed dial: the connection and what the other side said.
+#[derive(Debug)]
+pub struct Dialled<M: Conversation> {
+    /// The connection and its control stream.
+    pub link: Link<M>,
+    /// What the other side said.
+    pub welcome: Welcome,
+}
+
+impl Endpoint {
+    /// Binds `address` and begins to accept. Must be called inside of a runtime.
+    pub fn bind(
+        address: SocketAddr,
+        mode: BindMode,
+        identity: &Identity,
+        settings: Settings,
+    ) -> Result<(Self, Arrivals), BindError> {
+        Self::bind_speaking(MAJOR..=MAJOR, address, mode, identity, settings)
+    }
+
+    /// Binds a free port of `ip` only to dial from it: whoever dials it gets no answer.
+    pub fn dial_only(ip: IpAddr, identity: &Identity, settings: Settings) -> Result<Self, BindError> {
+        let versions = Versions { majors: MAJOR..=MAJOR, agent: settings.agent.clone() };
+        Self::open(SocketAddr::new(ip, 0), BindMode::Given, identity, settings, versions)
+    }
+
+    /// [`Self::bind`] as a node of other major versions would.
+    pub(super) fn bind_speaking(
+        majors: std::ops::RangeInclusive<u32>,
+        address: SocketAddr,
+        mode: BindMode,
+        identity: &Identity,
+        settings: Settings,
+    ) -> Result<(Self, Arrivals), BindError> {
+        let versions = Versions { majors, agent: settings.agent.clone() };
+        let endpoint = Self::open(address, mode, identity, settings, versions)?;
+        let shared = &endpoint.shared;
+        shared.quic.set_server_config(Some(shared.server_config()));
+        let (sender, queue) = mpsc::channel(limits::OFFERS);
+        shared.tasks.spawn("accept", accept(Arc::downgrade(shared), shared.quic.clone(), sender));
+        Ok((endpoint, Arrivals { queue }))
+    }
+
+    fn open(
+        address: SocketAddr,
+        mode: BindMode,
+        identity: &Identity,
+        settings: Settings,
+        versions: Versions,
+    ) -> Result<Self, BindError> {
+        let socket = socket::bind(address, mode)?;
+        let system = |source| BindError::System { address, source };
+        let probe = socket.try_clone().map_err(system)?;
+        let quic =
+            quinn::Endpoint::new(tuning::endpoint(identity), None, socket, Arc::new(TokioRuntime)).map_err(system)?;
+        let tasks = Tasks::new();
+        let guard = Arc::new(tasks.token().drop_guard());
+        let shared = Shared {
+            quic,
+            credentials: Credentials::new(identity),
+            versions,
+            socket: Mutex::new(probe),
+            dialled: Arc::new(tuning::dialled()),
+            handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
+            own: identity.peer_id(),
+            settings,
+            stats: Arc::new(Stats::new()),
+            tasks,
+        };
+        Ok(Self { shared: Arc::new(shared), _guard: guard })
+    }
+
+    /// The address that is bound, with the port that was chosen.
+    pub fn local_address(&self) -> SocketAddr {
+        self.shared.local_address()
+    }
+
+    /// The key of this node.
+    pub fn peer(&self) -> PeerId {
+        self.shared.own
+    }
+
+    /// Moves to another address. Connections that this node dialled move along; those that others dialled
+    /// survive if they reach the new address. On an error the old socket stays.
+    pub fn rebind(&self, address: SocketAddr) -> Result<(), BindError> {
+        let socket = socket::bind(address, BindMode::Given)?;
+        let system = |source| BindError::System { address, source };
+        let probe = socket.try_clone().map_err(system)?;
+        self.shared.quic.rebind(socket).map_err(system)?;
+        *self.shared.socket.lock().unwrap_or_else(PoisonError::into_inner) = probe;
+        Ok(())
+    }
+
+    /// Dials `address`: TLS, hello, welcome, all within [`limits::HANDSHAKE_TIMEOUT`]. With `expect`, the
+    /// node there must have that key, or it does not even learn ours. Cancelling ends the attempt.
+    pub async fn dial<M: Conversation>(
+        &self,
+        address: SocketAddr,
+        expect: Option<PeerId>,
+        greeting: Greeting,
+    ) -> Result<Dialled<M>, DialError> {
+        let address = canonical(address);
+        let result = timeout(limits::HANDSHAKE_TIMEOUT, self.shared.dial(address, expect, greeting)).await;
+        let result = result.unwrap_or(Err(DialError::Timeout { address }));
+        self.shared.stats.event(if result.is_ok() { Event::DialWelcomed } else { Event::DialFailed });
+        result
+    }
+
+    /// Sends one meaningless byte to `address` from this endpoint's port, so that a NAT in front of it lets
+    /// packets from there in. Nothing is expected back, and a full socket drops it.
+    pub fn probe(&self, address: SocketAddr) {
+        let address = for_family(canonical(address), &self.local_address());
+        let socket = self.shared.socket.lock().unwrap_or_else(PoisonError::into_inner);
+        // A lost probe is repeated by whoever wants it.
+        let _ = socket.send_to(&[0], address);
+    }
+
+    /// Closes everything: connections with `code`, the door, tasks. [`Self::wait_idle`] waits for the end.
+    pub fn close(&self, code: CloseCode) {
+        self.shared.tasks.cancel();
+        self.shared.quic.close(code.to_wire(), b"");
+    }
+
+    /// Waits, after [`Self::close`], until the other sides were told and no task or connection is left.
+    pub async fn wait_idle(&self) {
+        self.shared.tasks.wait().await;
+        self.shared.quic.wait_idle().await;
+    }
+
+    /// Connections that are open, those in handshake included.
+    pub fn connections(&self) -> usize {
+        self.shared.quic.open_connections()
+    }
+
+    /// Tasks of the endpoint itself: the door, handshakes under way, refusals being delivered.
+    pub fn tasks(&self) -> usize {
+        self.shared.tasks.len()
+    }
+
+    /// What it counted so far.
+    pub fn stats(&self) -> &Stats {
+        &self.shared.stats
+    }
+}
+
+impl Shared {
+    fn local_address(&self) -> SocketAddr {
+        self.quic.local_addr().unwrap_or_else(|_| (IpAddr::from([0, 0, 0, 0]), 0).into())
+    }
+
+    fn server_config(&self) -> ServerConfig {
+        let mut protocols: Vec<Vec<u8>> =
+            Protocol::ALL.iter().flat_map(|protocol| self.versions.alpns(*protocol)).collect();
+        protocols.push(VERSION_ALPN.to_vec());
+        let mut config = ServerConfig::with_crypto(self.credentials.server(protocols));
+        config
+            .transport_config(Arc::clone(&self.dialled))
+            .max_incoming(limits::HANDSHAKES)
+            .incoming_buffer_size(limits::INCOMING_BYTES)
+            .incoming_buffer_size_total(limits::INCOMING_BYTES_TOTAL);
+        config
+    }
+
+    async fn dial<M: Conversation>(
+        &self,
+        address: SocketAddr,
+        expect: Option<PeerId>,
+        greeting: Greeting,
+    ) -> Result<Dialled<M>, DialError> {
+        let alpn = self.versions.alpns(M::PROTOCOL).next().unwrap_or_default();
+        let quic = match self.connect(address, expect, M::PROTOCOL, &alpn).await {
+            Err(DialError::Closed { reason: CloseReason::Version, .. }) => {
+                return Err(self.ask_version(address, expect).await);
+            }
+            result => result?,
+        };
+        let peer = tls::peer_of(&quic).ok_or(DialError::Violation { address })?;
+        let connection = Connection::new(quic, peer, M::PROTOCOL, Arc::clone(&self.stats));
+        if peer == self.own {
+            connection.close(CloseCode::SelfDial);
+            return Err(DialError::SelfDial { address });
+        }
+        let (link, welcome) = handshake::greet(self, connection, greeting).await?;
+        Ok(Dialled { link, welcome })
+    }
+
+    async fn connect(
+        &self,
+        address: SocketAddr,
+        expect: Option<PeerId>,
+        protocol: Protocol,
+        alpn: &[u8],
+    ) -> Result<quinn::Connection, DialError> {
+        let (crypto, seen) = self.credentials.client(alpn, expect);
+        let mut config = ClientConfig::new(crypto);
+        // Without randomness the beat is merely regular.
+        let jitter = getrandom::u32().unwrap_or(u32::MAX / 2);
+        config.transport_config(Arc::new(tuning::dialling(protocol, jitter)));
+        let connecting = self.quic.connect_with(config, address, tls::SERVER_NAME).map_err(|error| match error {
+            ConnectError::InvalidRemoteAddress(_) => DialError::Unreachable { address },
+            ConnectError::EndpointStopping => {
+                DialError::Closed { address, reason: CloseReason::Local(CloseCode::Shutdown) }
+            }
+            error => DialError::Closed { address, reason: CloseReason::Transport(error.to_string()) },
+        })?;
+        connecting.await.map_err(|error| match (expect, seen.get()) {
+            (Some(expected), Some(&found)) if expected != found => DialError::WrongPeer { address, expected, found },
+            _ if matches!(error, ConnectionError::TimedOut) => DialError::Timeout { address },
+            _ => DialError::Closed { address, reason: CloseReason::of(error, CloseCode::Shutdown) },
+        })
+    }
+
+    /// The other side has no protocol of ours: which of the two is older?
+    async fn ask_version(&self, address: SocketAddr, expect: Option<PeerId>) -> DialError {
+        let Ok(quic) = self.connect(address, expect, Protocol::Leaf, VERSION_ALPN).await else {
+            return DialError::OtherProtocol { address };
+        };
+        match version::ask(&quic, &self.versions).await {
+            Some(theirs) if theirs.majors.end() < self.versions.majors.start() => {
+                DialError::PeerOlder { address, agent: theirs.agent }
+            }
+            Some(theirs) if theirs.majors.start() > self.versions.majors.end() => {
+                DialError::PeerNewer { address, agent: theirs.agent }
+            }
+            _ => DialError::OtherProtocol { address },
+        }
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?} at {}", self.own, self.local_address())
+    }
+}
+
+/// The door. It does not keep the endpoint alive.
+async fn accept(shared: std::sync::Weak<Shared>, quic: quinn::Endpoint, arrivals: mpsc::Sender<Arrival>) {
+    let (clock, mut admission) = (Clock::new(), Admission::default());
+    while let Some(incoming) = quic.accept().await {
+        let Some(shared) = shared.upgrade() else { return };
+        let permit = Arc::clone(&shared.handshakes).try_acquire_owned();
+        let under_way = limits::HANDSHAKES - shared.handshakes.available_permits() - usize::from(permit.is_ok());
+        let proven = incoming.remote_address_validated() || !incoming.may_retry();
+        let verdict = admission.judge(clock.now(), incoming.remote_address().ip(), proven, under_way);
+        match (verdict, permit) {
+            (Verdict::Accept, Ok(permit)) => {
+                shared.stats.event(Event::HandshakeBegun);
+                let task = handshake(Arc::clone(&shared), incoming, permit, arrivals.clone());
+                shared.tasks.spawn("handshake", task);
+            }
+            (Verdict::Retry, _) => {
+                shared.stats.event(Event::HandshakeRetried);
+                if let Err(error) = incoming.retry() {
+                    error.into_incoming().ignore();
+                }
+            }
+            (Verdict::Ignore, _) | (Verdict::Accept, Err(_)) => {
+                shared.stats.event(Event::HandshakeIgnored);
+                incoming.ignore();
+            }
+        }
+    }
+}
+
+/// One handshake of a dialler, up to the offer of its hello.
+async fn handshake(
+    shared: Arc<Shared>,
+    incoming: quinn::Incoming,
+    _permit: OwnedSemaphorePermit,
+    arrivals: mpsc::Sender<Arrival>,
+) {
+    let address = canonical(incoming.remote_address());
+    let work = async {
+        if let Some(arrival) = receive(&shared, incoming).await? {
+            shared.stats.event(Event::HandshakeOffered);
+            // Nobody takes arrivals any more: dropping this one closes it.
+            let _ = arrivals.send(arrival).await;
+        }
+        Ok::<(), MeetError>(())
+    };
+    match timeout(limits::HANDSHAKE_TIMEOUT, work).await {
+        Ok(Ok(())) => {}
+        Ok(Err(MeetError::Refused(reason))) => tracing::debug!(%address, reason = reason.text(), "hello refused"),
+        Ok(Err(error)) => {
+            shared.stats.event(Event::HandshakeFailed);
+            tracing::debug!(%address, %error, "handshake failed");
+        }
+        Err(_) => {
+            shared.stats.event(Event::HandshakeFailed);
+            tracing::debug!(%address, "handshake took too long");
+        }
+    }
+}
+
+/// `None` if it only asked for our versions.
+async fn receive(shared: &Arc<Shared>, incoming: quinn::Incoming) -> Result<Option<Arrival>, MeetError> {
+    let closed = |error| MeetError::Closed(CloseReason::of(error, CloseCode::Shutdown));
+    let quic = incoming.accept().map_err(closed)?.await.map_err(closed)?;
+    let alpn = tls::protocol_of(&quic).unwrap_or_default();
+    if alpn == VERSION_ALPN {
+        version::answer(&quic, &shared.versions).await;
+        return Ok(None);
+    }
+    let (Some(peer), Some(protocol)) = (tls::peer_of(&quic), Protocol::from_alpn(&alpn)) else {
+        return Err(CloseReason::Version.into());
+    };
+    let connection = Connection::new(quic, peer, protocol, Arc::clone(&shared.stats));
+    Ok(Some(match protocol {
+        Protocol::Leaf => Arrival::Leaf(handshake::meet(shared, connection).await?),
+        Protocol::Mesh => Arrival::Mesh(handshake::meet(shared, connection).await?),
+        Protocol::Transfer => Arrival::Transfer(handshake::meet(shared, connection).await?),
+    }))
+}
+
+/// Why a dial failed. Nothing is left of the attempt.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum DialError {
+    /// No answer, or no complete handshake, in time.
+    #[error("no answer from {address} within {} s", limits::HANDSHAKE_TIMEOUT.as_secs())]
+    Timeout {
+        /// What was dialled.
+        address: SocketAddr,
+    },
+    /// This node cannot send there: no IPv6 here, or no address of a host.
+    #[error("{address} cannot be reached from here")]
+    Unreachable {
+        /// What was dialled.
+        address: SocketAddr,
+    },
+    /// Another node answered.
+    #[error("at {address} is {found}, not {expected}")]
+    WrongPeer {
+        /// What was dialled.
+        address: SocketAddr,
+        /// Who was looked for.
+        expected: PeerId,
+        /// Who was found.
+        found: PeerId,
+    },
+    /// The other side turned us away.
+    #[error("{address} refused: {}", .reason.text())]
+    Refused {
+        /// What was dialled.
+        address: SocketAddr,
+        /// Why.
+        reason: RefuseReason,
+        /// Ultrapeers that may do instead; not checked yet.
+        alternatives: Vec<SignedDescriptor>,
+    },
+    /// The other side is in a network of another name.
+    #[error("{address} belongs to another network")]
+    WrongNetwork {
+        /// What was dialled.
+        address: SocketAddr,
+    },
+    /// One side did not prove that it knows the network's secret.
+    #[error("{address} does not share this network's secret")]
+    WrongSecret {
+        /// What was dialled.
+        address: SocketAddr,
+    },
+    /// The other side speaks older versions of the protocols only.
+    #[error("{address} runs an older version ({agent}) that this one cannot talk to")]
+    PeerOlder {
+        /// What was dialled.
+        address: SocketAddr,
+        /// Its program.
+        agent: String,
+    },
+    /// The other side speaks newer versions of the protocols only.
+    #[error("{address} runs a newer version ({agent}) that this one cannot talk to")]
+    PeerNewer {
+        /// What was dialled.
+        address: SocketAddr,
+        /// Its program.
+        agent: String,
+    },
+    /// What answers there is no node of this kind.
+    #[error("{address} does not speak this protocol")]
+    OtherProtocol {
+        /// What was dialled.
+        address: SocketAddr,
+    },
+    /// This node answered itself.
+    #[error("{address} is this node itself")]
+    SelfDial {
+        /// What was dialled.
+        address: SocketAddr,
+    },
+    /// The other side answered against the protocol.
+    #[error("{address} answered nonsense")]
+    Violation {
+        /// What was dialled.
+        address: SocketAddr,
+    },
+    /// The connection ended before the welcome.
+    #[error("the connection to {address} failed: {reason}")]
+    Closed {
+        /// What was dialled.
+        address: SocketAddr,
+        /// Why.
+        reason: CloseReason,
+    },
+}
+
+impl DialError {
+    /// What the user can do about it.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::Timeout { .. } => "check the address, that the node runs, and that firewalls let UDP through",
+            Self::Unreachable { .. } => "check the address, or use one of a family that this machine has",
+            Self::WrongPeer { .. } => "the node may have a new key: ask for its current id, or leave the id out",
+            Self::Refused { .. } => "try another node",
+            Self::WrongNetwork { .. } => "use the same network name on both sides",
+            Self::WrongSecret { .. } => "use the same network secret on both sides",
+            Self::PeerOlder { .. } => "ask its operator to update it, or join another node",
+            Self::PeerNewer { .. } => "update this program",
+            Self::OtherProtocol { .. } => "check the address and the port",
+            Self::SelfDial { .. } => "join another node",
+            Self::Violation { .. } => "try another node; if it is your own, check its version",
+            Self::Closed { .. } => "try again later",
+        }
+    }
+
+    /// Its name in metrics and logs.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Timeout { .. } => "timeout",
+            Self::Unreachable { .. } => "unreachable",
+            Self::WrongPeer { .. } => "wrong_peer",
+            Self::Refused { .. } => "refused",
+            Self::WrongNetwork { .. } => "wrong_network",
+            Self::WrongSecret { .. } => "wrong_secret",
+            Self::PeerOlder { .. } => "peer_older",
+            Self::PeerNewer { .. } => "peer_newer",
+            Self::OtherProtocol { .. } => "other_protocol",
+            Self::SelfDial { .. } => "self_dial",
+            Self::Violation { .. } => "violation",
+            Self::Closed { .. } => "closed",
+        }
+    }
+
+    pub(super) fn refused(address: SocketAddr, refuse: Refuse) -> Self {
+        match refuse.reason {
+            RefuseReason::WrongNetwork => Self::WrongNetwork { address },
+            RefuseReason::WrongSecret => Self::WrongSecret { address },
+            reason => Self::Refused { address, reason, alternatives: refuse.alternatives.into_vec() },
+        }
+    }
+}

@@ -1,0 +1,35 @@
+//! How nodes reach each other: QUIC connections between proven keys, and framed streams on them.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `endpoint` | the socket, dialling, being dialled |
+//! | `admission` | pure: which handshakes to begin at all |
+//! | `tls` | keys: everything of rustls |
+//! | `handshake` | hello and welcome; network name and secret |
+//! | `version` | after a mismatch: which side is older |
+//! | `connection` | a welcomed peer, and why connections end |
+//! | `streams` | messages and raw bytes |
+//! | `tuning`, `socket` | QUIC's settings, UDP |
+//! | `stats` | what is counted |
+//!
+//! Invariant: whoever holds a [`Connection`] knows the other side's key, and both sides have proven that
+//! they are in the same network. No type of the QUIC or TLS library leaves this module.
+
+mod admission;
+mod connection;
+mod endpoint;
+mod handshake;
+mod socket;
+mod stats;
+mod streams;
+mod tls;
+mod tuning;
+mod version;
+
+pub use connection::{CloseCode, CloseReason, Connection, ConnectionStats, Link};
+pub use endpoint::{Arrivals, DialError, Dialled, Endpoint};
+pub use handshake::{Arrival, Greeting, Offer, Secret, Settings};
+pub use socket::{BindError, BindMode};
+pub use stats::{Direction, Event, MessageCount, Stats};
+pub use streams::{ReceiveError, Receiver, SendError, Sender};
+pub use tuning::Windows;
