@@ -180,6 +180,8 @@ pub struct Stats {
     pub segments: u64,
     /// Bytes on the heap by own accounting, both copies of the routes included.
     pub memory: u64,
+    /// Bytes of `memory` that hold names, sizes, times, tags and content ids; the rest leads to them.
+    pub file_memory: u64,
 }
 
 /// A state of the index.
@@ -205,6 +207,7 @@ struct Held {
     files: u64,
     segments: u64,
     memory: u64,
+    file_memory: u64,
 }
 
 impl Snapshot {
@@ -246,6 +249,7 @@ impl Snapshot {
             terms: self.routes.len() as u64,
             segments: self.held.segments,
             memory: self.held.memory + copies as u64,
+            file_memory: self.held.file_memory,
         }
     }
 
@@ -280,12 +284,14 @@ impl Held {
         self.files += segment.files() as u64;
         self.segments += 1;
         self.memory += (size_of::<Segment>() + segment.memory()) as u64;
+        self.file_memory += segment.file_memory() as u64;
     }
 
     fn subtract(&mut self, segment: &Segment) {
         self.files -= segment.files() as u64;
         self.segments -= 1;
         self.memory -= (size_of::<Segment>() + segment.memory()) as u64;
+        self.file_memory -= segment.file_memory() as u64;
     }
 }
 

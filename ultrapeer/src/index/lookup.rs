@@ -152,14 +152,9 @@ impl<'a> Plan<'a> {
         if negated { self.excluded.push(source) } else { self.required.push(source) }
     }
 
-    /// Chunks that the shortest required source names, ascending.
-    fn candidates(&self) -> Vec<u32> {
-        let mut chunks = self.required.first().map(Source::chunks).unwrap_or_default();
-        if !chunks.is_sorted_by(|a, b| a < b) {
-            chunks.sort_unstable();
-            chunks.dedup();
-        }
-        chunks
+    /// The lists that name the candidates: those of the shortest required source.
+    fn candidates(&self) -> Candidates<'a> {
+        Candidates { rest: self.required.first().map(Source::lists).unwrap_or_default() }
     }
 
     /// Leaves in `scratch.found` what sources allow, after all required ones were located; false if nothing.
@@ -278,6 +273,27 @@ impl<'a> List<'a> {
     }
 }
 
+/// The chunks that any of some lists name, ascending, each once.
+struct Candidates<'a> {
+    rest: Vec<&'a [Entry]>,
+}
+
+impl Iterator for Candidates<'_> {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        let chunk = self.rest.iter().filter_map(|list| list.first()).map(|entry| entry.chunk).min()?;
+        for list in &mut self.rest {
+            if let [first, rest @ ..] = list
+                && first.chunk == chunk
+            {
+                *list = rest;
+            }
+        }
+        Some(chunk)
+    }
+}
+
 /// Where the positions of one word, prefix or list filter come from.
 enum Source<'a> {
     /// A token.
@@ -314,13 +330,12 @@ impl<'a> Source<'a> {
         }
     }
 
-    /// Chunks that it names.
-    fn chunks(&self) -> Vec<u32> {
-        let of = |list: &List<'a>| list.entries.iter().map(|entry| entry.chunk);
+    /// The lists that name its chunks.
+    fn lists(&self) -> Vec<&'a [Entry]> {
         match self {
-            Self::Token(list) | Self::Prefix(list, _) => of(list).collect(),
+            Self::Token(list) | Self::Prefix(list, _) => vec![list.entries],
             Self::ShortPrefix(_) => Vec::new(),
-            Self::AnyOf(lists) => lists.iter().flat_map(of).collect(),
+            Self::AnyOf(lists) => lists.iter().map(|list| list.entries).collect(),
         }
     }
 

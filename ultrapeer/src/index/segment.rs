@@ -85,7 +85,12 @@ impl Segment {
 
     /// Bytes on the heap.
     pub fn memory(&self) -> usize {
-        self.words.memory() + self.files.as_ref().map_or(0, Files::memory)
+        self.words.memory() + self.file_memory()
+    }
+
+    /// Bytes of [`Self::memory`] that hold files rather than words.
+    pub fn file_memory(&self) -> usize {
+        self.files.as_ref().map_or(0, Files::memory)
     }
 }
 
