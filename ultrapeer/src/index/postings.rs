@@ -139,8 +139,18 @@ pub(super) fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-/// Takes an integer off the front. `None`, with `bytes` used up, if it does not end within 64 bits.
+/// Takes an integer off the front. `None` if it does not end within 64 bits.
+#[inline]
 pub(super) fn read_varint(bytes: &mut &[u8]) -> Option<u64> {
+    let (&byte, rest) = bytes.split_first()?;
+    if byte < 0x80 {
+        *bytes = rest;
+        return Some(u64::from(byte));
+    }
+    read_long_varint(bytes)
+}
+
+fn read_long_varint(bytes: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let (&byte, rest) = bytes.split_first()?;
