@@ -267,7 +267,7 @@ impl Snapshot {
                 self.chunks[index] = Some(chunk.clone());
                 self.held.add(&chunk.segment);
                 let Self { keys, routes, .. } = self;
-                each_key(*keys, &chunk.segment, |key, ordinal| routes.insert(key, Entry { chunk: slot.0, ordinal }));
+                each_key(*keys, &chunk.segment, |key, ordinal| routes.insert(key, Entry::new(slot.0, ordinal)));
             }
             Change::Remove { slot } => {
                 let Some(chunk) = self.chunks.get_mut(slot.0 as usize).and_then(Option::take) else { return };

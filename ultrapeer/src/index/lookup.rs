@@ -263,12 +263,12 @@ impl<'a> List<'a> {
     fn locate(&mut self, chunk: u32) -> bool {
         let rest = &self.entries[self.at..];
         let mut bound = 1;
-        while rest.get(bound - 1).is_some_and(|entry| entry.chunk < chunk) {
+        while rest.get(bound - 1).is_some_and(|entry| entry.chunk() < chunk) {
             bound *= 2;
         }
         let (low, high) = (bound / 2, rest.len().min(bound));
-        self.at += low + rest[low.min(high)..high].partition_point(|entry| entry.chunk < chunk);
-        self.ordinal = self.entries.get(self.at).filter(|entry| entry.chunk == chunk).map(|entry| entry.ordinal);
+        self.at += low + rest[low.min(high)..high].partition_point(|entry| entry.chunk() < chunk);
+        self.ordinal = self.entries.get(self.at).filter(|entry| entry.chunk() == chunk).map(|entry| entry.ordinal());
         self.ordinal.is_some()
     }
 }
@@ -282,10 +282,10 @@ impl Iterator for Candidates<'_> {
     type Item = u32;
 
     fn next(&mut self) -> Option<u32> {
-        let chunk = self.rest.iter().filter_map(|list| list.first()).map(|entry| entry.chunk).min()?;
+        let chunk = self.rest.iter().filter_map(|list| list.first()).map(|entry| entry.chunk()).min()?;
         for list in &mut self.rest {
             if let [first, rest @ ..] = list
-                && first.chunk == chunk
+                && first.chunk() == chunk
             {
                 *list = rest;
             }

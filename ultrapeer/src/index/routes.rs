@@ -5,7 +5,7 @@
 //! secret, so nobody can make two tokens meet; by chance two of ten million do once in 400,000 networks,
 //! and then one shows files of the other.
 //!
-//! Most tokens live in one chunk: that entry is stored in place.
+//! Most tokens live in one chunk: that entry is stored in place of a list.
 
 use std::{
     collections::hash_map,
@@ -13,13 +13,37 @@ use std::{
     slice,
 };
 
+use overlay::limits;
 use rustc_hash::FxHashMap;
 
-/// Where a chunk holds a token: its slot, and the token's ordinal in its segment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct Entry {
-    pub(super) chunk: u32,
-    pub(super) ordinal: u32,
+/// Bits of an entry that hold the ordinal: more than a segment's tokens, each of which takes five of
+/// [`limits::DIGEST_BYTES`] at least.
+const ORDINAL_BITS: u32 = 20;
+const _: () = assert!(limits::DIGEST_BYTES / 5 < 1 << ORDINAL_BITS);
+
+/// Where a chunk holds a token: its slot, and the token's ordinal in its segment. Packed in 48 bits, which
+/// leaves 28 for the slot: 268 million chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Entry([u16; 3]);
+
+impl Entry {
+    pub(super) const fn new(chunk: u32, ordinal: u32) -> Self {
+        let packed = (chunk as u64) << ORDINAL_BITS | ordinal as u64;
+        Self([(packed >> 32) as u16, (packed >> 16) as u16, packed as u16])
+    }
+
+    const fn packed(self) -> u64 {
+        let Self([high, middle, low]) = self;
+        (high as u64) << 32 | (middle as u64) << 16 | low as u64
+    }
+
+    pub(super) const fn chunk(self) -> u32 {
+        (self.packed() >> ORDINAL_BITS) as u32
+    }
+
+    pub(super) const fn ordinal(self) -> u32 {
+        self.packed() as u32 & ((1 << ORDINAL_BITS) - 1)
+    }
 }
 
 /// A token, or the stem of prefixes, as the routing level knows it.
@@ -56,19 +80,21 @@ impl Keys {
     }
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Route {
     One(Entry),
-    /// At least two, ascending by chunk.
-    #[expect(clippy::box_collection, reason = "keeps the common case, one entry, at 16 bytes")]
-    Many(Box<Vec<Entry>>),
+    /// A list of at least two, by its place in `Routes::lists`.
+    Many(u32),
 }
 
 /// All routes.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Routes {
     by_key: FxHashMap<Key, Route>,
-    /// Bytes of all lists.
+    /// Entries ascending by chunk; empty if the place is free.
+    lists: Vec<Vec<Entry>>,
+    free: Vec<u32>,
+    /// Bytes that the lists reserve.
     list_bytes: usize,
 }
 
@@ -78,54 +104,49 @@ impl Routes {
         match self.by_key.get(&key) {
             None => &[],
             Some(Route::One(entry)) => slice::from_ref(entry),
-            Some(Route::Many(list)) => list,
+            Some(Route::Many(place)) => &self.lists[*place as usize],
         }
     }
 
     /// Adds an entry; its chunk must not be in the list yet.
     pub(super) fn insert(&mut self, key: Key, entry: Entry) {
-        match self.by_key.entry(key) {
+        let place = match self.by_key.entry(key) {
             hash_map::Entry::Vacant(vacant) => {
                 vacant.insert(Route::One(entry));
+                return;
             }
-            hash_map::Entry::Occupied(mut occupied) => match occupied.get_mut() {
+            hash_map::Entry::Occupied(mut occupied) => match *occupied.get() {
+                Route::Many(place) => place,
                 Route::One(first) => {
-                    let mut list = Vec::with_capacity(2);
-                    list.extend([*first, entry]);
-                    list.sort_unstable();
-                    self.list_bytes += list_bytes(&list);
-                    occupied.insert(Route::Many(Box::new(list)));
-                }
-                Route::Many(list) => {
-                    self.list_bytes -= list_bytes(list);
-                    let at = list.partition_point(|other| other.chunk < entry.chunk);
-                    list.insert(at, entry);
-                    self.list_bytes += list_bytes(list);
+                    let place = self.free.pop().unwrap_or(self.lists.len() as u32);
+                    if place as usize == self.lists.len() {
+                        self.lists.push(Vec::new());
+                    }
+                    occupied.insert(Route::Many(place));
+                    insert_sorted(&mut self.lists[place as usize], first, &mut self.list_bytes);
+                    place
                 }
             },
-        }
+        };
+        insert_sorted(&mut self.lists[place as usize], entry, &mut self.list_bytes);
     }
 
     /// Drops the entry of a chunk, if there is one.
     pub(super) fn remove(&mut self, key: Key, chunk: u32) {
         let hash_map::Entry::Occupied(mut occupied) = self.by_key.entry(key) else { return };
-        match occupied.get_mut() {
-            Route::One(entry) if entry.chunk == chunk => {
+        match *occupied.get() {
+            Route::One(entry) if entry.chunk() == chunk => {
                 occupied.remove();
             }
             Route::One(_) => {}
-            Route::Many(list) => {
-                self.list_bytes -= list_bytes(list);
-                if let Ok(at) = list.binary_search_by_key(&chunk, |entry| entry.chunk) {
-                    list.remove(at);
-                }
+            Route::Many(place) => {
+                let list = &mut self.lists[place as usize];
+                remove_sorted(list, chunk, &mut self.list_bytes);
                 if let [last] = list[..] {
-                    *occupied.get_mut() = Route::One(last);
-                } else {
-                    if list.len() * 4 < list.capacity() {
-                        list.shrink_to(list.len() * 2);
-                    }
-                    self.list_bytes += list_bytes(list);
+                    occupied.insert(Route::One(last));
+                    self.list_bytes -= reserved(list);
+                    *list = Vec::new();
+                    self.free.push(place);
                 }
             }
         }
@@ -140,11 +161,34 @@ impl Routes {
     pub(super) fn memory(&self) -> usize {
         // The table has a power of two of buckets, of which 7 in 8 may be used, and a control byte for each.
         let buckets = (self.by_key.capacity() * 8 / 7).next_power_of_two();
-        buckets * (size_of::<(Key, Route)>() + 1) + self.list_bytes
+        let places = self.lists.capacity() * size_of::<Vec<Entry>>() + self.free.capacity() * size_of::<u32>();
+        buckets * (size_of::<(Key, Route)>() + 1) + places + self.list_bytes
     }
 }
 
-/// Bytes of a list that is not in place.
-fn list_bytes(list: &Vec<Entry>) -> usize {
-    size_of::<Vec<Entry>>() + list.capacity() * size_of::<Entry>()
+fn insert_sorted(list: &mut Vec<Entry>, entry: Entry, bytes: &mut usize) {
+    if list.len() == list.capacity() {
+        // An eighth of slack instead of the usual double: lists are most of what a copy of the routes takes.
+        *bytes -= reserved(list);
+        list.reserve_exact((list.len() / 8).max(2));
+        *bytes += reserved(list);
+    }
+    let at = list.partition_point(|other| other.chunk() < entry.chunk());
+    list.insert(at, entry);
+}
+
+fn remove_sorted(list: &mut Vec<Entry>, chunk: u32, bytes: &mut usize) {
+    if let Ok(at) = list.binary_search_by_key(&chunk, |entry| entry.chunk()) {
+        list.remove(at);
+    }
+    if list.len() * 2 < list.capacity() {
+        *bytes -= reserved(list);
+        list.shrink_to(list.len() + list.len() / 8);
+        *bytes += reserved(list);
+    }
+}
+
+/// Bytes that a list takes beside its place.
+fn reserved(list: &Vec<Entry>) -> usize {
+    list.capacity() * size_of::<Entry>()
 }
