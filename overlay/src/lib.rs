@@ -11,6 +11,7 @@
 //! | [`wire`] | everything that travels between nodes |
 //! | [`membership`] | core: who the ultrapeers are |
 //! | [`units`], [`address`] | sizes, rates and durations as people write them; addresses, prefixes, network names |
+//! | [`batch`] | catalog chunks on the wire |
 //! | [`verify`] | pieces of a content and their proof under its BLAKE3 |
 //! | `admin`, `metrics` | the local HTTP of both programs, what Prometheus sees |
 //! | `config`, `environment`, `folders` | the configuration and its sources, and where everything lies |
@@ -22,6 +23,7 @@
 pub mod address;
 #[cfg(feature = "net")]
 pub mod admin;
+pub mod batch;
 #[cfg(feature = "net")]
 pub mod config;
 #[cfg(feature = "net")]
