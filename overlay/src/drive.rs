@@ -338,3 +338,90 @@ fn panic_text(panic: &(dyn Any + Send)) -> &str {
     let text = panic.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("no message")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const BEAT: Duration = Duration::from_secs(5);
+
+    /// Doubles what it is given, and says 0 every [`BEAT`].
+    #[derive(Debug)]
+    struct Doubler {
+        next: Time,
+        seen: u32,
+    }
+
+    impl Machine for Doubler {
+        type Input = u32;
+        type Output = u32;
+
+        fn handle(&mut self, _: &mut Context<'_>, input: u32, out: &mut Outbox<u32>) {
+            self.seen += 1;
+            out.push(2 * input);
+        }
+
+        fn next_deadline(&self) -> Option<Time> {
+            Some(self.next)
+        }
+
+        fn on_deadline(&mut self, cx: &mut Context<'_>, out: &mut Outbox<u32>) {
+            self.next = cx.now + BEAT;
+            out.push(0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_core_gets_inputs_and_deadlines_in_order_until_shutdown() {
+        let (clock, tasks) = (Clock::new(), Tasks::new());
+        let (handle, driver) = Driver::new(Doubler { next: clock.now() + BEAT, seen: 0 });
+        let (outputs, mut told) = mpsc::channel(16);
+        let (result, core) = oneshot::channel();
+        let token = tasks.token();
+        tasks.spawn_to_end("core", async move {
+            let carry_out = |_, output| outputs.try_send(output).unwrap();
+            result.send(driver.run(clock, system_rng().unwrap(), token, carry_out).await).unwrap();
+        });
+        handle.input(21).await.unwrap();
+        handle.try_input(4).unwrap();
+        assert_eq!(handle.inspect(|core| core.seen).await, Ok(2));
+        let heard = [told.recv().await, told.recv().await, told.recv().await, told.recv().await];
+        assert_eq!(heard, [Some(42), Some(8), Some(0), Some(0)]);
+        assert_eq!(tasks.shutdown(Duration::from_secs(1)).await, 0);
+        assert_eq!(core.await.unwrap().seen, 2);
+        assert_eq!(handle.input(1).await, Err(Stopped));
+        assert_eq!(handle.try_input(1), Err(InputError::Stopped(Stopped)));
+    }
+
+    #[tokio::test]
+    async fn inputs_beyond_the_queue_are_refused() {
+        let (handle, _driver) = Driver::new(Doubler { next: Time::ZERO, seen: 0 });
+        for _ in 0..limits::MACHINE_INPUTS {
+            handle.try_input(1).unwrap();
+        }
+        assert_eq!(handle.try_input(1), Err(InputError::Full));
+    }
+
+    #[tokio::test]
+    async fn a_panic_ends_its_task_only() {
+        let tasks = Tasks::new();
+        let (told, consequence) = oneshot::channel();
+        tasks.spawn_guarded("peer", async { panic!("on purpose") }, move || told.send(()).unwrap());
+        let bystander = tasks.child();
+        bystander.spawn("bystander", std::future::pending());
+        consequence.await.unwrap();
+        assert_eq!(tasks.panics(), 1);
+        assert_eq!(tasks.shutdown(Duration::from_secs(5)).await, 0);
+        assert!(bystander.token().is_cancelled() && bystander.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_child_group_ends_alone() {
+        let tasks = Tasks::new();
+        let child = tasks.child();
+        child.cancel();
+        child.spawn("late", std::future::pending());
+        tasks.wait().await;
+        assert!(!tasks.token().is_cancelled());
+    }
+}

@@ -11,12 +11,13 @@ use quinn::{ConnectionError, TransportErrorCode, VarInt};
 
 use super::{
     socket::canonical,
-    stats::Stats,
+    stats::{self, Stats},
     streams::{Receiver, Sender},
     tuning::{self, Windows},
 };
 use crate::{
     id::PeerId,
+    metrics::{Direction, OpenConnection},
     wire::{Conversation, Protocol},
 };
 
@@ -180,6 +181,26 @@ struct Inner {
     /// Where the other side sees us; known once it said so.
     observed: OnceLock<SocketAddr>,
     stats: Arc<Stats>,
+    /// In the metrics, once it was welcomed.
+    counted: OnceLock<OpenConnection>,
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        if let Some(counted) = self.counted.take() {
+            // Open until the last handle went: nobody here had a use for it any more.
+            let done = self.closed_with.get().copied().unwrap_or(CloseCode::Done);
+            let reason = self.quic.close_reason().map_or(CloseReason::Local(done), |error| self.reason(error));
+            counted.close(stats::closed(&reason));
+        }
+    }
+}
+
+impl Inner {
+    fn reason(&self, error: ConnectionError) -> CloseReason {
+        // Closed here without a word for this connection: the whole endpoint was closed.
+        CloseReason::of(error, self.closed_with.get().copied().unwrap_or(CloseCode::Shutdown))
+    }
 }
 
 /// What a connection measured so far.
@@ -307,8 +328,8 @@ impl Connection {
     }
 
     pub(super) fn new(quic: quinn::Connection, peer: PeerId, protocol: Protocol, stats: Arc<Stats>) -> Self {
-        let (closed_with, observed) = (OnceLock::new(), OnceLock::new());
-        Self { inner: Arc::new(Inner { quic, peer, protocol, closed_with, observed, stats }) }
+        let (closed_with, observed, counted) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
+        Self { inner: Arc::new(Inner { quic, peer, protocol, closed_with, observed, stats, counted }) }
     }
 
     /// Grants what a welcomed dialler needs.
@@ -331,8 +352,12 @@ impl Connection {
     }
 
     pub(super) fn reason(&self, error: ConnectionError) -> CloseReason {
-        // Closed here without a word for this connection: the whole endpoint was closed.
-        CloseReason::of(error, self.inner.closed_with.get().copied().unwrap_or(CloseCode::Shutdown))
+        self.inner.reason(error)
+    }
+
+    /// Counts it as open in the metrics, from now until its last handle goes.
+    pub(super) fn count(&self, direction: Direction) {
+        self.inner.counted.get_or_init(|| OpenConnection::begin(stats::kind(self.protocol()), direction));
     }
 }
 

@@ -4,6 +4,9 @@
 //! and what comes out of it goes through a bounded channel ([`Arrivals`]). What the doorkeeper
 //! ([`super::admission`]) does not let through costs no cryptography.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
     fmt,
     net::{IpAddr, SocketAddr, UdpSocket},
@@ -13,7 +16,7 @@ use std::{
 use quinn::{ClientConfig, ConnectError, ConnectionError, ServerConfig, TokioRuntime, TransportConfig};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
-    time::timeout,
+    time::{Instant, timeout},
 };
 use tokio_util::sync::DropGuard;
 
@@ -22,7 +25,7 @@ use super::{
     connection::{CloseCode, CloseReason, Connection, Link},
     handshake::{self, Arrival, Greeting, MeetError, Settings},
     socket::{self, BindError, BindMode, canonical, for_family},
-    stats::{Event, Stats},
+    stats::{self, Event, Stats},
     tls::{self, Credentials},
     tuning,
     version::{self, Versions},
@@ -32,6 +35,7 @@ use crate::{
     id::PeerId,
     identity::Identity,
     limits,
+    metrics::{self, HandshakeResult},
     wire::{
         Conversation, MAJOR, Protocol, VERSION_ALPN,
         descriptor::SignedDescriptor,
@@ -141,7 +145,7 @@ impl Endpoint {
             handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
             own: identity.peer_id(),
             settings,
-            stats: Arc::new(Stats::new()),
+            stats: Arc::default(),
             tasks,
         };
         Ok(Self { shared: Arc::new(shared), _guard: guard })
@@ -176,10 +180,14 @@ impl Endpoint {
         expect: Option<PeerId>,
         greeting: Greeting,
     ) -> Result<Dialled<M>, DialError> {
-        let address = canonical(address);
+        let (address, begun) = (canonical(address), Instant::now());
         let result = timeout(limits::HANDSHAKE_TIMEOUT, self.shared.dial(address, expect, greeting)).await;
         let result = result.unwrap_or(Err(DialError::Timeout { address }));
         self.shared.stats.event(if result.is_ok() { Event::DialWelcomed } else { Event::DialFailed });
+        stats::handshake_out(result.as_ref().err());
+        if result.is_ok() {
+            metrics::HANDSHAKE_DURATION.record(metrics::Direction::Out, begun.elapsed().as_secs_f64());
+        }
         result
     }
 
@@ -327,12 +335,14 @@ async fn accept(shared: std::sync::Weak<Shared>, quic: quinn::Endpoint, arrivals
             }
             (Verdict::Retry, _) => {
                 shared.stats.event(Event::HandshakeRetried);
+                stats::handshake_in(HandshakeResult::Retried);
                 if let Err(error) = incoming.retry() {
                     error.into_incoming().ignore();
                 }
             }
             (Verdict::Ignore, _) | (Verdict::Accept, Err(_)) => {
                 shared.stats.event(Event::HandshakeIgnored);
+                stats::handshake_in(HandshakeResult::Ignored);
                 incoming.ignore();
             }
         }
@@ -346,10 +356,12 @@ async fn handshake(
     _permit: OwnedSemaphorePermit,
     arrivals: mpsc::Sender<Arrival>,
 ) {
-    let address = canonical(incoming.remote_address());
+    let (address, begun) = (canonical(incoming.remote_address()), Instant::now());
     let work = async {
         if let Some(arrival) = receive(&shared, incoming).await? {
             shared.stats.event(Event::HandshakeOffered);
+            stats::handshake_in(HandshakeResult::Ok);
+            metrics::HANDSHAKE_DURATION.record(metrics::Direction::In, begun.elapsed().as_secs_f64());
             // Nobody takes arrivals any more: dropping this one closes it.
             let _ = arrivals.send(arrival).await;
         }
@@ -357,13 +369,18 @@ async fn handshake(
     };
     match timeout(limits::HANDSHAKE_TIMEOUT, work).await {
         Ok(Ok(())) => {}
-        Ok(Err(MeetError::Refused(reason))) => tracing::debug!(%address, reason = reason.text(), "hello refused"),
+        Ok(Err(MeetError::Refused(reason))) => {
+            stats::handshake_in(HandshakeResult::Refused);
+            tracing::debug!(%address, reason = reason.text(), "hello refused");
+        }
         Ok(Err(error)) => {
             shared.stats.event(Event::HandshakeFailed);
+            stats::handshake_in(error.result());
             tracing::debug!(%address, %error, "handshake failed");
         }
         Err(_) => {
             shared.stats.event(Event::HandshakeFailed);
+            stats::handshake_in(HandshakeResult::Timeout);
             tracing::debug!(%address, "handshake took too long");
         }
     }

@@ -17,12 +17,13 @@ use zeroize::Zeroizing;
 use super::{
     connection::{CloseCode, CloseReason, Connection, Link},
     endpoint::{DialError, Shared},
-    stats::Event,
+    stats::{self, Event},
     streams::{ReceiveError, SendError},
 };
 use crate::{
     id::PeerId,
     limits,
+    metrics::{Direction, HandshakeResult},
     wire::{
         Conversation, Opening,
         bounded::{List, Text},
@@ -137,6 +138,7 @@ impl<M: Conversation> Offer<M> {
         };
         connection.grant();
         self.link.sender.send(&welcome.into()).await?;
+        self.link.connection.count(Direction::In);
         Ok(self.link)
     }
 
@@ -158,6 +160,15 @@ pub(super) enum MeetError {
     Refused(RefuseReason),
     #[error("the dialler is this node")]
     SelfDial,
+}
+
+impl MeetError {
+    pub(super) fn result(&self) -> HandshakeResult {
+        match self {
+            Self::Closed(reason) | Self::Receive(ReceiveError::Closed(reason)) => stats::handshake_result(reason),
+            _ => HandshakeResult::Refused,
+        }
+    }
 }
 
 /// The dialled side: reads the hello and checks network and secret.
@@ -232,6 +243,7 @@ pub(super) async fn greet<M: Conversation>(
                 return Err(DialError::WrongSecret { address });
             }
             connection.set_observed(welcome.observed);
+            connection.count(Direction::Out);
             Ok((Link { connection, sender, receiver }, welcome))
         }
         Ok(Opening::Refuse(refuse)) => {

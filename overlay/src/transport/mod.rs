@@ -30,6 +30,6 @@ pub use connection::{CloseCode, CloseReason, Connection, ConnectionStats, Link};
 pub use endpoint::{Arrivals, DialError, Dialled, Endpoint};
 pub use handshake::{Arrival, Greeting, Offer, Secret, Settings};
 pub use socket::{BindError, BindMode};
-pub use stats::{Direction, Event, MessageCount, Stats};
+pub use stats::{Event, Stats};
 pub use streams::{ReceiveError, Receiver, SendError, Sender};
 pub use tuning::Windows;

@@ -1,36 +1,15 @@
-//! What the transport counts. Plain atomics: the program's metrics sample them.
+//! What the transport counts: for one endpoint in plain atomics, and for the process in its metrics.
 
-use std::{
-    array,
-    sync::atomic::{AtomicU64, Ordering},
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{
+    connection::{CloseCode, CloseReason},
+    endpoint::DialError,
 };
-
-use crate::wire::{Conversation, Protocol};
-
-/// Message numbers that are counted one by one; the rare higher ones share slot 0 with unknown ones.
-const NUMBERS: usize = 64;
-
-/// Which way a message went.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// To the other side.
-    Sent,
-    /// From the other side.
-    Received,
-}
-
-impl Direction {
-    /// Both.
-    pub const ALL: [Self; 2] = [Self::Sent, Self::Received];
-
-    /// Its name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Sent => "sent",
-            Self::Received => "received",
-        }
-    }
-}
+use crate::{
+    metrics::{self, ConnectionKind, Direction, HANDSHAKES, HandshakeResult},
+    wire::Protocol,
+};
 
 /// How something that the transport tried ended, or a fault that it saw.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -71,92 +50,82 @@ impl Event {
         Self::MalformedFrame,
         Self::StalledFrame,
     ];
-
-    /// Its name in metrics.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::HandshakeBegun => "handshake_begun",
-            Self::HandshakeRetried => "handshake_retried",
-            Self::HandshakeIgnored => "handshake_ignored",
-            Self::HandshakeOffered => "handshake_offered",
-            Self::HandshakeFailed => "handshake_failed",
-            Self::HelloRefused => "hello_refused",
-            Self::DialWelcomed => "dial_welcomed",
-            Self::DialFailed => "dial_failed",
-            Self::MalformedFrame => "malformed_frame",
-            Self::StalledFrame => "stalled_frame",
-        }
-    }
 }
 
-/// The transport's counters since the endpoint was bound. They only grow.
-#[derive(Debug)]
+/// An endpoint's counters since it was bound. They only grow.
+#[derive(Debug, Default)]
 pub struct Stats {
     events: [AtomicU64; Event::ALL.len()],
-    messages: [[[Count; NUMBERS]; 2]; Protocol::ALL.len()],
-}
-
-#[derive(Debug, Default)]
-struct Count {
-    messages: AtomicU64,
-    bytes: AtomicU64,
-}
-
-/// How often a message went which way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MessageCount {
-    /// Its protocol.
-    pub protocol: Protocol,
-    /// Its name; `unknown` for messages of later releases.
-    pub name: &'static str,
-    /// Which way.
-    pub direction: Direction,
-    /// How many.
-    pub messages: u64,
-    /// Their bytes, frame headers included.
-    pub bytes: u64,
 }
 
 impl Stats {
-    /// Of one event.
+    /// How often something happened.
     pub fn count(&self, event: Event) -> u64 {
         self.events[event as usize].load(Ordering::Relaxed)
-    }
-
-    /// Of every message of every protocol, those at zero included.
-    pub fn messages(&self) -> impl Iterator<Item = MessageCount> + '_ {
-        Protocol::ALL.into_iter().flat_map(move |protocol| {
-            Direction::ALL.into_iter().flat_map(move |direction| {
-                let names = protocol.messages().iter().map(|(number, name, _)| (*number, *name));
-                std::iter::once((0, "unknown")).chain(names).map(move |(number, name)| {
-                    let count = self.slot(protocol, direction, number);
-                    let messages = count.messages.load(Ordering::Relaxed);
-                    let bytes = count.bytes.load(Ordering::Relaxed);
-                    MessageCount { protocol, name, direction, messages, bytes }
-                })
-            })
-        })
-    }
-
-    pub(super) fn new() -> Self {
-        Self {
-            events: Default::default(),
-            messages: array::from_fn(|_| array::from_fn(|_| array::from_fn(|_| Count::default()))),
-        }
     }
 
     pub(super) fn event(&self, event: Event) {
         self.events[event as usize].fetch_add(1, Ordering::Relaxed);
     }
+}
 
-    pub(super) fn message<M: Conversation>(&self, direction: Direction, number: u16, bytes: usize) {
-        let count = self.slot(M::PROTOCOL, direction, number);
-        count.messages.fetch_add(1, Ordering::Relaxed);
-        count.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+/// Counts how the handshake of a dialler ended.
+pub(super) fn handshake_in(result: HandshakeResult) {
+    HANDSHAKES.increment((Direction::In, result));
+}
+
+/// Counts how a dial ended.
+pub(super) fn handshake_out(error: Option<&DialError>) {
+    let result = match error {
+        None => HandshakeResult::Ok,
+        Some(DialError::Timeout { .. }) => HandshakeResult::Timeout,
+        Some(DialError::PeerOlder { .. } | DialError::PeerNewer { .. } | DialError::OtherProtocol { .. }) => {
+            HandshakeResult::Version
+        }
+        Some(DialError::WrongPeer { .. } | DialError::Closed { reason: CloseReason::Auth(_), .. }) => {
+            HandshakeResult::Tls
+        }
+        Some(_) => HandshakeResult::Refused,
+    };
+    HANDSHAKES.increment((Direction::Out, result));
+}
+
+/// The handshake result that a lost connection stands for.
+pub(super) fn handshake_result(reason: &CloseReason) -> HandshakeResult {
+    match reason {
+        CloseReason::Idle => HandshakeResult::Timeout,
+        CloseReason::Version => HandshakeResult::Version,
+        CloseReason::Auth(_) => HandshakeResult::Tls,
+        CloseReason::Overload => HandshakeResult::Limit,
+        _ => HandshakeResult::Refused,
     }
+}
 
-    fn slot(&self, protocol: Protocol, direction: Direction, number: u16) -> &Count {
-        let slots = &self.messages[protocol as usize][direction as usize];
-        slots.get(usize::from(number)).unwrap_or(&slots[0])
+/// The metrics' kind of a protocol.
+pub(super) fn kind(protocol: Protocol) -> ConnectionKind {
+    match protocol {
+        Protocol::Leaf => ConnectionKind::Leaf,
+        Protocol::Mesh => ConnectionKind::Mesh,
+        Protocol::Transfer => ConnectionKind::Transfer,
+    }
+}
+
+/// The metrics' word for the end of a connection.
+pub(super) fn closed(reason: &CloseReason) -> metrics::CloseReason {
+    match reason {
+        CloseReason::Local(CloseCode::Shutdown) | CloseReason::Remote(CloseCode::Shutdown) => {
+            metrics::CloseReason::Shutdown
+        }
+        CloseReason::Local(CloseCode::Overload) | CloseReason::Remote(CloseCode::Overload) | CloseReason::Overload => {
+            metrics::CloseReason::Overload
+        }
+        CloseReason::Local(_) => metrics::CloseReason::Local,
+        CloseReason::Remote(CloseCode::Refused | CloseCode::Banned) | CloseReason::Auth(_) => {
+            metrics::CloseReason::Auth
+        }
+        CloseReason::Remote(_) | CloseReason::Transport(_) => metrics::CloseReason::Remote,
+        CloseReason::Idle => metrics::CloseReason::Idle,
+        CloseReason::Reset => metrics::CloseReason::Reset,
+        CloseReason::Version => metrics::CloseReason::Version,
     }
 }

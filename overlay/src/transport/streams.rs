@@ -12,10 +12,10 @@ use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     connection::{CloseCode, CloseReason, Connection},
-    stats::{Direction, Event},
+    stats::Event,
 };
 use crate::{
-    limits,
+    limits, metrics,
     wire::{
         Conversation, DecodeError, Opening,
         frame::{self, HEADER_BYTES, Header},
@@ -95,7 +95,7 @@ impl<M: Conversation> Sender<M> {
     pub async fn send(&mut self, message: &M) -> Result<(), SendError> {
         self.flush().await?;
         frame::encode(message, &mut self.frame).map_err(SendError::Oversized)?;
-        self.connection.counters().message::<M>(Direction::Sent, message.number(), self.frame.len());
+        metrics::MESSAGES.increment(message, metrics::Direction::Out);
         self.flush().await
     }
 
@@ -293,11 +293,11 @@ impl<M: Conversation> Receiver<M> {
                 Header::Known { number, length } => {
                     let frame = self.buffer.split_to(HEADER_BYTES + length);
                     self.deadline = None;
-                    self.connection.counters().message::<M>(Direction::Received, number, frame.len());
-                    return Ok(Some(M::decode(number, &frame[HEADER_BYTES..])?));
+                    let message = M::decode(number, &frame[HEADER_BYTES..])?;
+                    metrics::MESSAGES.increment(&message, metrics::Direction::In);
+                    return Ok(Some(message));
                 }
                 Header::Skip { length } => {
-                    self.connection.counters().message::<M>(Direction::Received, 0, HEADER_BYTES + length);
                     self.skip = HEADER_BYTES + length;
                 }
             }
@@ -333,6 +333,13 @@ impl<M: Conversation> Receiver<M> {
             ReceiveError::Stalled => (Event::StalledFrame, CloseCode::Silent),
             _ => (Event::MalformedFrame, CloseCode::Violation),
         };
+        if event == Event::MalformedFrame {
+            metrics::MESSAGE_ERRORS.increment(match error {
+                ReceiveError::Malformed(DecodeError::Oversized { .. }) => metrics::MessageError::Oversize,
+                ReceiveError::Unexpected => metrics::MessageError::Unexpected,
+                _ => metrics::MessageError::Decode,
+            });
+        }
         self.connection.counters().event(event);
         self.connection.close(code);
         error
