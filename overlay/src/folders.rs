@@ -130,6 +130,21 @@ impl DataFolder {
         &self.folders
     }
 
+    /// The UDP port that was chosen the last time, if one was remembered.
+    pub fn remembered_port(&self) -> Option<u16> {
+        read_text(&self.folders.data.join(PORT_FILE)).ok()?.trim().parse().ok()
+    }
+
+    /// Keeps the UDP port that was chosen, so that it is tried first the next time.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn remember_port(&self, port: u16) -> Result<(), FolderError> {
+        let path = self.folders.data.join(PORT_FILE);
+        write_atomically(&path, format!("{port}\n").as_bytes(), PRIVATE_FILE)
+            .map_err(|error| FolderError::io("write", &path, error))
+    }
+
     fn bring_up_to_date(&self, migrate: impl FnOnce(&Path, &DataVersion) -> io::Result<()>) -> Result<(), FolderError> {
         let path = self.folders.data.join("version");
         let current = DataVersion::current();
@@ -324,6 +339,9 @@ pub fn sync_folder(folder: &Path) -> io::Result<()> {
 
 /// Permission bits of files that hold secrets.
 pub const PRIVATE_FILE: u32 = 0o600;
+
+/// Holds the UDP port that was chosen the last time.
+const PORT_FILE: &str = "port";
 
 fn of_process(pid: Option<u32>) -> String {
     pid.map(|pid| format!(" (process {pid})")).unwrap_or_default()
@@ -538,6 +556,15 @@ mod tests {
         for name in ["lock", "version"] {
             assert_eq!(mode(&path.join(name)), 0o600, "{name}");
         }
+    }
+
+    #[test]
+    fn the_port_is_remembered() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = open(folder.path()).unwrap();
+        assert_eq!(data.remembered_port(), None);
+        data.remember_port(40_001).unwrap();
+        assert_eq!(data.remembered_port(), Some(40_001));
     }
 
     #[test]

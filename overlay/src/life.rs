@@ -21,7 +21,12 @@ use serde::Serialize;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::console::{Console, Failure};
+use crate::{
+    admin::server::BindError,
+    config::Config,
+    console::{Console, Failure},
+    telemetry::Telemetry,
+};
 
 /// What a daemon is told to do. Cheap to clone; clones hear the same.
 #[derive(Clone, Debug, Default)]
@@ -96,6 +101,90 @@ impl Life {
     }
 }
 
+/// Keeps the values in effect those of the files: reads them again at SIGHUP and when the configuration
+/// file changes, and makes the log follow `log` and `log_format` however they were changed. A file that is
+/// wrong is reported and changes nothing. Runs until it is dropped.
+pub async fn follow_configuration(config: &Config, life: &Life, telemetry: &Telemetry) {
+    let mut settings = config.subscribe();
+    loop {
+        tokio::select! {
+            () = life.reload_requested() => {
+                supervisor::reloading();
+                reload(config);
+                supervisor::ready();
+            }
+            () = config.file_changed() => reload(config),
+            Ok(()) = settings.changed() => {
+                let settings = settings.borrow_and_update();
+                telemetry.set_format(settings.log_format);
+                if let Err(error) = telemetry.set_filter(settings.log.as_str()) {
+                    tracing::error!(%error, "the log filter stays as it was");
+                }
+            }
+        }
+    }
+}
+
+fn reload(config: &Config) {
+    match config.reload() {
+        Ok(changes) if changes.rows.is_empty() => tracing::info!("configuration read again, nothing changed"),
+        Ok(changes) => {
+            let keys: Vec<_> = changes.rows.iter().map(|row| row.key).collect();
+            tracing::info!(keys = keys.join(","), "configuration read again");
+            let waiting: Vec<_> = changes.waiting_for_restart().collect();
+            if !waiting.is_empty() {
+                tracing::warn!(keys = waiting.join(","), "these changes take effect after a restart");
+            }
+        }
+        Err(error) => {
+            let hint = error.hint().unwrap_or_default();
+            tracing::error!(hint, "the configuration stays as it was: {error}");
+        }
+    }
+}
+
+/// Binds the UDP socket of other nodes, with `bind`, by the rule of all listeners: an address that the user
+/// set binds or fails; a default that is taken becomes a free port, with a warning. `first` is a port to try
+/// before the default: the one that was chosen the last time. A default of all IPv6 addresses becomes all
+/// IPv4 addresses on machines without IPv6.
+///
+/// # Errors
+/// What the system refuses; nothing is left open.
+pub fn bind_node<T>(
+    address: SocketAddr,
+    is_set: bool,
+    first: Option<u16>,
+    bind: impl Fn(SocketAddr) -> io::Result<T>,
+) -> Result<T, BindError> {
+    if is_set {
+        return bind(address).map_err(|error| refused(address, error));
+    }
+    if let Some(socket) = first.and_then(|port| bind(SocketAddr::new(address.ip(), port)).ok()) {
+        return Ok(socket);
+    }
+    match bind(address) {
+        Ok(socket) => Ok(socket),
+        Err(error) if error.kind() == io::ErrorKind::AddrInUse => {
+            tracing::warn!(taken = %address, "default port taken, using a free one");
+            let free = SocketAddr::new(address.ip(), 0);
+            bind(free).map_err(|error| refused(free, error))
+        }
+        Err(_) if address.ip() == IpAddr::from(Ipv6Addr::UNSPECIFIED) => {
+            let any = SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), address.port());
+            bind_node(any, false, first, bind)
+        }
+        Err(error) => Err(refused(address, error)),
+    }
+}
+
+fn refused(address: SocketAddr, source: io::Error) -> BindError {
+    match source.kind() {
+        io::ErrorKind::AddrInUse => BindError::InUse { address },
+        io::ErrorKind::PermissionDenied => BindError::Denied { address },
+        _ => BindError::Other { address, source },
+    }
+}
+
 /// The user wants it gone now: no destructor runs, files are as after a power failure, which they survive.
 #[expect(clippy::exit, reason = "the second signal ends the process at once")]
 fn end_at_once(code: i32) {
@@ -144,16 +233,18 @@ impl Ready {
         }
     }
 
-    /// With the HTTP interface at a bound address; `page` if it also serves the page.
-    pub fn api(mut self, bound: Option<SocketAddr>, page: bool) -> Self {
-        self.api = bound.map(http_address);
-        self.web = self.api.as_ref().filter(|_| page).map(|api| format!("{api}/"));
+    /// With the HTTP interface at `url`, if it is on: [`Listener::url`]. `page` if it also serves the page.
+    ///
+    /// [`Listener::url`]: crate::admin::server::Listener::url
+    pub fn api(mut self, url: Option<String>, page: bool) -> Self {
+        self.web = url.as_ref().filter(|_| page).map(|url| format!("{url}/"));
+        self.api = url;
         self
     }
 
-    /// With metrics at a bound address.
-    pub fn metrics(mut self, bound: Option<SocketAddr>) -> Self {
-        self.metrics = bound.map(|bound| format!("{}/metrics", http_address(bound)));
+    /// With the metrics of the listener at `url`, if they are on.
+    pub fn metrics(mut self, url: Option<String>) -> Self {
+        self.metrics = url.map(|url| format!("{url}/metrics"));
         self
     }
 
@@ -195,17 +286,6 @@ impl Ready {
 /// The page's address with the token in its fragment, which browsers never send and servers never log.
 pub fn page_address(web: &str, token: &str) -> String {
     format!("{web}#token={token}")
-}
-
-/// The address of a bound HTTP listener for clients on this machine: one that is bound to all addresses
-/// is reached at the loopback address.
-pub fn http_address(bound: SocketAddr) -> String {
-    let ip = match bound.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    format!("http://{}", SocketAddr::new(ip, bound.port()))
 }
 
 /// What systemd is told, if it supervises the process. Nothing happens otherwise.
@@ -311,15 +391,16 @@ impl Signals {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::error::Code;
 
     fn ready() -> Ready {
         Ready::new("leaf", "abc", "public", "127.0.0.1:40001".parse().unwrap())
-            .api(Some("127.0.0.1:40002".parse().unwrap()), true)
+            .api(Some("http://127.0.0.1:40002".into()), true)
     }
 
     #[test]
     fn the_ready_line_is_the_contract() {
-        let line = serde_json::to_string(&ready().metrics(Some("127.0.0.1:40003".parse().unwrap()))).unwrap();
+        let line = serde_json::to_string(&ready().metrics(Some("http://127.0.0.1:40003".into()))).unwrap();
         let want = format!(
             "{{\"event\":\"ready\",\"role\":\"leaf\",\"peer_id\":\"abc\",\"network\":\"public\",\"pid\":{},\"version\":\"{}\",\
              \"quic\":\"127.0.0.1:40001\",\"api\":\"http://127.0.0.1:40002\",\"web\":\"http://127.0.0.1:40002/\",\
@@ -338,13 +419,6 @@ mod tests {
         assert!(!ready().in_text(None).contains("token"));
     }
 
-    #[test]
-    fn listeners_on_all_addresses_are_reached_at_loopback() {
-        assert_eq!(http_address("0.0.0.0:1".parse().unwrap()), "http://127.0.0.1:1");
-        assert_eq!(http_address("[::]:1".parse().unwrap()), "http://[::1]:1");
-        assert_eq!(http_address("192.0.2.1:1".parse().unwrap()), "http://192.0.2.1:1");
-    }
-
     #[tokio::test]
     async fn requests_are_heard_by_clones_and_by_those_who_come_late() {
         let life = Life::new();
@@ -357,5 +431,32 @@ mod tests {
         life.drain();
         other.draining().await;
         assert!(other.is_draining());
+    }
+
+    #[test]
+    fn a_default_that_is_taken_becomes_a_free_port_and_a_set_address_does_not() {
+        let taken = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let address = taken.local_addr().unwrap();
+        let listen = std::net::UdpSocket::bind::<SocketAddr>;
+        let free = bind_node(address, false, None, listen).unwrap();
+        assert_ne!(free.local_addr().unwrap().port(), address.port());
+        let failure = Failure::from(bind_node(address, true, None, listen).unwrap_err());
+        assert_eq!((failure.code, failure.exit.number()), (Code::AddressInUse, 1));
+        assert!(failure.hint.is_some());
+        let port = free.local_addr().unwrap().port();
+        drop(free);
+        let again = bind_node(address, false, Some(port), listen).unwrap();
+        assert_eq!(again.local_addr().unwrap().port(), port);
+    }
+
+    #[test]
+    fn without_ipv6_the_default_is_all_ipv4_addresses() {
+        let only_ipv4 = |address: SocketAddr| match address {
+            SocketAddr::V4(_) => Ok(address),
+            SocketAddr::V6(_) => Err(io::Error::from_raw_os_error(97)),
+        };
+        let bound = bind_node("[::]:7780".parse().unwrap(), false, None, only_ipv4);
+        assert_eq!(bound.unwrap(), "0.0.0.0:7780".parse().unwrap());
+        assert!(bind_node("[::]:7780".parse().unwrap(), true, None, only_ipv4).is_err());
     }
 }

@@ -316,7 +316,7 @@ fn written_of_toml(value: &DeValue<'_>) -> Result<Written, ValueError> {
 }
 
 /// The text of a file of at most [`limits::CONFIG_BYTES`].
-fn read_bounded(path: &Path) -> io::Result<String> {
+pub(super) fn read_bounded(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     fs::File::open(path)?.take(limits::CONFIG_BYTES + 1).read_to_string(&mut text)?;
     if text.len() as u64 > limits::CONFIG_BYTES {

@@ -31,6 +31,7 @@ use std::{
 use serde::Serialize;
 use serde_json::Value as Json;
 use tokio::sync::watch;
+use zeroize::Zeroizing;
 
 pub use self::{
     layers::{Layer, Place},
@@ -376,6 +377,19 @@ struct Fingerprint(Option<(u64, Option<SystemTime>)>);
 impl Fingerprint {
     fn of(path: &Path) -> Self {
         Self(fs::metadata(path).ok().map(|metadata| (metadata.len(), metadata.modified().ok())))
+    }
+}
+
+/// The secret of a private network: the content of its file without white space around it.
+///
+/// # Errors
+/// If the file cannot be read or is empty.
+pub fn read_secret(path: &Path) -> Result<Zeroizing<String>, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.into(), source };
+    let text = Zeroizing::new(layers::read_bounded(path).map_err(unreadable)?);
+    match text.trim() {
+        "" => Err(unreadable(io::Error::new(io::ErrorKind::InvalidData, "the secret is empty"))),
+        secret => Ok(Zeroizing::new(secret.to_owned())),
     }
 }
 

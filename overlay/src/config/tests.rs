@@ -233,6 +233,17 @@ fn a_file_that_was_asked_for_must_exist() {
 }
 
 #[test]
+fn a_secret_is_the_trimmed_content_of_its_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("secret");
+    assert!(read_secret(&path).is_err());
+    fs::write(&path, " \n").unwrap();
+    assert!(read_secret(&path).is_err());
+    fs::write(&path, " open sesame\n").unwrap();
+    assert_eq!(*read_secret(&path).unwrap(), "open sesame");
+}
+
+#[test]
 fn changes_last_and_can_be_taken_back() {
     let node = Node::new("upload_limit = \"1MB\"\n");
     let config = node.load().unwrap();

@@ -8,6 +8,7 @@ use crate::{
     admin::{
         client::ClientError,
         error::{ApiError, Code},
+        server::BindError,
     },
     config::{ConfigError, Program},
     folders::FolderError,
@@ -120,12 +121,6 @@ impl Failure {
         }
     }
 
-    /// An address that the user gave cannot be bound, because another program has it.
-    pub fn address_in_use(address: std::net::SocketAddr, key: &str) -> Self {
-        Self::new(Code::AddressInUse, format!("the address {address} is in use by another program"))
-            .hint(format!("set `{key}` to another address; port 0 picks a free one"))
-    }
-
     /// True if nothing is to be said.
     pub fn is_silent(&self) -> bool {
         self.silent
@@ -155,6 +150,13 @@ impl From<FolderError> for Failure {
 impl From<ApiError> for Failure {
     fn from(error: ApiError) -> Self {
         Self { hint: error.hint, position: error.position, ..Self::new(error.code, error.message) }
+    }
+}
+
+impl From<BindError> for Failure {
+    fn from(error: BindError) -> Self {
+        // An address that this machine does not have is wrong configuration, yet exits as all listeners do.
+        Self::new(error.code(), error.to_string()).hint(error.hint()).exit(Exit::Failed)
     }
 }
 
