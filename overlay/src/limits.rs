@@ -363,3 +363,18 @@ pub const LOG_LINES: usize = 1000;
 pub const LOG_LINE_BYTES: usize = 4096;
 /// Log lines that wait for a follower; a slower one loses the oldest. Chosen: a second of a busy log.
 pub const LOG_FOLLOWER_LINES: usize = 256;
+
+// --- an ultrapeer's queues ------------------------------------------------------------------------
+
+/// Messages that wait for one leaf; a leaf that is further behind loses its connection.
+pub const LEAF_QUEUE: usize = 512;
+/// Frames that wait for the asker of one search: 10,000 hits in frames of [`HITS_PER_FRAME`], with room.
+pub const ASKER_QUEUE: usize = 512;
+/// Messages of each class that wait for one ultrapeer.
+pub const MESH_QUEUE: usize = 1024;
+/// Time in which a stream that was opened must say what it is for.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for which a founder tries its join targets before it begins the network alone.
+pub const FOUNDING_PATIENCE: Duration = Duration::from_secs(10);
+/// Ultrapeers up to which a network keeps looking for another of its name.
+pub const SMALL_NETWORK: u32 = 3;

@@ -1,8 +1,28 @@
-//! Floor 1: what an ultrapeer does for its leaves.
+//! Floor 1: what an ultrapeer does for its leaves and with other ultrapeers.
+//!
+//! Life of a leaf: it knocks ([`driver`]), is attached and uploads its list ([`leaves`]), the list is built
+//! into the index ([`index`]), and the attachment is logged to all other ultrapeers ([`attachments`]).
+//!
+//! Life of a query: the leaf's home coordinates ([`search`]): it looks in its own index, asks a minimum
+//! cover of the other homes, merges what they find, and says in the summary how complete that is.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`ultrapeer`] | the machine that composes the cores below |
+//! | [`leaves`] | core: attached leaves and their lists |
+//! | [`index`] | core: what is searchable |
+//! | [`attachments`] | core: which leaf is attached where |
+//! | [`search`] | core: coordinated searches |
+//! | [`introduce`] | core: bringing leaves together |
+//! | `driver`, `metrics` | running it on tokio and QUIC (feature `net`) |
 
 pub mod attachments;
+#[cfg(feature = "net")]
+pub mod driver;
 pub mod index;
 pub mod introduce;
 pub mod leaves;
+#[cfg(feature = "net")]
+pub mod metrics;
 pub mod search;
 pub mod ultrapeer;

@@ -228,6 +228,11 @@ impl Ultrapeer {
         &self.index
     }
 
+    /// Searches under way.
+    pub fn searches(&self) -> usize {
+        self.searches.len()
+    }
+
     /// True if a leaf with that key can attach now.
     pub fn takes_leaf(&self, peer: &PeerId) -> bool {
         matches!(self.phase, Phase::Admitted | Phase::Founder) && self.leaves.has_room_for(peer)

@@ -1,0 +1,414 @@
+//! The driver: runs the ultrapeer machine on tokio and QUIC.
+//!
+//! ```text
+//!   arrivals ──> leaf link, mesh link (tasks of one connection) ──inputs──> machine
+//!   machine  ──outputs──> ports (bounded queues of those tasks), builders, dials
+//! ```
+//!
+//! Decides nothing about the protocol. What it bounds: every queue to a peer has a cap, and a peer that
+//! does not take what it is owed loses its connection, never the node.
+
+mod join;
+mod leaf_link;
+mod mesh_link;
+mod ports;
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use overlay::{
+    batch::{self, Assembler, BatchError},
+    drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng, wall_clock_s},
+    file::FileEntry,
+    id::PeerId,
+    identity::Identity,
+    limits,
+    machine::Context,
+    transport::{CloseCode, DialError, Endpoint, Greeting, Offer},
+    wire::{
+        bounded::Blob,
+        descriptor::SignedDescriptor,
+        hello::RefuseReason,
+        leaf::{ChunkRef, LeafMessage},
+        mesh::MeshMessage,
+    },
+};
+use rand::Rng;
+use tokio::sync::{Semaphore, watch};
+
+use self::ports::Ports;
+use crate::{
+    index::Segment,
+    leaves::{Closing, Session, Settings},
+    metrics as counted,
+    search::Ticket,
+    ultrapeer::{Input, Output, Phase, Ultrapeer},
+};
+
+pub use join::JoinStatus;
+
+/// What an ultrapeer is started with.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The name of its network.
+    pub network: String,
+    /// How much it takes.
+    pub settings: Settings,
+    /// Nodes to join through.
+    pub join: Vec<overlay::address::JoinAddress>,
+    /// Whether it begins a network if nobody is found.
+    pub founder: bool,
+    /// The address to announce instead of the one that others observe.
+    pub advertise: Option<SocketAddr>,
+    /// Ultrapeers of earlier sessions.
+    pub remembered: Vec<SignedDescriptor>,
+}
+
+/// A running ultrapeer. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Service {
+    shared: Arc<Shared>,
+}
+
+pub(crate) struct Shared {
+    pub(crate) endpoint: Endpoint,
+    pub(crate) machine: Handle<Ultrapeer>,
+    pub(crate) ports: Ports,
+    pub(crate) tasks: Tasks,
+    pub(crate) clock: Clock,
+    pub(crate) admitted: watch::Sender<bool>,
+    pub(crate) drained: watch::Sender<bool>,
+    pub(crate) join: join::Joining,
+    numbers: AtomicU64,
+    builders: Arc<Semaphore>,
+    address: join::OwnAddress,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").field("endpoint", &self.endpoint).finish_non_exhaustive()
+    }
+}
+
+/// Where an ultrapeer stands, for status and metrics.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Whether it serves.
+    pub phase: Phase,
+    /// Attached leaves.
+    pub leaves: u32,
+    /// Leaves it takes.
+    pub max_leaves: u32,
+    /// What its index holds.
+    pub index: crate::index::Stats,
+    /// Leaves attached anywhere.
+    pub known_leaves: u64,
+    /// Ultrapeers in its view, itself included once it serves.
+    pub ultrapeers: u32,
+    /// The view's members, by key.
+    pub members: Vec<Member>,
+    /// Its own leaves, by session.
+    pub attached: Vec<Attached>,
+    /// Searches under way.
+    pub searches: usize,
+}
+
+/// Another ultrapeer, for `peers`.
+#[derive(Clone, Copy, Debug)]
+pub struct Member {
+    /// Its key.
+    pub peer: PeerId,
+    /// Where it is reached.
+    pub address: SocketAddr,
+    /// True if a link to it is up.
+    pub linked: bool,
+    /// The round trip, if it is linked.
+    pub rtt: Option<Duration>,
+}
+
+/// An own leaf, for `peers`.
+#[derive(Clone, Copy, Debug)]
+pub struct Attached {
+    /// Its key.
+    pub peer: PeerId,
+    /// Where its packets come from.
+    pub address: SocketAddr,
+    /// Its searchable files.
+    pub files: u64,
+    /// The round trip.
+    pub rtt: Option<Duration>,
+}
+
+impl Service {
+    /// Starts an ultrapeer on `endpoint`. Fails only if the system has no random numbers.
+    pub fn start(
+        endpoint: Endpoint,
+        identity: Arc<Identity>,
+        clock: Clock,
+        start: Start,
+        tasks: &Tasks,
+    ) -> std::io::Result<Self> {
+        let mut rng = system_rng()?;
+        let now = clock.now();
+        let epoch_s = wall_clock_s() as i64 - (now.as_micros() / 1_000_000) as i64;
+        let machine =
+            Ultrapeer::new(identity, &start.network, start.settings, epoch_s, &mut Context::new(now, &mut rng));
+        let (machine, driver) = Driver::new(machine);
+        let shared = Arc::new(Shared {
+            address: join::OwnAddress::new(start.advertise, endpoint.local_address()),
+            endpoint,
+            machine,
+            ports: Ports::default(),
+            tasks: tasks.child(),
+            clock,
+            admitted: watch::Sender::new(false),
+            drained: watch::Sender::new(false),
+            join: join::Joining::new(start.join),
+            numbers: AtomicU64::new(1),
+            builders: Arc::new(Semaphore::new(builders())),
+        });
+        shared.run(driver, rng);
+        shared.tasks.spawn("join", join::run(shared.clone(), start.founder, start.remembered));
+        Ok(Self { shared })
+    }
+
+    /// A leaf knocks.
+    pub fn leaf(&self, offer: Offer<LeafMessage>) {
+        let shared = self.shared.clone();
+        self.shared.tasks.spawn("leaf", async move { leaf_link::serve(shared, offer).await });
+    }
+
+    /// Another ultrapeer knocks, or a node that wants to be one.
+    pub fn mesh(&self, offer: Offer<MeshMessage>) {
+        let shared = self.shared.clone();
+        self.shared.tasks.spawn("mesh", async move { mesh_link::serve(shared, offer).await });
+    }
+
+    /// True if it serves. Changes are signalled.
+    pub fn admitted(&self) -> watch::Receiver<bool> {
+        self.shared.admitted.subscribe()
+    }
+
+    /// Hands over the leaves; returns when they have left or [`limits::DRAIN_TIMEOUT`] is over.
+    pub async fn drain(&self) {
+        let mut drained = self.shared.drained.subscribe();
+        if self.shared.machine.input(Input::Drain).await.is_err() {
+            return;
+        }
+        // The sender lives in `self`, so waiting cannot fail.
+        let _ = drained.wait_for(|drained| *drained).await;
+    }
+
+    /// Stops without handing over. Everything it started is gone when this returns.
+    pub async fn stop(&self) {
+        self.shared.ports.close_all(CloseCode::Shutdown);
+        self.shared.tasks.cancel();
+    }
+
+    /// Other settings count from now on.
+    pub async fn reconfigure(&self, settings: Settings) -> Result<(), Stopped> {
+        self.shared.machine.input(Input::Settings(settings)).await
+    }
+
+    /// Other nodes to join through count from now on.
+    pub fn set_join(&self, join: Vec<overlay::address::JoinAddress>) {
+        self.shared.join.set(join);
+    }
+
+    /// What went wrong with the join targets lately.
+    pub fn join_status(&self) -> Vec<JoinStatus> {
+        self.shared.join.status()
+    }
+
+    /// Descriptors to keep for the next session and to name to those who ask.
+    pub async fn remember(&self) -> Vec<SignedDescriptor> {
+        let look = |machine: &Ultrapeer| {
+            let members = machine.membership();
+            let all = members.iter().filter_map(|(member, _)| members.descriptor_of(&member.peer)).cloned();
+            let own = members.own().cloned();
+            own.into_iter().chain(all).take(limits::REMEMBERED_ULTRAPEERS).collect()
+        };
+        self.shared.machine.inspect(look).await.unwrap_or_default()
+    }
+
+    /// Where it stands.
+    pub async fn snapshot(&self) -> Result<Snapshot, Stopped> {
+        let mut snapshot = self.shared.machine.inspect(Snapshot::of).await?;
+        for member in &mut snapshot.members {
+            member.rtt = self.shared.ports.mesh_rtt(&member.peer);
+        }
+        for leaf in &mut snapshot.attached {
+            leaf.rtt = self.shared.ports.leaf_rtt(&leaf.peer);
+        }
+        Ok(snapshot)
+    }
+}
+
+impl Snapshot {
+    fn of(machine: &Ultrapeer) -> Self {
+        let leaves = machine.leaves();
+        let member = |(descriptor, linked): (&overlay::wire::descriptor::Descriptor, bool)| Member {
+            peer: descriptor.peer,
+            address: descriptor.address,
+            linked,
+            rtt: None,
+        };
+        Self {
+            phase: machine.phase(),
+            leaves: leaves.len() as u32,
+            max_leaves: leaves.capacity(),
+            index: machine.index().stats(),
+            known_leaves: machine.attachments().leaves() as u64,
+            ultrapeers: machine.membership().total(),
+            members: machine.membership().iter().map(member).collect(),
+            attached: leaves
+                .iter()
+                .map(|(_, leaf)| Attached { peer: leaf.peer, address: leaf.address, files: leaf.files, rtt: None })
+                .collect(),
+            searches: machine.searches(),
+        }
+    }
+}
+
+impl Shared {
+    /// A number that was not used before: names a session, a ticket or a link.
+    pub(crate) fn number(&self) -> u64 {
+        self.numbers.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Tells the machine where this node is reached, if that is news.
+    pub(crate) async fn observed(&self, address: SocketAddr) {
+        if let Some(better) = self.address.observed(address) {
+            // A machine that stopped needs no address.
+            let _ = self.machine.input(Input::Address(better)).await;
+        }
+    }
+
+    /// Ultrapeers to name to those who cannot stay here, and why they cannot.
+    pub(crate) async fn refusal(&self, full: bool) -> (RefuseReason, Vec<SignedDescriptor>) {
+        let look = |machine: &Ultrapeer| {
+            let members = machine.membership();
+            let linked = members.iter().filter(|(_, linked)| *linked);
+            let named = linked.filter_map(|(member, _)| members.descriptor_of(&member.peer)).cloned();
+            (machine.phase(), named.take(limits::ALTERNATIVES).collect())
+        };
+        match self.machine.inspect(look).await {
+            Ok((Phase::Draining { .. }, named)) => (RefuseReason::Draining, named),
+            Ok((Phase::Candidate, named)) => (RefuseReason::NotUltrapeer, named),
+            Ok((_, named)) if full => (RefuseReason::Full, named),
+            Ok((_, named)) => (RefuseReason::NotServed, named),
+            Err(Stopped) => (RefuseReason::Draining, Vec::new()),
+        }
+    }
+
+    fn run(self: &Arc<Self>, driver: Driver<Ultrapeer>, rng: impl Rng + Send + 'static) {
+        let (shared, token, clock) = (self.clone(), self.tasks.token(), self.clock);
+        self.tasks.spawn_to_end("ultrapeer", async move {
+            driver.run(clock, rng, token, |_, output| shared.carry_out(output)).await;
+        });
+    }
+
+    fn carry_out(self: &Arc<Self>, output: Output) {
+        match output {
+            Output::ToLeaf(session, message) => self.ports.to_leaf(session, message),
+            Output::CloseLeaf(session, why) => self.ports.close_leaf(session, close_code(why)),
+            Output::ToAsker(ticket, message, last) => self.ports.to_asker(ticket, message, last),
+            Output::RefuseAsker(ticket) => {
+                counted::queries_refused();
+                self.ports.drop_asker(ticket);
+            }
+            Output::ToMesh(peer, message) => self.ports.to_mesh(&peer, message),
+            Output::Dial(peer, address) => {
+                self.tasks.spawn("dial", mesh_link::dial(self.clone(), peer, address));
+            }
+            Output::Build { session, chunk, parts } => {
+                self.tasks.spawn("build", build(self.clone(), session, chunk, parts));
+            }
+            Output::Admitted => {
+                self.admitted.send_replace(true);
+            }
+            Output::Drained => {
+                self.drained.send_replace(true);
+            }
+            Output::SearchEnded(ended) => counted::search_ended(&ended, self.clock.now()),
+            Output::QueryAnswered { hits, invalid } => counted::query_answered(hits, invalid),
+            Output::Introduction(result) => counted::introduction(result),
+        }
+    }
+
+    /// Gives up the stream of a search or an introduction.
+    pub(crate) async fn cancel(&self, ticket: Ticket) {
+        self.ports.drop_asker(ticket);
+        // A machine that stopped has no searches.
+        let _ = self.machine.input(Input::Cancel(ticket)).await;
+    }
+}
+
+/// Decodes and builds a chunk on a worker thread, as many at a time as there are cores.
+async fn build(shared: Arc<Shared>, session: Session, chunk: ChunkRef, parts: Vec<Blob<{ limits::BATCH_BYTES }>>) {
+    let Ok(_permit) = shared.builders.clone().acquire_owned().await else { return };
+    let built = tokio::task::spawn_blocking(move || build_segment(&chunk, &parts)).await;
+    let segment = match built {
+        Ok(segment) => segment,
+        Err(panic) => {
+            tracing::error!(%panic, "a catalog chunk could not be built");
+            None
+        }
+    };
+    // A machine that stopped needs no chunks.
+    let _ = shared.machine.input(Input::Built(session, chunk.hash, segment)).await;
+}
+
+fn build_segment(chunk: &ChunkRef, parts: &[Blob<{ limits::BATCH_BYTES }>]) -> Option<Arc<Segment>> {
+    let files = match decode(chunk, parts) {
+        Ok(files) => files,
+        Err(error) => {
+            tracing::debug!(%error, "a leaf sent an unacceptable chunk");
+            return None;
+        }
+    };
+    Segment::build(&files).ok().map(Arc::new)
+}
+
+fn decode(chunk: &ChunkRef, parts: &[Blob<{ limits::BATCH_BYTES }>]) -> Result<Vec<FileEntry>, BatchError> {
+    let mut assembler = Assembler::new(chunk.hash, chunk.bytes as usize)?;
+    for part in parts {
+        assembler.push(part)?;
+    }
+    let files = batch::decode_chunk(&assembler.finish()?)?;
+    // What was signed is the count, too.
+    if files.len() == usize::from(chunk.files) { Ok(files) } else { Err(BatchError::Malformed) }
+}
+
+fn builders() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn close_code(why: Closing) -> CloseCode {
+    match why {
+        Closing::Protocol(reason) => {
+            tracing::debug!(reason, "a leaf broke the protocol");
+            CloseCode::Violation
+        }
+        Closing::Replaced => CloseCode::Replaced,
+        Closing::Silent => CloseCode::Silent,
+    }
+}
+
+/// What a failed dial means for the log: those that name others are no failure.
+pub(crate) fn alternatives(error: DialError) -> Vec<SignedDescriptor> {
+    match error {
+        DialError::Refused { alternatives, .. } => alternatives,
+        _ => Vec::new(),
+    }
+}
+
+pub(crate) const fn greeting() -> Greeting {
+    Greeting { handle: 0, introduction: 0 }
+}

@@ -1,0 +1,235 @@
+//! Getting into the network: join targets, names, founding, and the own address.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use overlay::{
+    address::JoinAddress,
+    id::PeerId,
+    limits,
+    transport::DialError,
+    wire::{descriptor::SignedDescriptor, mesh::MeshMessage},
+};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep, timeout_at},
+};
+
+use super::{Shared, greeting, mesh_link};
+use crate::ultrapeer::Input;
+
+/// How the last attempt at a join target went, for `status`.
+#[derive(Clone, Debug)]
+pub struct JoinStatus {
+    /// The target, as its operator wrote it.
+    pub target: String,
+    /// What went wrong; `None` if it led into the network.
+    pub error: Option<JoinError>,
+}
+
+/// Why a join target did not lead into the network.
+#[derive(Clone, Debug)]
+pub enum JoinError {
+    /// Its name does not resolve.
+    Name(String),
+    /// It could not be dialled, or refused.
+    Dial(DialError),
+}
+
+/// The join targets and how they went.
+#[derive(Debug)]
+pub(crate) struct Joining {
+    targets: Mutex<Vec<(JoinAddress, Option<JoinError>)>>,
+    changed: Notify,
+}
+
+impl Joining {
+    pub(crate) fn new(targets: Vec<JoinAddress>) -> Self {
+        let targets = targets.into_iter().take(limits::JOIN_TARGETS).map(|target| (target, None)).collect();
+        Self { targets: Mutex::new(targets), changed: Notify::new() }
+    }
+
+    pub(crate) fn set(&self, targets: Vec<JoinAddress>) {
+        let targets = targets.into_iter().take(limits::JOIN_TARGETS).map(|target| (target, None)).collect();
+        *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets;
+        self.changed.notify_one();
+    }
+
+    pub(crate) fn status(&self) -> Vec<JoinStatus> {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        let status = |(target, error): &(JoinAddress, Option<JoinError>)| JoinStatus {
+            target: target.to_string(),
+            error: error.clone(),
+        };
+        targets.iter().map(status).collect()
+    }
+
+    fn targets(&self) -> Vec<JoinAddress> {
+        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        targets.iter().map(|(target, _)| target.clone()).collect()
+    }
+
+    fn note(&self, target: &JoinAddress, error: Option<JoinError>) {
+        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(entry) = targets.iter_mut().find(|(known, _)| known == target) {
+            entry.1 = error;
+        }
+    }
+}
+
+/// Tries the join targets: at once and with growing pauses until the node serves, then now and then while
+/// the network is small, so that networks which were founded apart find each other. A founder that finds
+/// nobody in [`limits::FOUNDING_PATIENCE`] begins the network.
+pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<SignedDescriptor>) {
+    if let Some(address) = shared.address.first() {
+        // A machine that stopped needs no address.
+        let _ = shared.machine.input(Input::Address(address)).await;
+    }
+    if !remembered.is_empty() {
+        let _ = shared.machine.input(Input::Heard(remembered)).await;
+    }
+    let patience = if shared.join.targets().is_empty() { Duration::ZERO } else { limits::FOUNDING_PATIENCE };
+    let founding = Instant::now() + patience;
+    let mut admitted = shared.admitted.subscribe();
+    let mut pause = limits::REDIAL_MIN;
+    let mut founding = founder.then_some(founding);
+    loop {
+        let serves = *admitted.borrow_and_update();
+        if !serves && founding.is_some_and(|at| at <= Instant::now()) {
+            founding = None;
+            let _ = shared.machine.input(Input::Found).await;
+            continue;
+        }
+        if !serves || small(&shared).await {
+            for target in shared.join.targets() {
+                let error = attempt(&shared, &target).await.err();
+                if let Some(error) = &error {
+                    tracing::debug!(%target, ?error, "a join target did not lead into the network");
+                }
+                shared.join.note(&target, error);
+            }
+        }
+        pause = if *admitted.borrow() { limits::GONE_REDIAL } else { (pause * 2).min(limits::REDIAL_MAX) };
+        let until = Instant::now() + pause;
+        let until = founding.map_or(until, |at| at.min(until));
+        tokio::select! {
+            () = shared.join.changed.notified() => pause = limits::REDIAL_MIN,
+            // Ends early when the node is let in, or later when that changes.
+            _ = timeout_at(until, admitted.changed()) => {}
+        }
+    }
+}
+
+/// True while so few ultrapeers are known that others may have founded the same network elsewhere.
+async fn small(shared: &Shared) -> bool {
+    let total = shared.machine.inspect(|machine| machine.membership().total()).await;
+    total.is_ok_and(|total| total <= limits::SMALL_NETWORK)
+}
+
+/// Tries every address of a target until one leads into the network or names others that may.
+async fn attempt(shared: &Arc<Shared>, target: &JoinAddress) -> Result<(), JoinError> {
+    let addresses: Vec<_> = tokio::net::lookup_host((target.host.as_str(), target.port))
+        .await
+        .map_err(|error| JoinError::Name(error.to_string()))?
+        .take(limits::JOIN_TARGETS)
+        .collect();
+    let mut last = JoinError::Name("the name has no address".to_owned());
+    for address in addresses {
+        match dial(shared, target.peer, address).await {
+            Ok(()) => return Ok(()),
+            Err(error) => last = JoinError::Dial(error),
+        }
+    }
+    Err(last)
+}
+
+async fn dial(shared: &Arc<Shared>, peer: Option<PeerId>, address: SocketAddr) -> Result<(), DialError> {
+    let dialled = match shared.endpoint.dial::<MeshMessage>(address, peer, greeting()).await {
+        Ok(dialled) => dialled,
+        Err(DialError::Refused { alternatives, .. }) if !alternatives.is_empty() => {
+            // A leaf, or one that is full: those it names are dialled by the machine.
+            let _ = shared.machine.input(Input::Heard(alternatives)).await;
+            // They get a moment before the next target is tried.
+            sleep(limits::REDIAL_MIN).await;
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    if shared.ports.is_linked(&dialled.link.connection.peer()) {
+        dialled.link.connection.close(overlay::transport::CloseCode::Replaced);
+        return Ok(());
+    }
+    shared.observed(dialled.welcome.observed).await;
+    let run = mesh_link::run(shared.clone(), dialled.link, true, dialled.welcome.descriptor, true);
+    shared.tasks.spawn("mesh", run);
+    Ok(())
+}
+
+/// Where this node is reached: as its operator says, as it is bound, or as others see it. Of what others
+/// say, an address that more of the world can use is better; the first of equals stays.
+#[derive(Debug)]
+pub(crate) struct OwnAddress {
+    fixed: Option<SocketAddr>,
+    best: Mutex<Option<SocketAddr>>,
+}
+
+impl OwnAddress {
+    pub(crate) fn new(advertise: Option<SocketAddr>, bound: SocketAddr) -> Self {
+        let fixed = advertise.or_else(|| (!bound.ip().is_unspecified()).then_some(bound));
+        Self { fixed, best: Mutex::new(None) }
+    }
+
+    fn first(&self) -> Option<SocketAddr> {
+        self.fixed
+    }
+
+    /// The address to announce from now on, if `address` changes that.
+    pub(crate) fn observed(&self, address: SocketAddr) -> Option<SocketAddr> {
+        if self.fixed.is_some() || address.port() == 0 {
+            return None;
+        }
+        let mut best = self.best.lock().unwrap_or_else(PoisonError::into_inner);
+        let better = best.is_none_or(|best| reach(address.ip()) > reach(best.ip()));
+        better.then(|| *best.insert(address))
+    }
+}
+
+/// How much of the world can use an address: 0 this machine, 1 this site, 2 everyone.
+fn reach(address: IpAddr) -> u8 {
+    match address.to_canonical() {
+        ip if ip.is_loopback() || ip.is_unspecified() => 0,
+        IpAddr::V4(ip) if ip.is_private() || ip.is_link_local() => 1,
+        IpAddr::V6(ip) if ip.is_unique_local() || ip.is_unicast_link_local() => 1,
+        _ => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> SocketAddr {
+        text.parse().expect("an address")
+    }
+
+    #[test]
+    fn what_the_operator_says_is_not_overruled() {
+        let own = OwnAddress::new(Some(address("198.51.100.1:1")), address("0.0.0.0:7780"));
+        assert_eq!(own.first(), Some(address("198.51.100.1:1")));
+        assert_eq!(own.observed(address("203.0.113.1:1")), None);
+    }
+
+    #[test]
+    fn a_wider_reach_wins_and_equals_do_not_flap() {
+        let own = OwnAddress::new(None, address("[::]:7780"));
+        assert_eq!(own.first(), None);
+        assert_eq!(own.observed(address("127.0.0.1:7780")), Some(address("127.0.0.1:7780")));
+        assert_eq!(own.observed(address("192.168.1.2:7780")), Some(address("192.168.1.2:7780")));
+        assert_eq!(own.observed(address("127.0.0.1:7780")), None);
+        assert_eq!(own.observed(address("203.0.113.1:9")), Some(address("203.0.113.1:9")));
+        assert_eq!(own.observed(address("203.0.113.2:9")), None);
+    }
+}

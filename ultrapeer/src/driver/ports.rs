@@ -1,0 +1,177 @@
+//! The bounded queues that lead to peers.
+//!
+//! A message for a peer is put into its queue or, if that is full, the peer loses its connection: what it
+//! is owed is in order and must not have gaps. Only queries to other ultrapeers are dropped instead: a
+//! coordinator asks another home when no answer comes.
+
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use overlay::{
+    id::PeerId,
+    limits,
+    transport::{CloseCode, Connection},
+    wire::{
+        leaf::LeafMessage,
+        mesh::{Class, MeshMessage},
+    },
+};
+use rustc_hash::FxHashMap;
+use tokio::sync::mpsc;
+
+use crate::{leaves::Session, metrics as counted, search::Ticket};
+
+/// All queues. Locked for moments only, never across an `await`.
+#[derive(Debug, Default)]
+pub(crate) struct Ports {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    leaves: FxHashMap<Session, LeafPort>,
+    askers: FxHashMap<Ticket, mpsc::Sender<LeafMessage>>,
+    mesh: FxHashMap<PeerId, MeshPort>,
+}
+
+#[derive(Debug)]
+struct LeafPort {
+    queue: mpsc::Sender<LeafMessage>,
+    connection: Connection,
+}
+
+/// The queues of a mesh link, one for each class of messages.
+#[derive(Debug, Clone)]
+pub(crate) struct MeshPort {
+    /// Names this link among those that the pair had.
+    pub(crate) link: u64,
+    /// True if this node dialled.
+    pub(crate) dialled: bool,
+    pub(crate) connection: Connection,
+    pub(crate) control: mpsc::Sender<MeshMessage>,
+    pub(crate) hits: mpsc::Sender<MeshMessage>,
+    pub(crate) queries: mpsc::Sender<MeshMessage>,
+}
+
+impl Ports {
+    pub(crate) fn open_leaf(&self, session: Session, connection: Connection) -> mpsc::Receiver<LeafMessage> {
+        let (queue, receiver) = mpsc::channel(limits::LEAF_QUEUE);
+        self.lock().leaves.insert(session, LeafPort { queue, connection });
+        receiver
+    }
+
+    pub(crate) fn close_leaf(&self, session: Session, code: CloseCode) {
+        if let Some(port) = self.lock().leaves.remove(&session) {
+            port.connection.close(code);
+        }
+    }
+
+    pub(crate) fn forget_leaf(&self, session: Session) {
+        self.lock().leaves.remove(&session);
+    }
+
+    pub(crate) fn to_leaf(&self, session: Session, message: LeafMessage) {
+        let mut inner = self.lock();
+        let Some(port) = inner.leaves.get(&session) else { return };
+        if port.queue.try_send(message).is_err() {
+            counted::queue_dropped(counted::Queue::Control);
+            port.connection.close(CloseCode::Overload);
+            inner.leaves.remove(&session);
+        }
+    }
+
+    pub(crate) fn leaf_rtt(&self, peer: &PeerId) -> Option<Duration> {
+        let inner = self.lock();
+        inner.leaves.values().find(|port| port.connection.peer() == *peer).map(|port| port.connection.rtt())
+    }
+
+    pub(crate) fn open_asker(&self, ticket: Ticket) -> mpsc::Receiver<LeafMessage> {
+        let (queue, receiver) = mpsc::channel(limits::ASKER_QUEUE);
+        self.lock().askers.insert(ticket, queue);
+        receiver
+    }
+
+    pub(crate) fn drop_asker(&self, ticket: Ticket) {
+        self.lock().askers.remove(&ticket);
+    }
+
+    pub(crate) fn to_asker(&self, ticket: Ticket, message: LeafMessage, last: bool) {
+        let mut inner = self.lock();
+        let Some(queue) = inner.askers.get(&ticket) else { return };
+        let full = queue.try_send(message).is_err();
+        if full {
+            counted::queue_dropped(counted::Queue::Hits);
+        }
+        if full || last {
+            inner.askers.remove(&ticket);
+        }
+    }
+
+    /// Registers a link, unless a better one to the same peer is open. Two nodes that dial each other at
+    /// once end up with the link that the lower key dialled, on both sides.
+    pub(crate) fn open_mesh(&self, own: &PeerId, port: MeshPort) -> bool {
+        let mut inner = self.lock();
+        let peer = port.connection.peer();
+        if let Some(old) = inner.mesh.get(&peer) {
+            let dialled_by_lower = |port: &MeshPort| port.dialled == (*own < peer);
+            let old_is_open = old.connection.close_reason().is_none();
+            if old_is_open && dialled_by_lower(old) && !dialled_by_lower(&port) {
+                return false;
+            }
+            old.connection.close(CloseCode::Replaced);
+        }
+        inner.mesh.insert(peer, port);
+        true
+    }
+
+    /// Forgets a link. False if another has taken its place, so that the peer is still linked.
+    pub(crate) fn forget_mesh(&self, peer: &PeerId, link: u64) -> bool {
+        let mut inner = self.lock();
+        let is_current = inner.mesh.get(peer).is_some_and(|port| port.link == link);
+        if is_current {
+            inner.mesh.remove(peer);
+        }
+        is_current
+    }
+
+    pub(crate) fn is_linked(&self, peer: &PeerId) -> bool {
+        self.lock().mesh.get(peer).is_some_and(|port| port.connection.close_reason().is_none())
+    }
+
+    pub(crate) fn mesh_rtt(&self, peer: &PeerId) -> Option<Duration> {
+        self.lock().mesh.get(peer).map(|port| port.connection.rtt())
+    }
+
+    pub(crate) fn to_mesh(&self, peer: &PeerId, message: MeshMessage) {
+        let inner = self.lock();
+        let Some(port) = inner.mesh.get(peer) else { return };
+        let (queue, name, may_drop) = match message.class() {
+            Class::Control => (&port.control, counted::Queue::Control, false),
+            Class::Hits => (&port.hits, counted::Queue::Hits, false),
+            Class::Queries => (&port.queries, counted::Queue::Queries, true),
+        };
+        if queue.try_send(message).is_err() {
+            counted::queue_dropped(name);
+            if !may_drop {
+                port.connection.close(CloseCode::Overload);
+            }
+        }
+    }
+
+    pub(crate) fn close_all(&self, code: CloseCode) {
+        let inner = std::mem::take(&mut *self.lock());
+        for port in inner.leaves.values() {
+            port.connection.close(code);
+        }
+        for port in inner.mesh.values() {
+            port.connection.close(code);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // Every operation leaves the maps whole, so a panic elsewhere does not spoil them.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

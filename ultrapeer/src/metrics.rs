@@ -1,0 +1,232 @@
+//! What Prometheus sees of an ultrapeer: queries by rate, errors and duration; slots and index by use.
+
+use std::time::Duration;
+
+use overlay::{
+    metrics::{Counters, Gauges, Histograms, QUEUE_DROPPED},
+    time::Time,
+    wire::{
+        hello::RefuseReason,
+        leaf::IntroductionFailure,
+        search::{Incomplete, StopReason},
+    },
+};
+
+pub(crate) use overlay::metrics::Queue;
+
+use crate::{driver::Snapshot, search::Ended};
+
+/// Buckets of a leaf's stay: 10 s to a day.
+const STAY_SECONDS: &[f64] = &[10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0];
+/// Buckets of small counts.
+const COUNTS: &[f64] = &[0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 60.0, 200.0, 1_000.0, 10_000.0];
+/// Buckets of a query: from what an index takes to what a user gives up after.
+const QUERY_SECONDS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+overlay::labels! {
+    /// What became of a leaf that knocked.
+    pub enum Admission as "result" {
+        /// It is attached.
+        Accepted = "accepted",
+        /// No slot was free.
+        Full = "full",
+        /// It was turned away for another reason.
+        Refused = "refused",
+    }
+
+    /// Where a query came from.
+    pub enum Origin as "origin" {
+        /// An own leaf.
+        Leaf = "leaf",
+        /// Another ultrapeer.
+        Mesh = "mesh",
+    }
+
+    /// What became of a query.
+    pub enum Outcome as "outcome" {
+        /// Hits were given.
+        Answered = "answered",
+        /// Nothing matched.
+        Empty = "empty",
+        /// Its leaf asks more often than it may, or too many searches are under way.
+        RateLimited = "rate_limited",
+        /// It could not be understood.
+        Invalid = "invalid",
+        /// Its asker did not wait.
+        Cancelled = "cancelled",
+    }
+
+    /// Why a search ended.
+    pub enum Stop as "reason" {
+        /// Enough was found.
+        Limit = "limit",
+        /// Everyone who could know was asked.
+        Exhausted = "exhausted",
+        /// Time was over.
+        Timeout = "timeout",
+        /// The asker withdrew it.
+        Cancelled = "cancelled",
+    }
+
+    /// Why an exhausted search may have missed something.
+    pub enum Missing as "reason" {
+        /// Nobody covers a part of the leaf space.
+        ShardUncovered = "shard_uncovered",
+        /// A list of leaves was behind.
+        DigestLag = "digest_lag",
+        /// No home of some leaf answered.
+        HomeSilent = "home_silent",
+        /// A look-up was cut.
+        WorkCap = "work_cap",
+        /// Homes disagree on who the ultrapeers are.
+        ViewsDiffer = "views_differ",
+    }
+
+    /// How leaves are brought together.
+    pub enum IntroductionKind as "kind" {
+        /// The asker dials.
+        Direct = "direct",
+    }
+
+    /// What became of an introduction.
+    pub enum IntroductionResult as "result" {
+        /// Both sides know where to meet.
+        Ok = "ok",
+        /// The target is attached nowhere.
+        TargetGone = "target_gone",
+        /// The target declined.
+        Refused = "refused",
+        /// The target did not answer.
+        Timeout = "timeout",
+        /// Too many at a time.
+        Limited = "limited",
+    }
+}
+
+overlay::families! {
+    /// Attached leaves.
+    pub static LEAVES: Gauges<()> = "quictrack_leaves", "Leaves attached to this ultrapeer.";
+    /// Leaves that fit.
+    pub static LEAF_SLOTS: Gauges<()> = "quictrack_leaf_slots", "Leaves that this ultrapeer takes.";
+    /// Leaves that knocked.
+    pub static LEAF_ADMISSIONS: Counters<Admission> =
+        "quictrack_leaf_admissions_total", "Leaves that asked to attach, by outcome.";
+    /// How long leaves stay.
+    pub static LEAF_SESSION: Histograms<()> =
+        "quictrack_leaf_session_seconds", "Time for which a leaf stayed attached.", STAY_SECONDS;
+    /// Ultrapeers in the view.
+    pub static ULTRAPEERS: Gauges<()> = "quictrack_ultrapeers", "Ultrapeers in this one's view, itself included.";
+    /// Indexed files.
+    pub static INDEX_FILES: Gauges<()> = "quictrack_index_files", "Files in the index.";
+    /// Indexed terms.
+    pub static INDEX_TERMS: Gauges<()> = "quictrack_index_terms", "Distinct terms in the index.";
+    /// Memory of the index.
+    pub static INDEX_MEMORY: Gauges<()> = "quictrack_index_memory_bytes", "Memory of the index, by its own account.";
+    /// Queries by outcome.
+    pub static QUERIES: Counters<(Origin, Outcome)> = "quictrack_queries_total", "Queries, by origin and outcome.";
+    /// How long searches take.
+    pub static QUERY_DURATION: Histograms<()> =
+        "quictrack_query_duration_seconds", "Time of a coordinated search, from request to summary.", QUERY_SECONDS;
+    /// How long the first hit takes.
+    pub static QUERY_FIRST_HIT: Histograms<()> =
+        "quictrack_query_first_hit_seconds", "Time of a coordinated search to its first hit.", QUERY_SECONDS;
+    /// Forwards of a search.
+    pub static QUERY_MESSAGES: Histograms<()> =
+        "quictrack_query_messages", "Copies of a query that a coordinated search sent.", COUNTS;
+    /// Ultrapeers that a search asked.
+    pub static QUERY_ULTRAPEERS: Histograms<()> =
+        "quictrack_query_ultrapeers_asked", "Ultrapeers that received the query of a coordinated search.", COUNTS;
+    /// Contents that a search gave.
+    pub static QUERY_HITS: Histograms<()> = "quictrack_query_hits", "Contents that a coordinated search gave.", COUNTS;
+    /// Why searches ended.
+    pub static QUERY_STOPS: Counters<Stop> = "quictrack_query_stops_total", "Coordinated searches, by why they ended.";
+    /// Why searches may have missed something.
+    pub static QUERY_INCOMPLETE: Counters<Missing> =
+        "quictrack_query_incomplete_total", "Exhausted searches that may have missed something, by reason.";
+    /// Introductions.
+    pub static INTRODUCTIONS: Counters<(IntroductionKind, IntroductionResult)> =
+        "quictrack_introductions_total", "Introductions of leaves to each other, by outcome.";
+}
+
+/// Brings the gauges up to date.
+pub fn collect(snapshot: &Snapshot) {
+    LEAVES.set((), f64::from(snapshot.leaves));
+    LEAF_SLOTS.set((), f64::from(snapshot.max_leaves));
+    ULTRAPEERS.set((), f64::from(snapshot.ultrapeers));
+    INDEX_FILES.set((), snapshot.index.files as f64);
+    INDEX_TERMS.set((), snapshot.index.terms as f64);
+    INDEX_MEMORY.set((), snapshot.index.memory as f64);
+}
+
+pub(crate) fn leaf_accepted() {
+    LEAF_ADMISSIONS.increment(Admission::Accepted);
+}
+
+pub(crate) fn leaf_refused(reason: RefuseReason) {
+    let full = reason == RefuseReason::Full;
+    LEAF_ADMISSIONS.increment(if full { Admission::Full } else { Admission::Refused });
+}
+
+pub(crate) fn leaf_session(stay: Duration) {
+    LEAF_SESSION.record_span((), stay);
+}
+
+pub(crate) fn queue_dropped(queue: Queue) {
+    QUEUE_DROPPED.increment(queue);
+}
+
+pub(crate) fn queries_refused() {
+    QUERIES.increment((Origin::Leaf, Outcome::RateLimited));
+}
+
+pub(crate) fn query_answered(hits: usize, invalid: bool) {
+    let outcome = match (invalid, hits) {
+        (true, _) => Outcome::Invalid,
+        (false, 0) => Outcome::Empty,
+        (false, _) => Outcome::Answered,
+    };
+    QUERIES.increment((Origin::Mesh, outcome));
+}
+
+pub(crate) fn search_ended(ended: &Ended, now: Time) {
+    let stop = match ended.summary.stopped {
+        StopReason::Limit => Stop::Limit,
+        StopReason::Exhausted => Stop::Exhausted,
+        StopReason::Timeout => Stop::Timeout,
+        StopReason::Cancelled => Stop::Cancelled,
+    };
+    let outcome = match (stop, ended.hits) {
+        (Stop::Cancelled, _) => Outcome::Cancelled,
+        (_, 0) => Outcome::Empty,
+        _ => Outcome::Answered,
+    };
+    QUERIES.increment((Origin::Leaf, outcome));
+    QUERY_STOPS.increment(stop);
+    for reason in ended.summary.incomplete.iter() {
+        QUERY_INCOMPLETE.increment(match reason {
+            Incomplete::ShardUncovered => Missing::ShardUncovered,
+            Incomplete::DigestLag => Missing::DigestLag,
+            Incomplete::HomeSilent => Missing::HomeSilent,
+            Incomplete::WorkCap => Missing::WorkCap,
+            Incomplete::ViewsDiffer => Missing::ViewsDiffer,
+        });
+    }
+    QUERY_DURATION.record_span((), now.since(ended.began));
+    if let Some(first) = ended.first_hit {
+        QUERY_FIRST_HIT.record_span((), first.since(ended.began));
+    }
+    QUERY_MESSAGES.record((), f64::from(ended.summary.messages));
+    QUERY_ULTRAPEERS.record((), f64::from(ended.summary.ultrapeers_asked));
+    QUERY_HITS.record((), f64::from(ended.hits));
+}
+
+pub(crate) fn introduction(result: Result<(), IntroductionFailure>) {
+    let result = match result {
+        Ok(()) => IntroductionResult::Ok,
+        Err(IntroductionFailure::Refused) => IntroductionResult::Refused,
+        Err(IntroductionFailure::Timeout) => IntroductionResult::Timeout,
+        Err(IntroductionFailure::Limited) => IntroductionResult::Limited,
+        Err(_) => IntroductionResult::TargetGone,
+    };
+    INTRODUCTIONS.increment((IntroductionKind::Direct, result));
+}
