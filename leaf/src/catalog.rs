@@ -164,6 +164,22 @@ impl Catalog {
         chunk.rows().find(|row| row.path == path).map(Row::into_entry)
     }
 
+    /// Files and bytes below a folder; the share's name is a folder.
+    pub fn totals(&self, folder: &str) -> (u64, u64) {
+        self.totals_inside(&format!("{folder}/"))
+    }
+
+    /// The shares that have files.
+    pub fn share_names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        loop {
+            let from = names.last().map_or_else(String::new, |name| successor(&format!("{name}/")));
+            let next = self.rows_from(&from).next();
+            let Some((name, _)) = next.as_ref().and_then(|row| row.path.split_once('/')) else { return names };
+            names.push(name.to_owned());
+        }
+    }
+
     /// One page of what lies in a folder, or of all files below it. `None` if there is neither a folder nor
     /// a file of that path; the empty path is the folder of all shares and always exists.
     ///
@@ -301,7 +317,7 @@ impl Catalog {
                 return false;
             }
             let inside = format!("{below}{name}/");
-            let (files, bytes) = self.totals(&inside);
+            let (files, bytes) = self.totals_inside(&inside);
             from = successor(&inside);
             page.items.push(Item::Folder(Folder { path: format!("{below}{name}"), name, files, bytes }));
         }
@@ -328,7 +344,7 @@ impl Catalog {
     }
 
     /// Files and bytes below a prefix. Chunks that lie wholly below it are not decoded.
-    fn totals(&self, inside: &str) -> (u64, u64) {
+    fn totals_inside(&self, inside: &str) -> (u64, u64) {
         let end = successor(inside);
         let start = self.chunk_of(inside).unwrap_or(0);
         let mut totals = (0, 0);

@@ -5,6 +5,7 @@
 //! | [`catalog`] | core: the file list, in chunks with stable borders |
 //! | [`homes`], [`search`] | cores: choosing and keeping ultrapeers, a search as the leaf sees it |
 //! | [`swarm`], [`queue`], [`bitmap`] | cores: which piece from which source, upload slots, sets of pieces |
+//! | `store` | shares on the disk: scan, hash, watch, database |
 //!
 //! Without the feature `net` only the pure cores are built: no socket, no clock, no task.
 
@@ -13,4 +14,6 @@ pub mod catalog;
 pub mod homes;
 pub mod queue;
 pub mod search;
+#[cfg(feature = "net")]
+pub mod store;
 pub mod swarm;

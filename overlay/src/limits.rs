@@ -31,6 +31,25 @@ pub const BATCH_RAW_BYTES: usize = 240 << 10;
 /// Base-2 logarithm of the zstd window that is accepted, so a decoder never needs more than 256 KiB.
 pub const ZSTD_WINDOW_LOG: u32 = 18;
 
+// --- the store of a leaf --------------------------------------------------------------------------
+
+/// Names of one folder that a scan holds at a time. Chosen: 4 MiB for names of usual length.
+pub const WALK_NAMES: usize = 1 << 16;
+/// Files that wait to be hashed before a scan waits too. Chosen: about 10 MiB of paths.
+pub const HASH_QUEUE: usize = 1 << 16;
+/// Hashed files committed at once. Chosen: a commit costs a few milliseconds of the disk.
+pub const COMMIT_FILES: usize = 500;
+/// Changed paths of a share that are looked at one by one; beyond, the share is scanned whole.
+pub const DIRTY_PATHS: usize = 4096;
+/// Files of one share that are listed as skipped; the rest is only counted.
+pub const SKIPPED_LISTED: usize = 10_000;
+/// Damaged databases that are kept under other names; the last name is used again.
+pub const SET_ASIDE_FILES: u32 = 1000;
+/// Places of one content that are tried before it counts as gone.
+pub const PLACES_TRIED: usize = 16;
+/// Commands that wait for the shares' task.
+pub const SHARE_COMMANDS: usize = 64;
+
 // --- queries --------------------------------------------------------------------------------------
 
 /// Characters of a query.

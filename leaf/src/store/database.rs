@@ -1,0 +1,619 @@
+//! `DATA_DIR/state.redb`: what the leaf remembers, in one transactional file.
+//!
+//! | table | key | value |
+//! |---|---|---|
+//! | roots | path of a folder | [`Root`] |
+//! | files | root, path below it | [`Record`] |
+//! | inodes | device, inode | key in files: finds what was moved |
+//! | contents | content id, key in files | nothing: finds what to serve |
+//! | chunks, catalog | chunk hash; nothing | encoded chunk; sequence and order |
+//! | others | by their owner | through [`Table`]: jobs, searches, wishes, ... |
+//!
+//! Everything but jobs can be made anew from the file system. So a damaged file is set aside and a new one
+//! started; keys, shares and partial files lie elsewhere and survive.
+//!
+//! All calls block on the disk: never from an async task. One write transaction runs at a time.
+
+use std::{
+    fmt, fs, io,
+    marker::PhantomData,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::{Path, PathBuf},
+};
+
+use overlay::{batch::ChunkHash, file::Tags, id::ContentId, limits};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableError, TableHandle};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+
+use crate::catalog::Catalog;
+
+type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
+
+const ROOTS: Bytes = TableDefinition::new("roots");
+const FILES: Bytes = TableDefinition::new("files");
+const INODES: Bytes = TableDefinition::new("inodes");
+const CONTENTS: Bytes = TableDefinition::new("contents");
+const CHUNKS: Bytes = TableDefinition::new("chunks");
+const CATALOG: Bytes = TableDefinition::new("catalog");
+
+/// What identifies a version of a file without reading it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Device it lies on; 0 where the system has none.
+    pub device: u64,
+    /// Number on that device; 0 where the system has none.
+    pub inode: u64,
+    /// Bytes.
+    pub size: u64,
+    /// Last change, in seconds since 1970.
+    pub modified_s: i64,
+    /// Nanoseconds of the last change within its second.
+    pub modified_ns: u32,
+}
+
+impl Stamp {
+    /// The stamp of a file.
+    #[cfg(unix)]
+    pub fn of(metadata: &fs::Metadata) -> Self {
+        use std::os::unix::fs::MetadataExt;
+        Self {
+            device: metadata.dev(),
+            inode: metadata.ino(),
+            size: metadata.len(),
+            modified_s: metadata.mtime(),
+            modified_ns: metadata.mtime_nsec().try_into().unwrap_or(0),
+        }
+    }
+
+    /// The stamp of a file.
+    #[cfg(not(unix))]
+    pub fn of(metadata: &fs::Metadata) -> Self {
+        let since = metadata.modified().ok().and_then(|time| time.duration_since(std::time::UNIX_EPOCH).ok());
+        let since = since.unwrap_or_default();
+        let modified_s = since.as_secs().try_into().unwrap_or(i64::MAX);
+        Self { device: 0, inode: 0, size: metadata.len(), modified_s, modified_ns: since.subsec_nanos() }
+    }
+}
+
+/// A hashed file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Record {
+    /// The version that was hashed.
+    pub stamp: Stamp,
+    /// BLAKE3 of its bytes.
+    pub content: ContentId,
+    /// What it says about itself.
+    pub tags: Tags,
+}
+
+/// A folder whose files are on record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Root {
+    /// Short for its path in other tables; never reused while files refer to it.
+    pub id: u32,
+    /// The share's name.
+    pub name: String,
+    /// Device it was on when it was last scanned, to tell an emptied folder from an unmounted one.
+    pub device: Option<u64>,
+}
+
+/// Where a content lies: a root's id and the bytes of the path below it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The root's id.
+    pub root: u32,
+    /// The path below it, as the file system spells it.
+    pub below: Vec<u8>,
+}
+
+/// Some paths below a root, and after which one to go on; `None` at the end.
+pub(super) type PathsPage = (Vec<Vec<u8>>, Option<Vec<u8>>);
+
+impl Place {
+    fn key(&self) -> Vec<u8> {
+        file_key(self.root, &self.below)
+    }
+
+    fn from_key(key: &[u8]) -> Option<Self> {
+        let (root, below) = key.split_first_chunk()?;
+        Some(Self { root: u32::from_be_bytes(*root), below: below.to_vec() })
+    }
+}
+
+/// The open database.
+#[derive(Debug)]
+pub struct Database {
+    inner: redb::Database,
+}
+
+impl Database {
+    /// Opens the database, or makes a new one. A damaged one is renamed to `state.redb.corrupt-N`; its new
+    /// path is returned, for the user to be told.
+    pub fn open(path: &Path) -> Result<(Self, Option<PathBuf>), DatabaseError> {
+        match Self::try_open(path) {
+            Err(error) if error.is_damage() => {
+                let aside = free_name(path);
+                fs::rename(path, &aside).map_err(|error| DatabaseError::Access(error.to_string()))?;
+                Ok((Self::try_open(path)?, Some(aside)))
+            }
+            other => Ok((other?, None)),
+        }
+    }
+
+    fn try_open(path: &Path) -> Result<Self, DatabaseError> {
+        // The library asserts what a damaged file may violate.
+        let open = AssertUnwindSafe(|| {
+            let inner = redb::Database::create(path).map_err(redb::Error::from)?;
+            let write = inner.begin_write().map_err(redb::Error::from)?;
+            for table in [ROOTS, FILES, INODES, CONTENTS, CHUNKS, CATALOG] {
+                write.open_table(table).map_err(redb::Error::from)?;
+            }
+            write.commit().map_err(redb::Error::from)?;
+            Ok(Self { inner })
+        });
+        catch_unwind(open).unwrap_or_else(|_| Err(DatabaseError::Damaged("the file violates its format".into())))
+    }
+
+    /// The value under a key; `None` also if it was written by a version that this one cannot read.
+    pub fn get<V: DeserializeOwned>(&self, table: &Table<V>, key: &[u8]) -> Result<Option<V>, DatabaseError> {
+        self.read(table.definition, |table| {
+            Ok(table.get(key)?.and_then(|value| postcard::from_bytes(value.value()).ok()))
+        })
+        .map(Option::flatten)
+    }
+
+    /// All readable entries of a table, by key, at most `limit`.
+    pub fn all<V: DeserializeOwned>(&self, table: &Table<V>, limit: usize) -> Result<Vec<(Vec<u8>, V)>, DatabaseError> {
+        let entries = self.read(table.definition, |table| {
+            let mut entries = Vec::new();
+            for entry in table.iter()?.take(limit) {
+                let (key, value) = entry?;
+                if let Ok(value) = postcard::from_bytes(value.value()) {
+                    entries.push((key.value().to_vec(), value));
+                }
+            }
+            Ok(entries)
+        })?;
+        Ok(entries.unwrap_or_default())
+    }
+
+    /// Starts a transaction. It waits for the one before, and counts only once it is committed.
+    pub fn write(&self) -> Result<Batch, DatabaseError> {
+        Ok(Batch { inner: self.inner.begin_write().map_err(redb::Error::from)? })
+    }
+
+    /// Runs `read` on a table; `None` if nothing was ever written to it.
+    fn read<T>(
+        &self,
+        table: Bytes,
+        read: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<T, redb::StorageError>,
+    ) -> Result<Option<T>, DatabaseError> {
+        let transaction = self.inner.begin_read().map_err(redb::Error::from)?;
+        match transaction.open_table(table) {
+            Ok(table) => Ok(Some(read(&table).map_err(redb::Error::from)?)),
+            Err(TableError::TableDoesNotExist(_)) => Ok(None),
+            Err(error) => Err(redb::Error::from(error).into()),
+        }
+    }
+
+    fn value<V: DeserializeOwned>(&self, table: Bytes, key: &[u8]) -> Result<Option<V>, DatabaseError> {
+        self.get(&Table { definition: table, value: PhantomData }, key)
+    }
+
+    /// All roots, by path.
+    pub(super) fn roots(&self) -> Result<Vec<(Vec<u8>, Root)>, DatabaseError> {
+        self.all(&Table { definition: ROOTS, value: PhantomData }, usize::MAX)
+    }
+
+    /// Writes a root.
+    pub(super) fn put_root(&self, path: &[u8], root: &Root) -> Result<(), DatabaseError> {
+        let mut batch = self.write()?;
+        batch.insert(ROOTS, path, &encode(root))?;
+        batch.commit()
+    }
+
+    /// The record of a file.
+    pub(super) fn record(&self, place: &Place) -> Result<Option<Record>, DatabaseError> {
+        self.value(FILES, &place.key())
+    }
+
+    /// The record of a file with this stamp, wherever it lay when it was hashed.
+    pub(super) fn record_of_stamp(&self, stamp: &Stamp) -> Result<Option<Record>, DatabaseError> {
+        if stamp.inode == 0 {
+            return Ok(None);
+        }
+        let key = self.read(INODES, |table| Ok(table.get(&inode_key(stamp)[..])?.map(|key| key.value().to_vec())))?;
+        let Some(key) = key.flatten() else { return Ok(None) };
+        let record: Option<Record> = self.value(FILES, &key)?;
+        Ok(record.filter(|record| record.stamp == *stamp))
+    }
+
+    /// Where a content lies, at most `limit` places.
+    pub(super) fn places(&self, content: &ContentId, limit: usize) -> Result<Vec<Place>, DatabaseError> {
+        let places = self.read(CONTENTS, |table| {
+            let mut places = Vec::new();
+            for entry in table.range(&content.0[..]..)? {
+                let (key, _) = entry?;
+                let Some(rest) = key.value().strip_prefix(&content.0[..]) else { break };
+                if places.len() >= limit {
+                    break;
+                }
+                places.extend(Place::from_key(rest));
+            }
+            Ok(places)
+        })?;
+        Ok(places.unwrap_or_default())
+    }
+
+    /// The contents whose ids start with these bytes, ascending, at most `limit`.
+    pub(super) fn contents_from(&self, prefix: &[u8], limit: usize) -> Result<Vec<ContentId>, DatabaseError> {
+        let found = self.read(CONTENTS, |table| {
+            let mut found: Vec<ContentId> = Vec::new();
+            for entry in table.range(prefix..)? {
+                let (key, _) = entry?;
+                let Some(id) = key.value().first_chunk().filter(|id| id.starts_with(prefix)) else { break };
+                if found.last() != Some(&ContentId(*id)) {
+                    if found.len() >= limit {
+                        break;
+                    }
+                    found.push(ContentId(*id));
+                }
+            }
+            Ok(found)
+        })?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// The paths on record at or below a path of a root that `choose` chooses, in order, at most `limit`
+    /// from after `after` on. The second value says where to go on.
+    pub(super) fn paths_below(
+        &self,
+        root: u32,
+        below: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+        choose: impl Fn(&[u8]) -> bool,
+    ) -> Result<PathsPage, DatabaseError> {
+        let start = file_key(root, after.unwrap_or(below));
+        let prefix = file_key(root, below);
+        let found = self.read(FILES, |table| {
+            let (mut chosen, mut seen) = (Vec::new(), 0);
+            for entry in table.range(&start[..]..)? {
+                let (key, _) = entry?;
+                let Some(rest) = key.value().strip_prefix(&prefix[..]) else { break };
+                let path = &key.value()[4..];
+                if after == Some(path) {
+                    continue;
+                }
+                // "ab" is not below "a".
+                if (below.is_empty() || rest.is_empty() || rest[0] == b'/') && choose(path) {
+                    chosen.push(path.to_vec());
+                }
+                seen += 1;
+                if seen >= limit {
+                    return Ok((chosen, Some(path.to_vec())));
+                }
+            }
+            Ok((chosen, None))
+        })?;
+        Ok(found.unwrap_or_default())
+    }
+
+    /// Writes and removes records of a root in one transaction. Returns the contents that lie nowhere now.
+    pub(super) fn update_files(
+        &self,
+        root: u32,
+        puts: &[(Vec<u8>, Record)],
+        removes: &[Vec<u8>],
+    ) -> Result<Vec<ContentId>, DatabaseError> {
+        let mut batch = self.write()?;
+        let mut dropped = Vec::new();
+        for (below, record) in puts {
+            let key = file_key(root, below);
+            dropped.extend(batch.unlink(&key, Some(record))?);
+            batch.insert(FILES, &key, &encode(record))?;
+            batch.insert(CONTENTS, &content_key(&record.content, &key), &[])?;
+            if record.stamp.inode != 0 {
+                batch.insert(INODES, &inode_key(&record.stamp), &key)?;
+            }
+        }
+        for below in removes {
+            let key = file_key(root, below);
+            dropped.extend(batch.unlink(&key, None)?);
+            batch.delete(FILES, &key)?;
+        }
+        batch.commit()?;
+        dropped.sort_unstable();
+        dropped.dedup();
+        let mut orphans = Vec::new();
+        for content in dropped {
+            if self.places(&content, 1)?.is_empty() {
+                orphans.push(content);
+            }
+        }
+        Ok(orphans)
+    }
+
+    /// Forgets a root, which must have no records any more.
+    pub(super) fn remove_root(&self, path: &[u8]) -> Result<(), DatabaseError> {
+        let mut batch = self.write()?;
+        batch.delete(ROOTS, path)?;
+        batch.commit()
+    }
+
+    /// The catalog as it was last saved; `None` if there is none, or it is damaged.
+    pub(super) fn load_catalog(&self) -> Result<Option<Catalog>, DatabaseError> {
+        let Some((sequence, hashes)) = self.value::<(u64, Vec<ChunkHash>)>(CATALOG, b"")? else { return Ok(None) };
+        let chunks = self.read(CHUNKS, |table| {
+            let mut chunks = Vec::with_capacity(hashes.len());
+            for hash in &hashes {
+                chunks.extend(table.get(&hash[..])?.map(|bytes| bytes.value().to_vec()));
+            }
+            Ok(chunks)
+        })?;
+        let chunks = chunks.unwrap_or_default();
+        if chunks.len() != hashes.len() {
+            return Ok(None);
+        }
+        Ok(Catalog::restore(sequence, chunks).ok())
+    }
+
+    /// Saves the catalog; only chunks that are not there yet are written.
+    pub(super) fn save_catalog(&self, catalog: &Catalog) -> Result<(), DatabaseError> {
+        let hashes: Vec<ChunkHash> = catalog.chunks().map(|chunk| chunk.hash).collect();
+        let batch = self.write()?;
+        {
+            let mut table = batch.inner.open_table(CHUNKS).map_err(redb::Error::from)?;
+            let wanted: rustc_hash::FxHashSet<&[u8]> = hashes.iter().map(|hash| &hash[..]).collect();
+            table.retain(|hash, _| wanted.contains(hash)).map_err(redb::Error::from)?;
+            for hash in &hashes {
+                let there = table.get(&hash[..]).map_err(redb::Error::from)?.is_some();
+                if let (false, Some(bytes)) = (there, catalog.chunk_bytes(hash)) {
+                    table.insert(&hash[..], bytes).map_err(redb::Error::from)?;
+                }
+            }
+        }
+        let mut batch = batch;
+        batch.insert(CATALOG, b"", &encode(&(catalog.sequence(), hashes)))?;
+        batch.commit()
+    }
+}
+
+/// A table of another module: postcard values under byte keys.
+pub struct Table<V> {
+    definition: Bytes,
+    value: PhantomData<fn() -> V>,
+}
+
+impl<V> fmt::Debug for Table<V> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Table").field(&self.definition.name()).finish()
+    }
+}
+
+impl<V> Table<V> {
+    /// The table of this name; each name has one owner.
+    pub const fn new(name: &'static str) -> Self {
+        Self { definition: TableDefinition::new(name), value: PhantomData }
+    }
+}
+
+/// A write transaction. Dropped without [`Self::commit`], it changes nothing.
+pub struct Batch {
+    inner: redb::WriteTransaction,
+}
+
+impl fmt::Debug for Batch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Batch").finish_non_exhaustive()
+    }
+}
+
+impl Batch {
+    /// Writes a value.
+    pub fn put<V: Serialize>(&mut self, table: &Table<V>, key: &[u8], value: &V) -> Result<(), DatabaseError> {
+        self.insert(table.definition, key, &encode(value))
+    }
+
+    /// Removes a value, if there is one.
+    pub fn remove<V>(&mut self, table: &Table<V>, key: &[u8]) -> Result<(), DatabaseError> {
+        self.delete(table.definition, key)
+    }
+
+    /// Makes it so, on the disk.
+    pub fn commit(self) -> Result<(), DatabaseError> {
+        Ok(self.inner.commit().map_err(redb::Error::from)?)
+    }
+
+    fn insert(&mut self, table: Bytes, key: &[u8], value: &[u8]) -> Result<(), DatabaseError> {
+        let mut table = self.inner.open_table(table).map_err(redb::Error::from)?;
+        table.insert(key, value).map_err(redb::Error::from)?;
+        Ok(())
+    }
+
+    fn delete(&mut self, table: Bytes, key: &[u8]) -> Result<(), DatabaseError> {
+        let mut table = self.inner.open_table(table).map_err(redb::Error::from)?;
+        table.remove(key).map_err(redb::Error::from)?;
+        Ok(())
+    }
+
+    /// Removes what points at the record under `key`, unless the record that replaces it needs it. Returns
+    /// the content that lies there no more.
+    fn unlink(&mut self, key: &[u8], new: Option<&Record>) -> Result<Option<ContentId>, DatabaseError> {
+        let old: Option<Record> = {
+            let files = self.inner.open_table(FILES).map_err(redb::Error::from)?;
+            let value = files.get(key).map_err(redb::Error::from)?;
+            value.and_then(|value| postcard::from_bytes(value.value()).ok())
+        };
+        let Some(old) = old else { return Ok(None) };
+        {
+            let mut inodes = self.inner.open_table(INODES).map_err(redb::Error::from)?;
+            let inode = inode_key(&old.stamp);
+            // A file that was moved is already found at its new place.
+            let points_here = inodes.get(&inode[..]).map_err(redb::Error::from)?.is_some_and(|at| at.value() == key);
+            if points_here {
+                inodes.remove(&inode[..]).map_err(redb::Error::from)?;
+            }
+        }
+        if new.is_some_and(|new| new.content == old.content) {
+            return Ok(None);
+        }
+        self.delete(CONTENTS, &content_key(&old.content, key))?;
+        Ok(Some(old.content))
+    }
+}
+
+fn encode<V: Serialize>(value: &V) -> Vec<u8> {
+    postcard::to_stdvec(value).expect("values of the store are plain structs, which postcard encodes")
+}
+
+fn file_key(root: u32, below: &[u8]) -> Vec<u8> {
+    [&root.to_be_bytes(), below].concat()
+}
+
+fn inode_key(stamp: &Stamp) -> [u8; 16] {
+    ((u128::from(stamp.device) << 64) | u128::from(stamp.inode)).to_be_bytes()
+}
+
+fn content_key(content: &ContentId, file: &[u8]) -> Vec<u8> {
+    [&content.0, file].concat()
+}
+
+/// The first free name beside a damaged database.
+fn free_name(path: &Path) -> PathBuf {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    (1..limits::SET_ASIDE_FILES)
+        .map(|at| path.with_file_name(format!("{name}.corrupt-{at}")))
+        .find(|aside| !aside.exists())
+        .unwrap_or_else(|| path.with_file_name(format!("{name}.corrupt-{}", limits::SET_ASIDE_FILES)))
+}
+
+/// Why the database failed. The state on disk is that of the last committed transaction.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DatabaseError {
+    /// The file breaks its format: the disk or a foreign program is at fault.
+    #[error("the database is damaged: {0}")]
+    Damaged(String),
+    /// Another process holds it.
+    #[error("the database is in use by another process")]
+    InUse,
+    /// The disk or its rights are at fault.
+    #[error("the database cannot be used: {0}")]
+    Access(String),
+}
+
+impl DatabaseError {
+    fn is_damage(&self) -> bool {
+        matches!(self, Self::Damaged(_))
+    }
+}
+
+impl From<redb::Error> for DatabaseError {
+    fn from(error: redb::Error) -> Self {
+        match error {
+            redb::Error::Corrupted(why) => Self::Damaged(why),
+            redb::Error::UpgradeRequired(_) | redb::Error::RepairAborted => Self::Damaged(error.to_string()),
+            redb::Error::TableTypeMismatch { .. } | redb::Error::TypeDefinitionChanged { .. } => {
+                Self::Damaged(error.to_string())
+            }
+            redb::Error::DatabaseAlreadyOpen => Self::InUse,
+            redb::Error::Io(error)
+                if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            {
+                Self::Damaged(error.to_string())
+            }
+            other => Self::Access(other.to_string()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(inode: u64, content: u8) -> Record {
+        let stamp = Stamp { device: 1, inode, size: 5, modified_s: 6, modified_ns: 7 };
+        Record { stamp, content: ContentId([content; 32]), tags: Tags::default() }
+    }
+
+    fn place(root: u32, below: &str) -> Place {
+        Place { root, below: below.into() }
+    }
+
+    #[test]
+    fn a_record_is_found_by_path_inode_and_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, aside) = Database::open(&folder.path().join("state.redb")).unwrap();
+        assert_eq!(aside, None);
+        database.update_files(1, &[(b"a".into(), record(9, 1)), (b"b/c".into(), record(8, 1))], &[]).unwrap();
+        assert_eq!(database.record(&place(1, "a")).unwrap(), Some(record(9, 1)));
+        assert_eq!(database.record(&place(2, "a")).unwrap(), None);
+        assert_eq!(database.record_of_stamp(&record(9, 0).stamp).unwrap(), Some(record(9, 1)));
+        let touched = Stamp { modified_ns: 8, ..record(9, 0).stamp };
+        assert_eq!(database.record_of_stamp(&touched).unwrap(), None);
+        assert_eq!(database.places(&ContentId([1; 32]), 9).unwrap(), [place(1, "a"), place(1, "b/c")]);
+        assert_eq!(database.contents_from(&[1, 1], 9).unwrap(), [ContentId([1; 32])]);
+        assert_eq!(database.contents_from(&[2], 9).unwrap(), []);
+    }
+
+    #[test]
+    fn a_content_is_orphaned_with_its_last_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, _) = Database::open(&folder.path().join("state.redb")).unwrap();
+        database.update_files(1, &[(b"a".into(), record(9, 1)), (b"b".into(), record(8, 1))], &[]).unwrap();
+        assert_eq!(database.update_files(1, &[], &[b"a".into()]).unwrap(), []);
+        // The file changed: the old content lies nowhere.
+        assert_eq!(database.update_files(1, &[(b"b".into(), record(8, 2))], &[]).unwrap(), [ContentId([1; 32])]);
+        assert_eq!(database.update_files(1, &[], &[b"b".into()]).unwrap(), [ContentId([2; 32])]);
+        assert_eq!(database.record_of_stamp(&record(8, 0).stamp).unwrap(), None);
+    }
+
+    #[test]
+    fn a_moved_file_is_found_at_its_new_place() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, _) = Database::open(&folder.path().join("state.redb")).unwrap();
+        database.update_files(1, &[(b"old".into(), record(9, 1))], &[]).unwrap();
+        database.update_files(1, &[(b"new".into(), record(9, 1))], &[]).unwrap();
+        assert_eq!(database.update_files(1, &[], &[b"old".into()]).unwrap(), []);
+        assert_eq!(database.record_of_stamp(&record(9, 1).stamp).unwrap(), Some(record(9, 1)));
+    }
+
+    #[test]
+    fn paths_below_a_folder_come_in_pages() {
+        let folder = tempfile::tempdir().unwrap();
+        let (database, _) = Database::open(&folder.path().join("state.redb")).unwrap();
+        let puts: Vec<_> =
+            ["a", "a b", "a/1", "a/2", "ab/3"].iter().map(|path| ((*path).into(), record(0, 1))).collect();
+        database.update_files(1, &puts, &[]).unwrap();
+        let (mut found, mut after) = (Vec::new(), None::<Vec<u8>>);
+        loop {
+            let (page, next) = database.paths_below(1, b"a", after.as_deref(), 1, |_| true).unwrap();
+            found.extend(page);
+            let Some(next) = next else { break };
+            after = Some(next);
+        }
+        assert_eq!(found, [b"a".to_vec(), b"a/1".to_vec(), b"a/2".to_vec()]);
+        assert_eq!(database.paths_below(1, b"", None, 100, |_| true).unwrap().0.len(), 5);
+    }
+
+    #[test]
+    fn a_damaged_file_is_set_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        let table: Table<u32> = Table::new("numbers");
+        for round in 1..3 {
+            fs::write(&path, b"this is no database".repeat(1000)).unwrap();
+            let (database, aside) = Database::open(&path).unwrap();
+            assert_eq!(aside, Some(folder.path().join(format!("state.redb.corrupt-{round}"))));
+            assert_eq!(database.get(&table, b"x").unwrap(), None);
+            let mut batch = database.write().unwrap();
+            batch.put(&table, b"x", &7).unwrap();
+            batch.commit().unwrap();
+            drop(database);
+            let (database, aside) = Database::open(&path).unwrap();
+            assert_eq!((aside, database.get(&table, b"x").unwrap()), (None, Some(7)));
+            assert_eq!(database.all(&table, 9).unwrap(), [(b"x".to_vec(), 7)]);
+        }
+    }
+}

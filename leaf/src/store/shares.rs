@@ -1,0 +1,366 @@
+//! The driver of the shares: keeps the catalog true to the folders.
+//!
+//! One task owns the decisions: which share is looked at next (one at a time, the whole of it or the paths
+//! that changed), when the catalog is published, and what is asked of the file watch. The work itself runs
+//! on blocking threads ([`Pass`]). Readers never wait for it: the published catalog is swapped atomically.
+//!
+//! Life of a change: event -> 0.3 s of silence -> pass over the changed paths -> catalog -> saved and published,
+//! at most once in max(1 s, files / 20,000 s).
+//!
+//! A share whose folder vanishes is `missing`: its files leave the catalog, their records stay, and when the
+//! folder is back nothing is hashed again.
+
+use std::{
+    fs::File,
+    path::PathBuf,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use overlay::{id::ContentId, limits, verify::Value};
+use serde::Serialize;
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    driver::Driver,
+    state::{Below, Shared, blocking},
+};
+use super::{Database, DatabaseError, Outboards, SkipReason, StoreError};
+use crate::catalog::Catalog;
+
+mod driver;
+mod state;
+
+/// Where a share was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ShareOrigin {
+    /// The download folder, because `share_downloads` is set.
+    Default,
+    /// The configuration file.
+    File,
+    /// Added while the program ran.
+    Settings,
+    /// An environment variable.
+    Environment,
+    /// An option of the daemon.
+    CommandLine,
+}
+
+/// A folder to be shared.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShareSpec {
+    /// The folder.
+    pub path: PathBuf,
+    /// Where it was set.
+    pub origin: ShareOrigin,
+}
+
+/// What the user decides about shares.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SharesConfig {
+    /// The shared folders.
+    pub shares: Vec<ShareSpec>,
+    /// Patterns in gitignore syntax.
+    pub exclude: Vec<String>,
+    /// Time between two full scans.
+    pub rescan_interval: Duration,
+    /// Threads that hash; at least 1.
+    pub hash_threads: usize,
+    /// Where downloads go: what is registered there is served.
+    pub downloads: PathBuf,
+    /// True if the download folder is a share like any other.
+    pub share_downloads: bool,
+}
+
+/// What a share is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ShareState {
+    /// Its folders are walked, or wait for it.
+    Scanning,
+    /// All is found, not all is hashed.
+    Hashing,
+    /// The catalog has everything.
+    Watching,
+    /// The folder is not there.
+    Missing,
+}
+
+/// A share, as it is shown to the user.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Share {
+    /// The first component of its files' paths.
+    pub name: String,
+    /// The folder.
+    pub path: String,
+    /// What it is doing.
+    pub state: ShareState,
+    /// Where it was set.
+    pub origin: ShareOrigin,
+    /// Files in the catalog.
+    pub files: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Files found that wait to be hashed.
+    pub pending_files: u64,
+    /// Their bytes.
+    pub pending_bytes: u64,
+    /// Bytes hashed a second.
+    pub rate: u64,
+    /// Files that are not shared though they lie there.
+    pub skipped: u64,
+}
+
+/// A file that is not shared, and why.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Skipped {
+    /// Where it lies on this machine.
+    pub path: String,
+    /// Why.
+    pub reason: SkipReason,
+}
+
+/// A shared file, open, and found to be the version that was hashed.
+#[derive(Debug)]
+pub struct Served {
+    /// The open file.
+    pub file: File,
+    /// Where it lies on this machine.
+    pub path: PathBuf,
+    /// Bytes.
+    pub size: u64,
+}
+
+/// A handle of the shares; clones are the same shares.
+#[derive(Clone, Debug)]
+pub struct Shares {
+    shared: Arc<Shared>,
+    commands: mpsc::Sender<Command>,
+}
+
+#[derive(Debug)]
+enum Command {
+    Add(ShareSpec, oneshot::Sender<Result<Share, SharesError>>),
+    Remove(String, oneshot::Sender<Result<Share, SharesError>>),
+    Configure(SharesConfig, oneshot::Sender<Result<(), SharesError>>),
+    Rescan(oneshot::Sender<()>),
+    /// Something at this path below a root is not as recorded.
+    Look(u32, PathBuf),
+}
+
+impl Shares {
+    /// Restores the catalog and starts the task. It ends in order once `cancel` is cancelled: the handle is to be
+    /// awaited then. Blocks on the database; call it before there is anything to wait for.
+    pub fn start(
+        config: SharesConfig,
+        database: Arc<Database>,
+        outboards: Outboards,
+        cancel: CancellationToken,
+    ) -> Result<(Self, JoinHandle<()>), StoreError> {
+        let catalog = database.load_catalog()?.unwrap_or_else(|| Catalog::new(sequence_of_a_new_list()));
+        let shared = Arc::new(Shared {
+            published: watch::Sender::new(catalog.sequence()),
+            catalog: ArcSwap::from_pointee(catalog.clone()),
+            working: Mutex::new(catalog),
+            changed: Notify::new(),
+            states: Mutex::default(),
+            activity: watch::Sender::new(()),
+            database,
+            outboards,
+        });
+        let (commands, inbox) = mpsc::channel(limits::SHARE_COMMANDS);
+        let mut driver = Driver::new(config, shared.clone(), cancel);
+        driver.reconcile()?;
+        let task = tokio::spawn(driver.run(inbox));
+        Ok((Self { shared, commands }, task))
+    }
+
+    /// Shares a folder. One that is shared already stays as it is. To last over a restart it must be in the
+    /// next [`SharesConfig`].
+    pub async fn add(&self, spec: ShareSpec) -> Result<Share, SharesError> {
+        self.ask(|reply| Command::Add(spec, reply)).await?
+    }
+
+    /// Stops sharing a folder, named by the share's name or its path, and forgets its files.
+    pub async fn remove(&self, share: &str) -> Result<Share, SharesError> {
+        self.ask(|reply| Command::Remove(share.to_owned(), reply)).await?
+    }
+
+    /// Takes over changed decisions.
+    pub async fn configure(&self, config: SharesConfig) -> Result<(), SharesError> {
+        self.ask(|reply| Command::Configure(config, reply)).await?
+    }
+
+    /// Looks at everything again, soon.
+    pub async fn rescan(&self) -> Result<(), SharesError> {
+        self.ask(Command::Rescan).await
+    }
+
+    /// Waits until a share, or all, is hashed as it was when this was called, and published. Returns the sequence
+    /// of that catalog: a home that acknowledged it has the files.
+    pub async fn settled(&self, share: Option<&str>) -> u64 {
+        let mut activity = self.shared.activity.subscribe();
+        loop {
+            activity.borrow_and_update();
+            if !self.shared.is_busy(share) {
+                return self.catalog().sequence();
+            }
+            if activity.changed().await.is_err() {
+                return self.catalog().sequence();
+            }
+        }
+    }
+
+    /// All shares, by name.
+    pub fn list(&self) -> Vec<Share> {
+        self.shared.list()
+    }
+
+    /// What is not shared, share by share; at most [`limits::SKIPPED_LISTED`] of each.
+    pub fn skipped(&self) -> Vec<Skipped> {
+        let states = self.shared.states();
+        let skipped = states.values().flat_map(|state| {
+            state.skipped.iter().map(|(below, reason)| Skipped {
+                path: state.path.join(below).to_string_lossy().into_owned(),
+                reason: *reason,
+            })
+        });
+        skipped.collect()
+    }
+
+    /// The published catalog.
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.shared.catalog.load_full()
+    }
+
+    /// Tells the sequence of each newly published catalog.
+    pub fn watch_catalog(&self) -> watch::Receiver<u64> {
+        self.shared.published.subscribe()
+    }
+
+    /// Tells that what [`Self::list`] returns has changed.
+    pub fn watch_shares(&self) -> watch::Receiver<()> {
+        self.shared.activity.subscribe()
+    }
+
+    /// Opens a file with this content, shared or downloaded. `None` if there is none, or none that is still as it
+    /// was hashed; what is not is looked at again.
+    pub async fn open(&self, content: ContentId) -> Result<Option<Served>, StoreError> {
+        let shared = self.shared.clone();
+        let (served, stale) = blocking(move || shared.open(content)).await?;
+        self.look_at(stale);
+        Ok(served)
+    }
+
+    /// The piece values of a content that lies here. `None` if there is none, or its outboard is damaged; it is
+    /// hashed again then.
+    pub async fn pieces(&self, content: ContentId, size: u64) -> Result<Option<Vec<Value>>, StoreError> {
+        let shared = self.shared.clone();
+        let (pieces, stale) = blocking(move || shared.pieces(content, size)).await?;
+        self.look_at(stale);
+        Ok(pieces)
+    }
+
+    /// Contents that lie here whose ids start with these bytes, ascending: what a shortened id may mean.
+    pub async fn contents_from(&self, prefix: Vec<u8>, limit: usize) -> Result<Vec<ContentId>, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || Ok(shared.database.contents_from(&prefix, limit)?)).await
+    }
+
+    /// Registers a finished, verified file in the download folder, so that it is served without being hashed again.
+    /// Does nothing for a file that lies elsewhere.
+    pub async fn add_download(&self, file: PathBuf, content: ContentId, pieces: Vec<Value>) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        let root = blocking(move || shared.add_download(&file, content, &pieces)).await?;
+        self.look_at(root.into_iter().collect());
+        Ok(())
+    }
+
+    fn look_at(&self, stale: Vec<Below>) {
+        for (root, below) in stale {
+            // If the task is overwhelmed, the next scan finds it.
+            let _ = self.commands.try_send(Command::Look(root, below));
+        }
+    }
+
+    async fn ask<T>(&self, command: impl FnOnce(oneshot::Sender<T>) -> Command) -> Result<T, SharesError> {
+        let (reply, answer) = oneshot::channel();
+        self.commands.send(command(reply)).await.map_err(|_| SharesError::Stopped)?;
+        answer.await.map_err(|_| SharesError::Stopped)
+    }
+}
+
+/// Milliseconds since 1970: above every sequence that this leaf used before it lost its past, because a list
+/// changes less than once a millisecond.
+#[expect(clippy::disallowed_methods, reason = "only a clock tells a new list from an older one")]
+fn sequence_of_a_new_list() -> u64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    since.as_millis().try_into().unwrap_or(u64::MAX / 2)
+}
+
+/// Why a command about shares failed. Nothing was changed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SharesError {
+    /// The folder cannot be listed.
+    #[error("{path} cannot be shared: {why}", path = path.display())]
+    NoFolder {
+        /// The folder.
+        path: PathBuf,
+        /// What the system says.
+        why: String,
+    },
+    /// No share has this name or path.
+    #[error("no share is named {share}")]
+    Unknown {
+        /// What was given.
+        share: String,
+    },
+    /// The share was set elsewhere.
+    #[error("{share} cannot be removed here")]
+    Conflict {
+        /// The share's name.
+        share: String,
+        /// Where it was set.
+        origin: ShareOrigin,
+    },
+    /// The program is ending.
+    #[error("the shares are closed")]
+    Stopped,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<DatabaseError> for SharesError {
+    fn from(error: DatabaseError) -> Self {
+        Self::Store(error.into())
+    }
+}
+
+impl SharesError {
+    /// What to do next.
+    pub fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NoFolder { .. } => Some("name a folder that exists and that this program may read"),
+            Self::Unknown { .. } => Some("`quictrack shares` lists the shares"),
+            Self::Conflict { origin, .. } => Some(match origin {
+                ShareOrigin::CommandLine => "it comes from --share: restart the daemon without it",
+                ShareOrigin::Environment => "it comes from QUICTRACK_SHARE: restart the daemon without it",
+                ShareOrigin::File => "it comes from the configuration file: remove it from `share` there",
+                ShareOrigin::Default => "it is the download folder: set share_downloads to false",
+                ShareOrigin::Settings => "try again",
+            }),
+            Self::Stopped | Self::Store(_) => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

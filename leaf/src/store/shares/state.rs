@@ -1,0 +1,248 @@
+//! What the shares' task and its readers share.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs::File,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+};
+
+use arc_swap::ArcSwap;
+use overlay::{id::ContentId, limits, verify::Value};
+use tokio::{
+    sync::{Notify, watch},
+    task,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Served, Share, ShareOrigin, ShareState};
+use crate::{
+    catalog::{Catalog, Change},
+    store::{
+        Database, Outboards, SkipReason, StoreError,
+        database::{Place, Record, Stamp},
+        pass::{Pass, PassRoot, Progress, Report},
+        path, tags,
+    },
+};
+
+/// Something below a root: its id and the path.
+pub(super) type Below = (u32, PathBuf);
+
+/// Behind every handle. Locks are held for moments only, and never over an await.
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) database: Arc<Database>,
+    pub(super) outboards: Outboards,
+    pub(super) catalog: ArcSwap<Catalog>,
+    /// Ahead of the published one.
+    pub(super) working: Mutex<Catalog>,
+    pub(super) changed: Notify,
+    pub(super) states: Mutex<BTreeMap<u32, State>>,
+    pub(super) published: watch::Sender<u64>,
+    pub(super) activity: watch::Sender<()>,
+}
+
+/// One folder on record.
+#[derive(Debug)]
+pub(super) struct State {
+    pub(super) name: String,
+    pub(super) path: PathBuf,
+    /// The path without links, once it was seen.
+    pub(super) real: Option<PathBuf>,
+    pub(super) device: Option<u64>,
+    /// `None` for the download folder when it is not a share.
+    pub(super) origin: Option<ShareOrigin>,
+    pub(super) missing: bool,
+    /// What is to be looked at; the empty path is everything.
+    pub(super) dirty: BTreeSet<PathBuf>,
+    pub(super) running: bool,
+    pub(super) progress: Arc<Progress>,
+    pub(super) rate: u64,
+    pub(super) measured: u64,
+    pub(super) skipped: BTreeMap<PathBuf, SkipReason>,
+    pub(super) more_skipped: u64,
+}
+
+impl State {
+    pub(super) fn mark(&mut self, below: PathBuf) {
+        self.dirty.insert(below);
+        if self.dirty.len() > limits::DIRTY_PATHS {
+            self.dirty = BTreeSet::from([PathBuf::new()]);
+        }
+    }
+
+    /// Takes what is to be looked at, without paths below others.
+    pub(super) fn take_dirty(&mut self) -> Vec<PathBuf> {
+        let mut parts: Vec<PathBuf> = Vec::new();
+        // A path is sorted after all it lies below, and nothing else comes between.
+        for path in std::mem::take(&mut self.dirty) {
+            if !parts.last().is_some_and(|part| path.starts_with(part)) {
+                parts.push(path);
+            }
+        }
+        parts
+    }
+
+    pub(super) fn is_share_named(&self, name: &str) -> bool {
+        self.origin.is_some() && self.name == name
+    }
+
+    pub(super) fn is_busy(&self) -> bool {
+        self.running || !self.dirty.is_empty()
+    }
+
+    pub(super) fn shown(&self) -> ShareState {
+        match (self.missing, self.is_busy()) {
+            (true, _) => ShareState::Missing,
+            (_, false) => ShareState::Watching,
+            _ if self.running && !self.progress.walking.load(Ordering::Relaxed) => ShareState::Hashing,
+            _ => ShareState::Scanning,
+        }
+    }
+
+    pub(super) fn share(&self, catalog: &Catalog) -> Share {
+        let (files, bytes) = catalog.totals(&self.name);
+        Share {
+            name: self.name.clone(),
+            path: self.path.to_string_lossy().into_owned(),
+            state: self.shown(),
+            origin: self.origin.unwrap_or(ShareOrigin::Default),
+            files,
+            bytes,
+            pending_files: self.progress.pending_files.load(Ordering::Relaxed),
+            pending_bytes: self.progress.pending_bytes.load(Ordering::Relaxed),
+            rate: self.rate,
+            skipped: self.skipped.len() as u64 + self.more_skipped,
+        }
+    }
+
+    pub(super) fn take_report(&mut self, parts: &[PathBuf], report: Report) {
+        self.skipped.retain(|path, _| !parts.iter().any(|part| path.starts_with(part)));
+        if parts.iter().any(|part| part.as_os_str().is_empty()) {
+            self.more_skipped = 0;
+        }
+        self.more_skipped += report.more_skipped;
+        for (below, reason) in report.skipped {
+            if self.skipped.len() < limits::SKIPPED_LISTED {
+                self.skipped.insert(below, reason);
+            } else {
+                self.more_skipped += 1;
+            }
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn states(&self) -> MutexGuard<'_, BTreeMap<u32, State>> {
+        self.states.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn working(&self) -> MutexGuard<'_, Catalog> {
+        self.working.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn apply(&self, changes: Vec<Change>) {
+        if self.working().apply(changes) {
+            self.changed.notify_one();
+        }
+    }
+
+    pub(super) fn is_busy(&self, share: Option<&str>) -> bool {
+        let ahead = self.working().sequence() != self.catalog.load().sequence();
+        let states = self.states();
+        let mut chosen = states.values().filter(|state| share.is_none_or(|name| state.name == name));
+        ahead || chosen.any(State::is_busy)
+    }
+
+    pub(super) fn list(&self) -> Vec<Share> {
+        let catalog = self.catalog.load();
+        let states = self.states();
+        let mut list: Vec<_> =
+            states.values().filter(|state| state.origin.is_some()).map(|state| state.share(&catalog)).collect();
+        list.sort_by(|one, other| one.name.cmp(&other.name));
+        list
+    }
+
+    /// The files on record with a content, below folders that are shared or downloaded to now.
+    pub(super) fn located(&self, content: ContentId) -> Result<Vec<(Place, PathBuf, Record)>, StoreError> {
+        let mut located = Vec::new();
+        for place in self.database.places(&content, limits::PLACES_TRIED)? {
+            let Some(record) = self.database.record(&place)? else { continue };
+            let root = self.states().get(&place.root).map(|state| state.path.clone());
+            if let Some(root) = root {
+                located.push((place.clone(), root.join(path::from_bytes(&place.below)), record));
+            }
+        }
+        Ok(located)
+    }
+
+    pub(super) fn open(&self, content: ContentId) -> Result<(Option<Served>, Vec<Below>), StoreError> {
+        let mut stale = Vec::new();
+        for (place, path, record) in self.located(content)? {
+            let file = File::open(&path).ok();
+            let fresh = file.filter(|file| file.metadata().is_ok_and(|now| Stamp::of(&now) == record.stamp));
+            if let Some(file) = fresh {
+                return Ok((Some(Served { file, path, size: record.stamp.size }), stale));
+            }
+            stale.push((place.root, path::from_bytes(&place.below)));
+        }
+        Ok((None, stale))
+    }
+
+    pub(super) fn pieces(&self, content: ContentId, size: u64) -> Result<(Option<Vec<Value>>, Vec<Below>), StoreError> {
+        let located = self.located(content)?;
+        let Some((_, _, record)) = located.first() else { return Ok((None, Vec::new())) };
+        if record.stamp.size != size {
+            return Ok((None, Vec::new()));
+        }
+        if let Some(pieces) = self.outboards.load(content, size)? {
+            return Ok((Some(pieces), Vec::new()));
+        }
+        // Without its records the files are found as new, and hashed.
+        self.outboards.remove(content)?;
+        let mut stale = Vec::new();
+        for (place, _, _) in located {
+            self.database.update_files(place.root, &[], std::slice::from_ref(&place.below))?;
+            stale.push((place.root, path::from_bytes(&place.below)));
+        }
+        Ok((None, stale))
+    }
+
+    pub(super) fn add_download(
+        &self,
+        file: &Path,
+        content: ContentId,
+        pieces: &[Value],
+    ) -> Result<Option<Below>, StoreError> {
+        let found = self.states().iter().find_map(|(id, state)| {
+            let below = file.strip_prefix(&state.path).ok()?;
+            matches!(state.origin, None | Some(ShareOrigin::Default)).then(|| (*id, below.to_owned()))
+        });
+        let Some((root, below)) = found else { return Ok(None) };
+        let mut open = File::open(file)?;
+        let stamp = Stamp::of(&open.metadata()?);
+        let tags = tags::read(&file.file_name().unwrap_or_default().to_string_lossy(), &mut open);
+        self.outboards.store(content, pieces)?;
+        let record = Record { stamp, content, tags };
+        self.database.update_files(root, &[(path::to_bytes(&below), record)], &[])?;
+        Ok(Some((root, below)))
+    }
+
+    pub(super) fn pass<'a>(
+        &'a self,
+        root: &'a PassRoot,
+        threads: usize,
+        progress: &'a Progress,
+        cancel: &'a CancellationToken,
+        publish: &'a (dyn Fn(Vec<Change>) + Sync),
+    ) -> Pass<'a> {
+        Pass { root, database: &self.database, outboards: &self.outboards, threads, progress, cancel, publish }
+    }
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, StoreError> + Send + 'static,
+) -> Result<T, StoreError> {
+    task::spawn_blocking(work).await.unwrap_or(Err(StoreError::Panicked))
+}

@@ -1,0 +1,304 @@
+use std::{fs, sync::atomic::Ordering};
+
+use super::*;
+use crate::store::{
+    pass::{Pass, PassRoot, Progress},
+    scan,
+};
+
+/// A leaf's folders, and its shares while they run.
+struct Leaf {
+    folder: tempfile::TempDir,
+    config: SharesConfig,
+    running: Option<(Shares, JoinHandle<()>, CancellationToken)>,
+}
+
+impl Leaf {
+    fn new(shares: &[&str]) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let config = SharesConfig {
+            shares: Vec::new(),
+            exclude: vec!["*.part".into()],
+            rescan_interval: Duration::from_hours(1),
+            hash_threads: 2,
+            downloads: folder.path().join("downloads"),
+            share_downloads: false,
+        };
+        let mut leaf = Self { folder, config, running: None };
+        for share in shares {
+            fs::create_dir_all(leaf.at(share)).unwrap();
+            let spec = ShareSpec { path: leaf.at(share), origin: ShareOrigin::Settings };
+            leaf.config.shares.push(spec);
+        }
+        leaf
+    }
+
+    fn at(&self, path: &str) -> PathBuf {
+        self.folder.path().join(path)
+    }
+
+    fn write(&self, path: &str, text: &str) {
+        fs::create_dir_all(self.at(path).parent().unwrap()).unwrap();
+        fs::write(self.at(path), text).unwrap();
+    }
+
+    async fn start(&mut self) -> Shares {
+        let (database, _) = Database::open(&self.at("state.redb")).unwrap();
+        let cancel = CancellationToken::new();
+        let outboards = Outboards::new(self.at("outboards"));
+        let (shares, task) = Shares::start(self.config.clone(), Arc::new(database), outboards, cancel.clone()).unwrap();
+        self.running = Some((shares.clone(), task, cancel));
+        shares.settled(None).await;
+        shares
+    }
+
+    async fn stop(&mut self) {
+        let (shares, task, cancel) = self.running.take().unwrap();
+        cancel.cancel();
+        task.await.unwrap();
+        drop(shares);
+    }
+}
+
+fn paths(shares: &Shares) -> Vec<String> {
+    let page = shares.catalog().browse("", true, None, 1000).unwrap();
+    page.items
+        .into_iter()
+        .map(|item| match item {
+            crate::catalog::Item::Entry(file) => file.path,
+            crate::catalog::Item::Folder(folder) => folder.path,
+        })
+        .collect()
+}
+
+fn hashed_files(shares: &Shares) -> u64 {
+    shares.shared.states().values().map(|state| state.progress.hashed_files.load(Ordering::Relaxed)).sum()
+}
+
+fn id(text: &str) -> ContentId {
+    ContentId(*blake3::hash(text.as_bytes()).as_bytes())
+}
+
+async fn rescan(shares: &Shares) {
+    shares.rescan().await.unwrap();
+    shares.settled(None).await;
+}
+
+#[tokio::test]
+async fn files_are_hashed_listed_and_served() {
+    let mut leaf = Leaf::new(&["music"]);
+    leaf.write("music/a/one", "1");
+    leaf.write("music/two", "22");
+    leaf.write("music/empty", "");
+    leaf.write("music/x.part", "p");
+    let shares = leaf.start().await;
+    assert_eq!(paths(&shares), ["music/a/one", "music/two"]);
+    let list = shares.list();
+    assert_eq!(list.len(), 1);
+    assert_eq!((&*list[0].name, list[0].state, list[0].files, list[0].bytes), ("music", ShareState::Watching, 2, 3));
+    assert_eq!(list[0].skipped, 2);
+    let skipped = shares.skipped();
+    assert!(skipped.iter().any(|file| file.path.ends_with("empty") && file.reason == SkipReason::Empty));
+    assert!(skipped.iter().any(|file| file.path.ends_with("x.part") && file.reason == SkipReason::Excluded));
+    let served = shares.open(id("22")).await.unwrap().unwrap();
+    assert_eq!((served.size, served.path), (2, leaf.at("music/two")));
+    assert_eq!(shares.pieces(id("22"), 2).await.unwrap(), Some(vec![id("22").0]));
+    assert!(shares.open(id("other")).await.unwrap().is_none());
+    let json = serde_json::to_value(&list[0]).unwrap();
+    assert_eq!((json["state"].as_str(), json["origin"].as_str()), (Some("watching"), Some("settings")));
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn a_restart_hashes_nothing_and_keeps_the_list() {
+    let mut leaf = Leaf::new(&["music"]);
+    for at in 0..50 {
+        leaf.write(&format!("music/{}/{at}", at % 3), &format!("text {at}"));
+    }
+    let shares = leaf.start().await;
+    let (root, sequence) = (shares.catalog().root(), shares.catalog().sequence());
+    assert_eq!(hashed_files(&shares), 50);
+    drop(shares);
+    leaf.stop().await;
+    let shares = leaf.start().await;
+    assert_eq!(hashed_files(&shares), 0);
+    assert_eq!((shares.catalog().root(), shares.catalog().sequence()), (root, sequence));
+    rescan(&shares).await;
+    assert_eq!((hashed_files(&shares), shares.catalog().sequence()), (0, sequence));
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn changes_renames_and_deletions_are_found() {
+    let mut leaf = Leaf::new(&["music"]);
+    leaf.write("music/a/one", "1");
+    leaf.write("music/a/two", "2");
+    leaf.write("music/keep", "k");
+    let shares = leaf.start().await;
+    leaf.write("music/a/two", "changed");
+    fs::rename(leaf.at("music/a"), leaf.at("music/b")).unwrap();
+    fs::remove_file(leaf.at("music/keep")).unwrap();
+    rescan(&shares).await;
+    assert_eq!(paths(&shares), ["music/b/one", "music/b/two"]);
+    assert_eq!(hashed_files(&shares), 4, "a renamed file is not hashed again");
+    assert!(shares.open(id("2")).await.unwrap().is_none());
+    assert!(shares.open(id("changed")).await.unwrap().is_some());
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn a_new_file_is_found_without_a_rescan() {
+    let mut leaf = Leaf::new(&["music"]);
+    leaf.write("music/one", "1");
+    let shares = leaf.start().await;
+    let mut published = shares.watch_catalog();
+    published.borrow_and_update();
+    leaf.write("music/new/two", "2");
+    published.changed().await.unwrap();
+    assert_eq!(paths(&shares), ["music/new/two", "music/one"]);
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn a_share_that_vanishes_comes_back_unhashed() {
+    let mut leaf = Leaf::new(&["music"]);
+    leaf.write("music/one", "1");
+    let shares = leaf.start().await;
+    fs::rename(leaf.at("music"), leaf.at("elsewhere")).unwrap();
+    rescan(&shares).await;
+    assert_eq!(paths(&shares), [""; 0]);
+    assert_eq!(shares.list()[0].state, ShareState::Missing);
+    assert!(shares.open(id("1")).await.unwrap().is_none());
+    fs::rename(leaf.at("elsewhere"), leaf.at("music")).unwrap();
+    rescan(&shares).await;
+    assert_eq!((paths(&shares), hashed_files(&shares)), (vec!["music/one".into()], 1));
+    assert_eq!(shares.list()[0].state, ShareState::Watching);
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn shares_are_added_named_and_removed() {
+    let mut leaf = Leaf::new(&["x/music"]);
+    leaf.write("x/music/one", "1");
+    leaf.write("y/music/two", "2");
+    leaf.config.shares[0].origin = ShareOrigin::CommandLine;
+    let shares = leaf.start().await;
+    let spec = ShareSpec { path: leaf.at("y/music/"), origin: ShareOrigin::Settings };
+    let added = shares.add(spec.clone()).await.unwrap();
+    assert_eq!((&*added.name, added.state), ("music (2)", ShareState::Scanning));
+    assert_eq!(shares.add(spec).await.unwrap().name, "music (2)");
+    shares.settled(Some("music (2)")).await;
+    assert_eq!(paths(&shares), ["music (2)/two", "music/one"]);
+    let missing = ShareSpec { path: leaf.at("none"), origin: ShareOrigin::Settings };
+    assert!(matches!(shares.add(missing).await, Err(SharesError::NoFolder { .. })));
+    assert!(matches!(shares.remove("music").await, Err(SharesError::Conflict { .. })));
+    assert!(matches!(shares.remove("none").await, Err(SharesError::Unknown { .. })));
+    let path = leaf.at("y/music").to_string_lossy().into_owned();
+    assert_eq!(shares.remove(&path).await.unwrap().name, "music (2)");
+    shares.settled(None).await;
+    assert_eq!(paths(&shares), ["music/one"]);
+    assert!(shares.open(id("2")).await.unwrap().is_none());
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn a_damaged_database_costs_a_scan_and_nothing_else() {
+    let mut leaf = Leaf::new(&["music"]);
+    leaf.write("music/one", "1");
+    let shares = leaf.start().await;
+    let (root, sequence) = (shares.catalog().root(), shares.catalog().sequence());
+    drop(shares);
+    leaf.stop().await;
+    fs::write(leaf.at("state.redb"), b"broken".repeat(1000)).unwrap();
+    let shares = leaf.start().await;
+    assert_eq!(shares.catalog().root(), root);
+    assert!(shares.catalog().sequence() > sequence, "homes believe the higher sequence");
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn a_download_is_served_but_listed_only_on_demand() {
+    let mut leaf = Leaf::new(&["music"]);
+    leaf.write("downloads/got", "got");
+    leaf.write("downloads/stranger", "s");
+    let shares = leaf.start().await;
+    shares.add_download(leaf.at("downloads/got"), id("got"), vec![id("got").0]).await.unwrap();
+    assert!(shares.open(id("got")).await.unwrap().is_some());
+    assert!(shares.open(id("s")).await.unwrap().is_none());
+    shares.settled(None).await;
+    assert_eq!((paths(&shares), shares.list().len()), (vec![], 1));
+    leaf.config.share_downloads = true;
+    shares.configure(leaf.config.clone()).await.unwrap();
+    shares.settled(None).await;
+    assert_eq!(paths(&shares), ["downloads/got", "downloads/stranger"]);
+    assert_eq!(hashed_files(&shares), 1, "only what was not downloaded is hashed");
+    leaf.config.share_downloads = false;
+    shares.configure(leaf.config.clone()).await.unwrap();
+    shares.settled(None).await;
+    assert_eq!(paths(&shares), [""; 0]);
+    assert!(shares.open(id("got")).await.unwrap().is_some());
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn a_damaged_outboard_is_made_again() {
+    let mut leaf = Leaf::new(&["music"]);
+    let text = "x".repeat(300_000);
+    leaf.write("music/large", &text);
+    let shares = leaf.start().await;
+    let outboards = Outboards::new(leaf.at("outboards"));
+    outboards.remove(id(&text)).unwrap();
+    assert_eq!(shares.pieces(id(&text), 300_000).await.unwrap(), None);
+    rescan(&shares).await;
+    assert_eq!(shares.pieces(id(&text), 300_000).await.unwrap().map(|pieces| pieces.len()), Some(2));
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[test]
+fn a_cancelled_pass_keeps_what_it_committed() {
+    let leaf = Leaf::new(&["music"]);
+    for at in 0..40 {
+        leaf.write(&format!("music/{at:02}"), &format!("text {at}"));
+    }
+    let (database, _) = Database::open(&leaf.at("state.redb")).unwrap();
+    let outboards = Outboards::new(leaf.at("outboards"));
+    let path = fs::canonicalize(leaf.at("music")).unwrap();
+    let root = PassRoot { id: 1, name: "music".into(), exclude: scan::exclude(&path, &[]).0, path };
+    let run = |parts: &[PathBuf], cancel: &CancellationToken| {
+        let progress = Progress::default();
+        // The first commit cancels the pass.
+        let publish = |_| cancel.cancel();
+        let pass = Pass {
+            root: &root,
+            database: &database,
+            outboards: &outboards,
+            threads: 1,
+            progress: &progress,
+            cancel,
+            publish: &publish,
+        };
+        let report = pass.run(parts).unwrap();
+        (report.cancelled, progress.hashed_files.load(Ordering::Relaxed))
+    };
+    let on_record = || database.paths_below(1, b"", None, 100, |_| true).unwrap().0.len() as u64;
+    let all = [PathBuf::new()];
+    let cancelled = CancellationToken::new();
+    cancelled.cancel();
+    assert_eq!((run(&all, &cancelled), on_record()), ((true, 0), 0));
+    let some: Vec<_> = (0..15).map(|at| PathBuf::from(format!("{at:02}"))).collect();
+    assert!(run(&some, &CancellationToken::new()).0);
+    assert_eq!(on_record(), 15);
+    assert_eq!(run(&all, &CancellationToken::new()).1, 25, "only the rest is hashed");
+    assert_eq!(on_record(), 40);
+    // A cancelled pass removes nothing: it has not seen everything.
+    fs::remove_file(leaf.at("music/03")).unwrap();
+    assert_eq!((run(&all, &cancelled), on_record()), ((true, 0), 40));
+}
