@@ -27,7 +27,7 @@ mod watch;
 pub use database::{Batch, Database, DatabaseError, Table};
 pub use hash::Outboards;
 pub use scan::SkipReason;
-pub use shares::{Served, Share, ShareOrigin, ShareSpec, ShareState, Shares, SharesConfig, SharesError, Skipped};
+pub use shares::{Served, Share, ShareSpec, ShareState, Shares, SharesConfig, SharesError, Skipped};
 
 /// Why the store failed. What was committed stays.
 #[derive(Debug, thiserror::Error)]

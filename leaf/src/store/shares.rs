@@ -18,7 +18,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use overlay::{id::ContentId, limits, verify::Value};
+use overlay::{config::Origin, drive, id::ContentId, limits, verify::Value};
 use serde::Serialize;
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
@@ -36,29 +36,13 @@ use crate::catalog::Catalog;
 mod driver;
 mod state;
 
-/// Where a share was set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum ShareOrigin {
-    /// The download folder, because `share_downloads` is set.
-    Default,
-    /// The configuration file.
-    File,
-    /// Added while the program ran.
-    Settings,
-    /// An environment variable.
-    Environment,
-    /// An option of the daemon.
-    CommandLine,
-}
-
 /// A folder to be shared.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ShareSpec {
     /// The folder.
     pub path: PathBuf,
-    /// Where it was set.
-    pub origin: ShareOrigin,
+    /// Where it was set; [`Origin::Settings`] if it was added while the program ran.
+    pub origin: Origin,
 }
 
 /// What the user decides about shares.
@@ -102,7 +86,7 @@ pub struct Share {
     /// What it is doing.
     pub state: ShareState,
     /// Where it was set.
-    pub origin: ShareOrigin,
+    pub origin: Origin,
     /// Files in the catalog.
     pub files: u64,
     /// Their bytes.
@@ -298,10 +282,8 @@ impl Shares {
 
 /// Milliseconds since 1970: above every sequence that this leaf used before it lost its past, because a list
 /// changes less than once a millisecond.
-#[expect(clippy::disallowed_methods, reason = "only a clock tells a new list from an older one")]
 fn sequence_of_a_new_list() -> u64 {
-    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
-    since.as_millis().try_into().unwrap_or(u64::MAX / 2)
+    drive::wall_clock_s().saturating_mul(1000)
 }
 
 /// Why a command about shares failed. Nothing was changed.
@@ -328,7 +310,7 @@ pub enum SharesError {
         /// The share's name.
         share: String,
         /// Where it was set.
-        origin: ShareOrigin,
+        origin: Origin,
     },
     /// The program is ending.
     #[error("the shares are closed")]
@@ -351,11 +333,11 @@ impl SharesError {
             Self::NoFolder { .. } => Some("name a folder that exists and that this program may read"),
             Self::Unknown { .. } => Some("`quictrack shares` lists the shares"),
             Self::Conflict { origin, .. } => Some(match origin {
-                ShareOrigin::CommandLine => "it comes from --share: restart the daemon without it",
-                ShareOrigin::Environment => "it comes from QUICTRACK_SHARE: restart the daemon without it",
-                ShareOrigin::File => "it comes from the configuration file: remove it from `share` there",
-                ShareOrigin::Default => "it is the download folder: set share_downloads to false",
-                ShareOrigin::Settings => "try again",
+                Origin::CommandLine => "it comes from --share: restart the daemon without it",
+                Origin::Environment => "it comes from QUICTRACK_SHARE: restart the daemon without it",
+                Origin::File => "it comes from the configuration file: remove it from `share` there",
+                Origin::Default => "it is the download folder: set share_downloads to false",
+                Origin::Settings => "try again",
             }),
             Self::Stopped | Self::Store(_) => None,
         }

@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use overlay::config::Origin;
 use tokio::{
     sync::mpsc,
     task::{self, JoinHandle},
@@ -16,7 +17,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Command, Share, ShareOrigin, ShareSpec, SharesConfig, SharesError,
+    Command, Share, ShareSpec, SharesConfig, SharesError,
     state::{Below, Shared, State, blocking},
 };
 use crate::{
@@ -120,8 +121,8 @@ impl Driver {
 
     /// Makes the list of folders what the configuration says.
     pub(super) fn reconcile(&mut self) -> Result<(), StoreError> {
-        let mut wanted: Vec<(PathBuf, Option<ShareOrigin>)> = Vec::new();
-        let downloads = self.config.share_downloads.then_some(ShareOrigin::Default);
+        let mut wanted: Vec<(PathBuf, Option<Origin>)> = Vec::new();
+        let downloads = self.config.share_downloads.then_some(Origin::Default);
         let specs = self.config.shares.iter().map(|spec| (spec.path.clone(), Some(spec.origin)));
         for (folder, origin) in specs.chain([(self.config.downloads.clone(), downloads)]) {
             let folder = absolute(&folder);
@@ -146,7 +147,7 @@ impl Driver {
     }
 
     /// Takes a folder into the list, if it is not there. Returns its id.
-    fn open_root(&mut self, folder: &Path, origin: Option<ShareOrigin>) -> Result<u32, StoreError> {
+    fn open_root(&mut self, folder: &Path, origin: Option<Origin>) -> Result<u32, StoreError> {
         if let Some((id, state)) = self.shared.states().iter_mut().find(|(_, state)| state.path == folder) {
             state.origin = origin;
             return Ok(*id);
@@ -180,7 +181,7 @@ impl Driver {
     }
 
     /// The wished name, or the folder's, made unique among the shares.
-    fn free_name(&self, wish: &str, folder: &Path, origin: Option<ShareOrigin>) -> String {
+    fn free_name(&self, wish: &str, folder: &Path, origin: Option<Origin>) -> String {
         let states = self.shared.states();
         let is_free = |name: &str| origin.is_none() || !states.values().any(|state| state.is_share_named(name));
         if is_free(wish) {
@@ -270,7 +271,7 @@ impl Driver {
                 .map(|(id, state)| (*id, state.path.clone(), state.share(&self.shared.catalog.load())))
         };
         let Some((id, path, shown)) = found else { return Err(SharesError::Unknown { share: share.to_owned() }) };
-        if shown.origin != ShareOrigin::Settings {
+        if shown.origin != Origin::Settings {
             return Err(SharesError::Conflict { share: shown.name, origin: shown.origin });
         }
         if self.running.as_ref().is_some_and(|running| running.root == id) {

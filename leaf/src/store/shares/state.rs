@@ -8,14 +8,14 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use overlay::{id::ContentId, limits, verify::Value};
+use overlay::{config::Origin, id::ContentId, limits, verify::Value};
 use tokio::{
     sync::{Notify, watch},
     task,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Served, Share, ShareOrigin, ShareState};
+use super::{Served, Share, ShareState};
 use crate::{
     catalog::{Catalog, Change},
     store::{
@@ -52,7 +52,7 @@ pub(super) struct State {
     pub(super) real: Option<PathBuf>,
     pub(super) device: Option<u64>,
     /// `None` for the download folder when it is not a share.
-    pub(super) origin: Option<ShareOrigin>,
+    pub(super) origin: Option<Origin>,
     pub(super) missing: bool,
     /// What is to be looked at; the empty path is everything.
     pub(super) dirty: BTreeSet<PathBuf>,
@@ -107,7 +107,7 @@ impl State {
             name: self.name.clone(),
             path: self.path.to_string_lossy().into_owned(),
             state: self.shown(),
-            origin: self.origin.unwrap_or(ShareOrigin::Default),
+            origin: self.origin.unwrap_or(Origin::Default),
             files,
             bytes,
             pending_files: self.progress.pending_files.load(Ordering::Relaxed),
@@ -149,10 +149,10 @@ impl Shared {
     }
 
     pub(super) fn is_busy(&self, share: Option<&str>) -> bool {
-        let ahead = self.working().sequence() != self.catalog.load().sequence();
-        let states = self.states();
-        let mut chosen = states.values().filter(|state| share.is_none_or(|name| state.name == name));
-        ahead || chosen.any(State::is_busy)
+        // In this order: a pass applies its last change before it ends.
+        let is_chosen = |state: &&State| share.is_none_or(|name| state.name == name);
+        let works = self.states().values().filter(is_chosen).any(State::is_busy);
+        works || self.working().sequence() != self.catalog.load().sequence()
     }
 
     pub(super) fn list(&self) -> Vec<Share> {
@@ -217,7 +217,7 @@ impl Shared {
     ) -> Result<Option<Below>, StoreError> {
         let found = self.states().iter().find_map(|(id, state)| {
             let below = file.strip_prefix(&state.path).ok()?;
-            matches!(state.origin, None | Some(ShareOrigin::Default)).then(|| (*id, below.to_owned()))
+            matches!(state.origin, None | Some(Origin::Default)).then(|| (*id, below.to_owned()))
         });
         let Some((root, below)) = found else { return Ok(None) };
         let mut open = File::open(file)?;

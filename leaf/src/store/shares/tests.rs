@@ -27,7 +27,7 @@ impl Leaf {
         let mut leaf = Self { folder, config, running: None };
         for share in shares {
             fs::create_dir_all(leaf.at(share)).unwrap();
-            let spec = ShareSpec { path: leaf.at(share), origin: ShareOrigin::Settings };
+            let spec = ShareSpec { path: leaf.at(share), origin: Origin::Settings };
             leaf.config.shares.push(spec);
         }
         leaf
@@ -185,15 +185,15 @@ async fn shares_are_added_named_and_removed() {
     let mut leaf = Leaf::new(&["x/music"]);
     leaf.write("x/music/one", "1");
     leaf.write("y/music/two", "2");
-    leaf.config.shares[0].origin = ShareOrigin::CommandLine;
+    leaf.config.shares[0].origin = Origin::CommandLine;
     let shares = leaf.start().await;
-    let spec = ShareSpec { path: leaf.at("y/music/"), origin: ShareOrigin::Settings };
+    let spec = ShareSpec { path: leaf.at("y/music/"), origin: Origin::Settings };
     let added = shares.add(spec.clone()).await.unwrap();
     assert_eq!((&*added.name, added.state), ("music (2)", ShareState::Scanning));
     assert_eq!(shares.add(spec).await.unwrap().name, "music (2)");
     shares.settled(Some("music (2)")).await;
     assert_eq!(paths(&shares), ["music (2)/two", "music/one"]);
-    let missing = ShareSpec { path: leaf.at("none"), origin: ShareOrigin::Settings };
+    let missing = ShareSpec { path: leaf.at("none"), origin: Origin::Settings };
     assert!(matches!(shares.add(missing).await, Err(SharesError::NoFolder { .. })));
     assert!(matches!(shares.remove("music").await, Err(SharesError::Conflict { .. })));
     assert!(matches!(shares.remove("none").await, Err(SharesError::Unknown { .. })));
