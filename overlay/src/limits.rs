@@ -128,9 +128,10 @@ pub const SOURCE_SEARCH_INTERVAL: Duration = Duration::from_secs(30);
 /// Bytes of the words of one chunk, as a segment and as a digest. Plain text stays far below
 /// [`CHUNK_BYTES`]; decomposition and bigrams can make more of it, at most about four times on real scripts.
 pub const DIGEST_BYTES: usize = 4 * CHUNK_BYTES;
-/// Chunks, postings and files that one look-up may touch: some 10 ms of one core. Chosen: a search for
-/// everything by a common word still ends, and a hostile one cannot hold a core.
-pub const LOOKUP_WORK: u64 = 200_000;
+/// Chunks, postings and files that one look-up may touch, at 0.2 to 0.4 microseconds each: some 30 ms of
+/// one core. Chosen: three common words are looked up whole in 25,000 chunks, and a hostile query cannot
+/// hold a core.
+pub const LOOKUP_WORK: u64 = 100_000;
 /// Files that one look-up gives to be ranked, at least; more if more contents are wanted. Chosen: ranking
 /// that many takes some milliseconds.
 pub const LOOKUP_MATCHES: usize = 4_096;

@@ -51,7 +51,14 @@ impl Positions {
 
     /// Adds a coded list.
     pub(super) fn insert_coded(&mut self, coded: &[u8]) {
-        for (start, end) in Runs::new(coded) {
+        let mut runs = Runs::new(coded);
+        loop {
+            while let Some(single) = runs.next_single() {
+                if let Some(word) = self.words[..self.used].get_mut(single / 64) {
+                    *word |= 1 << (single % 64);
+                }
+            }
+            let Some((start, end)) = runs.next() else { return };
             self.insert(start, end);
         }
     }
@@ -97,6 +104,19 @@ pub(super) struct Runs<'a> {
 impl<'a> Runs<'a> {
     pub(super) const fn new(coded: &'a [u8]) -> Self {
         Self { rest: coded, end: 0 }
+    }
+
+    /// The next run if it is a single position not far from the last one: the most frequent sort.
+    #[inline]
+    fn next_single(&mut self) -> Option<usize> {
+        let (&head, rest) = self.rest.split_first()?;
+        if head & 0x81 != 0 {
+            return None;
+        }
+        let start = self.end.checked_add(usize::from(head >> 1))?;
+        self.end = start.checked_add(1)?;
+        self.rest = rest;
+        Some(start)
     }
 
     /// True if the whole list was read.
