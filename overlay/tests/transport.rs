@@ -1,5 +1,7 @@
 //! The transport over real sockets on loopback.
 
+#![allow(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::net::SocketAddr;
 
 use bytes::Bytes;

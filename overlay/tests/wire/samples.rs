@@ -1,0 +1,214 @@
+//! One sample of every message: the values behind the golden bytes. They fill every field, so that a field
+//! that moves or changes its type changes the bytes.
+
+use std::net::SocketAddr;
+
+use overlay::{
+    file::{FileEntry, Tags},
+    id::{ContentId, PeerId, QueryId},
+    identity::Identity,
+    wire::{
+        bounded::{Blob, List, Text},
+        descriptor::{Descriptor, ShardPrefix, SignedDescriptor, network_tag},
+        hello::{Goodbye, Hello, Refuse, RefuseReason, Welcome},
+        leaf::*,
+        mesh::*,
+        search::*,
+        transfer::*,
+    },
+};
+
+fn identity() -> Identity {
+    Identity::from_seed([1; 32])
+}
+
+fn address() -> SocketAddr {
+    "192.0.2.7:7780".parse().unwrap()
+}
+
+fn address_v6() -> SocketAddr {
+    "[2001:db8::7]:7781".parse().unwrap()
+}
+
+fn descriptor() -> SignedDescriptor {
+    let descriptor = Descriptor {
+        peer: identity().peer_id(),
+        network: network_tag("public"),
+        address: address(),
+        shard: ShardPrefix { bits: 0b101 << 29, length: 3 },
+        capacity: 10_000,
+        sequence: 300,
+        lifetime_s: 7200,
+    };
+    descriptor.sign(&identity())
+}
+
+fn hello() -> Hello {
+    Hello {
+        network: Text::new("public"),
+        proof: Some([2; 32]),
+        agent: Text::new("quictrack/0.1.0"),
+        capabilities: 5,
+        observed: address(),
+        handle: 0x0123_4567_89ab_cdef,
+        introduction: 77,
+    }
+}
+
+fn welcome() -> Welcome {
+    Welcome {
+        proof: None,
+        agent: Text::new("quictrack-ultrapeer/0.1.0"),
+        capabilities: 0,
+        observed: address_v6(),
+        descriptor: Some(descriptor()),
+    }
+}
+
+fn refuse() -> Refuse {
+    Refuse { reason: RefuseReason::Full, alternatives: List::new([descriptor()]) }
+}
+
+fn goodbye() -> Goodbye {
+    Goodbye { alternatives: List::new([descriptor(), descriptor()]) }
+}
+
+fn members() -> Members {
+    let gone = List::new([PeerId([3; 32])]);
+    Members { descriptors: List::new([descriptor()]), gone, total: 20, view: 0xfedc_ba98_7654_3210 }
+}
+
+fn tags() -> Tags {
+    Tags {
+        artist: Some("Ada".into()),
+        album: Some("Notes".into()),
+        title: Some("Überfahrt".into()),
+        genre: Some("Folk".into()),
+        year: Some(1999),
+        track: Some(4),
+        bitrate: Some(320),
+        duration_s: Some(241),
+    }
+}
+
+fn hit() -> Hit {
+    let peer = HitPeer {
+        peer: PeerId([4; 32]),
+        homes: List::new([PeerId([5; 32])]),
+        reachability: Reachability::Natted,
+        free_slots: 3,
+        queue: 200,
+    };
+    Hit {
+        content: ContentId([6; 32]),
+        size: 1 << 40,
+        score: 70_000,
+        names: List::new([Text::new("a b.flac"), Text::new("ä.flac")]),
+        path: Text::new("Music/x/a b.flac"),
+        modified_s: -1,
+        tags: tags(),
+        sources: 129,
+        peers: List::new([peer]),
+        holders: List::new([1, u64::MAX]),
+    }
+}
+
+/// In the order of their numbers.
+pub(crate) fn leaf() -> Vec<LeafMessage> {
+    let chunk = ChunkRef { hash: [7; 32], bytes: 70_000, files: 1000 };
+    let root = catalog_root([&chunk.hash]);
+    let statement = RootStatement { root, files: 1000, sequence: 9, lifetime_s: 86_400 };
+    let mut incomplete = IncompleteSet::default();
+    incomplete.insert(Incomplete::HomeSilent);
+    let summary = Summary {
+        stopped: StopReason::Timeout,
+        incomplete,
+        ultrapeers_asked: 3,
+        ultrapeers_total: 4,
+        shards_asked: 1,
+        shards_total: 2,
+        leaves_covered: 500,
+        leaves_total: 70_000,
+        messages: 5,
+        withheld: 6,
+    };
+    let search = Search {
+        id: QueryId(11),
+        target: Target::Query(Text::new("ada notes")),
+        limit: 60,
+        timeout_ms: 10_000,
+        all: true,
+    };
+    vec![
+        hello().into(),
+        welcome().into(),
+        refuse().into(),
+        goodbye().into(),
+        members().into(),
+        CatalogRoot::sign(&identity(), &statement, vec![chunk]).into(),
+        CatalogWant { sequence: 9, chunks: List::new([0, 300]) }.into(),
+        CatalogPart { sequence: 9, chunk: 1, last: true, data: Blob::new(vec![1, 2, 3]).unwrap() }.into(),
+        CatalogAck { sequence: 9, files: 1000 }.into(),
+        LeafState { free_slots: 4, queue: 300, reachability: Reachability::Mapped }.into(),
+        search.into(),
+        Accepted { ultrapeers: 4 }.into(),
+        Hits { hits: List::new([hit()]) }.into(),
+        summary.into(),
+        Introduce { target: PeerId([8; 32]), homes: List::new([PeerId([9; 32])]) }.into(),
+        Introduced::At(List::new([address(), address_v6()])).into(),
+        Introduction { session: 400, peer: PeerId([10; 32]) }.into(),
+        IntroductionReply { session: 400, accept: true }.into(),
+        Ping { token: 500 }.into(),
+        Pong { token: 500 }.into(),
+    ]
+}
+
+/// In the order of their numbers.
+pub(crate) fn mesh() -> Vec<MeshMessage> {
+    let came = AttachmentChange { handle: 1 << 60, sequence: Some(9) };
+    let left = AttachmentChange { handle: 2, sequence: None };
+    vec![
+        hello().into(),
+        welcome().into(),
+        refuse().into(),
+        goodbye().into(),
+        members().into(),
+        Attachments { reset: true, caught_up: false, changes: List::new([came, left]) }.into(),
+        Query { id: QueryId(12), target: Target::Content(ContentId([6; 32])), limit: 1000 }.into(),
+        QueryHits { id: QueryId(12), hits: List::new([hit()]) }.into(),
+        QueryDone { id: QueryId(12), more: true, capped: false, withheld: 1 }.into(),
+        MeshIntroduce { session: 13, asker: PeerId([4; 32]), target: PeerId([8; 32]) }.into(),
+        MeshIntroduced { session: 13, answer: Err(IntroductionFailure::Timeout) }.into(),
+    ]
+}
+
+/// In the order of their numbers.
+pub(crate) fn transfer() -> Vec<TransferMessage> {
+    let content = ContentId([6; 32]);
+    let entry =
+        FileEntry { path: "Music/a.flac".into(), content, size: 1 << 33, modified_s: 1_700_000_000, tags: tags() };
+    let folder = FolderEntry { path: Text::new("Music/x"), files: 12, bytes: 1 << 41 };
+    let after = Cursor::File(Text::new("Music/a.flac"));
+    vec![
+        hello().into(),
+        welcome().into(),
+        refuse().into(),
+        goodbye().into(),
+        Open { content }.into(),
+        NotHeld { reason: DenyReason::Changed }.into(),
+        Opened { size: 1 << 33, complete: true, tops: List::new([[11; 32], [12; 32]]) }.into(),
+        Have { first: 1024, bits: Blob::new(vec![0xf0, 0x0f]).unwrap() }.into(),
+        Queued { position: 300 }.into(),
+        Granted { turn_bytes: 1 << 28 }.into(),
+        Revoked { position: 2 }.into(),
+        Want { content, first: 300, count: 4 }.into(),
+        Pieces { first: 300, count: 4, bytes: 4 << 20 }.into(),
+        Denied { reason: DenyReason::Busy }.into(),
+        WantSegment { content, segment: 7 }.into(),
+        Segment { pieces: List::new([[13; 32]]) }.into(),
+        WantGroups { content, piece: 8000 }.into(),
+        Groups { groups: List::new([[14; 32]]) }.into(),
+        Browse { path: Text::new("Music"), recursive: true, after: after.clone(), limit: 500 }.into(),
+        Page { folders: List::new([folder]), entries: List::new([entry]), next: Some(after) }.into(),
+    ]
+}
