@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`catalog`] | core: the file list, in chunks with stable borders |
 //! | [`homes`], [`search`] | cores: choosing and keeping ultrapeers, a search as the leaf sees it |
+//! | [`network`] | core: both composed; with `net` also its driver |
 //! | [`swarm`], [`queue`], [`bitmap`] | cores: which piece from which source, upload slots, sets of pieces |
 //! | `store` | shares on the disk: scan, hash, watch, database |
 //!
@@ -12,6 +13,7 @@
 pub mod bitmap;
 pub mod catalog;
 pub mod homes;
+pub mod network;
 pub mod queue;
 pub mod search;
 #[cfg(feature = "net")]

@@ -60,6 +60,8 @@ pub enum Output {
     Ask(Ticket, PeerId, Search),
     /// Drop the stream to a home.
     Drop(Ticket, PeerId),
+    /// A home did not accept a search in time: it must show that it lives.
+    Suspect(PeerId),
     /// Show a hit: a new content, or better knowledge of one that was shown.
     Show(Ticket, Box<Hit>),
     /// The search has ended.
@@ -221,9 +223,10 @@ impl Searches {
                 self.end(now, ticket, summary, out);
                 continue;
             }
-            for asked in active.asked.values_mut() {
+            for (peer, asked) in &mut active.asked {
                 if matches!(asked, Asked::Waiting(until) if *until <= now) {
                     *asked = Asked::Late;
+                    out.push(Output::Suspect(*peer));
                 }
             }
             self.go_on(now, homes, ticket, out);

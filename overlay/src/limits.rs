@@ -398,3 +398,17 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
 pub const FOUNDING_PATIENCE: Duration = Duration::from_secs(10);
 /// Ultrapeers up to which a network keeps looking for another of its name.
 pub const SMALL_NETWORK: u32 = 3;
+
+// --- a leaf's connections -------------------------------------------------------------------------
+
+/// Seconds for which a signed file list counts: a week, so that a home never drops one of a leaf that is
+/// attached and has nothing new to say.
+pub const CATALOG_LIFETIME_S: u32 = 7 * 86_400;
+/// News of one search that wait for its user: every hit of a search for everything, and room for better
+/// knowledge of each.
+pub const SEARCH_NEWS: usize = 2 * SEARCH_LIMIT_ALL as usize;
+/// Time for a look-up of a content's holders.
+pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
+/// Time between the dials of two addresses of one node. RFC 8305 5 recommends 250 ms; chosen shorter,
+/// because homes have just seen these addresses work.
+pub const DIAL_STAGGER: Duration = Duration::from_millis(100);

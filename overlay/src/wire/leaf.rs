@@ -257,6 +257,18 @@ pub enum IntroductionFailure {
     Limited,
 }
 
+impl IntroductionFailure {
+    /// The failure in words, for logs and messages.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::TargetGone => "no ultrapeer has it",
+            Self::Refused => "it declined",
+            Self::Timeout => "it did not answer its home in time",
+            Self::Limited => "its home has too many introductions under way",
+        }
+    }
+}
+
 /// Another leaf wants to reach this one.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Introduction {

@@ -1,0 +1,219 @@
+//! The leaf's side of the network as one machine: composes [`crate::homes`] and [`crate::search`].
+//!
+//! A search needs the homes, and a home that leaves a search unaccepted must show that it lives: that is
+//! all that the two cores have to do with each other, and it is said here. The driver (feature `net`) runs
+//! this machine and carries out what it asks for.
+
+#[cfg(feature = "net")]
+mod driver;
+#[cfg(feature = "net")]
+mod home_link;
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+
+use overlay::{
+    id::PeerId,
+    machine::{Context, Machine, Outbox},
+    time::Time,
+    wire::{
+        descriptor::SignedDescriptor,
+        leaf::{LeafMessage, Members},
+        search::Hit,
+    },
+};
+
+#[cfg(feature = "net")]
+pub use self::driver::{HomeStatus, JoinProblem, Network as Service, SearchNews, Start};
+use crate::{
+    homes::{self, Homes},
+    search::{self, End, HomeFacts, Request, Searches, Ticket},
+};
+
+/// What can happen.
+#[derive(Debug)]
+pub enum Input {
+    /// Addresses that the leaf is told to join, as they resolve now.
+    Targets(Vec<SocketAddr>),
+    /// Descriptors from earlier sessions, a refusal or a good-bye.
+    Alternatives(Vec<SignedDescriptor>),
+    /// A dial ended in a welcome.
+    Attached {
+        /// The ultrapeer.
+        peer: PeerId,
+        /// Where it was dialled.
+        address: SocketAddr,
+        /// Its descriptor, if it knows its own address already.
+        descriptor: Option<SignedDescriptor>,
+        /// The round trip to it.
+        rtt: Duration,
+    },
+    /// A dial ended otherwise.
+    DialFailed(SocketAddr),
+    /// A home tells which ultrapeers there are.
+    Members(PeerId, Members),
+    /// The round trip to a home, measured again.
+    RoundTrip(PeerId, Duration),
+    /// A home is gone.
+    Lost(PeerId),
+    /// The user searches.
+    Search(Ticket, Request),
+    /// A home answers a search.
+    Answer(Ticket, PeerId, LeafMessage),
+    /// The stream of a search to a home ended without a summary.
+    AnswerLost(Ticket, PeerId),
+    /// The user does not want a search any more.
+    Cancel(Ticket),
+}
+
+/// What the driver must do.
+#[derive(Debug, PartialEq)]
+pub enum Output {
+    /// Dial an ultrapeer; `None` takes whoever is there.
+    Dial(SocketAddr, Option<PeerId>),
+    /// The set of homes changed.
+    HomesChanged,
+    /// A home must show that it lives, or be given up.
+    Suspect(PeerId),
+    /// Send a search to a home, on a stream of its own.
+    Ask(Ticket, PeerId, overlay::wire::search::Search),
+    /// Drop the stream of a search to a home.
+    Drop(Ticket, PeerId),
+    /// Show a hit to the user.
+    Show(Ticket, Box<Hit>),
+    /// A search has ended.
+    End(Ticket, End),
+}
+
+/// Homes and searches. See the module text.
+#[derive(Debug)]
+pub struct Network {
+    homes: Homes,
+    searches: Searches,
+    round_trips: BTreeMap<PeerId, Duration>,
+}
+
+impl Network {
+    /// No home, no search.
+    pub fn new(me: PeerId, network: &str, now: Time) -> Self {
+        Self { homes: Homes::new(me, network), searches: Searches::new(now), round_trips: BTreeMap::new() }
+    }
+
+    /// The homes.
+    pub fn homes(&self) -> &Homes {
+        &self.homes
+    }
+
+    fn facts(&self) -> Vec<HomeFacts> {
+        let fact = |(peer, address, _): (PeerId, SocketAddr, Time)| HomeFacts {
+            peer,
+            rtt_us: self.round_trips.get(&peer).map_or(u64::MAX, |rtt| rtt.as_micros() as u64),
+            unlimited: address.ip().to_canonical().is_loopback(),
+        };
+        self.homes.iter().map(fact).collect()
+    }
+
+    fn with_homes(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Outbox<Output>,
+        act: impl FnOnce(&mut Homes, &mut Context<'_>, &mut Outbox<homes::Output>),
+    ) {
+        let mut inner = Outbox::new();
+        act(&mut self.homes, cx, &mut inner);
+        let mut changed = false;
+        for output in inner.drain() {
+            match output {
+                homes::Output::Dial { address, peer } => out.push(Output::Dial(address, peer)),
+                homes::Output::Changed => changed = true,
+            }
+        }
+        if changed {
+            out.push(Output::HomesChanged);
+            let facts = self.facts();
+            self.with_searches(out, |searches, inner| searches.homes_changed(cx.now, &facts, inner));
+        }
+    }
+
+    fn with_searches(
+        &mut self,
+        out: &mut Outbox<Output>,
+        act: impl FnOnce(&mut Searches, &mut Outbox<search::Output>),
+    ) {
+        let mut inner = Outbox::new();
+        act(&mut self.searches, &mut inner);
+        out.append_mapped(&mut inner, |output| match output {
+            search::Output::Ask(ticket, peer, search) => Output::Ask(ticket, peer, search),
+            search::Output::Drop(ticket, peer) => Output::Drop(ticket, peer),
+            search::Output::Suspect(peer) => Output::Suspect(peer),
+            search::Output::Show(ticket, hit) => Output::Show(ticket, hit),
+            search::Output::End(ticket, end) => Output::End(ticket, end),
+        });
+    }
+
+    fn members(&mut self, cx: &mut Context<'_>, from: PeerId, members: Members, out: &mut Outbox<Output>) {
+        // A home that others found gone is asked itself: they may be wrong, or our link is dead.
+        for peer in members.gone.iter().filter(|peer| self.round_trips.contains_key(*peer)) {
+            out.push(Output::Suspect(*peer));
+        }
+        self.with_homes(cx, out, |homes, cx, inner| homes.handle(cx, homes::Input::Members { from, members }, inner));
+    }
+}
+
+impl Machine for Network {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, cx: &mut Context<'_>, input: Input, out: &mut Outbox<Output>) {
+        let now = cx.now;
+        let input = match input {
+            Input::Targets(addresses) => homes::Input::Targets(addresses),
+            Input::Alternatives(descriptors) => homes::Input::Alternatives(descriptors),
+            Input::DialFailed(address) => homes::Input::DialFailed(address),
+            Input::Attached { peer, address, descriptor, rtt } => {
+                self.round_trips.insert(peer, rtt);
+                homes::Input::Attached { peer, address, descriptor }
+            }
+            Input::Lost(peer) => {
+                self.round_trips.remove(&peer);
+                homes::Input::Lost(peer)
+            }
+            Input::Members(from, members) => return self.members(cx, from, members, out),
+            Input::RoundTrip(peer, rtt) => {
+                if let Some(known) = self.round_trips.get_mut(&peer) {
+                    *known = rtt;
+                }
+                return;
+            }
+            Input::Search(ticket, request) => {
+                let facts = self.facts();
+                return self.with_searches(out, |searches, inner| {
+                    searches.start(now, cx.rng, &facts, ticket, request, inner);
+                });
+            }
+            Input::Answer(ticket, from, message) => {
+                let differ = self.homes.views_differ();
+                return self.with_searches(out, |searches, inner| {
+                    searches.message(now, ticket, from, message, differ, inner);
+                });
+            }
+            Input::AnswerLost(ticket, from) => {
+                let facts = self.facts();
+                return self.with_searches(out, |searches, inner| searches.failed(now, &facts, ticket, from, inner));
+            }
+            Input::Cancel(ticket) => {
+                return self.with_searches(out, |searches, inner| searches.cancel(now, ticket, inner));
+            }
+        };
+        self.with_homes(cx, out, |homes, cx, inner| homes.handle(cx, input, inner));
+    }
+
+    fn next_deadline(&self) -> Option<Time> {
+        self.homes.next_deadline().into_iter().chain(self.searches.next_deadline()).min()
+    }
+
+    fn on_deadline(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        let now = cx.now;
+        self.with_homes(cx, out, |homes, cx, inner| homes.on_deadline(cx, inner));
+        let facts = self.facts();
+        self.with_searches(out, |searches, inner| searches.on_deadline(now, &facts, inner));
+    }
+}

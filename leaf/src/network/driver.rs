@@ -1,0 +1,372 @@
+//! Runs the leaf's network machine on tokio and QUIC: dials, home links, search streams.
+//!
+//! ```text
+//!   join names ──resolve──> machine ──Dial──> home link (tasks of one connection)
+//!   user ──search──> machine ──Ask──> search stream ──Answer──> machine ──Show, End──> user
+//! ```
+
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use overlay::{
+    address::JoinAddress,
+    drive::{Clock, Driver, Handle, Stopped, Tasks, random_token, system_rng},
+    id::PeerId,
+    identity::Identity,
+    limits,
+    time::Time,
+    transport::{Connection, DialError, Endpoint, Greeting, Sender},
+    wire::{
+        descriptor::{Descriptor, SignedDescriptor},
+        leaf::{LeafMessage, LeafState},
+        search::Hit,
+    },
+};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::timeout,
+};
+
+use super::{Input, Network as Core, Output, home_link::HomePort};
+use crate::{
+    search::{End, Request, Ticket},
+    store::Shares,
+};
+
+/// What the leaf's side of the network is started with.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The name of the network.
+    pub network: String,
+    /// Nodes to join through.
+    pub join: Vec<JoinAddress>,
+    /// Ultrapeers of earlier sessions.
+    pub remembered: Vec<SignedDescriptor>,
+}
+
+/// The leaf in its network. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Network {
+    pub(super) shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+pub(super) struct Shared {
+    pub(super) endpoint: Endpoint,
+    pub(super) identity: Arc<Identity>,
+    pub(super) machine: Handle<Core>,
+    pub(super) shares: Shares,
+    pub(super) tasks: Tasks,
+    pub(super) clock: Clock,
+    pub(super) load: watch::Sender<LeafState>,
+    pub(super) homes: Mutex<BTreeMap<PeerId, HomePort>>,
+    pub(super) changed: watch::Sender<u64>,
+    handle: u64,
+    join: Mutex<Vec<JoinAddress>>,
+    join_changed: Notify,
+    problems: Mutex<BTreeMap<String, JoinProblem>>,
+    searches: Mutex<BTreeMap<Ticket, mpsc::Sender<SearchNews>>>,
+    streams: Mutex<BTreeMap<(Ticket, PeerId), tokio::task::AbortHandle>>,
+    tickets: AtomicU64,
+}
+
+/// A home, for `status`.
+#[derive(Clone, Copy, Debug)]
+pub struct HomeStatus {
+    /// Its key.
+    pub peer: PeerId,
+    /// Where it was dialled.
+    pub address: SocketAddr,
+    /// The round trip.
+    pub rtt: Duration,
+    /// How long it has been a home.
+    pub age: Duration,
+    /// Sequence of the newest list that it acknowledged.
+    pub sequence: Option<u64>,
+    /// Files of that list that are searchable there.
+    pub acknowledged: u64,
+    /// Where it sees this leaf.
+    pub observed: SocketAddr,
+}
+
+/// Why a join target did not lead into the network.
+#[derive(Clone, Debug)]
+pub enum JoinProblem {
+    /// Its name does not resolve.
+    Name(String),
+    /// It could not be dialled, or refused.
+    Dial(DialError),
+}
+
+/// What a search tells its user.
+#[derive(Clone, Debug)]
+pub enum SearchNews {
+    /// A new content, or better knowledge of one that was told.
+    Hit(Box<Hit>),
+    /// The end; the last that comes.
+    End(End),
+}
+
+impl Network {
+    /// Enters the network from `endpoint`. Fails only where the system has no random numbers.
+    pub fn start(
+        endpoint: Endpoint,
+        identity: Arc<Identity>,
+        shares: Shares,
+        clock: Clock,
+        start: Start,
+        tasks: &Tasks,
+    ) -> std::io::Result<Self> {
+        let rng = system_rng()?;
+        let (machine, driver) = Driver::new(Core::new(identity.peer_id(), &start.network, clock.now()));
+        let shared = Arc::new(Shared {
+            endpoint,
+            identity,
+            machine,
+            shares,
+            tasks: tasks.child(),
+            clock,
+            load: watch::Sender::new(LeafState::default()),
+            homes: Mutex::default(),
+            changed: watch::Sender::new(0),
+            handle: random_token()?,
+            join: Mutex::new(start.join),
+            join_changed: Notify::new(),
+            problems: Mutex::default(),
+            searches: Mutex::default(),
+            streams: Mutex::default(),
+            tickets: AtomicU64::new(1),
+        });
+        let (carrier, token) = (shared.clone(), shared.tasks.token());
+        shared.tasks.spawn_to_end("network", async move {
+            driver.run(clock, rng, token, |_, output| carrier.carry_out(output)).await;
+        });
+        shared.tasks.spawn("join", join(shared.clone(), start.remembered));
+        Ok(Self { shared })
+    }
+
+    /// The homes, by key.
+    pub fn homes(&self) -> Vec<HomeStatus> {
+        let now = self.shared.clock.now();
+        self.shared.homes().values().map(|home| home.status(now)).collect()
+    }
+
+    /// Signalled when homes come, go, or acknowledge a list.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.shared.changed.subscribe()
+    }
+
+    /// Files that some home has acknowledged of the list with that sequence or a newer one; `None` if none has.
+    pub fn acknowledged(&self, sequence: u64) -> Option<u64> {
+        let homes = self.homes();
+        let current = homes.iter().filter(|home| home.sequence.is_some_and(|acknowledged| acknowledged >= sequence));
+        current.map(|home| home.acknowledged).max()
+    }
+
+    /// Files of this leaf that some home has.
+    pub fn searchable(&self) -> u64 {
+        self.homes().iter().map(|home| home.acknowledged).max().unwrap_or(0)
+    }
+
+    /// Ultrapeers in the network, as the homes tell.
+    pub async fn ultrapeers(&self) -> u32 {
+        self.shared.machine.inspect(|core| core.homes().ultrapeers()).await.unwrap_or(0)
+    }
+
+    /// All ultrapeers that are known, and whether each is a home.
+    pub async fn known(&self) -> Vec<(Descriptor, bool)> {
+        let look = |core: &Core| core.homes().known().map(|(known, home)| (known.clone(), home)).collect();
+        self.shared.machine.inspect(look).await.unwrap_or_default()
+    }
+
+    /// Descriptors to keep for the next session, and to name to those who ask.
+    pub async fn remember(&self) -> Vec<SignedDescriptor> {
+        self.shared.machine.inspect(|core| core.homes().remember()).await.unwrap_or_default()
+    }
+
+    /// What went wrong with the join targets lately, by target.
+    pub fn problems(&self) -> Vec<(String, JoinProblem)> {
+        let problems = self.shared.problems.lock().unwrap_or_else(PoisonError::into_inner);
+        problems.iter().map(|(target, problem)| (target.clone(), problem.clone())).collect()
+    }
+
+    /// Other nodes to join through count from now on.
+    pub fn set_join(&self, join: Vec<JoinAddress>) {
+        *self.shared.join.lock().unwrap_or_else(PoisonError::into_inner) = join;
+        self.shared.join_changed.notify_one();
+    }
+
+    /// Tells the homes how busy this leaf is.
+    pub fn set_load(&self, load: LeafState) {
+        self.shared.load.send_if_modified(|known| std::mem::replace(known, load) != load);
+    }
+
+    /// Starts a search. News end with [`SearchNews::End`]; dropping the receiver cancels the search.
+    pub async fn search(&self, request: Request) -> Result<(Ticket, mpsc::Receiver<SearchNews>), Stopped> {
+        let ticket = self.shared.tickets.fetch_add(1, Ordering::Relaxed);
+        let room = (request.limit as usize).saturating_mul(4).clamp(limits::HITS_PER_FRAME, limits::SEARCH_NEWS);
+        let (sender, receiver) = mpsc::channel(room);
+        let gone = sender.clone();
+        lock(&self.shared.searches).insert(ticket, sender);
+        self.shared.machine.input(Input::Search(ticket, request)).await?;
+        let machine = self.shared.machine.clone();
+        self.shared.tasks.spawn("search", async move {
+            gone.closed().await;
+            // A machine that stopped has no searches.
+            let _ = machine.input(Input::Cancel(ticket)).await;
+        });
+        Ok((ticket, receiver))
+    }
+
+    /// Ends a search; its summary still comes.
+    pub async fn cancel(&self, ticket: Ticket) {
+        // A machine that stopped has no searches.
+        let _ = self.shared.machine.input(Input::Cancel(ticket)).await;
+    }
+
+    /// Says good-bye to all homes and waits until they heard it, at most `patience`.
+    pub async fn leave(&self, patience: Duration) {
+        let homes = std::mem::take(&mut *self.shared.homes());
+        let farewells = homes.into_values().map(HomePort::leave);
+        // Homes that do not listen notice by themselves.
+        let _ = timeout(patience, futures_util::future::join_all(farewells)).await;
+    }
+}
+
+impl Shared {
+    pub(super) fn homes(&self) -> MutexGuard<'_, BTreeMap<PeerId, HomePort>> {
+        lock(&self.homes)
+    }
+
+    /// Forgets a home whose connection ended. False if a newer connection to it has taken its place.
+    pub(super) fn forget_home(&self, connection: &Connection) -> bool {
+        let mut homes = self.homes();
+        let is_current = homes.get(&connection.peer()).is_none_or(|port| port.connection.id() == connection.id());
+        if is_current {
+            homes.remove(&connection.peer());
+        }
+        is_current
+    }
+
+    pub(super) fn signal(&self) {
+        self.changed.send_modify(|version| *version = version.wrapping_add(1));
+    }
+
+    pub(super) fn greeting(&self) -> Greeting {
+        Greeting { handle: self.handle, introduction: 0 }
+    }
+
+    fn carry_out(self: &Arc<Self>, output: Output) {
+        match output {
+            Output::Dial(address, peer) => {
+                self.tasks.spawn("home", super::home_link::attach(self.clone(), address, peer));
+            }
+            Output::HomesChanged => self.signal(),
+            Output::Suspect(peer) => {
+                if let Some(home) = self.homes().get(&peer) {
+                    home.suspect();
+                }
+            }
+            Output::Ask(ticket, peer, search) => {
+                let task = self.tasks.spawn("ask", ask(self.clone(), ticket, peer, search));
+                lock(&self.streams).insert((ticket, peer), task);
+            }
+            Output::Drop(ticket, peer) => {
+                if let Some(task) = lock(&self.streams).remove(&(ticket, peer)) {
+                    task.abort();
+                }
+            }
+            Output::Show(ticket, hit) => self.news(ticket, SearchNews::Hit(hit)),
+            Output::End(ticket, end) => {
+                self.news(ticket, SearchNews::End(end));
+                lock(&self.searches).remove(&ticket);
+            }
+        }
+    }
+
+    fn news(&self, ticket: Ticket, news: SearchNews) {
+        let full = lock(&self.searches).get(&ticket).is_some_and(|user| user.try_send(news).is_err());
+        if full {
+            // Its user does not read: the stream of news ends, which it sees as a search cut short.
+            lock(&self.searches).remove(&ticket);
+        }
+    }
+
+    pub(super) fn problem(&self, target: &str, problem: Option<JoinProblem>) {
+        let mut problems = lock(&self.problems);
+        match problem {
+            Some(problem) => problems.insert(target.to_owned(), problem),
+            None => problems.remove(target),
+        };
+        while problems.len() > limits::JOIN_TARGETS {
+            problems.pop_last();
+        }
+    }
+
+    pub(super) fn forget_problems(&self) {
+        lock(&self.problems).clear();
+    }
+}
+
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every operation leaves the value whole, so a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Keeps the machine's join targets resolved: at the start, when they change, and while homeless.
+async fn join(shared: Arc<Shared>, remembered: Vec<SignedDescriptor>) {
+    // Without a machine there is nobody to tell; the task ends with the others.
+    let _ = shared.machine.input(Input::Alternatives(remembered)).await;
+    loop {
+        let targets = lock(&shared.join).clone();
+        let mut addresses = Vec::new();
+        for target in targets.iter().take(limits::JOIN_TARGETS) {
+            match tokio::net::lookup_host((target.host.as_str(), target.port)).await {
+                Ok(found) => {
+                    shared.problem(&target.to_string(), None);
+                    addresses.extend(found);
+                }
+                Err(error) => shared.problem(&target.to_string(), Some(JoinProblem::Name(error.to_string()))),
+            }
+        }
+        let _ = shared.machine.input(Input::Targets(addresses)).await;
+        // A name may lead elsewhere later; what changes is seen within the longest pause between two dials.
+        let _ = timeout(limits::REDIAL_MAX, shared.join_changed.notified()).await;
+    }
+}
+
+/// Carries one search to one home and its answers back.
+async fn ask(shared: Arc<Shared>, ticket: Ticket, peer: PeerId, search: overlay::wire::search::Search) {
+    let connection = shared.homes().get(&peer).map(|home| home.connection.clone());
+    if let Some(connection) = connection
+        && let Ok((mut sender, mut receiver)) = connection.open::<LeafMessage>().await
+        && send(&mut sender, search).await
+    {
+        while let Ok(Some(message)) = receiver.next().await {
+            let last = matches!(message, LeafMessage::Summary(_));
+            if shared.machine.input(Input::Answer(ticket, peer, message)).await.is_err() || last {
+                lock(&shared.streams).remove(&(ticket, peer));
+                return;
+            }
+        }
+    }
+    lock(&shared.streams).remove(&(ticket, peer));
+    // A machine that stopped has no searches.
+    let _ = shared.machine.input(Input::AnswerLost(ticket, peer)).await;
+}
+
+async fn send(sender: &mut Sender<LeafMessage>, search: overlay::wire::search::Search) -> bool {
+    sender.send(&search.into()).await.is_ok()
+}
+
+/// Time since `then`, for showing.
+pub(super) fn age(now: Time, then: Time) -> Duration {
+    now.since(then)
+}

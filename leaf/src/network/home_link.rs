@@ -1,0 +1,334 @@
+//! The tasks of one home's connection: who is told what, and the upload of the file list.
+//!
+//! ```text
+//!   announce   root of the list, whenever it changes ──> CatalogRoot
+//!   upload     CatalogWant ──> parts of the chunks that the home lacks
+//!   watch      CatalogAck ──> acknowledged; Members ──> machine; Introduction ──> we agree; Ping ──> Pong
+//! ```
+
+use std::{net::SocketAddr, sync::Arc};
+
+use overlay::{
+    batch,
+    id::PeerId,
+    limits,
+    time::Time,
+    transport::{CloseCode, Connection, DialError, Link, Receiver, Sender},
+    wire::{
+        bounded::{Blob, List},
+        hello::Goodbye,
+        leaf::{
+            CatalogPart, CatalogRoot, CatalogWant, ChunkRef, IntroductionReply, LeafMessage, Ping, Pong, RootStatement,
+        },
+    },
+};
+use tokio::{
+    sync::{Notify, mpsc, watch},
+    time::timeout,
+};
+
+use super::{
+    Input,
+    driver::{HomeStatus, JoinProblem, Shared, age},
+};
+use crate::catalog::Catalog;
+
+/// A home that this leaf is attached to.
+#[derive(Debug, Clone)]
+pub(super) struct HomePort {
+    pub(super) connection: Connection,
+    address: SocketAddr,
+    observed: SocketAddr,
+    since: Time,
+    queue: mpsc::Sender<LeafMessage>,
+    acknowledged: watch::Sender<Option<(u64, u64)>>,
+    suspected: Arc<Notify>,
+}
+
+impl HomePort {
+    pub(super) fn status(&self, now: Time) -> HomeStatus {
+        let acknowledged = *self.acknowledged.borrow();
+        HomeStatus {
+            peer: self.connection.peer(),
+            address: self.address,
+            rtt: self.connection.rtt(),
+            age: age(now, self.since),
+            sequence: acknowledged.map(|(sequence, _)| sequence),
+            acknowledged: acknowledged.map_or(0, |(_, files)| files),
+            observed: self.observed,
+        }
+    }
+
+    /// The home must answer a ping, or it is given up.
+    pub(super) fn suspect(&self) {
+        self.suspected.notify_one();
+    }
+
+    /// Says good-bye and waits until the home has closed in answer.
+    pub(super) async fn leave(self) {
+        let goodbye = Goodbye { alternatives: List::default() };
+        if self.queue.send(goodbye.into()).await.is_ok() {
+            // The writer closes the connection once the good-bye is out.
+            self.connection.closed().await;
+        }
+    }
+}
+
+/// Dials an ultrapeer and stays attached to it until the connection ends.
+pub(super) async fn attach(shared: Arc<Shared>, address: SocketAddr, peer: Option<PeerId>) {
+    match shared.endpoint.dial::<LeafMessage>(address, peer, shared.greeting()).await {
+        Ok(dialled) => {
+            shared.forget_problems();
+            run(&shared, dialled.link, address, dialled.welcome).await;
+        }
+        Err(error) => {
+            tracing::debug!(%address, %error, "an ultrapeer could not be joined");
+            if let DialError::Refused { alternatives, .. } = &error {
+                // A machine that stopped dials nobody.
+                let _ = shared.machine.input(Input::Alternatives(alternatives.clone())).await;
+            }
+            shared.problem(&address.to_string(), Some(JoinProblem::Dial(error)));
+            let _ = shared.machine.input(Input::DialFailed(address)).await;
+        }
+    }
+}
+
+async fn run(
+    shared: &Arc<Shared>,
+    link: Link<LeafMessage>,
+    address: SocketAddr,
+    welcome: overlay::wire::hello::Welcome,
+) {
+    let Link { connection, sender, receiver } = link;
+    let peer = connection.peer();
+    let (queue, outgoing) = mpsc::channel(limits::LEAF_QUEUE);
+    let port = HomePort {
+        connection: connection.clone(),
+        address,
+        observed: welcome.observed,
+        since: shared.clock.now(),
+        queue: queue.clone(),
+        acknowledged: watch::Sender::new(None),
+        suspected: Arc::new(Notify::new()),
+    };
+    if let Some(old) = shared.homes().insert(peer, port.clone()) {
+        old.connection.close(CloseCode::Replaced);
+    }
+    let tasks = shared.tasks.child();
+    let (wants, wanted) = mpsc::channel(limits::UPLOADS);
+    let guard = |connection: &Connection| {
+        let connection = connection.clone();
+        move || connection.close(CloseCode::Failure)
+    };
+    let announced = watch::Sender::new(shared.shares.catalog());
+    let catalogs = announced.subscribe();
+    tasks.spawn_guarded("home writer", write(outgoing, sender), guard(&connection));
+    tasks.spawn_guarded("home list", announce(shared.clone(), queue.clone(), announced), guard(&connection));
+    tasks.spawn_guarded("home upload", upload(wanted, catalogs, queue.clone()), guard(&connection));
+    let pongs = Arc::new(Notify::new());
+    let watched = watch_over(port.clone(), pongs.clone());
+    tasks.spawn_guarded("home watch", watched, guard(&connection));
+    tasks.spawn("home round trip", measure(shared.clone(), connection.clone()));
+    let attached = Input::Attached { peer, address, descriptor: welcome.descriptor, rtt: connection.rtt() };
+    if shared.machine.input(attached).await.is_ok() {
+        let reader = Reader { shared, port: &port, wants, pongs };
+        reader.run(receiver).await;
+    }
+    tasks.cancel();
+    connection.close(CloseCode::Done);
+    let is_current = shared.forget_home(&connection);
+    shared.signal();
+    if is_current {
+        // A machine that stopped has no homes.
+        let _ = shared.machine.input(Input::Lost(peer)).await;
+    }
+}
+
+/// Takes what a home says on the control stream.
+struct Reader<'a> {
+    shared: &'a Arc<Shared>,
+    port: &'a HomePort,
+    wants: mpsc::Sender<CatalogWant>,
+    pongs: Arc<Notify>,
+}
+
+impl Reader<'_> {
+    async fn run(&self, mut receiver: Receiver<LeafMessage>) {
+        loop {
+            match receiver.next().await {
+                Ok(Some(message)) => {
+                    if !self.take(message).await {
+                        return;
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => return tracing::debug!(peer = ?self.port.connection.peer(), %error, "a home is lost"),
+            }
+        }
+    }
+
+    /// False if the link has nothing more to say.
+    async fn take(&self, message: LeafMessage) -> bool {
+        let (machine, peer) = (&self.shared.machine, self.port.connection.peer());
+        match message {
+            LeafMessage::Members(members) => machine.input(Input::Members(peer, members)).await.is_ok(),
+            LeafMessage::CatalogWant(want) => self.wants.send(want).await.is_ok(),
+            LeafMessage::CatalogAck(ack) => {
+                self.port.acknowledged.send_replace(Some((ack.sequence, ack.files)));
+                self.shared.signal();
+                true
+            }
+            LeafMessage::Introduction(introduction) => {
+                let reply = IntroductionReply { session: introduction.session, accept: true };
+                self.port.queue.send(reply.into()).await.is_ok()
+            }
+            LeafMessage::Ping(ping) => self.port.queue.send(Pong { token: ping.token }.into()).await.is_ok(),
+            LeafMessage::Pong(_) => {
+                self.pongs.notify_one();
+                true
+            }
+            LeafMessage::Goodbye(goodbye) => {
+                let alternatives = goodbye.alternatives.into_vec();
+                // Whether or not the machine still runs, this home is leaving.
+                let _ = machine.input(Input::Alternatives(alternatives)).await;
+                false
+            }
+            _ => {
+                tracing::debug!(?peer, "a home sent what homes do not send");
+                self.port.connection.close(CloseCode::Violation);
+                false
+            }
+        }
+    }
+}
+
+async fn write(mut queue: mpsc::Receiver<LeafMessage>, mut sender: Sender<LeafMessage>) {
+    while let Some(message) = queue.recv().await {
+        let last = matches!(message, LeafMessage::Goodbye(_));
+        if sender.send(&message).await.is_err() {
+            return sender.connection().close(CloseCode::Overload);
+        }
+        if last {
+            // What waits for the other side to read is lost with the connection, so see it delivered first.
+            let finished = sender.finish().is_ok() && sender.delivered().await.is_ok();
+            tracing::trace!(finished, "said good-bye");
+            return sender.connection().close(CloseCode::Shutdown);
+        }
+    }
+}
+
+/// Announces the list now and whenever it changes, and how busy this leaf is.
+async fn announce(shared: Arc<Shared>, queue: mpsc::Sender<LeafMessage>, announced: watch::Sender<Arc<Catalog>>) {
+    let mut published = shared.shares.watch_catalog();
+    let mut load = shared.load.subscribe();
+    let state = *load.borrow_and_update();
+    if queue.send(state.into()).await.is_err() {
+        return;
+    }
+    published.mark_changed();
+    loop {
+        tokio::select! {
+            changed = published.changed() => {
+                if changed.is_err() {
+                    return;
+                }
+                let catalog = shared.shares.catalog();
+                let root = sign(&shared, &catalog);
+                announced.send_replace(catalog);
+                if queue.send(root.into()).await.is_err() {
+                    return;
+                }
+            }
+            changed = load.changed() => {
+                let state = *load.borrow_and_update();
+                if changed.is_err() || queue.send(state.into()).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+}
+
+fn sign(shared: &Shared, catalog: &Catalog) -> CatalogRoot {
+    let chunks: Vec<_> = catalog
+        .chunks()
+        .take(limits::CHUNKS_PER_LEAF)
+        .map(|chunk| ChunkRef { hash: chunk.hash, bytes: chunk.bytes as u32, files: chunk.files as u16 })
+        .collect();
+    let statement = RootStatement {
+        root: overlay::wire::leaf::catalog_root(chunks.iter().map(|chunk| &chunk.hash)),
+        files: chunks.iter().map(|chunk| u64::from(chunk.files)).sum(),
+        sequence: catalog.sequence(),
+        lifetime_s: limits::CATALOG_LIFETIME_S,
+    };
+    CatalogRoot::sign(&shared.identity, &statement, chunks)
+}
+
+/// Sends the chunks that the home asks for, of the list that was announced last.
+async fn upload(
+    mut wanted: mpsc::Receiver<CatalogWant>,
+    catalogs: watch::Receiver<Arc<Catalog>>,
+    queue: mpsc::Sender<LeafMessage>,
+) {
+    while let Some(want) = wanted.recv().await {
+        let catalog = catalogs.borrow().clone();
+        if catalog.sequence() != want.sequence {
+            continue; // of an older list: the home has been told of the newer one
+        }
+        for index in want.chunks {
+            let Some(info) = catalog.chunks().nth(index as usize) else { continue };
+            let Some(bytes) = catalog.chunk_bytes(&info.hash) else { continue };
+            if !send_chunk(&queue, want.sequence, index, bytes).await {
+                return;
+            }
+        }
+    }
+}
+
+async fn send_chunk(queue: &mpsc::Sender<LeafMessage>, sequence: u64, chunk: u32, bytes: &[u8]) -> bool {
+    let mut parts = batch::cut(bytes).peekable();
+    while let Some(part) = parts.next() {
+        let data = match part {
+            Ok(part) => Blob::new(part),
+            Err(error) => {
+                tracing::error!(%error, "a part of the file list could not be compressed");
+                return false;
+            }
+        };
+        let Some(data) = data else { return false };
+        let part = CatalogPart { sequence, chunk, last: parts.peek().is_none(), data };
+        if queue.send(part.into()).await.is_err() {
+            return false;
+        }
+    }
+    true
+}
+
+/// Pings the home when it is suspected, and gives it up if it stays silent.
+async fn watch_over(port: HomePort, pongs: Arc<Notify>) {
+    loop {
+        port.suspected.notified().await;
+        let ping = Ping { token: port.connection.id() };
+        let answered = async {
+            port.queue.send(ping.into()).await.is_ok() && {
+                pongs.notified().await;
+                true
+            }
+        };
+        if timeout(limits::LEAF_PATIENCE, answered).await != Ok(true) {
+            return port.connection.close(CloseCode::Silent);
+        }
+    }
+}
+
+/// Tells the machine the round trip now and then: the nearest home is asked first.
+async fn measure(shared: Arc<Shared>, connection: Connection) {
+    let mut ticks = tokio::time::interval(limits::KEEP_ALIVE);
+    loop {
+        ticks.tick().await;
+        let input = Input::RoundTrip(connection.peer(), connection.rtt());
+        if shared.machine.input(input).await.is_err() {
+            return;
+        }
+    }
+}
