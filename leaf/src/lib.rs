@@ -6,10 +6,13 @@
 //! | [`homes`], [`search`] | cores: choosing and keeping ultrapeers, a search as the leaf sees it |
 //! | [`network`] | core: both composed; with `net` also its driver |
 //! | [`swarm`], [`queue`], [`bitmap`] | cores: which piece from which source, upload slots, sets of pieces |
+//! | `api` | the local HTTP API |
 //! | `store` | shares on the disk: scan, hash, watch, database |
 //!
 //! Without the feature `net` only the pure cores are built: no socket, no clock, no task.
 
+#[cfg(feature = "net")]
+pub mod api;
 pub mod bitmap;
 pub mod catalog;
 pub mod homes;

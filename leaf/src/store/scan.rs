@@ -22,7 +22,7 @@ use ignore::{
 };
 use overlay::limits;
 use rustc_hash::FxHashSet;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{database::Stamp, path};
 
@@ -30,7 +30,7 @@ use super::{database::Stamp, path};
 const IGNORE_FILE: &str = ".quictrackignore";
 
 /// Why a file is not shared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SkipReason {
     /// It cannot be opened or read.

@@ -19,7 +19,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use overlay::{config::Origin, drive, id::ContentId, limits, verify::Value};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Notify, mpsc, oneshot, watch},
     task::JoinHandle,
@@ -63,7 +63,7 @@ pub struct SharesConfig {
 }
 
 /// What a share is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ShareState {
     /// Its folders are walked, or wait for it.
@@ -77,7 +77,7 @@ pub enum ShareState {
 }
 
 /// A share, as it is shown to the user.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Share {
     /// The first component of its files' paths.
     pub name: String,
@@ -102,7 +102,7 @@ pub struct Share {
 }
 
 /// A file that is not shared, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {
     /// Where it lies on this machine.
     pub path: String,
