@@ -397,7 +397,11 @@ fn listed_download_folder(text: &str, home: &Path) -> Option<PathBuf> {
     text.lines().filter_map(value).next_back()
 }
 
-fn make_private_folder(path: &Path) -> Result<(), FolderError> {
+/// Makes a folder that only its owner can look into; one that exists is made so if it is the owner's.
+///
+/// # Errors
+/// What the system refuses.
+pub fn make_private_folder(path: &Path) -> Result<(), FolderError> {
     let mut builder = fs::DirBuilder::new();
     builder.recursive(true);
     #[cfg(unix)]

@@ -17,6 +17,8 @@
 //! | `config`, `environment`, `folders` | the configuration and its sources, and where everything lies |
 //! | `console` | the only place that prints; failures and exit codes |
 //! | `telemetry`, `life` | the log; signals, readiness and the end of a daemon |
+//! | `startup`, `commands` | what both daemons do before they serve, and commands that both programs have |
+//! | `report` | what a node says of itself |
 //!
 //! Without the feature `net` only the pure part is built: no socket, no clock, no task.
 
@@ -24,6 +26,8 @@ pub mod address;
 #[cfg(feature = "net")]
 pub mod admin;
 pub mod batch;
+#[cfg(feature = "net")]
+pub mod commands;
 #[cfg(feature = "net")]
 pub mod config;
 #[cfg(feature = "net")]
@@ -46,6 +50,10 @@ pub mod membership;
 #[cfg(feature = "net")]
 pub mod metrics;
 pub mod query;
+#[cfg(feature = "net")]
+pub mod report;
+#[cfg(feature = "net")]
+pub mod startup;
 #[cfg(feature = "net")]
 pub mod telemetry;
 pub mod text;

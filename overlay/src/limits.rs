@@ -348,10 +348,15 @@ pub const HTTP_HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 pub const HTTP_CONNECTIONS: usize = 256;
 /// Time that running answers have after the server is told to stop; then they are cut.
 pub const HTTP_STOP_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time that a daemon's connections and tasks have to end, once it has handed over: a lost packet's worth of
+/// retransmissions, and short for whoever waits at the terminal.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Items on a page of a list unless told otherwise.
 pub const LIST_LIMIT: usize = 100;
 /// Items on a page of a list at most.
 pub const LIST_LIMIT_MAX: usize = 1_000;
+/// Items of a list that a command reads at most: the leaves and ultrapeers of the largest node many times.
+pub const LIST_ITEMS: usize = 100_000;
 /// Past events that a reconnecting follower can still get.
 pub const EVENT_RING: usize = 1_024;
 /// Distinct entries of one finite event stream: the contents of the largest search and its summary.

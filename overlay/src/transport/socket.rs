@@ -44,6 +44,16 @@ pub enum BindError {
     },
 }
 
+impl From<BindError> for io::Error {
+    fn from(error: BindError) -> Self {
+        match error {
+            BindError::AddressInUse { .. } => io::ErrorKind::AddrInUse.into(),
+            BindError::AddressNotHere { .. } => io::ErrorKind::AddrNotAvailable.into(),
+            BindError::System { source, .. } => source,
+        }
+    }
+}
+
 /// Binds `address`. `[::]` takes both families; where there is no IPv6, `0.0.0.0` is taken instead.
 pub(super) fn bind(address: SocketAddr, mode: BindMode) -> Result<UdpSocket, BindError> {
     let result = match open(address) {

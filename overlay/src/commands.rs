@@ -1,0 +1,295 @@
+//! Commands that both programs have and that need no daemon: `id`, `config`, `completions`, `man`.
+
+use std::{collections::BTreeMap, io::Read, path::Path};
+
+use clap::{Args, Subcommand};
+use clap_complete::Shell;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::{
+    admin::{
+        Code,
+        client::{Client, ClientError},
+        list::Page,
+    },
+    config::{Config, ConfigError, Layer, OptionRow, Program},
+    console::{Column, Console, Exit, Failure, GlobalOptions, Table},
+    environment::Environment,
+    folders::{self, DataFolder, PRIVATE_FILE},
+    identity::Identity,
+    limits,
+};
+
+/// Where a command runs: for which program, with which options, in which environment.
+#[derive(Clone, Copy, Debug)]
+pub struct Surroundings<'a> {
+    /// The program.
+    pub program: Program,
+    /// The options of every command.
+    pub global: &'a GlobalOptions,
+    /// The environment.
+    pub environment: &'a Environment,
+    /// Where to print.
+    pub console: &'a Console,
+}
+
+impl Surroundings<'_> {
+    /// A client of the daemon that runs on the chosen data folder.
+    ///
+    /// # Errors
+    /// `daemon_not_running`; no place for data.
+    pub fn client(&self) -> Result<Client, Failure> {
+        let folders = self.global.folders(self.program, self.environment)?;
+        Client::of_data_dir(&folders.data).map_err(|error| self.failure(error))
+    }
+
+    /// A request that failed, as this program says it.
+    pub fn failure(&self, error: ClientError) -> Failure {
+        Failure::of_client(error, self.program)
+    }
+}
+
+/// Everything of a list of the daemon, page by page, at most [`limits::LIST_ITEMS`] items. `path` may have a query.
+///
+/// # Errors
+/// What the daemon or the way to it refuses.
+pub async fn all<T: serde::de::DeserializeOwned>(client: &Client, path: &str) -> Result<Vec<T>, ClientError> {
+    let mut items = Vec::new();
+    let mut cursor = String::new();
+    let mark = if path.contains('?') { '&' } else { '?' };
+    while items.len() < limits::LIST_ITEMS {
+        let page: Page<T> = client.get(&format!("{path}{mark}limit={}{cursor}", limits::LIST_LIMIT_MAX)).await?;
+        items.extend(page.items);
+        let Some(next) = page.next else { break };
+        cursor = format!("&cursor={next}");
+    }
+    Ok(items)
+}
+
+/// `id`: prints the node's id, and makes its key if there is none.
+///
+/// # Errors
+/// The data folder or the key cannot be used.
+pub fn id(at: &Surroundings<'_>) -> Result<Exit, Failure> {
+    #[derive(Serialize)]
+    struct Id {
+        peer_id: String,
+    }
+    let folders = at.global.folders(at.program, at.environment)?;
+    let identity = match Identity::load(&folders.identity_file())? {
+        Some(identity) => identity,
+        None => {
+            folders::make_private_folder(&folders.data)?;
+            Identity::load_or_create(&folders.identity_file())?
+        }
+    };
+    let peer_id = identity.peer_id().to_string();
+    if at.console.is_json() {
+        at.console.typed_line("id", &Id { peer_id })?;
+    } else {
+        at.console.text(peer_id)?;
+    }
+    Ok(Exit::Done)
+}
+
+// The options of `config`. Without a subcommand it shows the values in effect.
+#[expect(missing_docs, reason = "clap would take the text for the description of the command")]
+#[derive(Args, Clone, Debug)]
+pub struct ConfigArgs {
+    #[command(subcommand)]
+    pub command: Option<ConfigCommand>,
+}
+
+/// What to do with the configuration.
+#[derive(Subcommand, Clone, Debug)]
+pub enum ConfigCommand {
+    /// Show all values in effect
+    Show {
+        /// Show where each value comes from
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Check a configuration file without using it
+    Check {
+        /// The file
+        file: std::path::PathBuf,
+    },
+    /// Write the settings that were made at run time to a file, or to stdout with `-`; without keys and tokens
+    Export {
+        /// The file
+        file: std::path::PathBuf,
+    },
+    /// Take over the settings of an exported file
+    Import {
+        /// The file, or `-` for stdin
+        file: std::path::PathBuf,
+    },
+}
+
+/// What `config export` writes.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Export {
+    /// The form of this file.
+    quictrack_export: u32,
+    settings: BTreeMap<String, Value>,
+}
+
+/// The form of exported files.
+const EXPORT_FORM: u32 = 1;
+
+/// `config`.
+///
+/// # Errors
+/// A configuration that cannot be read or changed: exit 2.
+pub async fn config(at: &Surroundings<'_>, arguments: &ConfigArgs) -> Result<Exit, Failure> {
+    match &arguments.command {
+        None => show(at, false),
+        Some(ConfigCommand::Show { origin }) => show(at, *origin),
+        Some(ConfigCommand::Check { file }) => check(at, file),
+        Some(ConfigCommand::Export { file }) => export(at, file),
+        Some(ConfigCommand::Import { file }) => import(at, file).await,
+    }
+}
+
+fn load(at: &Surroundings<'_>) -> Result<Config, Failure> {
+    let folders = at.global.folders(at.program, at.environment)?;
+    let config = Config::load(at.program, &folders, at.environment, Layer::default())?;
+    for warning in config.warnings() {
+        at.console.warn(warning);
+    }
+    Ok(config)
+}
+
+fn show(at: &Surroundings<'_>, origin: bool) -> Result<Exit, Failure> {
+    print_options(at.console, &load(at)?.rows(), origin)?;
+    Ok(Exit::Done)
+}
+
+fn print_options(console: &Console, rows: &[OptionRow], origin: bool) -> Result<(), Failure> {
+    if console.is_json() {
+        return rows.iter().try_for_each(|row| console.typed_line("option", row));
+    }
+    let mut columns = vec![Column::left("key"), Column::flexible("value")];
+    if origin {
+        columns.push(Column::left("origin"));
+    }
+    let mut table = Table::new(columns);
+    for row in rows {
+        // Surplus cells are dropped.
+        table.row([row.key, &in_words(&row.value), row.origin.name()]);
+    }
+    console.table(&table)
+}
+
+/// A value as it stands in an environment variable.
+fn in_words(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => items.iter().map(in_words).collect::<Vec<_>>().join(","),
+        other => other.to_string(),
+    }
+}
+
+fn check(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
+    #[derive(Serialize)]
+    struct Check {
+        name: &'static str,
+        ok: bool,
+        message: String,
+        hint: Option<String>,
+    }
+    Config::check_file(at.program, file, at.environment)?;
+    let message = format!("{} is a valid configuration of {}", file.display(), at.program.name());
+    if at.console.is_json() {
+        at.console.typed_line("check", &Check { name: "config", ok: true, message, hint: None })?;
+    } else {
+        at.console.text(message)?;
+    }
+    Ok(Exit::Done)
+}
+
+fn export(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
+    let settings = load(at)?.run_time_settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
+    let export = Export { quictrack_export: EXPORT_FORM, settings };
+    let mut text = serde_json::to_string_pretty(&export).map_err(std::io::Error::from)?;
+    text.push('\n');
+    if file == Path::new("-") {
+        at.console.bytes(text.as_bytes())?;
+        return Ok(Exit::Done);
+    }
+    folders::write_atomically(file, text.as_bytes(), PRIVATE_FILE)?;
+    at.console.note(format_args!("{} settings written to {}", export.settings.len(), file.display()));
+    Ok(Exit::Done)
+}
+
+/// Through the daemon if one runs, so that it follows; else into its files.
+async fn import(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
+    let unreadable = |why: String| {
+        Failure::new(Code::BadConfig, format!("{} holds no exported settings: {why}", file.display()))
+            .hint("`config export` writes such files")
+    };
+    let text = read(file)?;
+    let export: Export = serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
+    if export.quictrack_export != EXPORT_FORM {
+        return Err(unreadable(format!("its form is {}, known is {EXPORT_FORM}", export.quictrack_export)));
+    }
+    let settings = export.settings;
+    match at.client() {
+        Ok(client) => match client.patch::<Value>("config", &settings).await {
+            Err(ClientError::NotRunning(_)) => import_into_files(at, &settings)?,
+            other => drop(other.map_err(|error| at.failure(error))?),
+        },
+        Err(_) => import_into_files(at, &settings)?,
+    }
+    at.console.note(format_args!("{} settings taken over", settings.len()));
+    Ok(Exit::Done)
+}
+
+fn import_into_files(at: &Surroundings<'_>, settings: &BTreeMap<String, Value>) -> Result<(), Failure> {
+    let folders = at.global.folders(at.program, at.environment)?;
+    let _data = DataFolder::open(&folders, |_, _| Ok(()))?;
+    load(at)?.change(settings).map(drop).map_err(Failure::from)
+}
+
+fn read(file: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().take(limits::CONFIG_BYTES).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(file).and_then(|file| file.take(limits::CONFIG_BYTES).read_to_string(&mut text))
+    };
+    match read {
+        Ok(_) => Ok(text),
+        Err(source) => Err(ConfigError::Unreadable { path: file.into(), source }.into()),
+    }
+}
+
+/// `completions SHELL`: the script by which a shell completes the command.
+///
+/// # Errors
+/// A reader that left.
+pub fn completions(console: &Console, mut command: clap::Command, shell: Shell) -> Result<Exit, Failure> {
+    let mut script = Vec::new();
+    let name = command.get_name().to_owned();
+    clap_complete::generate(shell, &mut command, name, &mut script);
+    console.bytes(&script)?;
+    Ok(Exit::Done)
+}
+
+/// `man`: the manual of the command and of its subcommands, one page after the other.
+///
+/// # Errors
+/// A reader that left.
+pub fn man(console: &Console, command: clap::Command) -> Result<Exit, Failure> {
+    let mut page = Vec::new();
+    clap_mangen::Man::new(command.clone()).render(&mut page)?;
+    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
+        let name = format!("{}-{}", command.get_name(), sub.get_name());
+        clap_mangen::Man::new(sub.clone().name(name)).render(&mut page)?;
+    }
+    console.bytes(&page)?;
+    Ok(Exit::Done)
+}
