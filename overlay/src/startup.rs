@@ -55,18 +55,18 @@ use crate::{
 
 /// What kind of daemon is prepared.
 #[derive(Clone, Copy)]
-pub struct Plan {
+pub struct Plan<'a> {
     /// The program.
     pub program: Program,
     /// What it is at the start.
     pub role: Role,
     /// Families of metrics beside those of this crate.
-    pub families: &'static [&'static [&'static dyn Family]],
+    pub families: &'a [&'static [&'static dyn Family]],
     /// True if its router serves a page at `/`.
     pub page: bool,
 }
 
-impl std::fmt::Debug for Plan {
+impl std::fmt::Debug for Plan<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Plan").field("program", &self.program).field("role", &self.role).finish_non_exhaustive()
     }
@@ -93,7 +93,8 @@ pub struct Daemon {
     pub clock: Clock,
     /// The daemon's tasks; they end in [`Self::close`].
     pub tasks: Tasks,
-    plan: Plan,
+    program: Program,
+    page: bool,
     tokens: TokenTexts,
     metrics: Metrics,
     api: Option<Listener>,
@@ -108,7 +109,7 @@ pub struct Daemon {
 /// # Errors
 /// What the user must mend, as the command line tells it. Nothing is left open.
 pub async fn prepare(
-    plan: Plan,
+    plan: Plan<'_>,
     global: &GlobalOptions,
     environment: &Environment,
     command_line: Layer,
@@ -144,7 +145,8 @@ pub async fn prepare(
         readiness,
         clock: Clock::new(),
         tasks: Tasks::new(),
-        plan,
+        program: plan.program,
+        page: plan.page,
         tokens,
         metrics,
         api,
@@ -164,8 +166,7 @@ impl Daemon {
         let settings = self.config.settings();
         let peer = self.identity.peer_id();
         let stop = self.http.token();
-        let mut ready =
-            Ready::new(self.plan.program.role(), peer, &settings.network, usable(self.endpoint.local_address()));
+        let mut ready = Ready::new(self.program.role(), peer, &settings.network, usable(self.endpoint.local_address()));
         if let Some(listener) = self.probes.take() {
             ready = ready.metrics(Some(listener.url()));
             let router = probes::router(self.metrics.clone(), self.readiness.clone());
@@ -177,7 +178,7 @@ impl Daemon {
             let guard = Guard::new(listener.address(), &settings.api_hosts, self.tokens.hashes());
             self.http.spawn_to_end("api", server::serve(listener, router(guard), stop));
             self.api_file(url.clone()).write(self.data_dir())?;
-            ready = ready.api(Some(url), self.plan.page);
+            ready = ready.api(Some(url), self.page);
         }
         let (config, life, telemetry) = (self.config.clone(), self.life.clone(), self.telemetry.clone());
         self.tasks.spawn("configuration", async move { life::follow_configuration(&config, &life, &telemetry).await });
@@ -218,7 +219,7 @@ impl Daemon {
             url,
             token: self.tokens.full.clone(),
             pid: std::process::id(),
-            role: self.plan.program.role().to_owned(),
+            role: self.program.role().to_owned(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
         }
     }

@@ -51,7 +51,7 @@ use crate::{
     ultrapeer::{Input, Output, Phase, Ultrapeer},
 };
 
-pub use join::JoinStatus;
+pub use join::{JoinError, JoinStatus};
 
 /// What an ultrapeer is started with.
 #[derive(Clone, Debug)]
@@ -86,6 +86,7 @@ pub(crate) struct Shared {
     pub(crate) drained: watch::Sender<bool>,
     pub(crate) join: join::Joining,
     numbers: AtomicU64,
+    queries: AtomicU64,
     builders: Arc<Semaphore>,
     address: join::OwnAddress,
 }
@@ -117,6 +118,10 @@ pub struct Snapshot {
     pub attached: Vec<Attached>,
     /// Searches under way.
     pub searches: usize,
+    /// Queries that were answered since the start: own leaves' and other ultrapeers'.
+    pub queries: u64,
+    /// Where others reach this node, as far as is known.
+    pub address: Option<SocketAddr>,
 }
 
 /// Another ultrapeer, for `peers`.
@@ -171,6 +176,7 @@ impl Service {
             drained: watch::Sender::new(false),
             join: join::Joining::new(start.join),
             numbers: AtomicU64::new(1),
+            queries: AtomicU64::new(0),
             builders: Arc::new(Semaphore::new(builders())),
         });
         shared.run(driver, rng);
@@ -221,6 +227,14 @@ impl Service {
         self.shared.join.set(join);
     }
 
+    /// The node moved to the address `bound`, or its operator names another one to announce.
+    pub async fn set_address(&self, advertise: Option<SocketAddr>, bound: SocketAddr) -> Result<(), Stopped> {
+        match self.shared.address.fix(advertise, bound) {
+            Some(address) => self.shared.machine.input(Input::Address(address)).await,
+            None => Ok(()),
+        }
+    }
+
     /// What went wrong with the join targets lately.
     pub fn join_status(&self) -> Vec<JoinStatus> {
         self.shared.join.status()
@@ -243,9 +257,12 @@ impl Service {
         for member in &mut snapshot.members {
             member.rtt = self.shared.ports.mesh_rtt(&member.peer);
         }
+        let rtts = self.shared.ports.leaf_rtts();
         for leaf in &mut snapshot.attached {
-            leaf.rtt = self.shared.ports.leaf_rtt(&leaf.peer);
+            leaf.rtt = rtts.get(&leaf.peer).copied();
         }
+        snapshot.queries = self.shared.queries.load(Ordering::Relaxed);
+        snapshot.address = self.shared.address.current();
         Ok(snapshot)
     }
 }
@@ -272,6 +289,8 @@ impl Snapshot {
                 .map(|(_, leaf)| Attached { peer: leaf.peer, address: leaf.address, files: leaf.files, rtt: None })
                 .collect(),
             searches: machine.searches(),
+            queries: 0,
+            address: None,
         }
     }
 }
@@ -336,8 +355,14 @@ impl Shared {
             Output::Drained => {
                 self.drained.send_replace(true);
             }
-            Output::SearchEnded(ended) => counted::search_ended(&ended, self.clock.now()),
-            Output::QueryAnswered { hits, invalid } => counted::query_answered(hits, invalid),
+            Output::SearchEnded(ended) => {
+                self.queries.fetch_add(1, Ordering::Relaxed);
+                counted::search_ended(&ended, self.clock.now());
+            }
+            Output::QueryAnswered { hits, invalid } => {
+                self.queries.fetch_add(1, Ordering::Relaxed);
+                counted::query_answered(hits, invalid);
+            }
             Output::Introduction(result) => counted::introduction(result),
         }
     }

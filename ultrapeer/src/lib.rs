@@ -15,6 +15,7 @@
 //! | [`search`] | core: coordinated searches |
 //! | [`introduce`] | core: bringing leaves together |
 //! | `driver`, `metrics` | running it on tokio and QUIC (feature `net`) |
+//! | `program` | the program `quictrack-ultrapeer` (feature `net`) |
 
 pub mod attachments;
 #[cfg(feature = "net")]
@@ -24,5 +25,7 @@ pub mod introduce;
 pub mod leaves;
 #[cfg(feature = "net")]
 pub mod metrics;
+#[cfg(feature = "net")]
+pub mod program;
 pub mod search;
 pub mod ultrapeer;

@@ -148,6 +148,45 @@ impl RingFollower {
     }
 }
 
+/// Turns repeated looks at a list into events: what is new or different, and what is gone.
+#[derive(Debug)]
+pub struct Changes {
+    event: &'static str,
+    known: BTreeMap<String, serde_json::Value>,
+}
+
+impl Changes {
+    /// Nothing was seen yet; `event` is the events' name.
+    pub const fn new(event: &'static str) -> Self {
+        Self { event, known: BTreeMap::new() }
+    }
+
+    /// Publishes the items, by key, that differ from those of the last call in more than the fields `restless`,
+    /// and for each key that is gone `{"id":KEY,"state":"removed"}`.
+    pub fn publish<T: Serialize>(
+        &mut self,
+        ring: &EventRing,
+        items: impl IntoIterator<Item = (String, T)>,
+        restless: &[&str],
+    ) {
+        let mut now = BTreeMap::new();
+        for (key, item) in items {
+            let Ok(mut calm) = serde_json::to_value(&item) else { continue };
+            if let Some(fields) = calm.as_object_mut() {
+                fields.retain(|name, _| !restless.contains(&name.as_str()));
+            }
+            if self.known.get(&key) != Some(&calm) {
+                ring.publish(self.event, &item);
+            }
+            now.insert(key, calm);
+        }
+        for gone in self.known.keys().filter(|key| !now.contains_key(*key)) {
+            ring.publish(self.event, &serde_json::json!({ "id": gone, "state": "removed" }));
+        }
+        self.known = now;
+    }
+}
+
 /// A finite stream that every follower gets from the beginning.
 pub struct EventLog {
     state: Mutex<Log>,
@@ -293,6 +332,26 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+
+    #[test]
+    fn looks_become_events_of_what_changed() {
+        let ring = EventRing::new(1);
+        let mut changes = Changes::new("peer");
+        let item = |key: &str, state: &str, rtt: u32| {
+            (key.to_owned(), serde_json::json!({ "peer": key, "state": state, "rtt": rtt }))
+        };
+        changes.publish(&ring, [item("a", "alive", 1), item("b", "alive", 1)], &["rtt"]);
+        changes.publish(&ring, [item("a", "alive", 2), item("b", "suspect", 1)], &["rtt"]);
+        changes.publish(&ring, [item("b", "suspect", 9)], &["rtt"]);
+        let seen: Vec<String> = lock(&ring.state).events.iter().map(|(_, data)| data.to_string()).collect();
+        let want = [
+            r#"{"peer":"a","rtt":1,"state":"alive"}"#,
+            r#"{"peer":"b","rtt":1,"state":"alive"}"#,
+            r#"{"peer":"b","rtt":1,"state":"suspect"}"#,
+            r#"{"id":"a","state":"removed"}"#,
+        ];
+        assert_eq!(seen, want);
+    }
 
     /// What can be read without waiting.
     fn ready(frames: &mut (impl Stream<Item = Frame> + Unpin)) -> Vec<(Option<String>, &'static str, String)> {

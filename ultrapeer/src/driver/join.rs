@@ -2,7 +2,7 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -172,29 +172,58 @@ async fn dial(shared: &Arc<Shared>, peer: Option<PeerId>, address: SocketAddr) -
 /// say, an address that more of the world can use is better; the first of equals stays.
 #[derive(Debug)]
 pub(crate) struct OwnAddress {
+    inner: Mutex<Known>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Known {
     fixed: Option<SocketAddr>,
-    best: Mutex<Option<SocketAddr>>,
+    best: Option<SocketAddr>,
 }
 
 impl OwnAddress {
     pub(crate) fn new(advertise: Option<SocketAddr>, bound: SocketAddr) -> Self {
-        let fixed = advertise.or_else(|| (!bound.ip().is_unspecified()).then_some(bound));
-        Self { fixed, best: Mutex::new(None) }
+        Self { inner: Mutex::new(Known { fixed: fixed(advertise, bound), best: None }) }
     }
 
     fn first(&self) -> Option<SocketAddr> {
-        self.fixed
+        self.lock().fixed
+    }
+
+    /// What is announced.
+    pub(crate) fn current(&self) -> Option<SocketAddr> {
+        let known = self.lock();
+        known.fixed.or(known.best)
+    }
+
+    /// The operator's word or the bound address changed. The address to announce from now on, if that changes
+    /// it; without a fixed one, what others say next.
+    pub(crate) fn fix(&self, advertise: Option<SocketAddr>, bound: SocketAddr) -> Option<SocketAddr> {
+        let mut known = self.lock();
+        let before = known.fixed;
+        *known = Known { fixed: fixed(advertise, bound), best: None };
+        known.fixed.filter(|now| Some(*now) != before)
     }
 
     /// The address to announce from now on, if `address` changes that.
     pub(crate) fn observed(&self, address: SocketAddr) -> Option<SocketAddr> {
-        if self.fixed.is_some() || address.port() == 0 {
+        let mut known = self.lock();
+        if known.fixed.is_some() || address.port() == 0 {
             return None;
         }
-        let mut best = self.best.lock().unwrap_or_else(PoisonError::into_inner);
-        let better = best.is_none_or(|best| reach(address.ip()) > reach(best.ip()));
-        better.then(|| *best.insert(address))
+        let better = known.best.is_none_or(|best| reach(address.ip()) > reach(best.ip()));
+        better.then(|| *known.best.insert(address))
     }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        // Both fields are whole after every statement, so a panic elsewhere does not spoil them.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What the operator says, or the bound address unless it is all of them.
+fn fixed(advertise: Option<SocketAddr>, bound: SocketAddr) -> Option<SocketAddr> {
+    advertise.or_else(|| (!bound.ip().is_unspecified()).then_some(bound))
 }
 
 /// How much of the world can use an address: 0 this machine, 1 this site, 2 everyone.

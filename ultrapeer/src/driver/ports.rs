@@ -82,9 +82,9 @@ impl Ports {
         }
     }
 
-    pub(crate) fn leaf_rtt(&self, peer: &PeerId) -> Option<Duration> {
+    pub(crate) fn leaf_rtts(&self) -> FxHashMap<PeerId, Duration> {
         let inner = self.lock();
-        inner.leaves.values().find(|port| port.connection.peer() == *peer).map(|port| port.connection.rtt())
+        inner.leaves.values().map(|port| (port.connection.peer(), port.connection.rtt())).collect()
     }
 
     pub(crate) fn open_asker(&self, ticket: Ticket) -> mpsc::Receiver<LeafMessage> {

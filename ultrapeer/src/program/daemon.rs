@@ -1,0 +1,231 @@
+//! The daemon: an ultrapeer from the first socket to the last.
+//!
+//! ```text
+//!   prepare ─> service ─> ready ─> (arrivals, settings, gauges) ─> drain ─> remember ─> close
+//! ```
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use overlay::{
+    address::JoinAddress,
+    admin::{
+        common::Common,
+        events::{Changes, EventRing},
+    },
+    commands::Surroundings,
+    config::{Config, Layer, Program, Settings},
+    console::{Exit, Failure},
+    drive::{Stopped, random_token},
+    id::PeerId,
+    metrics::Role,
+    startup::{self, Daemon, Plan},
+    transport::{Arrival, Arrivals, Endpoint},
+    wire::{descriptor::SignedDescriptor, hello::RefuseReason},
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{
+    api::{self, App},
+    remembered::Remembered,
+    view::View,
+};
+use crate::{
+    driver::{Service, Snapshot, Start},
+    leaves, metrics,
+};
+
+/// Time between two looks at the ultrapeer for gauges, events and the remembered ultrapeers: fresh for a
+/// person who watches, and a thousandth of a core with 10,000 leaves.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Runs until the daemon is told to drain and has drained.
+///
+/// # Errors
+/// What keeps it from starting.
+pub(super) async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure> {
+    let plan = Plan { program: Program::Ultrapeer, role: Role::Ultrapeer, families: &[metrics::FAMILIES], page: false };
+    let (mut daemon, arrivals) = startup::prepare(plan, at.global, at.environment, options).await?;
+    let (remembered, known) = Remembered::load(daemon.data_dir(), daemon.identity.peer_id());
+    let cached = known.clone();
+    let service = Service::start(
+        daemon.endpoint.clone(),
+        daemon.identity.clone(),
+        daemon.clock,
+        start(&daemon.config, known),
+        &daemon.tasks,
+    )?;
+    let view = View::new(&daemon, service.clone(), &cached);
+    let events = Arc::new(EventRing::new(random_token()?));
+    let common =
+        Arc::new(Common { config: daemon.config.clone(), telemetry: daemon.telemetry.clone(), events: events.clone() });
+    spawn(&daemon, &service, arrivals, &view, &common);
+    let app = App { view: view.clone(), common, life: daemon.life.clone() };
+    daemon.serve(at.console, |guard| api::router(app, guard)).await?;
+    let remembered = live(&daemon, &service, &view, &events, remembered).await;
+    tracing::info!("draining");
+    daemon.readiness.set_draining();
+    let kept = service.remember().await;
+    service.drain().await;
+    remember(remembered, kept).await;
+    service.stop().await;
+    daemon.close().await;
+    Ok(Exit::Done)
+}
+
+fn start(config: &Config, remembered: Vec<SignedDescriptor>) -> Start {
+    let settings = config.settings();
+    Start {
+        network: settings.network.to_string(),
+        settings: serving(config, &settings),
+        join: targets(&settings),
+        founder: settings.founder,
+        advertise: settings.advertise,
+        remembered,
+    }
+}
+
+/// What the ultrapeer takes, by the configuration.
+fn serving(config: &Config, settings: &Settings) -> leaves::Settings {
+    leaves::Settings {
+        max_leaves: settings.max_leaves.get(),
+        max_files_per_leaf: settings.max_files_per_leaf.get().into(),
+        query_rate: settings.query_rate.per_second(),
+        query_burst: settings.query_burst.get().into(),
+        limit_loopback: config.is_set("query_rate") || config.is_set("query_burst"),
+    }
+}
+
+/// Nodes to join through: those named, then the names of `dns`.
+fn targets(settings: &Settings) -> Vec<JoinAddress> {
+    let names = settings.dns.iter().filter_map(|name| match name.parse() {
+        Ok(target) => Some(target),
+        Err(error) => {
+            tracing::warn!(name, %error, "an entry of `dns` is no name");
+            None
+        }
+    });
+    settings.join.iter().cloned().chain(names).collect()
+}
+
+/// The tasks that only pass things on.
+fn spawn(daemon: &Daemon, service: &Service, arrivals: Arrivals, view: &Arc<View>, common: &Arc<Common>) {
+    daemon.tasks.spawn("arrivals", receive(arrivals, service.clone(), view.clone()));
+    daemon.tasks.spawn("log events", common.clone().publish_log());
+    let (readiness, mut admitted) = (daemon.readiness.clone(), service.admitted());
+    daemon.tasks.spawn("readiness", async move {
+        loop {
+            readiness.set_network(*admitted.borrow_and_update());
+            if admitted.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    let follower = Follower {
+        config: daemon.config.clone(),
+        endpoint: daemon.endpoint.clone(),
+        service: service.clone(),
+        seen: daemon.config.settings(),
+    };
+    daemon.tasks.spawn("settings", follower.run());
+}
+
+/// Gives those who dial this node to whom they want.
+async fn receive(mut arrivals: Arrivals, service: Service, view: Arc<View>) {
+    while let Some(arrival) = arrivals.next().await {
+        view.was_reached();
+        match arrival {
+            Arrival::Leaf(offer) => service.leaf(offer),
+            Arrival::Mesh(offer) => service.mesh(offer),
+            // It shares nothing.
+            Arrival::Transfer(offer) => offer.refuse(RefuseReason::NotServed, Vec::new()),
+        }
+    }
+}
+
+/// Looks at the ultrapeer every [`LOOK`] until the daemon must drain: gauges, events, remembered ultrapeers.
+async fn live(
+    daemon: &Daemon,
+    service: &Service,
+    view: &View,
+    events: &EventRing,
+    mut remembered: Remembered,
+) -> Remembered {
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut statuses, mut peers) = (Changes::new("status"), Changes::new("peer"));
+    let mut members = Vec::new();
+    loop {
+        tokio::select! {
+            () = daemon.life.draining() => return remembered,
+            _ = ticks.tick() => {}
+        }
+        let Ok(snapshot) = view.snapshot().await else { continue };
+        view.collect(&snapshot);
+        let status = view.status(&snapshot);
+        statuses.publish(events, [(status.peer_id.clone(), status)], &["uptime_s"]);
+        let rows = view.peers(&snapshot).into_iter().map(|peer| (peer.peer.clone(), peer));
+        peers.publish(events, rows, &["rtt_ms"]);
+        let now = keys(&snapshot);
+        if now != members {
+            members = now;
+            remembered = remember(remembered, service.remember().await).await;
+        }
+    }
+}
+
+/// Who the members are and where.
+fn keys(snapshot: &Snapshot) -> Vec<(PeerId, SocketAddr)> {
+    let mut keys: Vec<_> = snapshot.members.iter().map(|member| (member.peer, member.address)).collect();
+    keys.sort_unstable();
+    keys
+}
+
+/// Writes the file, if there is something new, without holding up the runtime.
+async fn remember(mut remembered: Remembered, kept: Vec<SignedDescriptor>) -> Remembered {
+    let own = remembered.clone();
+    let storing = tokio::task::spawn_blocking(move || {
+        if let Err(error) = remembered.store(&kept) {
+            tracing::warn!(%error, "the known ultrapeers cannot be kept");
+        }
+        remembered
+    });
+    // A store that panicked leaves the file as it was.
+    storing.await.unwrap_or(own)
+}
+
+/// Carries changes of the configuration to the parts that can change.
+struct Follower {
+    config: Arc<Config>,
+    endpoint: Endpoint,
+    service: Service,
+    /// The settings that are in force.
+    seen: Arc<Settings>,
+}
+
+impl Follower {
+    async fn run(mut self) {
+        let mut changes = self.config.subscribe();
+        while changes.changed().await.is_ok() {
+            let settings = changes.borrow_and_update().clone();
+            // An ultrapeer that stopped follows nothing.
+            let _ = self.follow(&settings).await;
+            self.seen = settings;
+        }
+    }
+
+    async fn follow(&self, settings: &Settings) -> Result<(), Stopped> {
+        let old = &*self.seen;
+        if (&settings.join, &settings.dns) != (&old.join, &old.dns) {
+            self.service.set_join(targets(settings));
+        }
+        if settings.listen != old.listen
+            && let Err(error) = self.endpoint.rebind(settings.listen)
+        {
+            tracing::error!(%error, "the node stays at its old address");
+        }
+        if (settings.listen, settings.advertise) != (old.listen, old.advertise) {
+            self.service.set_address(settings.advertise, self.endpoint.local_address()).await?;
+        }
+        self.service.reconfigure(serving(&self.config, settings)).await
+    }
+}

@@ -1,0 +1,115 @@
+//! Ultrapeers on disk: the file `ultrapeers` of the data folder, one descriptor a line in base64.
+//!
+//! They are hints: each is checked when it is read, and a line that is none is skipped. The file is written
+//! whole or not at all, and only when it changes.
+
+use std::{
+    fs,
+    io::{self, Read},
+    path::{Path, PathBuf},
+};
+
+use data_encoding::BASE64;
+use overlay::{
+    folders::{PRIVATE_FILE, write_atomically},
+    id::PeerId,
+    limits,
+    wire::descriptor::SignedDescriptor,
+};
+
+/// The file and what it holds.
+#[derive(Clone, Debug)]
+pub(super) struct Remembered {
+    path: PathBuf,
+    own: PeerId,
+    text: String,
+}
+
+impl Remembered {
+    /// Reads the file of a data folder; absent is empty, and what cannot be read is said and forgotten.
+    pub(super) fn load(data_dir: &Path, own: PeerId) -> (Self, Vec<SignedDescriptor>) {
+        let path = data_dir.join("ultrapeers");
+        let text = match read(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => String::new(),
+            Err(error) => {
+                tracing::warn!(%error, "the remembered ultrapeers cannot be read");
+                String::new()
+            }
+        };
+        let descriptors = text.lines().filter_map(decode).take(limits::REMEMBERED_ULTRAPEERS).collect();
+        (Self { path, own, text }, descriptors)
+    }
+
+    /// Keeps the descriptors, if they are others than before; none are no reason to forget. Blocking.
+    pub(super) fn store(&mut self, descriptors: &[SignedDescriptor]) -> io::Result<()> {
+        let others = descriptors.iter().filter(|signed| signed.open().is_ok_and(|other| other.peer != self.own));
+        let mut lines: Vec<String> = others.filter_map(encode).collect();
+        lines.sort_unstable();
+        let text: String = lines.concat();
+        if text.is_empty() || text == self.text {
+            return Ok(());
+        }
+        write_atomically(&self.path, text.as_bytes(), PRIVATE_FILE)?;
+        self.text = text;
+        Ok(())
+    }
+}
+
+fn read(path: &Path) -> io::Result<String> {
+    let mut text = String::new();
+    fs::File::open(path)?.take(limits::CONFIG_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+fn encode(descriptor: &SignedDescriptor) -> Option<String> {
+    Some(BASE64.encode(&postcard::to_stdvec(descriptor).ok()?) + "\n")
+}
+
+fn decode(line: &str) -> Option<SignedDescriptor> {
+    let descriptor: SignedDescriptor = postcard::from_bytes(&BASE64.decode(line.trim().as_bytes()).ok()?).ok()?;
+    descriptor.open().is_ok().then_some(descriptor)
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay::{
+        identity::Identity,
+        wire::descriptor::{Descriptor, ShardPrefix, network_tag},
+    };
+
+    use super::*;
+
+    fn signed(seed: u8) -> SignedDescriptor {
+        let identity = Identity::from_seed([seed; 32]);
+        let descriptor = Descriptor {
+            peer: identity.peer_id(),
+            network: network_tag("public"),
+            address: "192.0.2.1:7780".parse().unwrap(),
+            shard: ShardPrefix::ALL,
+            capacity: 1,
+            sequence: 7,
+            lifetime_s: 7200,
+        };
+        descriptor.sign(&identity)
+    }
+
+    #[test]
+    fn what_was_stored_is_read_again_without_oneself_and_without_rubbish() {
+        let folder = tempfile::tempdir().unwrap();
+        let own = Identity::from_seed([1; 32]).peer_id();
+        let (mut remembered, none) = Remembered::load(folder.path(), own);
+        assert!(none.is_empty());
+        remembered.store(&[signed(1), signed(2), signed(3)]).unwrap();
+        let path = folder.path().join("ultrapeers");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, format!("rubbish\n{text}AAAA\n")).unwrap();
+        let (mut again, mut read) = Remembered::load(folder.path(), own);
+        read.sort_unstable_by_key(|signed| signed.open().unwrap().peer);
+        let mut want = vec![signed(2), signed(3)];
+        want.sort_unstable_by_key(|signed| signed.open().unwrap().peer);
+        assert_eq!(read, want);
+        again.store(&[]).unwrap();
+        assert!(path.metadata().unwrap().len() > 0, "an empty view is no reason to forget");
+    }
+}

@@ -1,0 +1,279 @@
+//! What the daemon says of itself: `status`, `peers`, and the gauges of its metrics.
+
+use std::{
+    collections::VecDeque,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use overlay::{
+    admin::probes::Readiness,
+    drive::{Clock, Stopped},
+    id::PeerId,
+    metrics::{ConnectionKind, KNOWN_ULTRAPEERS, KnownState, REACHABILITY, RTT, Reachability},
+    report::{Peer, Problem, Status, UltrapeerPart},
+    startup::Daemon,
+    time::Time,
+    transport::{DialError, Endpoint},
+    wire::descriptor::SignedDescriptor,
+};
+
+use crate::{
+    driver::{JoinError, JoinStatus, Service, Snapshot},
+    metrics as counted,
+    ultrapeer::Phase,
+};
+
+/// Looks at the running ultrapeer.
+#[derive(Debug)]
+pub(super) struct View {
+    service: Service,
+    endpoint: Endpoint,
+    readiness: Readiness,
+    clock: Clock,
+    network: String,
+    /// Ultrapeers of earlier sessions.
+    cached: Vec<(PeerId, SocketAddr)>,
+    /// True once another node dialled this one.
+    reached: AtomicBool,
+    rate: Mutex<Rate>,
+}
+
+impl View {
+    pub(super) fn new(daemon: &Daemon, service: Service, remembered: &[SignedDescriptor]) -> Arc<Self> {
+        REACHABILITY.set_only(Reachability::Unknown);
+        let cached = remembered.iter().filter_map(|signed| signed.open().ok());
+        Arc::new(Self {
+            service,
+            endpoint: daemon.endpoint.clone(),
+            readiness: daemon.readiness.clone(),
+            clock: daemon.clock,
+            network: daemon.config.settings().network.to_string(),
+            cached: cached.map(|descriptor| (descriptor.peer, descriptor.address)).collect(),
+            reached: AtomicBool::new(false),
+            rate: Mutex::default(),
+        })
+    }
+
+    /// Another node dialled this one and proved its key.
+    pub(super) fn was_reached(&self) {
+        if !self.reached.swap(true, Ordering::Relaxed) {
+            REACHABILITY.set_only(Reachability::Public);
+        }
+    }
+
+    pub(super) async fn snapshot(&self) -> Result<Snapshot, Stopped> {
+        self.service.snapshot().await
+    }
+
+    /// Brings the gauges up to date. Called every few seconds.
+    pub(super) fn collect(&self, snapshot: &Snapshot) {
+        counted::collect(snapshot);
+        let linked = snapshot.members.iter().filter(|member| member.linked).count();
+        KNOWN_ULTRAPEERS.set(KnownState::Alive, linked as f64);
+        KNOWN_ULTRAPEERS.set(KnownState::Suspect, (snapshot.members.len() - linked) as f64);
+        KNOWN_ULTRAPEERS.set(KnownState::Cached, self.cached(snapshot).count() as f64);
+        for rtt in snapshot.members.iter().filter_map(|member| member.rtt) {
+            RTT.record_span(ConnectionKind::Mesh, rtt);
+        }
+        for rtt in snapshot.attached.iter().filter_map(|leaf| leaf.rtt) {
+            RTT.record_span(ConnectionKind::Leaf, rtt);
+        }
+        self.rate.lock().unwrap_or_else(PoisonError::into_inner).sample(self.clock.now(), snapshot.queries);
+    }
+
+    /// The object `status`.
+    pub(super) fn status(&self, snapshot: &Snapshot) -> Status {
+        let reachability = if self.reached.load(Ordering::Relaxed) { "public" } else { "unknown" };
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            role: "ultrapeer".to_owned(),
+            peer_id: self.endpoint.peer().to_string(),
+            network: self.network.clone(),
+            uptime_s: self.clock.now().since(Time::ZERO).as_secs(),
+            listen: Some(self.endpoint.local_address()),
+            observed: snapshot.address.into_iter().collect(),
+            reachability: reachability.to_owned(),
+            ready: self.readiness.report().ready,
+            problems: problems(snapshot.phase, &self.service.join_status()),
+            ultrapeers: snapshot.ultrapeers.into(),
+            shards: 1,
+            shard_prefix: Some(String::new()),
+            ultrapeer: Some(UltrapeerPart {
+                state: state(snapshot.phase).to_owned(),
+                leaves: snapshot.leaves.into(),
+                max_leaves: snapshot.max_leaves.into(),
+                index_files: snapshot.index.files,
+                index_bytes: snapshot.index.memory,
+                digest_leaves: snapshot.known_leaves,
+                queries_per_s: self.rate.lock().unwrap_or_else(PoisonError::into_inner).per_second(),
+            }),
+            ..Status::default()
+        }
+    }
+
+    /// The objects `peer`: other ultrapeers, then own leaves, each by id.
+    pub(super) fn peers(&self, snapshot: &Snapshot) -> Vec<Peer> {
+        let members = snapshot.members.iter().map(|member| Peer {
+            state: if member.linked { "alive" } else { "suspect" }.to_owned(),
+            rtt_ms: member.rtt.map(milliseconds),
+            connections: member.linked.then(|| "mesh".to_owned()).into_iter().collect(),
+            ..ultrapeer(&member.peer, member.address)
+        });
+        let cached = self.cached(snapshot).map(|(peer, address)| ultrapeer(peer, *address));
+        let leaves = snapshot.attached.iter().map(|leaf| Peer {
+            peer: leaf.peer.to_string(),
+            address: Some(leaf.address),
+            role: "leaf".to_owned(),
+            state: "alive".to_owned(),
+            rtt_ms: leaf.rtt.map(milliseconds),
+            connections: vec!["leaf".to_owned()],
+            ..Peer::default()
+        });
+        let mut peers: Vec<Peer> = members.chain(cached).chain(leaves).collect();
+        peers.sort_by(|a, b| (b.role.as_str(), &a.peer).cmp(&(a.role.as_str(), &b.peer)));
+        peers
+    }
+
+    /// Remembered ultrapeers that are not members now.
+    fn cached<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a (PeerId, SocketAddr)> {
+        self.cached.iter().filter(|(peer, _)| snapshot.members.iter().all(|member| member.peer != *peer))
+    }
+}
+
+/// Another ultrapeer that is known, and no more.
+fn ultrapeer(peer: &PeerId, address: SocketAddr) -> Peer {
+    Peer {
+        peer: peer.to_string(),
+        address: Some(address),
+        role: "ultrapeer".to_owned(),
+        state: "cached".to_owned(),
+        shard_prefix: Some(String::new()),
+        ..Peer::default()
+    }
+}
+
+const fn state(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Candidate => "candidate",
+        Phase::Admitted => "admitted",
+        Phase::Founder => "founder",
+        Phase::Draining { .. } => "draining",
+    }
+}
+
+/// What keeps the node out of the network it was told to join.
+fn problems(phase: Phase, targets: &[JoinStatus]) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = targets.iter().filter_map(mismatch).collect();
+    if phase == Phase::Candidate && problems.is_empty() {
+        problems.push(nobody_found(targets));
+    }
+    problems
+}
+
+/// A target that answered and does not fit this node.
+fn mismatch(target: &JoinStatus) -> Option<Problem> {
+    let Some(JoinError::Dial(error)) = &target.error else { return None };
+    let code = match error {
+        DialError::WrongNetwork { .. } => "wrong_network",
+        DialError::WrongSecret { .. } => "wrong_secret",
+        DialError::PeerOlder { .. } => "peer_older",
+        DialError::PeerNewer { .. } => "peer_newer",
+        _ => return None,
+    };
+    let hint = Some(error.hint().to_owned());
+    Some(Problem { code: code.to_owned(), message: format!("cannot join through {}: {error}", target.target), hint })
+}
+
+fn nobody_found(targets: &[JoinStatus]) -> Problem {
+    let failed = targets.iter().filter_map(|target| Some((&target.target, target.error.as_ref()?)));
+    let reasons: Vec<String> = failed
+        .map(|(target, error)| match error {
+            JoinError::Name(why) => format!("{target}: {why}"),
+            JoinError::Dial(error) => format!("{target}: {error}"),
+        })
+        .collect();
+    let (message, hint) = if targets.is_empty() {
+        ("no ultrapeer is known", "name a node of the network with --join, or begin a network with --founder")
+    } else {
+        ("no ultrapeer was found", "check the addresses given with --join; the node keeps trying")
+    };
+    let message = if reasons.is_empty() { message.to_owned() } else { format!("{message}: {}", reasons.join("; ")) };
+    Problem { code: "no_ultrapeer".to_owned(), message, hint: Some(hint.to_owned()) }
+}
+
+fn milliseconds(span: Duration) -> f64 {
+    span.as_secs_f64() * 1e3
+}
+
+/// Queries a second, over the last few samples.
+#[derive(Debug, Default)]
+struct Rate {
+    samples: VecDeque<(Time, u64)>,
+}
+
+impl Rate {
+    /// Samples that the rate is taken over: with one every two seconds, the last ten.
+    const SAMPLES: usize = 6;
+
+    fn sample(&mut self, now: Time, count: u64) {
+        if self.samples.len() == Self::SAMPLES {
+            self.samples.pop_front();
+        }
+        self.samples.push_back((now, count));
+    }
+
+    fn per_second(&self) -> f64 {
+        let (Some((began, first)), Some((ended, last))) = (self.samples.front(), self.samples.back()) else {
+            return 0.0;
+        };
+        let span = ended.since(*began).as_secs_f64();
+        if span > 0.0 { last.saturating_sub(*first) as f64 / span } else { 0.0 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(error: Option<JoinError>) -> JoinStatus {
+        JoinStatus { target: "node.example:7780".to_owned(), error }
+    }
+
+    #[test]
+    fn a_target_of_another_network_is_named_even_when_another_one_led_in() {
+        let address = "192.0.2.1:7780".parse().unwrap();
+        let wrong = target(Some(JoinError::Dial(DialError::WrongNetwork { address })));
+        for phase in [Phase::Candidate, Phase::Admitted] {
+            let problems = problems(phase, &[target(None), wrong.clone()]);
+            assert_eq!(problems.len(), 1);
+            assert_eq!(problems[0].code, "wrong_network");
+            assert!(problems[0].message.contains("node.example:7780"));
+        }
+    }
+
+    #[test]
+    fn only_a_candidate_misses_others() {
+        let address = "192.0.2.1:7780".parse().unwrap();
+        let silent = [target(Some(JoinError::Dial(DialError::Timeout { address })))];
+        assert!(problems(Phase::Founder, &silent).is_empty());
+        let missing = problems(Phase::Candidate, &silent);
+        assert_eq!(missing[0].code, "no_ultrapeer");
+        assert!(missing[0].message.contains("no answer from 192.0.2.1:7780"), "{missing:?}");
+        assert!(problems(Phase::Candidate, &[])[0].hint.as_ref().unwrap().contains("--founder"));
+    }
+
+    #[test]
+    fn the_rate_is_that_of_the_last_samples() {
+        let mut rate = Rate::default();
+        assert_eq!(rate.per_second(), 0.0);
+        for second in 0..20 {
+            rate.sample(Time(second * 1_000_000), if second < 10 { 0 } else { (second - 10) * 3 });
+        }
+        assert!((rate.per_second() - 3.0).abs() < 1e-9);
+    }
+}
