@@ -7,7 +7,9 @@
 //! | [`network`] | core: both composed; with `net` also its driver |
 //! | [`swarm`], [`queue`], [`bitmap`] | cores: which piece from which source, upload slots, sets of pieces |
 //! | `api` | the local HTTP API |
+//! | [`names`], [`rate`] | pure: names made safe, bytes a second |
 //! | `store` | shares on the disk: scan, hash, watch, database |
+//! | `transfer` | contents on the wire |
 //!
 //! Without the feature `net` only the pure cores are built: no socket, no clock, no task.
 
@@ -15,10 +17,16 @@
 pub mod api;
 pub mod bitmap;
 pub mod catalog;
+#[cfg(feature = "net")]
+mod file_id;
 pub mod homes;
+pub mod names;
 pub mod network;
 pub mod queue;
+pub mod rate;
 pub mod search;
 #[cfg(feature = "net")]
 pub mod store;
 pub mod swarm;
+#[cfg(feature = "net")]
+pub mod transfer;

@@ -114,9 +114,9 @@ pub const JOB_IN_FLIGHT_BYTES: u64 = 64 << 20;
 /// First pause after a source failed; doubles with each failure.
 pub const SOURCE_RETRY: Duration = Duration::from_secs(2);
 /// Longest pause before a source is tried again. Chosen: a source that comes back is used within minutes.
-pub const SOURCE_RETRY_MAX: Duration = Duration::from_secs(300);
+pub const SOURCE_RETRY_MAX: Duration = Duration::from_mins(5);
 /// Pause after a source said that it does not have the content.
-pub const SOURCE_RETRY_NOT_HELD: Duration = Duration::from_secs(300);
+pub const SOURCE_RETRY_NOT_HELD: Duration = Duration::from_mins(5);
 /// Silence after which a source with outstanding requests is left. Chosen: longer than a lost path takes
 /// to be noticed by an active sender, shorter than a user's patience.
 pub const SOURCE_STALL: Duration = Duration::from_secs(30);
@@ -144,12 +144,12 @@ pub const UPLOAD_SLOTS: usize = 4;
 pub const UPLOAD_SLOTS_MAX: usize = 256;
 /// Sessions that wait for a slot.
 pub const UPLOAD_QUEUE: usize = 1024;
-/// Sessions of one peer that wait for a slot.
-pub const UPLOAD_QUEUE_PER_PEER: usize = 64;
+/// Sessions of one peer: half of [`TRANSFER_STREAMS`], so that requests always find a stream.
+pub const UPLOAD_QUEUE_PER_PEER: usize = 32;
 /// Bytes of a turn in an ordinary slot. Chosen: most files are done in one turn.
 pub const TURN_BYTES: u64 = 256 << 20;
 /// Time of a turn in an ordinary slot.
-pub const TURN: Duration = Duration::from_secs(120);
+pub const TURN: Duration = Duration::from_mins(2);
 /// Bytes of a turn in the optimistic slot.
 pub const OPTIMISTIC_TURN_BYTES: u64 = 16 << 20;
 /// Time of a turn in the optimistic slot: as BitTorrent's optimistic unchoke.
@@ -158,6 +158,33 @@ pub const OPTIMISTIC_TURN: Duration = Duration::from_secs(30);
 pub const TURN_IDLE: Duration = Duration::from_secs(15);
 /// Least time between two rounds of news about queue positions.
 pub const QUEUE_NEWS_INTERVAL: Duration = Duration::from_secs(1);
+/// Time after a slot was taken back in which requests that crossed the news are still answered.
+pub const REVOKED_GRACE: Duration = Duration::from_secs(3);
+/// Runs of pieces that are read and sent at once on one connection: one is read while the other is sent.
+pub const RUNS_AT_ONCE: usize = 2;
+/// Bytes that an upload reads at once.
+pub const READ_BYTES: usize = 1 << 20;
+/// Contents that may be open for reading before those nobody uses are forgotten.
+pub const HOLDINGS: usize = 256;
+/// Peers to which downloads may be connected at once.
+pub const TRANSFER_PEERS: usize = 512;
+/// Downloads that run at once; others wait in the order of priority and age. Chosen: each holds at most
+/// [`JOB_IN_FLIGHT_BYTES`], and a peer is asked for at most [`UPLOAD_QUEUE_PER_PEER`] contents at once.
+pub const ACTIVE_DOWNLOADS: usize = 16;
+/// Downloads that are remembered, ended ones included.
+pub const JOBS: usize = 100_000;
+/// Messages that wait for the task of one download.
+pub const JOB_EVENTS: usize = 256;
+/// Events of all downloads that a slow listener may be behind before it misses some.
+pub const DOWNLOAD_EVENTS: usize = 1024;
+/// Bytes after which written pieces are made durable and recorded, at the latest.
+pub const FLUSH_BYTES: u64 = 64 << 20;
+/// Time after which they are. Chosen: what a crash can cost in verified pieces.
+pub const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
+/// Least time between two reports of a download's progress: at most 4 a second.
+pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// Pause before a download that met a failing disk is tried again.
+pub const DISK_RETRY: Duration = Duration::from_secs(30);
 
 // --- connections ----------------------------------------------------------------------------------
 

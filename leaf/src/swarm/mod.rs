@@ -224,11 +224,16 @@ impl Swarm {
         }
     }
 
-    /// A download of which `have` is here already, as [`Output::Sized`] and the arrivals told before. A size
-    /// that is not transferable is forgotten.
-    pub fn resume(size: u64, have: Bitmap) -> Self {
-        let plan = transferable(size).filter(|layout| layout.pieces() == have.len());
-        Self { plan: plan.map(|layout| Plan::new(layout, have)), ..Self::new() }
+    /// A download of which `have` is here already, as [`Output::Sized`] and the arrivals told before, and the
+    /// values of the segments `known`. A size that is not transferable is forgotten.
+    pub fn resume(size: u64, have: Bitmap, known: impl IntoIterator<Item = u64>) -> Self {
+        let layout = transferable(size).filter(|layout| layout.pieces() == have.len());
+        let mut plan = layout.map(|layout| Plan::new(layout, have));
+        if let Some(plan) = &mut plan {
+            let segments = plan.layout().segments();
+            known.into_iter().filter(|segment| *segment < segments).for_each(|segment| plan.segment_known(segment));
+        }
+        Self { plan, ..Self::new() }
     }
 
     /// The cut of the content under the size that is believed now.

@@ -5,12 +5,8 @@ use std::{collections::BTreeSet, time::Duration};
 use overlay::{limits, time::Time};
 
 use super::RequestId;
-use crate::bitmap::Bitmap;
+use crate::{bitmap::Bitmap, rate::Rate};
 
-/// Time over which a rate is sampled. Chosen: long against round trips, short against a user's patience.
-const SAMPLE: Duration = Duration::from_millis(500);
-/// Share of the newest sample in a rate. Chosen: three samples make up two thirds.
-const SAMPLE_WEIGHT: f64 = 0.3;
 /// Silence after which a source with outstanding requests counts as one that sends nothing.
 const QUIET: Duration = Duration::from_secs(2);
 
@@ -118,51 +114,9 @@ impl Source {
     }
 }
 
-/// A rate as an exponentially weighted mean of samples.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Rate {
-    mean: Option<f64>,
-    bytes: u64,
-    since: Time,
-}
-
-impl Rate {
-    /// Begins a sample; called when the first request goes out after a rest, so that rest does not count.
-    pub(super) fn start(&mut self, now: Time) {
-        self.bytes = 0;
-        self.since = now;
-    }
-
-    /// `bytes` arrived.
-    pub(super) fn add(&mut self, now: Time, bytes: u64) {
-        self.bytes = self.bytes.saturating_add(bytes);
-        let span = now.since(self.since);
-        if span >= SAMPLE {
-            let sample = self.bytes as f64 / span.as_secs_f64();
-            self.mean = Some(self.mean.map_or(sample, |mean| mean + SAMPLE_WEIGHT * (sample - mean)));
-            self.start(now);
-        }
-    }
-
-    /// Bytes a second, once there is a sample.
-    pub(super) fn bytes_per_second(self) -> Option<f64> {
-        self.mean
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_rate_is_what_arrived_over_time() {
-        let mut rate = Rate::default();
-        for step in 1..=100 {
-            rate.add(Time(step * 100_000), 50_000);
-        }
-        let mean = rate.bytes_per_second().unwrap();
-        assert!((mean - 500_000.0).abs() < 1.0, "{mean}");
-    }
 
     #[test]
     fn back_off_doubles_up_to_its_bound() {

@@ -337,7 +337,7 @@ proptest! {
         have.insert(pieces - 1);
         (0..pieces).filter(|piece| mask >> piece & 1 == 1).for_each(|piece| { have.insert(piece); });
         let mut world = World::new(vec![(Kind::Honest, 1_000_000), (Kind::Partial, 1_000_000)], seed);
-        world.swarm = Swarm::resume(SIZE, have.clone());
+        world.swarm = Swarm::resume(SIZE, have.clone(), []);
         world.have = have.iter().collect();
         world.size = Some(SIZE);
         prop_assert!(world.run(Duration::from_mins(10)));

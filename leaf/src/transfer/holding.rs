@@ -1,0 +1,253 @@
+//! A content that lies here, whole or in part: its open file, its values, and which pieces are verified.
+//!
+//! A download writes into its holding and uploads read from it at the same time. Invariant: a piece counts as
+//! had only after it was verified and written, and values are only ever those that fit the content id.
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    time::SystemTime,
+};
+
+use overlay::{
+    id::ContentId,
+    limits,
+    verify::{self, Layout, SEGMENT_PIECES, Value, VerifyError},
+};
+
+use crate::bitmap::Bitmap;
+
+/// See the module text. Shared by everything that reads or writes the content.
+#[derive(Debug)]
+pub struct Holding {
+    content: ContentId,
+    name: String,
+    layout: Layout,
+    file: File,
+    /// Time of the last change when the content was known to be this, for files that are not ours to write.
+    modified: Option<SystemTime>,
+    tops: Vec<Value>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug)]
+struct State {
+    segments: BTreeMap<u64, Arc<[Value]>>,
+    have: Bitmap,
+}
+
+impl Holding {
+    /// A whole content: a file that was opened as it was hashed, and all its piece values.
+    pub fn whole(content: ContentId, name: String, file: File, pieces: &[Value]) -> Result<Self, HoldingError> {
+        let metadata = file.metadata()?;
+        let layout = Layout::new(metadata.len())?;
+        let tops = verify::segment_values(layout.size(), pieces)?;
+        verify::check_tops(content, layout.size(), &tops)?;
+        let segments = (0u64..).zip(pieces.chunks(SEGMENT_PIECES as usize).map(Arc::from)).collect();
+        let state = State { segments, have: Bitmap::full(layout.pieces()) };
+        Ok(Self { content, name, layout, file, modified: metadata.modified().ok(), tops, state: Mutex::new(state) })
+    }
+
+    /// A content that is being downloaded into `file`. `tops` fit the content id.
+    pub fn part(content: ContentId, name: String, file: File, layout: Layout, tops: Vec<Value>) -> Self {
+        let state = State { segments: BTreeMap::new(), have: Bitmap::new(layout.pieces()) };
+        Self { content, name, layout, file, modified: None, tops, state: Mutex::new(state) }
+    }
+
+    /// Which content.
+    pub fn content(&self) -> ContentId {
+        self.content
+    }
+
+    /// Its file name, for the user.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How it is cut.
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Its segment values.
+    pub fn tops(&self) -> &[Value] {
+        &self.tops
+    }
+
+    /// The open file.
+    pub fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// The piece values of a segment, if they are known.
+    pub fn segment(&self, segment: u64) -> Option<Arc<[Value]>> {
+        self.state().segments.get(&segment).cloned()
+    }
+
+    /// Takes the piece values of a segment, if they fit.
+    pub fn add_segment(&self, segment: u64, pieces: Vec<Value>) -> Result<(), VerifyError> {
+        let count = self.layout.segments();
+        let top = usize::try_from(segment).ok().and_then(|at| self.tops.get(at));
+        let top = top.ok_or(VerifyError::Index { index: segment, count })?;
+        verify::check_segment(self.layout.size(), segment, top, &pieces)?;
+        self.state().segments.insert(segment, pieces.into());
+        Ok(())
+    }
+
+    /// The segments whose values are known.
+    pub fn known_segments(&self) -> Vec<u64> {
+        self.state().segments.keys().copied().collect()
+    }
+
+    /// All piece values, if they are known.
+    pub fn all_values(&self) -> Option<Vec<Value>> {
+        let state = self.state();
+        let values: Vec<Value> = state.segments.values().flat_map(|segment| segment.iter().copied()).collect();
+        (values.len() as u64 == self.layout.pieces()).then_some(values)
+    }
+
+    /// The value of a piece, if it is known.
+    pub fn value(&self, piece: u64) -> Option<Value> {
+        let state = self.state();
+        let segment = state.segments.get(&(piece / u64::from(SEGMENT_PIECES)))?;
+        segment.get((piece % u64::from(SEGMENT_PIECES)) as usize).copied()
+    }
+
+    /// True if all pieces are here.
+    pub fn is_whole(&self) -> bool {
+        self.state().have.is_full()
+    }
+
+    /// The verified pieces.
+    pub fn have(&self) -> Bitmap {
+        self.state().have.clone()
+    }
+
+    /// True if `piece` is verified.
+    pub fn has(&self, piece: u64) -> bool {
+        self.state().have.contains(piece)
+    }
+
+    /// `piece` was verified and written. False if it was before.
+    pub fn add_piece(&self, piece: u64) -> bool {
+        self.state().have.insert(piece)
+    }
+
+    /// Reads bytes. Blocks on the disk.
+    pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
+        let mut buffer = vec![0; length];
+        read_exact_at(&self.file, &mut buffer, offset)?;
+        Ok(buffer)
+    }
+
+    /// Reads a piece and checks it against its value. False if it does not fit or its value is not known.
+    /// Blocks on the disk.
+    pub fn verify(&self, piece: u64) -> io::Result<bool> {
+        let (Some(value), Ok(range)) = (self.value(piece), self.layout.piece_range(piece)) else { return Ok(false) };
+        let data = match self.read(range.start, (range.end - range.start) as usize) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(false),
+            data => data?,
+        };
+        Ok(verify::check_piece(self.layout.size(), piece, &value, &data).is_ok())
+    }
+
+    /// Checks a piece, and writes it if it fits. `Ok(false)` if it does not: nothing was written. Blocks on the
+    /// disk.
+    pub fn write_verified(&self, piece: u64, data: &[u8]) -> io::Result<bool> {
+        let (Some(value), Ok(range)) = (self.value(piece), self.layout.piece_range(piece)) else { return Ok(false) };
+        if verify::check_piece(self.layout.size(), piece, &value, data).is_err() {
+            return Ok(false);
+        }
+        write_all_at(&self.file, data, range.start)?;
+        Ok(true)
+    }
+
+    /// True if the file is still the one that was hashed, as far as its size and time tell.
+    pub fn is_unchanged(&self) -> bool {
+        let Some(modified) = self.modified else { return true };
+        let metadata = self.file.metadata();
+        metadata.is_ok_and(|now| now.len() == self.layout.size() && now.modified().is_ok_and(|at| at == modified))
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What is open now, so that all sessions of a content share one holding, and downloads serve what they have.
+#[derive(Clone, Debug, Default)]
+pub struct Holdings {
+    open: Arc<Mutex<BTreeMap<ContentId, Weak<Holding>>>>,
+}
+
+impl Holdings {
+    /// The holding of a content, while somebody holds it.
+    pub fn find(&self, content: &ContentId) -> Option<Arc<Holding>> {
+        self.lock().get(content).and_then(Weak::upgrade)
+    }
+
+    /// Makes a holding known as long as it lives; it takes the place of another of its content.
+    pub fn add(&self, holding: &Arc<Holding>) {
+        let mut open = self.lock();
+        if open.len() >= limits::HOLDINGS {
+            open.retain(|_, holding| holding.strong_count() > 0);
+        }
+        open.insert(holding.content(), Arc::downgrade(holding));
+    }
+
+    /// Forgets a holding.
+    pub fn remove(&self, content: &ContentId) {
+        self.lock().remove(content);
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<ContentId, Weak<Holding>>> {
+        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Why a file is not the content that it should be.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum HoldingError {
+    /// It cannot be read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// Its size or values do not fit.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+}
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
+}
+
+#[cfg(windows)]
+fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
+    while !buffer.is_empty() {
+        let read = std::os::windows::fs::FileExt::seek_read(file, buffer, offset)?;
+        if read == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        buffer = &mut buffer[read..];
+        offset += read as u64;
+    }
+    Ok(())
+}
+
+#[cfg(unix)]
+fn write_all_at(file: &File, data: &[u8], offset: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::write_all_at(file, data, offset)
+}
+
+#[cfg(windows)]
+fn write_all_at(file: &File, mut data: &[u8], mut offset: u64) -> io::Result<()> {
+    while !data.is_empty() {
+        let written = std::os::windows::fs::FileExt::seek_write(file, data, offset)?;
+        data = &data[written..];
+        offset += written as u64;
+    }
+    Ok(())
+}

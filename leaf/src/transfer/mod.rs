@@ -1,0 +1,119 @@
+//! Contents on the wire: serving them to other leaves, and fetching them. Drivers of [`crate::queue`] and
+//! [`crate::swarm`].
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`holding`] | a content that lies here, whole or in part |
+//! | [`serve`] | uploads: sessions, slots, pieces, pages |
+//! | [`pool`] | one connection to each peer, shared by all downloads |
+//! | [`session`] | the downloading side of one session and of one request |
+//! | [`throttle`] | rate limits |
+//!
+//! What lies elsewhere comes in through three traits: how a peer is reached ([`Reach`]), who has a content
+//! ([`SourceFinder`]), and what is shared here ([`Library`]).
+
+pub mod holding;
+mod library;
+pub mod pool;
+pub mod serve;
+pub mod session;
+pub mod throttle;
+
+use std::{fmt::Debug, fs::File, path::PathBuf};
+
+use futures_util::future::BoxFuture;
+use overlay::{
+    id::{ContentId, PeerId},
+    transport::Connection,
+    verify::Value,
+    wire::transfer::{Browse, Page},
+};
+use serde::{Deserialize, Serialize};
+
+/// How a peer was reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Via {
+    /// It was dialled.
+    Direct,
+    /// It dialled, asked through its home.
+    Push,
+    /// Both dialled at once through their NATs.
+    Punch,
+    /// Over a home.
+    Relay,
+    /// It is this node: the content lies here.
+    Local,
+}
+
+/// Why a peer was not reached.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReachError {
+    /// No ultrapeer knows it any more.
+    #[error("the peer is gone")]
+    Gone,
+    /// It does not want to be reached.
+    #[error("the peer declined")]
+    Refused,
+    /// Every way failed.
+    #[error("the peer cannot be reached: {0}")]
+    Unreachable(String),
+}
+
+/// Reaches peers.
+pub trait Reach: Debug + Send + Sync + 'static {
+    /// A welcomed transfer connection to `peer`, which may be attached to `homes` (none: unknown), and the way
+    /// that worked. Dropping the future ends the attempt.
+    fn connect(&self, peer: PeerId, homes: Vec<PeerId>) -> BoxFuture<'_, Result<(Connection, Via), ReachError>>;
+}
+
+/// Somebody who is said to have a content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FoundSource {
+    /// Who.
+    pub peer: PeerId,
+    /// Ultrapeers that it may be attached to.
+    pub homes: Vec<PeerId>,
+}
+
+/// Finds out who has a content.
+pub trait SourceFinder: Debug + Send + Sync + 'static {
+    /// Those who have `content` now, as far as can be found. Never this node.
+    fn find(&self, content: ContentId) -> BoxFuture<'_, Vec<FoundSource>>;
+}
+
+/// A file of this node that was found to be as it was hashed.
+#[derive(Debug)]
+pub struct LocalFile {
+    /// Open for reading.
+    pub file: File,
+    /// Where it lies.
+    pub path: PathBuf,
+}
+
+/// The library failed; nothing was changed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the library failed: {0}")]
+pub struct LibraryError(pub String);
+
+/// What is shared here, and where finished downloads are entered.
+pub trait Library: Debug + Send + Sync + 'static {
+    /// Opens a file with this content; `None` if there is none.
+    fn open(&self, content: ContentId) -> BoxFuture<'_, Result<Option<LocalFile>, LibraryError>>;
+
+    /// The piece values of a content of `size` bytes that lies here.
+    fn pieces(&self, content: ContentId, size: u64) -> BoxFuture<'_, Result<Option<Vec<Value>>, LibraryError>>;
+
+    /// Enters a finished, verified download.
+    fn add_download(
+        &self,
+        path: PathBuf,
+        content: ContentId,
+        pieces: Vec<Value>,
+    ) -> BoxFuture<'_, Result<(), LibraryError>>;
+
+    /// A page of what is shared; `None` if there is no such folder or file. It may have more than the wire takes:
+    /// the caller cuts it.
+    fn browse(&self, request: Browse) -> BoxFuture<'_, Option<Page>>;
+}

@@ -1,0 +1,656 @@
+//! Uploads: answers what other leaves ask on their connections.
+//!
+//! ```text
+//!   connection ─ accept ─> stream task ─ Open ──> session: registered with the queue, told of its slot
+//!                                      ─ Want ──> pieces: slot checked, file checked, read and sent
+//!                                      ─ WantSegment, WantGroups, Browse ──> one answer
+//! ```
+//!
+//! The sender hashes nothing and believes nothing: a request is judged by its session's slot, the content's
+//! layout and the pieces that are here. The file must still be as it was hashed, else it is denied.
+//! Invariant: on each connection at most [`limits::RUNS_AT_ONCE`] runs are in memory.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use bytes::Bytes;
+use overlay::{
+    drive::{Clock, Driver, Handle, Tasks, random_token, system_rng},
+    id::{ContentId, PeerId},
+    limits,
+    time::Time,
+    transport::{CloseCode, Connection, ReceiveError, Receiver, SendError, Sender, Windows},
+    verify::{self, Layout},
+    wire::{
+        Message,
+        bounded::{Blob, List},
+        transfer::{
+            Browse, Denied, DenyReason, Granted, Groups, Have, NotHeld, Open, Opened, Page, Pieces, Queued, Revoked,
+            Segment, TransferMessage, Want, WantGroups, WantSegment,
+        },
+    },
+};
+use serde::Serialize;
+use tokio::{
+    sync::{Semaphore, watch},
+    task::{JoinHandle, spawn_blocking},
+    time::interval,
+};
+
+use super::{
+    Library, Via,
+    holding::{Holding, Holdings},
+    throttle::Throttle,
+};
+use crate::{
+    bitmap::Bitmap,
+    file_id,
+    queue::{self, Queue, SessionId},
+    rate::Rate,
+};
+
+/// Least time between two reports of new pieces in one session.
+const HAVE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// An upload as shown to the user.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Upload {
+    /// Its name, never used again.
+    pub id: String,
+    /// Who downloads.
+    #[serde(serialize_with = "file_id::as_text")]
+    pub peer: PeerId,
+    /// What.
+    #[serde(serialize_with = "file_id::as_text")]
+    pub content: ContentId,
+    /// The file's name.
+    pub name: String,
+    /// Bytes of the content.
+    pub size: u64,
+    /// Bytes sent in this session.
+    pub bytes: u64,
+    /// Bytes a second now.
+    pub rate: u64,
+    /// Whether it has a slot.
+    pub state: UploadState,
+    /// How the peer is connected.
+    pub via: Via,
+    /// Its place in the queue, from 1; `None` with a slot.
+    pub queue_position: Option<u32>,
+}
+
+/// Whether an upload has a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UploadState {
+    /// It waits for one.
+    Queued,
+    /// It has one.
+    Active,
+}
+
+/// How busy the uploads are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Load {
+    /// Slots that are free.
+    pub free_slots: usize,
+    /// Sessions that wait.
+    pub queue: usize,
+}
+
+/// Where a session stands in the queue, as its task last heard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Waiting { position: u32, revoked_at: Option<Time> },
+    Granted { turn_bytes: u64 },
+    Refused,
+}
+
+#[derive(Debug)]
+struct Session {
+    id: SessionId,
+    name: String,
+    peer: PeerId,
+    via: Via,
+    holding: Arc<Holding>,
+    place: watch::Sender<Place>,
+    sent: AtomicU64,
+    rate: Mutex<Rate>,
+}
+
+impl Session {
+    /// True if requests are answered now.
+    fn may_ask(&self, now: Time) -> bool {
+        match *self.place.borrow() {
+            Place::Granted { .. } => true,
+            Place::Waiting { revoked_at: Some(at), .. } => now < at + limits::REVOKED_GRACE,
+            Place::Waiting { .. } | Place::Refused => false,
+        }
+    }
+
+    fn show(&self, now: Time) -> Upload {
+        let (state, queue_position) = match *self.place.borrow() {
+            Place::Granted { .. } => (UploadState::Active, None),
+            Place::Waiting { position, .. } => (UploadState::Queued, (position > 0).then_some(position)),
+            Place::Refused => (UploadState::Queued, None),
+        };
+        Upload {
+            id: self.name.clone(),
+            peer: self.peer,
+            content: self.holding.content(),
+            name: self.holding.name().to_owned(),
+            size: self.holding.layout().size(),
+            bytes: self.sent.load(Ordering::Relaxed),
+            rate: lock(&self.rate).shown(now),
+            state,
+            via: self.via,
+            queue_position,
+        }
+    }
+}
+
+/// Serves contents and pages. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Uploads {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    library: Arc<dyn Library>,
+    holdings: Holdings,
+    queue: Handle<Queue>,
+    throttle: Throttle,
+    clock: Clock,
+    tasks: Tasks,
+    next_session: AtomicU64,
+    sessions: Mutex<BTreeMap<SessionId, Arc<Session>>>,
+    load: watch::Sender<Load>,
+}
+
+/// What the streams of one connection share.
+#[derive(Debug)]
+struct Client {
+    connection: Connection,
+    via: Via,
+    sessions: Mutex<BTreeMap<ContentId, Arc<Session>>>,
+    runs: Semaphore,
+}
+
+impl Uploads {
+    /// Starts the queue before `slots` slots, sending at most `rate` bytes a second. `holdings` are shared with
+    /// the downloads. Fails only where the system has no randomness.
+    pub fn start(
+        library: Arc<dyn Library>,
+        holdings: Holdings,
+        slots: usize,
+        rate: Option<u64>,
+        clock: Clock,
+        tasks: Tasks,
+    ) -> io::Result<Self> {
+        let (handle, driver) = Driver::new(Queue::new(slots));
+        let shared = Arc::new(Shared {
+            library,
+            holdings,
+            queue: handle,
+            throttle: Throttle::new(clock, rate),
+            clock,
+            tasks: tasks.clone(),
+            next_session: AtomicU64::new(0),
+            sessions: Mutex::new(BTreeMap::new()),
+            load: watch::Sender::new(Load { free_slots: slots + 1, queue: 0 }),
+        });
+        let (rng, token) = (system_rng()?, tasks.token());
+        let carrier = Arc::clone(&shared);
+        tasks.spawn("upload queue", async move {
+            driver.run(clock, rng, token, |now, output| carrier.carry_out(now, output)).await;
+        });
+        Ok(Self { shared })
+    }
+
+    /// Answers everything on a welcomed transfer connection until it ends.
+    pub fn serve(&self, connection: Connection, via: Via) {
+        let shared = Arc::clone(&self.shared);
+        let failed = connection.clone();
+        connection.set_windows(Windows::Bulk);
+        self.shared.tasks.spawn_guarded("uploads to a peer", shared.accept(connection, via), move || {
+            failed.close(CloseCode::Failure);
+        });
+    }
+
+    /// The uploads, oldest first.
+    pub fn list(&self) -> Vec<Upload> {
+        let now = self.shared.clock.now();
+        lock(&self.shared.sessions).values().map(|session| session.show(now)).collect()
+    }
+
+    /// How busy the uploads are, and changes of that.
+    pub fn watch(&self) -> watch::Receiver<Load> {
+        self.shared.load.subscribe()
+    }
+
+    /// Changes the number of slots.
+    pub async fn set_slots(&self, slots: usize) {
+        // Without a queue the node is ending.
+        let _ = self.shared.queue.input(queue::Input::SetSlots(slots)).await;
+        self.shared.update_load();
+    }
+
+    /// Changes the rate limit, in bytes a second.
+    pub fn set_rate(&self, rate: Option<u64>) {
+        self.shared.throttle.set_rate(rate);
+    }
+}
+
+impl Shared {
+    fn carry_out(self: &Arc<Self>, now: Time, output: queue::Output) {
+        let (session, place) = match output {
+            queue::Output::Grant { session, turn_bytes } => (session, Place::Granted { turn_bytes }),
+            queue::Output::Revoke { session, position } => {
+                (session, Place::Waiting { position, revoked_at: Some(now) })
+            }
+            queue::Output::Position { session, position } => (session, Place::Waiting { position, revoked_at: None }),
+            queue::Output::Refuse(session) => (session, Place::Refused),
+        };
+        if let Some(session) = lock(&self.sessions).get(&session) {
+            session.place.send_modify(|current| {
+                *current = match (*current, place) {
+                    // A new position keeps the grace of a slot that was just taken back.
+                    (Place::Waiting { revoked_at, .. }, Place::Waiting { position, revoked_at: None }) => {
+                        Place::Waiting { position, revoked_at }
+                    }
+                    _ => place,
+                };
+            });
+        }
+        self.update_load();
+    }
+
+    /// Looks at the queue soon: its driver is not waited for here.
+    fn update_load(self: &Arc<Self>) {
+        let shared = Arc::clone(self);
+        self.tasks.spawn("upload load", async move {
+            let look = |queue: &Queue| Load { free_slots: queue.free_slots(), queue: queue.len() };
+            if let Ok(load) = shared.queue.inspect(look).await {
+                shared.load.send_if_modified(|last| std::mem::replace(last, load) != load);
+            }
+        });
+    }
+
+    async fn accept(self: Arc<Self>, connection: Connection, via: Via) {
+        let client = Arc::new(Client {
+            connection: connection.clone(),
+            via,
+            sessions: Mutex::new(BTreeMap::new()),
+            runs: Semaphore::new(limits::RUNS_AT_ONCE),
+        });
+        while let Ok((sender, receiver)) = connection.accept::<TransferMessage>().await {
+            let (shared, client) = (Arc::clone(&self), Arc::clone(&client));
+            let failed = connection.clone();
+            let task = async move {
+                if let Err(error) = shared.answer(&client, sender, receiver).await {
+                    tracing::debug!(peer = ?client.connection.peer(), %error, "an upload stream ended");
+                }
+            };
+            self.tasks.spawn_guarded("upload stream", task, move || failed.close(CloseCode::Failure));
+        }
+    }
+
+    async fn answer(
+        self: &Arc<Self>,
+        client: &Arc<Client>,
+        mut sender: Sender<TransferMessage>,
+        mut receiver: Receiver<TransferMessage>,
+    ) -> Result<(), StreamError> {
+        let Some(request) = receiver.next().await? else { return Ok(()) };
+        match request {
+            TransferMessage::Open(open) => return self.session(client, open, sender, receiver).await,
+            TransferMessage::Want(want) => self.pieces(client, want, &mut sender).await?,
+            TransferMessage::WantSegment(want) => sender.send(&segment(client, want)).await?,
+            TransferMessage::WantGroups(want) => sender.send(&groups(client, want).await).await?,
+            TransferMessage::Browse(browse) => sender.send(&self.page(browse).await).await?,
+            _ => {
+                client.connection.close(CloseCode::Violation);
+                return Ok(());
+            }
+        }
+        sender.finish()?;
+        Ok(())
+    }
+
+    async fn session(
+        self: &Arc<Self>,
+        client: &Arc<Client>,
+        open: Open,
+        mut sender: Sender<TransferMessage>,
+        mut receiver: Receiver<TransferMessage>,
+    ) -> Result<(), StreamError> {
+        let registered = match self.holding(open.content).await {
+            Ok(holding) => self.register(client, holding),
+            Err(reason) => Err(reason),
+        };
+        let registration = match registered {
+            Ok(registration) => registration,
+            Err(reason) => {
+                sender.send(&NotHeld { reason }.into()).await?;
+                sender.finish()?;
+                return Ok(());
+            }
+        };
+        let session = &registration.session;
+        let mut place = session.place.subscribe();
+        let join = queue::Input::Join { session: session.id, peer: session.peer };
+        self.queue.input(join).await.map_err(|_| StreamError::Ending)?;
+        let holding = &session.holding;
+        let mut news = interval(HAVE_INTERVAL);
+        let mut told = holding.have();
+        let complete = told.is_full();
+        let tops = List::new(holding.tops().iter().copied());
+        sender.send(&Opened { size: holding.layout().size(), complete, tops }.into()).await?;
+        if !complete {
+            send_have(&mut sender, &Bitmap::new(told.len()), &told, true).await?;
+        }
+        // What was told last: position 0 is nothing yet.
+        let mut last = Place::Waiting { position: 0, revoked_at: None };
+        loop {
+            let current = *place.borrow_and_update();
+            match (last, current) {
+                (_, Place::Refused) => {
+                    sender.send(&NotHeld { reason: DenyReason::Busy }.into()).await?;
+                    sender.finish()?;
+                    return Ok(());
+                }
+                (Place::Waiting { .. }, Place::Granted { turn_bytes }) => {
+                    sender.send(&Granted { turn_bytes }.into()).await?;
+                }
+                (Place::Granted { .. }, Place::Waiting { position, .. }) => {
+                    sender.send(&Revoked { position }.into()).await?;
+                }
+                (Place::Waiting { position: old, .. }, Place::Waiting { position, .. }) if old != position => {
+                    sender.send(&Queued { position }.into()).await?;
+                }
+                _ => {}
+            }
+            last = current;
+            let growing = !told.is_full();
+            tokio::select! {
+                // The registration holds the other end.
+                _ = place.changed() => {}
+                _ = news.tick(), if growing => {
+                    let now = holding.have();
+                    if now != told {
+                        send_have(&mut sender, &told, &now, false).await?;
+                        told = now;
+                    }
+                }
+                message = receiver.next() => match message? {
+                    None => return Ok(()),
+                    Some(_) => {
+                        client.connection.close(CloseCode::Violation);
+                        return Ok(());
+                    }
+                },
+            }
+        }
+    }
+
+    /// The holding of a content: one that is open already, or a file of the library.
+    async fn holding(&self, content: ContentId) -> Result<Arc<Holding>, DenyReason> {
+        if let Some(holding) = self.holdings.find(&content).filter(|holding| holding.is_unchanged()) {
+            return Ok(holding);
+        }
+        let failed = |error: &dyn std::fmt::Display| {
+            tracing::warn!(%error, content = %content.short(), "a shared file cannot be served");
+            DenyReason::NotHeld
+        };
+        let local = self.library.open(content).await.map_err(|error| failed(&error))?.ok_or(DenyReason::NotHeld)?;
+        let size = local.file.metadata().map_err(|error| failed(&error))?.len();
+        let layout = Layout::new(size).map_err(|error| failed(&error))?;
+        if layout.segments() > limits::TOPS as u64 {
+            return Err(DenyReason::NotHeld);
+        }
+        let pieces = self.library.pieces(content, size).await.map_err(|error| failed(&error))?;
+        let pieces = pieces.ok_or(DenyReason::NotHeld)?;
+        let name = local.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let holding = Holding::whole(content, name, local.file, &pieces).map_err(|error| failed(&error))?;
+        let holding = Arc::new(holding);
+        self.holdings.add(&holding);
+        Ok(holding)
+    }
+
+    fn register(self: &Arc<Self>, client: &Arc<Client>, holding: Arc<Holding>) -> Result<Registration, DenyReason> {
+        let mut sessions = lock(&client.sessions);
+        if sessions.len() >= limits::UPLOAD_QUEUE_PER_PEER || sessions.contains_key(&holding.content()) {
+            return Err(DenyReason::Busy);
+        }
+        let name = random_token().map_err(|_| DenyReason::Busy)?;
+        let session = Arc::new(Session {
+            id: SessionId(self.next_session.fetch_add(1, Ordering::Relaxed)),
+            name: file_id::short_id(name),
+            peer: client.connection.peer(),
+            via: client.via,
+            holding,
+            place: watch::Sender::new(Place::Waiting { position: 0, revoked_at: None }),
+            sent: AtomicU64::new(0),
+            rate: Mutex::default(),
+        });
+        sessions.insert(session.holding.content(), Arc::clone(&session));
+        lock(&self.sessions).insert(session.id, Arc::clone(&session));
+        Ok(Registration { shared: Arc::clone(self), client: Arc::clone(client), session })
+    }
+
+    async fn pieces(
+        &self,
+        client: &Client,
+        want: Want,
+        sender: &mut Sender<TransferMessage>,
+    ) -> Result<(), StreamError> {
+        let session = match find(client, &want.content) {
+            Ok(session) if session.may_ask(self.clock.now()) => session,
+            Ok(_) => return deny(sender, DenyReason::NotGranted).await,
+            Err(reason) => return deny(sender, reason).await,
+        };
+        let holding = &session.holding;
+        let (start, end) = match judge(holding, want) {
+            Ok(bytes) => bytes,
+            Err(reason) => return deny(sender, reason).await,
+        };
+        let _permit = client.runs.acquire().await.map_err(|_| StreamError::Ending)?;
+        if !holding.is_unchanged() {
+            self.holdings.remove(&want.content);
+            return deny(sender, DenyReason::Changed).await;
+        }
+        let head = Pieces { first: want.first, count: want.count, bytes: end - start };
+        // Announcements and lists of other sessions go before bulk.
+        sender.set_priority(-1);
+        sender.send(&head.into()).await?;
+        let mut next = Some(read(holding, start, end));
+        let mut position = start;
+        while let Some(reading) = next.take() {
+            let data = match reading.await {
+                Ok(Ok(data)) => Bytes::from(data),
+                _ => {
+                    sender.reset();
+                    return Err(StreamError::Read);
+                }
+            };
+            position += data.len() as u64;
+            if position < end {
+                next = Some(read(holding, position, end));
+            }
+            self.send_bytes(&session, data, sender).await?;
+        }
+        Ok(())
+    }
+
+    async fn send_bytes(
+        &self,
+        session: &Session,
+        mut data: Bytes,
+        sender: &mut Sender<TransferMessage>,
+    ) -> Result<(), StreamError> {
+        while !data.is_empty() {
+            let part = data.split_to(self.throttle.release(data.len()).await);
+            let bytes = part.len() as u64;
+            sender.send_raw(part).await?;
+            session.sent.fetch_add(bytes, Ordering::Relaxed);
+            lock(&session.rate).add(self.clock.now(), bytes);
+            // A full inbox only delays the end of the turn.
+            let _ = self.queue.try_input(queue::Input::Sent { session: session.id, bytes });
+        }
+        Ok(())
+    }
+
+    /// A page that fits its frame.
+    async fn page(&self, browse: Browse) -> TransferMessage {
+        let mut limit = usize::from(browse.limit).clamp(1, limits::PAGE_ENTRIES);
+        loop {
+            let request = Browse { limit: limit as u16, ..browse.clone() };
+            let Some(page) = self.library.browse(request).await else {
+                return Denied { reason: DenyReason::NotHeld }.into();
+            };
+            let message = TransferMessage::from(page);
+            let mut body = Vec::new();
+            message.encode_body(&mut body);
+            if body.len() <= limits::PAGE_BYTES {
+                return message;
+            }
+            if limit == 1 {
+                // One entry alone is far below the cap; an empty page ends the listing.
+                return Page::default().into();
+            }
+            // Entries have similar sizes: this share of them should fit.
+            limit = (limit * limits::PAGE_BYTES / body.len() * 9 / 10).max(1);
+        }
+    }
+}
+
+/// A session in the tables. Dropping it takes it out of them and of the queue.
+#[derive(Debug)]
+struct Registration {
+    shared: Arc<Shared>,
+    client: Arc<Client>,
+    session: Arc<Session>,
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        lock(&self.client.sessions).remove(&self.session.holding.content());
+        lock(&self.shared.sessions).remove(&self.session.id);
+        let (shared, session) = (Arc::clone(&self.shared), self.session.id);
+        self.shared.tasks.spawn("upload leave", async move {
+            // Without a queue the node is ending.
+            let _ = shared.queue.input(queue::Input::Leave(session)).await;
+            shared.update_load();
+        });
+    }
+}
+
+fn find(client: &Client, content: &ContentId) -> Result<Arc<Session>, DenyReason> {
+    lock(&client.sessions).get(content).cloned().ok_or(DenyReason::NotHeld)
+}
+
+/// The bytes of a run, if it may be asked for.
+fn judge(holding: &Holding, want: Want) -> Result<(u64, u64), DenyReason> {
+    if want.count == 0 || want.count > limits::RUN_PIECES {
+        return Err(DenyReason::Malformed);
+    }
+    let last = want.first.checked_add(u64::from(want.count) - 1).ok_or(DenyReason::Malformed)?;
+    let layout = holding.layout();
+    let start = layout.piece_range(want.first).map_err(|_| DenyReason::Malformed)?.start;
+    let end = layout.piece_range(last).map_err(|_| DenyReason::Malformed)?.end;
+    if end - start > limits::RUN_BYTES.max(u64::from(layout.piece_bytes())) {
+        return Err(DenyReason::Malformed);
+    }
+    if (want.first..=last).any(|piece| !holding.has(piece)) {
+        return Err(DenyReason::NotHeld);
+    }
+    Ok((start, end))
+}
+
+/// Reads what comes next of a run, on a thread that may block.
+fn read(holding: &Arc<Holding>, start: u64, end: u64) -> JoinHandle<io::Result<Vec<u8>>> {
+    let holding = Arc::clone(holding);
+    let length = (end - start).min(limits::READ_BYTES as u64) as usize;
+    spawn_blocking(move || holding.read(start, length))
+}
+
+fn segment(client: &Client, want: WantSegment) -> TransferMessage {
+    let values = find(client, &want.content)
+        .and_then(|session| session.holding.segment(want.segment).ok_or(DenyReason::NotHeld));
+    match values {
+        Ok(values) => Segment { pieces: List::new(values.iter().copied()) }.into(),
+        Err(reason) => Denied { reason }.into(),
+    }
+}
+
+/// The group values of a piece, computed: asked for only after a piece was found wrong.
+async fn groups(client: &Client, want: WantGroups) -> TransferMessage {
+    let denied = |reason| TransferMessage::from(Denied { reason });
+    let Ok(_permit) = client.runs.acquire().await else { return denied(DenyReason::Busy) };
+    let holding = match find(client, &want.content) {
+        Ok(session) if session.holding.has(want.piece) => Arc::clone(&session.holding),
+        Ok(_) => return denied(DenyReason::NotHeld),
+        Err(reason) => return denied(reason),
+    };
+    let computed = spawn_blocking(move || {
+        let range = holding.layout().piece_range(want.piece).ok()?;
+        let data = holding.read(range.start, (range.end - range.start) as usize).ok()?;
+        verify::group_values(holding.layout().size(), want.piece, &data).ok()
+    });
+    match computed.await {
+        Ok(Some(groups)) => Groups { groups: List::new(groups) }.into(),
+        _ => denied(DenyReason::Changed),
+    }
+}
+
+async fn deny(sender: &mut Sender<TransferMessage>, reason: DenyReason) -> Result<(), StreamError> {
+    Ok(sender.send(&Denied { reason }.into()).await?)
+}
+
+/// Tells the parts of `now` that differ from `told`, or all of them.
+async fn send_have(
+    sender: &mut Sender<TransferMessage>,
+    told: &Bitmap,
+    now: &Bitmap,
+    all: bool,
+) -> Result<(), StreamError> {
+    let parts = told.as_bytes().chunks(limits::HAVE_PART_BYTES).zip(now.as_bytes().chunks(limits::HAVE_PART_BYTES));
+    for (at, (old, new)) in (0u64..).zip(parts) {
+        let differs = |(old, new): (&u8, &u8)| old != new;
+        let (mut first, mut end) = (0, new.len());
+        if !all {
+            let Some(from) = old.iter().zip(new).position(differs) else { continue };
+            first = from;
+            end = old.iter().zip(new).rposition(differs).map_or(end, |last| last + 1);
+        }
+        let part = at * limits::HAVE_PART_BYTES as u64 + first as u64;
+        let bits = Blob::new(new[first..end].to_vec()).expect("chunks are no longer than a part");
+        sender.send(&Have { first: part * 8, bits }.into()).await?;
+    }
+    Ok(())
+}
+
+/// Why a stream ended early.
+#[derive(Debug, thiserror::Error)]
+enum StreamError {
+    #[error(transparent)]
+    Send(#[from] SendError),
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    #[error("the file cannot be read")]
+    Read,
+    #[error("this node is ending")]
+    Ending,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,351 @@
+//! The downloading side: one session with one source, and one request to it.
+//!
+//! Both only talk: what they hear goes as events to the task of the download, which owns the swarm. Whatever
+//! a source claims is checked here, before the swarm hears of it: segment values against the content id,
+//! piece values against their segment, pieces against their value.
+
+use std::{sync::Arc, time::Duration};
+
+use overlay::{
+    id::{ContentId, PeerId},
+    limits,
+    transport::{CloseCode, Connection, ReceiveError, Receiver},
+    verify::{self, Layout, Value},
+    wire::transfer::{DenyReason, Groups, Open, Opened, TransferMessage, Want, WantGroups, WantSegment},
+};
+use tokio::{sync::mpsc, task::spawn_blocking, time::timeout};
+
+use super::{
+    holding::Holding,
+    pool::{Lease, Pool},
+    throttle::Throttle,
+};
+use crate::swarm::{CloseReason, RequestId, Run};
+
+/// Time in which a source must answer a request that needs no slot, and begin to answer one that does.
+const ANSWER_TIMEOUT: Duration = limits::SOURCE_STALL;
+/// Bytes after which progress is reported.
+const PROGRESS_BYTES: u64 = 256 << 10;
+
+/// What the task of a download hears.
+#[derive(Debug)]
+pub enum Event {
+    /// From a session.
+    Session {
+        /// Which one; a peer has several in the course of a download.
+        session: u64,
+        /// With whom.
+        peer: PeerId,
+        /// What happened.
+        news: SessionNews,
+    },
+    /// From a request.
+    Request {
+        /// Which.
+        id: RequestId,
+        /// What happened.
+        news: RequestNews,
+    },
+}
+
+/// What happens in a session.
+#[derive(Debug)]
+pub enum SessionNews {
+    /// It is open.
+    Opened {
+        /// The connection, for requests.
+        lease: Arc<Lease>,
+        /// The claimed size.
+        size: u64,
+        /// True if the source has everything.
+        complete: bool,
+        /// The segment values: they fit the content id under this size.
+        tops: Vec<Value>,
+    },
+    /// The source's claims do not fit the content id.
+    Lied,
+    /// A part of a partial holder's bitmap.
+    Have {
+        /// The first piece.
+        first: u64,
+        /// Bits.
+        bits: Vec<u8>,
+    },
+    /// A place in its queue.
+    Queued(u32),
+    /// A slot.
+    Granted,
+    /// The slot is gone.
+    Revoked,
+    /// The session ended.
+    Closed(CloseReason),
+}
+
+/// What happens to a request.
+#[derive(Debug)]
+pub enum RequestNews {
+    /// Bytes arrived.
+    Progress(u64),
+    /// Piece values of a segment: they fit, and are in the holding.
+    Segment(u64),
+    /// A piece: verified and written.
+    Piece(u64),
+    /// It ended early.
+    Failed,
+    /// The source sent something wrong.
+    Corrupt(Corruption),
+    /// The disk failed.
+    Disk(std::io::Error),
+}
+
+/// What was wrong.
+#[derive(Debug)]
+pub enum Corruption {
+    /// Values or lengths that do not fit.
+    Answer,
+    /// A piece, with the bytes that came for it.
+    Piece {
+        /// Which.
+        piece: u64,
+        /// What came.
+        data: Vec<u8>,
+    },
+}
+
+/// Runs one session from the attempt to connect until it ends. It ends early when dropped.
+pub async fn session(
+    pool: Arc<Pool>,
+    content: ContentId,
+    (peer, homes): (PeerId, Vec<PeerId>),
+    session: u64,
+    events: mpsc::Sender<Event>,
+) {
+    let listener = Listener { session, peer, events };
+    let reason = match pool.connect(peer, homes).await {
+        Ok(lease) => converse(&lease, content, &listener).await,
+        Err(error) => {
+            tracing::debug!(?peer, %error, "a source cannot be reached");
+            CloseReason::Lost
+        }
+    };
+    listener.tell(SessionNews::Closed(reason)).await;
+}
+
+/// Where the news of a session go.
+struct Listener {
+    session: u64,
+    peer: PeerId,
+    events: mpsc::Sender<Event>,
+}
+
+impl Listener {
+    /// False if nobody listens any more.
+    async fn tell(&self, news: SessionNews) -> bool {
+        let event = Event::Session { session: self.session, peer: self.peer, news };
+        self.events.send(event).await.is_ok()
+    }
+}
+
+async fn converse(lease: &Arc<Lease>, content: ContentId, listener: &Listener) -> CloseReason {
+    let Ok((mut sender, mut receiver)) = lease.connection().open::<TransferMessage>().await else {
+        return CloseReason::Lost;
+    };
+    if sender.send(&Open { content }.into()).await.is_err() {
+        return CloseReason::Lost;
+    }
+    match timeout(ANSWER_TIMEOUT, receiver.next()).await {
+        Ok(Ok(Some(TransferMessage::Opened(opened)))) => {
+            let news = match judge(content, &opened) {
+                Ok(()) => {
+                    let Opened { size, complete, tops } = opened;
+                    SessionNews::Opened { lease: Arc::clone(lease), size, complete, tops: tops.into_vec() }
+                }
+                Err(error) => {
+                    tracing::warn!(peer = ?lease.connection().peer(), %error, "a source's claims are false");
+                    SessionNews::Lied
+                }
+            };
+            if !listener.tell(news).await {
+                return CloseReason::Lost;
+            }
+        }
+        Ok(Ok(Some(TransferMessage::NotHeld(refusal)))) => return reason_of(refusal.reason),
+        _ => return CloseReason::Lost,
+    }
+    loop {
+        let news = match receiver.next().await {
+            Ok(Some(TransferMessage::Have(have))) => SessionNews::Have { first: have.first, bits: have.bits.to_vec() },
+            Ok(Some(TransferMessage::Queued(queued))) => SessionNews::Queued(queued.position),
+            Ok(Some(TransferMessage::Granted(_))) => SessionNews::Granted,
+            Ok(Some(TransferMessage::Revoked(_))) => SessionNews::Revoked,
+            Ok(Some(TransferMessage::NotHeld(refusal))) => return reason_of(refusal.reason),
+            Ok(Some(_)) => {
+                lease.connection().close(CloseCode::Violation);
+                return CloseReason::Lost;
+            }
+            Ok(None) | Err(_) => return CloseReason::Lost,
+        };
+        if !listener.tell(news).await {
+            return CloseReason::Lost;
+        }
+    }
+}
+
+/// A size is possible and its segment values give the content id.
+fn judge(content: ContentId, opened: &Opened) -> Result<(), verify::VerifyError> {
+    Layout::new(opened.size)?;
+    verify::check_tops(content, opened.size, &opened.tops)
+}
+
+fn reason_of(reason: DenyReason) -> CloseReason {
+    match reason {
+        DenyReason::Busy | DenyReason::NotGranted => CloseReason::Busy,
+        _ => CloseReason::NotHeld,
+    }
+}
+
+/// What a request needs.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Its name.
+    pub id: RequestId,
+    /// The connection.
+    pub lease: Arc<Lease>,
+    /// Where values and pieces go.
+    pub holding: Arc<Holding>,
+    /// The download limit.
+    pub throttle: Arc<Throttle>,
+    /// Who listens.
+    pub events: mpsc::Sender<Event>,
+}
+
+impl Request {
+    /// Fetches the piece values of a segment. Ends early when dropped.
+    pub async fn segment(self, segment: u64) {
+        let want = WantSegment { content: self.holding.content(), segment };
+        let news = match ask(self.lease.connection(), want).await {
+            Ok(Some(TransferMessage::Segment(values))) => {
+                match self.holding.add_segment(segment, values.pieces.into_vec()) {
+                    Ok(()) => RequestNews::Segment(segment),
+                    Err(_) => RequestNews::Corrupt(Corruption::Answer),
+                }
+            }
+            other => self.denial(other.map(|answer| answer.map(|_| ()))),
+        };
+        self.tell(news).await;
+    }
+
+    /// Fetches, verifies and writes a run of pieces. Ends early when dropped.
+    pub async fn pieces(self, run: Run) {
+        if let Err(news) = self.receive(run).await {
+            self.tell(news).await;
+        }
+    }
+
+    async fn receive(&self, run: Run) -> Result<(), RequestNews> {
+        let layout = self.holding.layout();
+        let last = run.first + u64::from(run.count) - 1;
+        let bounds = (layout.piece_range(run.first), layout.piece_range(last));
+        let (Ok(first), Ok(last)) = bounds else { return Err(RequestNews::Failed) };
+        let want = Want { content: self.holding.content(), first: run.first, count: run.count };
+        let (mut receiver, answer) = begin(self.lease.connection(), want).await.map_err(|_| RequestNews::Failed)?;
+        let Some(TransferMessage::Pieces(head)) = answer else { return Err(self.denial(Ok(answer.map(|_| ())))) };
+        if (head.first, head.count, head.bytes) != (run.first, run.count, last.end - first.start) {
+            return Err(RequestNews::Corrupt(Corruption::Answer));
+        }
+        // The piece before is verified and written while the next one is received.
+        let mut writing = None;
+        for piece in run.first..run.first + u64::from(run.count) {
+            let bytes = self.receive_piece(&mut receiver, piece).await?;
+            self.written(writing.take()).await?;
+            let holding = Arc::clone(&self.holding);
+            writing = Some(spawn_blocking(move || match holding.write_verified(piece, &bytes) {
+                Ok(true) => Ok(piece),
+                Ok(false) => Err(RequestNews::Corrupt(Corruption::Piece { piece, data: bytes })),
+                Err(error) => Err(RequestNews::Disk(error)),
+            }));
+        }
+        self.written(writing).await
+    }
+
+    async fn receive_piece(
+        &self,
+        receiver: &mut Receiver<TransferMessage>,
+        piece: u64,
+    ) -> Result<Vec<u8>, RequestNews> {
+        let range = self.holding.layout().piece_range(piece).map_err(|_| RequestNews::Failed)?;
+        let length = (range.end - range.start) as usize;
+        let mut data = Vec::with_capacity(length);
+        let mut unreported = 0;
+        while data.len() < length {
+            let most = self.throttle.release(length - data.len()).await;
+            let target = data.len() + most;
+            receiver.receive_raw(&mut data, target).await.map_err(|_| RequestNews::Failed)?;
+            unreported += most as u64;
+            if unreported >= PROGRESS_BYTES || data.len() == length {
+                self.tell(RequestNews::Progress(std::mem::take(&mut unreported))).await;
+            }
+        }
+        Ok(data)
+    }
+
+    async fn written(
+        &self,
+        writing: Option<tokio::task::JoinHandle<Result<u64, RequestNews>>>,
+    ) -> Result<(), RequestNews> {
+        let Some(writing) = writing else { return Ok(()) };
+        // A panic there is a defect here; the piece is asked for again.
+        let piece = writing.await.unwrap_or(Err(RequestNews::Failed))?;
+        self.tell(RequestNews::Piece(piece)).await;
+        Ok(())
+    }
+
+    /// An answer that is not the one that was asked for.
+    fn denial(&self, answer: Result<Option<()>, ReceiveError>) -> RequestNews {
+        tracing::debug!(peer = ?self.lease.connection().peer(), ?answer, "a request was not answered");
+        RequestNews::Failed
+    }
+
+    async fn tell(&self, news: RequestNews) {
+        // Without a listener the download has ended.
+        let _ = self.events.send(Event::Request { id: self.id, news }).await;
+    }
+}
+
+/// Names the groups of a bad piece by the values of another source, for the log: `None` if that source does not
+/// know better. The groups are those whose bytes the blamed source made up.
+pub async fn name_bad_groups(lease: Arc<Lease>, holding: Arc<Holding>, piece: u64, data: Vec<u8>) -> Option<Vec<u32>> {
+    let want = WantGroups { content: holding.content(), piece };
+    let Ok(Some(TransferMessage::Groups(Groups { groups }))) = ask(lease.connection(), want).await else {
+        return None;
+    };
+    let (size, value) = (holding.layout().size(), holding.value(piece)?);
+    verify::check_groups(size, piece, &value, &groups).ok()?;
+    spawn_blocking(move || verify::bad_groups(size, piece, &groups, &data).ok()).await.ok()?
+}
+
+/// Sends a request on a stream of its own, and returns the stream with the first answer.
+async fn begin(
+    connection: &Connection,
+    request: impl Into<TransferMessage>,
+) -> Result<(Receiver<TransferMessage>, Option<TransferMessage>), ReceiveError> {
+    let work = async {
+        let (mut sender, mut receiver) = connection.open::<TransferMessage>().await?;
+        let sent = async {
+            sender.send(&request.into()).await?;
+            sender.finish()
+        };
+        sent.await.map_err(|_| ReceiveError::Reset)?;
+        let answer = receiver.next().await?;
+        Ok((receiver, answer))
+    };
+    timeout(ANSWER_TIMEOUT, work).await.unwrap_or(Err(ReceiveError::Stalled))
+}
+
+/// Sends a request that has one answer.
+pub async fn ask(
+    connection: &Connection,
+    request: impl Into<TransferMessage>,
+) -> Result<Option<TransferMessage>, ReceiveError> {
+    Ok(begin(connection, request).await?.1)
+}
