@@ -9,7 +9,7 @@
 //! | `api` | the local HTTP API |
 //! | [`names`], [`rate`] | pure: names made safe, bytes a second |
 //! | `store` | shares on the disk: scan, hash, watch, database |
-//! | `transfer` | contents on the wire |
+//! | `transfer`, `download` | contents on the wire; downloads as jobs that last |
 //!
 //! Without the feature `net` only the pure cores are built: no socket, no clock, no task.
 
@@ -17,6 +17,8 @@
 pub mod api;
 pub mod bitmap;
 pub mod catalog;
+#[cfg(feature = "net")]
+pub mod download;
 #[cfg(feature = "net")]
 mod file_id;
 pub mod homes;

@@ -173,6 +173,8 @@ pub const TRANSFER_PEERS: usize = 512;
 pub const ACTIVE_DOWNLOADS: usize = 16;
 /// Downloads that are remembered, ended ones included.
 pub const JOBS: usize = 100_000;
+/// Findings of sources that wait for the task of one download.
+pub const SOURCE_NEWS: usize = 4;
 /// Messages that wait for the task of one download.
 pub const JOB_EVENTS: usize = 256;
 /// Events of all downloads that a slow listener may be behind before it misses some.

@@ -1,0 +1,840 @@
+//! Downloads: jobs that last over restarts and never just fail.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`record`] | a job as it is stored and shown |
+//! | `task` | the driver of one running job |
+//! | `partial` | its files, and how a finished one gets its name |
+//!
+//! ```text
+//!   start ─> queued ─> running (active, queued at sources, stalled) ─> done
+//!               ^         │ pause, cancel, shutdown, full disk          └> failed: conflict, blocked
+//!               └─────────┴─ paused ─ resume, retry
+//! ```
+//!
+//! Invariants: the table in memory and the database hold the same jobs; at most
+//! [`limits::ACTIVE_DOWNLOADS`] run at once, those of high priority and old age first; one content has at
+//! most one job that is not ended.
+
+mod partial;
+pub mod record;
+mod task;
+
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use overlay::{
+    drive::{Clock, Tasks, random_token, wall_clock_s},
+    id::{ContentId, PeerId},
+    limits,
+    time::Time,
+    verify::Layout,
+};
+use tokio::{
+    sync::{Notify, broadcast, mpsc},
+    task::spawn_blocking,
+    time::sleep,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{
+    partial::Partial,
+    record::{Bits, Done, Download, Failed, Priority, Progress, Reason, Record, State},
+    task::{Outcome, View, bytes_in},
+};
+use crate::{
+    bitmap::Bitmap,
+    file_id,
+    store::{Database, DatabaseError, Table},
+    transfer::{FoundSource, Library, SourceFinder, Via, holding::Holdings, pool::Pool, throttle::Throttle},
+};
+
+const JOBS: Table<Record> = Table::new("jobs");
+const BITS: Table<Bits> = Table::new("job bits");
+
+/// What the user decides about downloads.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The download folder; partial files lie in `.partial` below it.
+    pub downloads: PathBuf,
+    /// Bytes a second for all downloads together.
+    pub rate: Option<u64>,
+}
+
+/// What downloads need from the rest of the node.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// This node.
+    pub own: PeerId,
+    /// Where jobs are stored.
+    pub database: Arc<Database>,
+    /// What is here already.
+    pub library: Arc<dyn Library>,
+    /// What is open, shared with the uploads.
+    pub holdings: Holdings,
+    /// How peers are reached.
+    pub pool: Arc<Pool>,
+    /// Who has a content.
+    pub finder: Arc<dyn SourceFinder>,
+    /// The node's clock.
+    pub clock: Clock,
+    /// The group of the node's tasks.
+    pub tasks: Tasks,
+}
+
+/// What to download.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Which content.
+    pub content: ContentId,
+    /// Its file name; the content id if it is empty.
+    pub name: String,
+    /// Its size, if a hit or listing told.
+    pub size: Option<u64>,
+    /// Where it goes: an absolute path; into that folder if it exists as one or the text ends with `/`.
+    pub output: Option<String>,
+    /// Its rank.
+    pub priority: Priority,
+    /// Who is known to have it.
+    pub sources: Vec<FoundSource>,
+}
+
+/// What happens to downloads.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A job is new or changed.
+    Changed(Box<Download>),
+    /// A running job got on.
+    Progress(Box<Progress>),
+    /// A job is complete.
+    Done(Done),
+    /// A job ended without its file.
+    Failed(Failed),
+    /// A job was forgotten.
+    Removed(String),
+}
+
+/// The downloads of this node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Downloads {
+    shared: Arc<Shared>,
+}
+
+/// What the handle and the tasks share.
+#[derive(Debug)]
+struct Shared {
+    own: PeerId,
+    options: Options,
+    database: Arc<Database>,
+    library: Arc<dyn Library>,
+    holdings: Holdings,
+    pool: Arc<Pool>,
+    finder: Arc<dyn SourceFinder>,
+    throttle: Arc<Throttle>,
+    clock: Clock,
+    tasks: Tasks,
+    jobs: Mutex<Jobs>,
+    wake: Notify,
+    /// Told when a task has ended.
+    ended: Notify,
+    events: broadcast::Sender<Event>,
+}
+
+#[derive(Debug, Default)]
+struct Jobs {
+    by_id: BTreeMap<String, Job>,
+    next_order: u64,
+}
+
+#[derive(Debug)]
+struct Job {
+    record: Record,
+    /// Verified pieces, while it does not run.
+    bits: Option<Bits>,
+    view: Arc<Mutex<View>>,
+    /// Stops the task, while it runs.
+    stop: Option<CancellationToken>,
+    /// Tells the task of sources.
+    found: Option<mpsc::Sender<Vec<FoundSource>>>,
+    /// Not started again before.
+    not_before: Time,
+}
+
+impl Job {
+    fn is_waiting(&self) -> bool {
+        self.record.state == State::Queued && self.stop.is_none()
+    }
+}
+
+impl Downloads {
+    /// Loads the jobs and goes on with those that were not ended. Blocks on the database; call it before
+    /// there is anything to wait for.
+    pub fn start(parts: Parts, options: Options) -> Result<Self, DatabaseError> {
+        let mut jobs = Jobs::default();
+        let mut bits: BTreeMap<Vec<u8>, Bits> = parts.database.all(&BITS, limits::JOBS)?.into_iter().collect();
+        for (key, record) in parts.database.all(&JOBS, limits::JOBS)? {
+            jobs.next_order = jobs.next_order.max(record.order + 1);
+            let job = Job::new(record.clone(), bits.remove(&key));
+            jobs.by_id.insert(record.id, job);
+        }
+        let Parts { own, database, library, holdings, pool, finder, clock, tasks } = parts;
+        let throttle = Arc::new(Throttle::new(clock, options.rate));
+        let shared = Arc::new(Shared {
+            own,
+            options,
+            database,
+            library,
+            holdings,
+            pool,
+            finder,
+            throttle,
+            clock,
+            tasks,
+            jobs: Mutex::new(jobs),
+            wake: Notify::new(),
+            ended: Notify::new(),
+            events: broadcast::Sender::new(limits::DOWNLOAD_EVENTS),
+        });
+        let scheduler = Arc::clone(&shared);
+        shared.tasks.spawn("downloads", async move { scheduler.schedule().await });
+        Ok(Self { shared })
+    }
+
+    /// Starts a download. If one of the content is not ended, it is returned instead, and the second value is
+    /// false. It is durable when this returns.
+    pub async fn add(&self, request: Request) -> Result<(Download, bool), DownloadError> {
+        let id = file_id::short_id(random_token().map_err(|error| DownloadError::System(error.to_string()))?);
+        let existing = {
+            let mut jobs = self.shared.jobs();
+            let full = jobs.by_id.len() >= limits::JOBS;
+            let wanted = |job: &&mut Job| job.record.content == request.content && !job.record.state.is_ended();
+            match jobs.by_id.values_mut().find(wanted) {
+                Some(job) => {
+                    job.add_sources(&request.sources);
+                    Some(job.record.id.clone())
+                }
+                None if full => return Err(DownloadError::TooMany),
+                None => {
+                    let record = Record::new(id.clone(), jobs.next_order, request);
+                    jobs.next_order += 1;
+                    jobs.by_id.insert(id.clone(), Job::new(record, None));
+                    None
+                }
+            }
+        };
+        let (id, new) = existing.map_or((id, true), |id| (id, false));
+        self.shared.save(&id).await?;
+        self.shared.wake.notify_one();
+        self.shared.changed(&id);
+        Ok((self.get(&id).ok_or(DownloadError::NotFound)?, new))
+    }
+
+    /// All jobs, in the order of their creation.
+    pub fn list(&self) -> Vec<Download> {
+        let now = self.shared.clock.now();
+        let jobs = self.shared.jobs();
+        let mut ordered: Vec<&Job> = jobs.by_id.values().collect();
+        ordered.sort_unstable_by_key(|job| job.record.order);
+        ordered.into_iter().map(|job| job.show(now)).collect()
+    }
+
+    /// A job by its id, or the newest of a content by the content's 64 digits.
+    pub fn get(&self, id: &str) -> Option<Download> {
+        let id = self.shared.resolve(id)?;
+        self.shared.jobs().by_id.get(&id).map(|job| job.show(self.shared.clock.now()))
+    }
+
+    /// Bytes of a piece, and the verified pieces of a job; `None` if it is not known or its size is not.
+    pub fn pieces(&self, id: &str) -> Option<(u32, Bitmap)> {
+        let id = self.shared.resolve(id)?;
+        let jobs = self.shared.jobs();
+        let job = jobs.by_id.get(&id)?;
+        if let Some(holding) = &lock(&job.view).holding {
+            return Some((holding.layout().piece_bytes(), holding.have()));
+        }
+        let layout = Layout::new(job.record.size?).ok()?;
+        if job.record.state == State::Done {
+            return Some((layout.piece_bytes(), Bitmap::full(layout.pieces())));
+        }
+        let have = job.bits.as_ref().filter(|bits| bits.size == layout.size()).map_or(&[][..], |bits| &bits.have);
+        Some((layout.piece_bytes(), Bitmap::from_bytes(layout.pieces(), have)))
+    }
+
+    /// The last line of an ended job.
+    pub fn outcome(&self, id: &str) -> Option<Event> {
+        let id = self.shared.resolve(id)?;
+        self.shared.jobs().by_id.get(&id).and_then(|job| job.record.outcome())
+    }
+
+    /// Everything that happens from now on. A listener that is too slow misses some, and is told so.
+    pub fn subscribe(&self) -> broadcast::Receiver<Event> {
+        self.shared.events.subscribe()
+    }
+
+    /// Stops a job and keeps what it has. Ended jobs stay as they are.
+    pub async fn pause(&self, id: &str) -> Result<Download, DownloadError> {
+        self.change(id, |job| {
+            if !job.record.state.is_ended() {
+                (job.record.state, job.record.reason) = (State::Paused, Some(Reason::User));
+                job.stop();
+            }
+        })
+        .await
+    }
+
+    /// Goes on with a paused job.
+    pub async fn resume(&self, id: &str) -> Result<Download, DownloadError> {
+        self.change(id, |job| {
+            if job.record.state == State::Paused {
+                job.enqueue();
+            }
+        })
+        .await
+    }
+
+    /// Gives a job up; its partial data is removed.
+    pub async fn cancel(&self, id: &str) -> Result<Download, DownloadError> {
+        let mut untold = false;
+        let download = self
+            .change(id, |job| {
+                if !job.record.state.is_ended() {
+                    untold = job.stop.is_none();
+                    (job.record.state, job.record.reason) = (State::Cancelled, Some(Reason::Cancelled));
+                    job.record.finished_at_s = Some(wall_clock_s());
+                    job.bits = None;
+                    job.stop();
+                }
+            })
+            .await?;
+        if download.state == State::Cancelled {
+            self.shared.remove_partial(&download.id, download.content).await;
+        }
+        // A task that runs tells it when it has ended.
+        if untold {
+            self.shared.tell_outcome(&download.id);
+        }
+        Ok(download)
+    }
+
+    /// Tries again: at once if it waits, from the beginning of its life if it failed or was cancelled.
+    pub async fn retry(&self, id: &str) -> Result<Download, DownloadError> {
+        self.change(id, |job| {
+            if job.record.state != State::Done {
+                job.enqueue();
+            }
+        })
+        .await
+    }
+
+    /// Changes the rank of a job.
+    pub async fn set_priority(&self, id: &str, priority: Priority) -> Result<Download, DownloadError> {
+        self.change(id, |job| job.record.priority = priority).await
+    }
+
+    /// Cancels a job if it is not ended, and forgets it. The finished file stays.
+    pub async fn remove(&self, id: &str) -> Result<(), DownloadError> {
+        let id = self.cancel(id).await?.id;
+        self.shared.jobs().by_id.remove(&id);
+        self.shared.forget(vec![id]).await
+    }
+
+    /// Forgets all ended jobs, never files. Returns how many.
+    pub async fn clear(&self) -> Result<usize, DownloadError> {
+        let ended: Vec<String> = {
+            let mut jobs = self.shared.jobs();
+            jobs.by_id
+                .extract_if(.., |_, job| job.record.state.is_ended() && job.stop.is_none())
+                .map(|(id, _)| id)
+                .collect()
+        };
+        let count = ended.len();
+        self.shared.forget(ended).await?;
+        Ok(count)
+    }
+
+    /// Changes the rate limit of all downloads together, in bytes a second.
+    pub fn set_rate(&self, rate: Option<u64>) {
+        self.shared.throttle.set_rate(rate);
+    }
+
+    /// A content is blocked now: its jobs fail, and their partial data is removed.
+    pub async fn block(&self, content: ContentId) -> Result<(), DownloadError> {
+        let ids: Vec<String> = {
+            let jobs = self.shared.jobs();
+            let wanted = |job: &&Job| job.record.content == content && !job.record.state.is_ended();
+            jobs.by_id.values().filter(wanted).map(|job| job.record.id.clone()).collect()
+        };
+        for id in ids {
+            let mut untold = false;
+            let blocked = self
+                .change(&id, |job| {
+                    untold = job.stop.is_none();
+                    (job.record.state, job.record.reason) = (State::Failed, Some(Reason::Blocked));
+                    job.record.finished_at_s = Some(wall_clock_s());
+                    job.bits = None;
+                    job.stop();
+                })
+                .await?;
+            self.shared.remove_partial(&blocked.id, content).await;
+            if untold {
+                self.shared.tell_outcome(&id);
+            }
+        }
+        Ok(())
+    }
+
+    /// These peers are known to have a content: jobs that want it use them.
+    pub fn add_sources(&self, content: ContentId, sources: &[FoundSource]) {
+        for job in self.shared.jobs().by_id.values_mut().filter(|job| job.record.content == content) {
+            job.add_sources(sources);
+        }
+    }
+
+    /// Stops all jobs, which go on at the next start, and waits until what they have is recorded.
+    pub async fn shutdown(&self) {
+        for job in self.shared.jobs().by_id.values_mut() {
+            job.not_before = Time(u64::MAX);
+            job.stop();
+        }
+        loop {
+            let ended = self.shared.ended.notified();
+            tokio::pin!(ended);
+            // Registered before the look, so that an end between the two is not missed.
+            ended.as_mut().enable();
+            if self.shared.jobs().by_id.values().all(|job| job.stop.is_none()) {
+                return;
+            }
+            ended.await;
+        }
+    }
+
+    async fn change(&self, id: &str, change: impl FnOnce(&mut Job)) -> Result<Download, DownloadError> {
+        let id = self.shared.resolve(id).ok_or(DownloadError::NotFound)?;
+        {
+            let mut jobs = self.shared.jobs();
+            change(jobs.by_id.get_mut(&id).ok_or(DownloadError::NotFound)?);
+        }
+        self.shared.save(&id).await?;
+        self.shared.wake.notify_one();
+        self.shared.changed(&id);
+        self.get(&id).ok_or(DownloadError::NotFound)
+    }
+}
+
+impl Job {
+    fn new(record: Record, bits: Option<Bits>) -> Self {
+        Self { record, bits, view: Arc::default(), stop: None, found: None, not_before: Time::ZERO }
+    }
+
+    /// Remembers sources, and tells the task if it runs.
+    fn add_sources(&mut self, sources: &[FoundSource]) {
+        self.record.add_hints(sources);
+        if let Some(found) = &self.found {
+            // A task that is behind finds them with its next search.
+            let _ = found.try_send(sources.to_vec());
+        }
+    }
+
+    fn stop(&self) {
+        if let Some(stop) = &self.stop {
+            stop.cancel();
+        }
+    }
+
+    fn enqueue(&mut self) {
+        self.record.state = State::Queued;
+        self.record.reason = None;
+        self.record.finished_at_s = None;
+        self.not_before = Time::ZERO;
+    }
+
+    fn show(&self, now: Time) -> Download {
+        let record = &self.record;
+        let view = lock(&self.view).clone();
+        let running = self.stop.is_some() && record.state == State::Queued && self.not_before <= now;
+        let state = view.state.filter(|_| running).unwrap_or(record.state);
+        let size = view.size.filter(|_| running).or(record.size);
+        let bytes = match (&view.holding, state) {
+            (_, State::Done) => size.unwrap_or(0),
+            (Some(_), _) => view.bytes,
+            (None, _) => self.bytes_recorded(),
+        };
+        let rate = if running { view.rate } else { 0 };
+        Download {
+            id: record.id.clone(),
+            content: record.content,
+            name: record.name.clone(),
+            path: record.path.clone(),
+            state,
+            reason: record.reason,
+            size,
+            bytes,
+            rate,
+            eta_s: eta_s(size, bytes, rate),
+            priority: record.priority,
+            queue_position: view.queue_position.filter(|_| running),
+            created_at: timestamp(record.created_at_s),
+            finished_at: record.finished_at_s.map(timestamp),
+            sources: if running { view.sources } else { record.shown_sources() },
+        }
+    }
+
+    fn bytes_recorded(&self) -> u64 {
+        let Some(bits) = &self.bits else { return 0 };
+        let Ok(layout) = Layout::new(bits.size) else { return 0 };
+        bytes_in(layout, &Bitmap::from_bytes(layout.pieces(), &bits.have))
+    }
+}
+
+impl Record {
+    fn new(id: String, order: u64, request: Request) -> Self {
+        let name = if request.name.is_empty() { request.content.to_string() } else { request.name };
+        let mut record = Self {
+            id,
+            content: request.content,
+            name,
+            output: request.output,
+            priority: request.priority,
+            state: State::Queued,
+            reason: None,
+            size: request.size,
+            order,
+            created_at_s: wall_clock_s(),
+            finished_at_s: None,
+            elapsed_ms: 0,
+            path: None,
+            sources: Vec::new(),
+            hints: Vec::new(),
+        };
+        record.add_hints(&request.sources);
+        record
+    }
+
+    fn add_hints(&mut self, sources: &[FoundSource]) {
+        for source in sources {
+            let room = self.hints.len() < limits::SOURCES_PER_JOB;
+            match self.hints.iter_mut().find(|(peer, _)| *peer == source.peer) {
+                Some((_, homes)) => homes.clone_from(&source.homes),
+                None if room => self.hints.push((source.peer, source.homes.clone())),
+                None => {}
+            }
+        }
+    }
+
+    /// The sources of a job that does not run: who sent what.
+    fn shown_sources(&self) -> Vec<record::Source> {
+        let shown = |(peer, bytes, via): &(PeerId, u64, Via)| record::Source {
+            peer: *peer,
+            state: record::SourceState::Waiting,
+            bytes: *bytes,
+            rate: 0,
+            via: Some(*via),
+            queue_position: None,
+        };
+        self.sources.iter().map(shown).collect()
+    }
+
+    /// True if nobody wants its partial data any more. After a conflict they may still be wanted elsewhere.
+    fn is_given_up(&self) -> bool {
+        self.state == State::Cancelled || self.reason == Some(Reason::Blocked)
+    }
+
+    fn outcome(&self) -> Option<Event> {
+        self.done().map(Event::Done).or_else(|| self.failed().map(Event::Failed))
+    }
+}
+
+impl Shared {
+    /// Starts waiting jobs whenever something changed.
+    async fn schedule(self: Arc<Self>) {
+        loop {
+            let next = self.start_waiting();
+            let now = self.clock.now();
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = sleep(next.map_or(limits::DISK_RETRY, |at| at.since(now))) => {}
+            }
+        }
+    }
+
+    /// Starts what may run; returns when the next one may.
+    fn start_waiting(self: &Arc<Self>) -> Option<Time> {
+        let now = self.clock.now();
+        let mut jobs = self.jobs();
+        let running = jobs.by_id.values().filter(|job| job.stop.is_some()).count();
+        let mut waiting: Vec<&mut Job> = jobs.by_id.values_mut().filter(|job| job.is_waiting()).collect();
+        waiting.sort_unstable_by_key(|job| (std::cmp::Reverse(job.record.priority), job.record.order));
+        let next = waiting.iter().map(|job| job.not_before).filter(|at| *at > now && *at < Time(u64::MAX)).min();
+        let free = limits::ACTIVE_DOWNLOADS.saturating_sub(running);
+        for job in waiting.into_iter().filter(|job| job.not_before <= now).take(free) {
+            let stop = self.tasks.token().child_token();
+            let (found, finds) = mpsc::channel(limits::SOURCE_NEWS);
+            (job.stop, job.found) = (Some(stop.clone()), Some(found.clone()));
+            *lock(&job.view) = View { state: Some(State::Active), ..View::default() };
+            let (shared, record, view) = (Arc::clone(self), job.record.clone(), Arc::clone(&job.view));
+            let (panicked, id) = (Arc::clone(self), record.id.clone());
+            let task = async move {
+                let (id, started) = (record.id.clone(), shared.clock.now());
+                let outcome = task::run(Arc::clone(&shared), record, view, (found, finds), stop).await;
+                shared.ended(&id, started, outcome).await;
+            };
+            // It must record what it has even when everything ends.
+            let task = self.tasks.spawn_to_end("download", async move {
+                let watch = AbortNotice { shared: panicked, id };
+                task.await;
+                watch.disarm();
+            });
+            drop(task);
+        }
+        next
+    }
+
+    /// A run ended: what it means for the job.
+    async fn ended(self: &Arc<Self>, id: &str, started: Time, outcome: Outcome) {
+        let now = self.clock.now();
+        let (content, given_up) = {
+            let mut jobs = self.jobs();
+            let Some(job) = jobs.by_id.get_mut(id) else { return self.ended.notify_waiters() };
+            job.record.elapsed_ms += now.since(started).as_millis() as u64;
+            let record = &mut job.record;
+            match outcome {
+                Outcome::Done { path, size, sources } if !record.state.is_ended() => {
+                    (record.state, record.reason) = (State::Done, None);
+                    record.path = Some(path.to_string_lossy().into_owned());
+                    (record.size, record.sources) = (Some(size), sources);
+                    record.finished_at_s = Some(wall_clock_s());
+                    job.bits = None;
+                }
+                Outcome::Conflict if record.state == State::Queued => {
+                    (record.state, record.reason) = (State::Failed, Some(Reason::Conflict));
+                    record.finished_at_s = Some(wall_clock_s());
+                }
+                Outcome::DiskFull if record.state == State::Queued => {
+                    (record.state, record.reason) = (State::Paused, Some(Reason::DiskFull));
+                }
+                Outcome::Disk(error) => {
+                    tracing::warn!(%error, "a download met a failing disk and is tried again later");
+                    job.not_before = job.not_before.max(now + limits::DISK_RETRY);
+                }
+                _ => {}
+            }
+            (job.stop, job.found) = (None, None);
+            *lock(&job.view) = View::default();
+            (job.record.content, job.record.is_given_up())
+        };
+        if given_up {
+            self.remove_partial(id, content).await;
+        }
+        if let Err(error) = self.save(id).await {
+            tracing::error!(%error, "a download could not be saved");
+        }
+        self.changed(id);
+        self.tell_outcome(id);
+        self.wake.notify_one();
+        self.ended.notify_waiters();
+    }
+
+    /// Tells the last line of a job, if it is ended.
+    fn tell_outcome(&self, id: &str) {
+        let outcome = self.jobs().by_id.get(id).and_then(|job| job.record.outcome());
+        if let Some(outcome) = outcome {
+            self.tell(outcome);
+        }
+    }
+
+    /// Removes the partial files of a cancelled job that does not run (any more).
+    async fn remove_partial(&self, id: &str, content: ContentId) {
+        let wanted = self
+            .jobs()
+            .by_id
+            .values()
+            .any(|job| job.record.content == content && (job.stop.is_some() || !job.record.state.is_ended()));
+        if wanted {
+            return;
+        }
+        let partial = Partial::new(&self.options.downloads, content);
+        if let Err(error) = task::blocking(move || partial.remove()).await {
+            tracing::warn!(%error, id, "a partial file could not be removed");
+        }
+    }
+
+    /// Verified pieces of a job, as recorded.
+    fn bits(&self, id: &str) -> Option<Bits> {
+        self.jobs().by_id.get(id).and_then(|job| job.bits.clone())
+    }
+
+    /// Records verified pieces, which must be durable. Blocks on the database.
+    fn save_pieces(
+        &self,
+        id: &str,
+        bits: &Bits,
+        size: Option<u64>,
+        sources: Vec<(PeerId, u64, Via)>,
+    ) -> Result<(), DatabaseError> {
+        let mut batch = self.database.write()?;
+        let record = {
+            let mut jobs = self.jobs();
+            let Some(job) = jobs.by_id.get_mut(id) else { return Ok(()) };
+            (job.record.size, job.record.sources) = (size, sources);
+            job.bits = Some(bits.clone());
+            job.record.clone()
+        };
+        batch.put(&JOBS, id.as_bytes(), &record)?;
+        batch.put(&BITS, id.as_bytes(), bits)?;
+        batch.commit()
+    }
+
+    /// Makes the job in the database that of the table in memory.
+    async fn save(self: &Arc<Self>, id: &str) -> Result<(), DownloadError> {
+        let (shared, id) = (Arc::clone(self), id.to_owned());
+        let save = move || -> Result<(), DatabaseError> {
+            // Transactions follow one another, so the last one writes the last state.
+            let mut batch = shared.database.write()?;
+            let state = shared.jobs().by_id.get(&id).map(|job| (job.record.clone(), job.bits.is_some()));
+            let Some((record, has_bits)) = state else { return Ok(()) };
+            batch.put(&JOBS, id.as_bytes(), &record)?;
+            if !has_bits {
+                batch.remove(&BITS, id.as_bytes())?;
+            }
+            batch.commit()
+        };
+        Ok(spawn_blocking(save).await.map_err(|error| DownloadError::System(error.to_string()))??)
+    }
+
+    /// Removes jobs, which the table in memory has no more, from the database.
+    async fn forget(self: &Arc<Self>, ids: Vec<String>) -> Result<(), DownloadError> {
+        let (shared, gone) = (Arc::clone(self), ids.clone());
+        let remove = move || -> Result<(), DatabaseError> {
+            let mut batch = shared.database.write()?;
+            for id in &gone {
+                batch.remove(&JOBS, id.as_bytes())?;
+                batch.remove(&BITS, id.as_bytes())?;
+            }
+            batch.commit()
+        };
+        spawn_blocking(remove).await.map_err(|error| DownloadError::System(error.to_string()))??;
+        for id in ids {
+            self.tell(Event::Removed(id));
+        }
+        Ok(())
+    }
+
+    fn resolve(&self, id: &str) -> Option<String> {
+        let jobs = self.jobs();
+        if jobs.by_id.contains_key(id) {
+            return Some(id.to_owned());
+        }
+        let content: ContentId = id.parse().ok()?;
+        let of_content = jobs.by_id.values().filter(|job| job.record.content == content);
+        of_content.max_by_key(|job| job.record.order).map(|job| job.record.id.clone())
+    }
+
+    fn report(&self, id: &str) {
+        let now = self.clock.now();
+        let shown = self.jobs().by_id.get(id).map(|job| job.show(now));
+        if let Some(download) = shown {
+            self.tell(Event::Progress(Box::new(progress(download))));
+        }
+    }
+
+    fn changed(&self, id: &str) {
+        let now = self.clock.now();
+        let shown = self.jobs().by_id.get(id).map(|job| job.show(now));
+        if let Some(download) = shown {
+            self.tell(Event::Changed(Box::new(download)));
+        }
+    }
+
+    fn tell(&self, event: Event) {
+        // Nobody may be listening.
+        let _ = self.events.send(event);
+    }
+
+    fn jobs(&self) -> MutexGuard<'_, Jobs> {
+        lock(&self.jobs)
+    }
+}
+
+/// Frees a job whose task panicked: it waits and is tried again later.
+struct AbortNotice {
+    shared: Arc<Shared>,
+    id: String,
+}
+
+impl AbortNotice {
+    fn disarm(mut self) {
+        self.id.clear();
+    }
+}
+
+impl Drop for AbortNotice {
+    fn drop(&mut self) {
+        if let Some(job) = self.shared.jobs().by_id.get_mut(&self.id) {
+            (job.stop, job.found) = (None, None);
+            job.not_before = self.shared.clock.now() + limits::DISK_RETRY;
+        }
+    }
+}
+
+/// The line `progress` of a job.
+fn progress(download: Download) -> Progress {
+    Progress {
+        id: download.id,
+        content: download.content,
+        name: download.name,
+        state: download.state,
+        bytes: download.bytes,
+        size: download.size,
+        rate: download.rate,
+        eta_s: download.eta_s,
+        sources: download.sources.len(),
+        queue_position: download.queue_position,
+    }
+}
+
+fn eta_s(size: Option<u64>, bytes: u64, rate: u64) -> Option<u64> {
+    Some(size?.saturating_sub(bytes).div_ceil(Some(rate).filter(|rate| *rate > 0)?))
+}
+
+/// RFC 3339 UTC.
+fn timestamp(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Why a command about downloads failed. Nothing was changed, unless it says so.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DownloadError {
+    /// There is no such job.
+    #[error("there is no such download")]
+    NotFound,
+    /// [`limits::JOBS`] are remembered already.
+    #[error("{} downloads are remembered already", limits::JOBS)]
+    TooMany,
+    /// The database failed: what changed is not durable.
+    #[error(transparent)]
+    Database(#[from] DatabaseError),
+    /// The system failed.
+    #[error("the system failed: {0}")]
+    System(String),
+}
+
+impl DownloadError {
+    /// What to do next.
+    pub const fn hint(&self) -> Option<&'static str> {
+        match self {
+            Self::NotFound => Some("list the downloads for their ids"),
+            Self::TooMany => Some("clear the ended ones"),
+            Self::Database(_) => Some("check the disk of the data folder"),
+            Self::System(_) => None,
+        }
+    }
+}

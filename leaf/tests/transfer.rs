@@ -1,0 +1,526 @@
+//! Transfers between leaves over real QUIC on loopback: shares on disk, uploads, downloads.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use leaf::{
+    download::{
+        Downloads, Event, Options, Parts, Request,
+        record::{Done, Priority, Reason, SourceState, State},
+    },
+    store::{Database, Outboards, ShareSpec, Shares, SharesConfig},
+    transfer::{
+        FoundSource, Library, LibraryError, LocalFile, Reach, ReachError, SourceFinder, Via, holding::Holdings,
+        pool::Pool, serve::Uploads, session::ask,
+    },
+};
+use overlay::{
+    config::Origin,
+    drive::{Clock, Tasks},
+    id::{ContentId, PeerId},
+    identity::Identity,
+    limits,
+    transport::{Arrival, Arrivals, BindMode, CloseCode, Connection, Endpoint, Greeting, Settings},
+    verify::Value,
+    wire::{
+        bounded::{List, Text},
+        transfer::{Browse, Cursor, DenyReason, Open, Opened, Page, TransferMessage, Want},
+    },
+};
+use tempfile::TempDir;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+const MIB: usize = 1 << 20;
+/// Only against hanging for ever.
+const PATIENCE: Duration = Duration::from_mins(2);
+
+/// Who listens where, and who shares what: stands for the network.
+#[derive(Clone, Debug, Default)]
+struct Network {
+    addresses: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
+    sources: Arc<Mutex<Vec<PeerId>>>,
+}
+
+impl SourceFinder for Network {
+    fn find(&self, _: ContentId) -> BoxFuture<'_, Vec<FoundSource>> {
+        let found =
+            self.sources.lock().unwrap().iter().map(|peer| FoundSource { peer: *peer, homes: vec![] }).collect();
+        Box::pin(async move { found })
+    }
+}
+
+/// Dials directly.
+#[derive(Debug)]
+struct Dial {
+    endpoint: Endpoint,
+    network: Network,
+}
+
+impl Reach for Dial {
+    fn connect(&self, peer: PeerId, _: Vec<PeerId>) -> BoxFuture<'_, Result<(Connection, Via), ReachError>> {
+        let address = self.network.addresses.lock().unwrap().get(&peer).copied();
+        Box::pin(async move {
+            let address = address.ok_or(ReachError::Gone)?;
+            let dialled = self.endpoint.dial::<TransferMessage>(address, Some(peer), Greeting::default()).await;
+            let dialled = dialled.map_err(|error| ReachError::Unreachable(error.to_string()))?;
+            Ok((dialled.link.connection, Via::Direct))
+        })
+    }
+}
+
+/// A library that gives out other bytes than it hashed.
+#[derive(Debug)]
+struct Liar {
+    honest: Shares,
+    folder: PathBuf,
+}
+
+impl Library for Liar {
+    fn open(&self, content: ContentId) -> BoxFuture<'_, Result<Option<LocalFile>, LibraryError>> {
+        Box::pin(async move {
+            let Some(local) = Library::open(&self.honest, content).await? else { return Ok(None) };
+            let mut data = fs::read(&local.path).unwrap();
+            // One bit in the middle of every second piece.
+            data.chunks_mut(256 << 10).step_by(2).for_each(|piece| {
+                let middle = piece.len() / 2;
+                piece[middle] ^= 1;
+            });
+            let path = self.folder.join("forged");
+            fs::write(&path, data).unwrap();
+            Ok(Some(LocalFile { file: File::open(&path).unwrap(), path }))
+        })
+    }
+
+    fn pieces(&self, content: ContentId, size: u64) -> BoxFuture<'_, Result<Option<Vec<Value>>, LibraryError>> {
+        Library::pieces(&self.honest, content, size)
+    }
+
+    fn add_download(&self, _: PathBuf, _: ContentId, _: Vec<Value>) -> BoxFuture<'_, Result<(), LibraryError>> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn browse(&self, request: Browse) -> BoxFuture<'_, Option<Page>> {
+        self.honest.browse(request)
+    }
+}
+
+/// A leaf as far as transfers go.
+struct Node {
+    peer: PeerId,
+    endpoint: Endpoint,
+    uploads: Uploads,
+    downloads: Downloads,
+    parts: Parts,
+    tasks: Tasks,
+    stop: CancellationToken,
+    folder: TempDir,
+}
+
+impl Node {
+    async fn new(network: &Network, seed: u8, files: &[(&str, &[u8])]) -> Self {
+        Self::with_library(network, seed, files, |shares, _| Arc::new(shares)).await
+    }
+
+    async fn with_library(
+        network: &Network,
+        seed: u8,
+        files: &[(&str, &[u8])],
+        library: impl FnOnce(Shares, &Path) -> Arc<dyn Library>,
+    ) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let share = folder.path().join("Share");
+        for (path, data) in files {
+            let path = share.join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, data).unwrap();
+        }
+        fs::create_dir_all(&share).unwrap();
+        let (database, _) = Database::open(&folder.path().join("state.redb")).unwrap();
+        let database = Arc::new(database);
+        let (clock, tasks, stop) = (Clock::new(), Tasks::new(), CancellationToken::new());
+        let config = SharesConfig {
+            shares: vec![ShareSpec { path: share, origin: Origin::CommandLine }],
+            exclude: vec![],
+            rescan_interval: Duration::from_hours(1),
+            hash_threads: 1,
+            downloads: folder.path().join("downloads"),
+            share_downloads: false,
+        };
+        let outboards = Outboards::new(folder.path().join("outboards"));
+        let (shares, _) = Shares::start(config, Arc::clone(&database), outboards, stop.clone()).unwrap();
+        timeout(PATIENCE, shares.settled(None)).await.unwrap();
+        let library = library(shares, folder.path());
+        let identity = Identity::from_seed([seed; 32]);
+        let settings = Settings { network: "test".into(), secret: None, agent: "test/1".into() };
+        let bound = Endpoint::bind("127.0.0.1:0".parse().unwrap(), BindMode::Given, &identity, settings);
+        let (endpoint, arrivals) = bound.unwrap();
+        let peer = endpoint.peer();
+        network.addresses.lock().unwrap().insert(peer, endpoint.local_address());
+        if !files.is_empty() {
+            network.sources.lock().unwrap().push(peer);
+        }
+        let holdings = Holdings::default();
+        let uploads = Uploads::start(Arc::clone(&library), holdings.clone(), 4, None, clock, tasks.clone()).unwrap();
+        tasks.spawn("door", welcome(arrivals, uploads.clone()));
+        let reach = Dial { endpoint: endpoint.clone(), network: network.clone() };
+        let parts = Parts {
+            own: peer,
+            database,
+            library,
+            holdings,
+            pool: Arc::new(Pool::new(Arc::new(reach))),
+            finder: Arc::new(network.clone()),
+            clock,
+            tasks: tasks.clone(),
+        };
+        let downloads = Downloads::start(parts.clone(), options(folder.path())).unwrap();
+        Self { peer, endpoint, uploads, downloads, parts, tasks, stop, folder }
+    }
+
+    /// Downloads and waits for the end.
+    async fn get(&self, request: Request) -> Event {
+        let mut events = self.downloads.subscribe();
+        let (download, _) = self.downloads.add(request).await.unwrap();
+        self.outcome(&download.id, &mut events).await
+    }
+
+    async fn outcome(&self, id: &str, events: &mut tokio::sync::broadcast::Receiver<Event>) -> Event {
+        let wait = async {
+            loop {
+                if let Some(outcome) = self.downloads.outcome(id) {
+                    return outcome;
+                }
+                let _ = events.recv().await;
+            }
+        };
+        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not done: {:#?}", self.downloads.list()))
+    }
+
+    /// Waits until so many bytes of a download are verified.
+    async fn reach_bytes(&self, id: &str, bytes: u64) {
+        let mut events = self.downloads.subscribe();
+        let wait = async {
+            while self.downloads.get(id).unwrap().bytes < bytes {
+                let _ = events.recv().await;
+            }
+        };
+        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("stuck: {:#?}", self.downloads.list()));
+    }
+
+    /// As when the machine loses power, for those on the other side.
+    fn die(&self) {
+        self.endpoint.close(CloseCode::Shutdown);
+        self.tasks.cancel();
+        self.stop.cancel();
+    }
+}
+
+fn options(folder: &Path) -> Options {
+    Options { downloads: folder.join("downloads"), rate: None }
+}
+
+async fn welcome(mut arrivals: Arrivals, uploads: Uploads) {
+    while let Some(arrival) = arrivals.next().await {
+        if let Arrival::Transfer(offer) = arrival
+            && let Ok(link) = offer.welcome(None).await
+        {
+            uploads.serve(link.connection, Via::Direct);
+        }
+    }
+}
+
+/// Bytes without repetition.
+fn bytes(size: usize) -> Vec<u8> {
+    let mut data = vec![0; size];
+    blake3::Hasher::new_derive_key("quictrack tests transfer").finalize_xof().fill(&mut data);
+    data
+}
+
+fn request(data: &[u8]) -> Request {
+    Request {
+        content: ContentId(*blake3::hash(data).as_bytes()),
+        name: "a file.bin".into(),
+        size: None,
+        output: None,
+        priority: Priority::Normal,
+        sources: vec![],
+    }
+}
+
+fn done(event: Event) -> Done {
+    match event {
+        Event::Done(done) => done,
+        other => panic!("not done: {other:?}"),
+    }
+}
+
+/// The file is there and right, and the sources sum up.
+fn check(done: &Done, data: &[u8]) {
+    assert!(fs::read(&done.path).unwrap() == data, "the bytes are right");
+    assert_eq!(done.bytes, data.len() as u64);
+    assert_eq!(done.sources.iter().map(|source| source.bytes).sum::<u64>(), done.bytes);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_source_sends_it_all_and_the_result_is_served_on() {
+    let network = Network::default();
+    let data = bytes(3 * MIB + 77);
+    let source = Node::new(&network, 1, &[("x/a.bin", &data)]).await;
+    let node = Node::new(&network, 2, &[]).await;
+    let result = done(node.get(request(&data)).await);
+    check(&result, &data);
+    assert_eq!(result.sources.iter().map(|s| (s.peer, s.via)).collect::<Vec<_>>(), [(source.peer, Via::Direct)]);
+    assert_eq!(Path::new(&result.path), node.folder.path().join("downloads/a file.bin"));
+    assert_eq!(fs::read_dir(node.folder.path().join("downloads/.partial")).unwrap().count(), 0);
+    let json = serde_json::to_value(&result).unwrap();
+    assert_eq!(json["sources"][0]["via"], "direct");
+    assert_eq!(json["content"], request(&data).content.to_string());
+    // The first source goes; the second one serves what it downloaded.
+    source.die();
+    network.sources.lock().unwrap().retain(|peer| *peer != source.peer);
+    network.sources.lock().unwrap().push(node.peer);
+    let third = Node::new(&network, 3, &[]).await;
+    let result = done(third.get(request(&data)).await);
+    check(&result, &data);
+    assert_eq!(result.sources[0].peer, node.peer);
+    // What is here is done at once, and its file is the same.
+    let again = done(third.get(request(&data)).await);
+    assert_eq!((again.sources[0].via, again.sources[0].peer), (Via::Local, third.peer));
+    assert_eq!(again.path, result.path);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn four_sources_share_a_download() {
+    let network = Network::default();
+    let data = bytes(24 * MIB + 1);
+    let mut sources = Vec::new();
+    for seed in 1..=4 {
+        let source = Node::new(&network, seed, &[("a.bin", &data)]).await;
+        source.uploads.set_rate(Some(8 << 20));
+        sources.push(source);
+    }
+    let node = Node::new(&network, 9, &[]).await;
+    let result = done(node.get(request(&data)).await);
+    check(&result, &data);
+    assert_eq!(result.sources.len(), 4, "{result:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn another_source_takes_over_when_one_dies() {
+    let network = Network::default();
+    let data = bytes(12 * MIB);
+    let first = Node::new(&network, 1, &[("a.bin", &data)]).await;
+    let second = Node::new(&network, 2, &[("a.bin", &data)]).await;
+    first.uploads.set_rate(Some(4 << 20));
+    second.uploads.set_rate(Some(4 << 20));
+    let node = Node::new(&network, 3, &[]).await;
+    let mut events = node.downloads.subscribe();
+    let (download, new) = node.downloads.add(request(&data)).await.unwrap();
+    assert!(new && !node.downloads.add(request(&data)).await.unwrap().1);
+    node.reach_bytes(&download.id, 2 << 20).await;
+    first.die();
+    second.uploads.set_rate(None);
+    check(&done(node.outcome(&download.id, &mut events).await), &data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_sends_wrong_bytes_is_dropped_and_nothing_of_it_stays() {
+    let network = Network::default();
+    let data = bytes(8 * MIB);
+    let liar = |honest, folder: &Path| -> Arc<dyn Library> { Arc::new(Liar { honest, folder: folder.to_owned() }) };
+    let liar = Node::with_library(&network, 1, &[("a.bin", &data)], liar).await;
+    let honest = Node::new(&network, 2, &[("a.bin", &data)]).await;
+    honest.uploads.set_rate(Some(2 << 20));
+    let node = Node::new(&network, 3, &[]).await;
+    let mut events = node.downloads.subscribe();
+    let (download, _) = node.downloads.add(request(&data)).await.unwrap();
+    let dropped = async {
+        loop {
+            let sources = node.downloads.get(&download.id).unwrap().sources;
+            if sources.iter().any(|source| source.peer == liar.peer && source.state == SourceState::Dropped) {
+                return;
+            }
+            let _ = events.recv().await;
+        }
+    };
+    timeout(PATIENCE, dropped).await.expect("the liar is named");
+    honest.uploads.set_rate(None);
+    check(&done(node.outcome(&download.id, &mut events).await), &data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_download_fetches_only_what_is_missing() {
+    let network = Network::default();
+    let data = bytes(16 * MIB);
+    let first = Node::new(&network, 1, &[("a.bin", &data)]).await;
+    first.uploads.set_rate(Some(8 << 20));
+    let node = Node::new(&network, 3, &[]).await;
+    let (download, _) = node.downloads.add(request(&data)).await.unwrap();
+    node.reach_bytes(&download.id, 4 << 20).await;
+    timeout(PATIENCE, node.downloads.shutdown()).await.unwrap();
+    let had = node.downloads.get(&download.id).unwrap().bytes;
+    assert!(had >= 4 << 20);
+    // One of the pieces rots meanwhile: it is fetched again.
+    let (_, pieces) = node.downloads.pieces(&download.id).unwrap();
+    let rotten = pieces.iter().next().unwrap();
+    let partial = node.folder.path().join("downloads/.partial").join(download.content.to_string());
+    let mut stored = fs::read(&partial).unwrap();
+    stored[(rotten as usize) * (256 << 10)] ^= 1;
+    fs::write(&partial, stored).unwrap();
+    first.die();
+    let second = Node::new(&network, 2, &[("a.bin", &data)]).await;
+    let downloads = Downloads::start(node.parts.clone(), options(node.folder.path())).unwrap();
+    let node = Node { downloads, ..node };
+    let mut events = node.downloads.subscribe();
+    let result = done(node.outcome(&download.id, &mut events).await);
+    check(&result, &data);
+    let from_second = result.sources.iter().find(|source| source.peer == second.peer).unwrap().bytes;
+    assert_eq!(from_second, data.len() as u64 - had + (256 << 10));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pausing_cancelling_and_outputs() {
+    let network = Network::default();
+    let data = bytes(6 * MIB);
+    let source = Node::new(&network, 1, &[("a.bin", &data)]).await;
+    source.uploads.set_rate(Some(1 << 20));
+    let node = Node::new(&network, 2, &[]).await;
+    let (download, _) = node.downloads.add(request(&data)).await.unwrap();
+    node.reach_bytes(&download.id, 1).await;
+    let paused = node.downloads.pause(&download.id).await.unwrap();
+    assert_eq!((paused.state, paused.reason), (State::Paused, Some(Reason::User)));
+    // Named by its content, too.
+    node.downloads.set_priority(&download.content.to_string(), Priority::High).await.unwrap();
+    assert_eq!(node.downloads.resume(&download.id).await.unwrap().priority, Priority::High);
+    let cancelled = node.downloads.cancel(&download.id).await.unwrap();
+    assert_eq!(cancelled.state, State::Cancelled);
+    source.uploads.set_rate(None);
+    // An existing file of other content is a conflict; one of the same is done at once.
+    let output = node.folder.path().join("named.bin");
+    fs::write(&output, "other").unwrap();
+    let named = Request { output: Some(output.to_str().unwrap().into()), ..request(&data) };
+    match node.get(named.clone()).await {
+        Event::Failed(failed) => assert_eq!(failed.reason, Reason::Conflict),
+        other => panic!("{other:?}"),
+    }
+    fs::remove_file(&output).unwrap();
+    check(&done(node.get(named.clone()).await), &data);
+    assert_eq!(done(node.get(named).await).sources[0].via, Via::Local);
+    let into = Request { output: Some(format!("{}/new/", node.folder.path().display())), ..request(&data) };
+    assert_eq!(Path::new(&done(node.get(into).await).path), node.folder.path().join("new/a file.bin"));
+    let other = bytes(2 * MIB);
+    let (waiting, _) = node.downloads.add(request(&other)).await.unwrap();
+    node.downloads.block(waiting.content).await.unwrap();
+    let mut events = node.downloads.subscribe();
+    match node.outcome(&waiting.id, &mut events).await {
+        Event::Failed(failed) => assert_eq!(failed.reason, Reason::Blocked),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(timeout(PATIENCE, node.downloads.shutdown()).await, Ok(()));
+    assert_eq!(node.downloads.clear().await.unwrap(), 6);
+    assert!(node.downloads.list().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_large_folder_is_browsed_page_by_page() {
+    let network = Network::default();
+    let names: Vec<String> = (0..2500).map(|n| format!("folder/{n:05}.txt")).collect();
+    let mut files: Vec<(&str, &[u8])> = names.iter().map(|name| (name.as_str(), name.as_bytes())).collect();
+    files.push(("folder/deep/inner.txt", b"inner"));
+    let source = Node::new(&network, 1, &files).await;
+    let node = Node::new(&network, 2, &[]).await;
+    let lease = node.parts.pool.connect(source.peer, vec![]).await.unwrap();
+    let (mut after, mut found, mut folders) = (Cursor::Start, Vec::new(), Vec::new());
+    loop {
+        let browse = Browse { path: Text::new("Share/folder"), recursive: false, after, limit: u16::MAX };
+        let Ok(Some(TransferMessage::Page(page))) = ask(lease.connection(), browse).await else { panic!("no page") };
+        assert!(page.entries.len() + page.folders.len() <= limits::PAGE_ENTRIES);
+        folders.extend(page.folders.iter().map(|folder| (folder.path.to_string(), folder.files, folder.bytes)));
+        found.extend(page.entries.iter().map(|entry| entry.path.clone()));
+        match page.next {
+            Some(next) => after = next,
+            None => break,
+        }
+    }
+    assert_eq!(folders, [("Share/folder/deep".to_owned(), 1, 5)]);
+    assert_eq!(found, names.iter().map(|name| format!("Share/{name}")).collect::<Vec<_>>());
+    let nowhere = Browse { path: Text::new("nowhere"), recursive: false, after: Cursor::Start, limit: 1 };
+    let answer = ask(lease.connection(), nowhere).await;
+    assert!(matches!(answer, Ok(Some(TransferMessage::Denied(denied))) if denied.reason == DenyReason::NotHeld));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_without_a_session_or_out_of_range_are_denied() {
+    let network = Network::default();
+    let data = bytes(MIB);
+    let source = Node::new(&network, 1, &[("a.bin", &data)]).await;
+    let node = Node::new(&network, 2, &[]).await;
+    let lease = node.parts.pool.connect(source.peer, vec![]).await.unwrap();
+    let content = request(&data).content;
+    let denied = async |want: Want| match ask(lease.connection(), want).await {
+        Ok(Some(TransferMessage::Denied(denied))) => Some(denied.reason),
+        _ => None,
+    };
+    assert_eq!(denied(Want { content, first: 0, count: 1 }).await, Some(DenyReason::NotHeld));
+    let (mut sender, mut receiver) = lease.connection().open::<TransferMessage>().await.unwrap();
+    sender.send(&Open { content }.into()).await.unwrap();
+    while !matches!(receiver.next().await.unwrap(), Some(TransferMessage::Granted(_))) {}
+    assert_eq!(denied(Want { content, first: 0, count: 1 }).await, None);
+    for (first, count) in [(0, 0), (3, 2), (0, 17), (u64::MAX, 2), (4, 1)] {
+        assert_eq!(denied(Want { content, first, count }).await, Some(DenyReason::Malformed), "{first} {count}");
+    }
+    assert_eq!(source.uploads.list().len(), 1);
+    let json = serde_json::to_value(&source.uploads.list()[0]).unwrap();
+    assert_eq!((json["state"].as_str(), json["via"].as_str()), (Some("active"), Some("direct")));
+}
+
+/// A source that claims whatever it is told to.
+async fn claim(mut arrivals: Arrivals, size: u64, tops: Vec<Value>) {
+    while let Some(arrival) = arrivals.next().await {
+        let Arrival::Transfer(offer) = arrival else { continue };
+        let connection = offer.welcome(None).await.unwrap().connection;
+        let (mut sender, mut receiver) = connection.accept::<TransferMessage>().await.unwrap();
+        let _ = receiver.next().await;
+        let opened = Opened { size, complete: true, tops: List::new(tops.clone()) };
+        sender.send(&opened.into()).await.unwrap();
+        // The downloader leaves.
+        let _ = receiver.next().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn absurd_sizes_are_refused() {
+    for (seed, size) in [(11, 0), (12, u64::MAX), (13, limits::FILE_BYTES), (14, 300 << 20)] {
+        let network = Network::default();
+        let data = bytes(MIB);
+        let settings = Settings { network: "test".into(), secret: None, agent: "test/1".into() };
+        let identity = Identity::from_seed([seed; 32]);
+        let bound = Endpoint::bind("127.0.0.1:0".parse().unwrap(), BindMode::Given, &identity, settings);
+        let (endpoint, arrivals) = bound.unwrap();
+        network.addresses.lock().unwrap().insert(endpoint.peer(), endpoint.local_address());
+        network.sources.lock().unwrap().push(endpoint.peer());
+        // For the last size, values that do not give the content id.
+        let liar = tokio::spawn(claim(arrivals, size, vec![[1; 32]]));
+        let node = Node::new(&network, 2, &[]).await;
+        let (download, _) = node.downloads.add(request(&data)).await.unwrap();
+        let mut events = node.downloads.subscribe();
+        let dropped = async {
+            while !node.downloads.get(&download.id).unwrap().sources.iter().any(|s| s.state == SourceState::Dropped) {
+                let _ = events.recv().await;
+            }
+        };
+        timeout(PATIENCE, dropped).await.expect("the liar is dropped");
+        assert!(!node.folder.path().join("downloads/.partial").exists(), "nothing is allocated");
+        liar.abort();
+    }
+}
