@@ -69,7 +69,7 @@ pub const SEARCH_LIMIT_ALL: u32 = 10_000;
 /// How long a search may take unless told otherwise.
 pub const SEARCH_TIMEOUT: Duration = Duration::from_secs(10);
 /// The longest a search may take, whatever its asker says.
-pub const SEARCH_TIMEOUT_MAX: Duration = Duration::from_secs(120);
+pub const SEARCH_TIMEOUT_MAX: Duration = Duration::from_mins(2);
 /// Bytes of a file name in a hit. 255 is `NAME_MAX` on Linux; U+FFFD for a stray byte takes three.
 pub const NAME_BYTES: usize = 3 * 255;
 /// Names of one content that a hit carries.
@@ -304,7 +304,7 @@ pub const MEMBERS: usize = 30_000;
 /// Ultrapeers that are gone and still tried now and then, so that a healed partition is noticed.
 pub const GONE_MEMBERS: usize = 200;
 /// Time between two refreshes of our own descriptor.
-pub const DESCRIPTOR_REFRESH: Duration = Duration::from_secs(3_600);
+pub const DESCRIPTOR_REFRESH: Duration = Duration::from_hours(1);
 /// Time after a lost link in which a member must be reached again before it counts as gone.
 pub const SUSPICION: Duration = Duration::from_secs(3);
 /// Time for which the node with the higher key leaves the dialling to the other.
@@ -314,7 +314,7 @@ pub const REDIAL_MIN: Duration = Duration::from_millis(500);
 /// Longest pause between two attempts to dial a member or a join target.
 pub const REDIAL_MAX: Duration = Duration::from_secs(30);
 /// Time between two attempts to reach an ultrapeer that is gone.
-pub const GONE_REDIAL: Duration = Duration::from_secs(60);
+pub const GONE_REDIAL: Duration = Duration::from_mins(1);
 
 // --- an ultrapeer's work --------------------------------------------------------------------------
 
@@ -330,7 +330,7 @@ pub const WANTED_CHUNKS: usize = 4;
 /// Time in which a leaf that someone failed to reach must answer its home.
 pub const LEAF_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the list of a leaf that went away is kept.
-pub const KEPT_LIST_LIFETIME: Duration = Duration::from_secs(24 * 3_600);
+pub const KEPT_LIST_LIFETIME: Duration = Duration::from_hours(24);
 /// Files in all lists that are kept for leaves that went away. Chosen: about 50 MiB at 50 bytes a file.
 pub const KEPT_FILES: u64 = 1_000_000;
 /// Searches that one ultrapeer coordinates at the same time; more are answered `overload`.
@@ -395,7 +395,7 @@ pub const EVENT_COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 /// Time for a daemon of this machine to take a connection.
 pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time for a daemon to answer a command: more than it waits itself for another node.
-pub const CLIENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(60);
+pub const CLIENT_ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
 /// Bytes of an answer that a command reads: a search of [`SEARCH_LIMIT_ALL`] hits with full lists of names.
 pub const CLIENT_ANSWER_BYTES: usize = 128 << 20;
 /// Bytes of one server-sent event that a command reads.

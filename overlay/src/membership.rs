@@ -623,10 +623,10 @@ mod tests {
         net.run(Duration::from_secs(2));
         net.dead.push(ids[2]);
         net.cut(ids[2]);
-        net.run(Duration::from_secs(600));
+        net.run(Duration::from_mins(10));
         assert_eq!(net.nodes[&ids[0]].total(), 2);
         net.dead.clear();
-        net.run(Duration::from_secs(600));
+        net.run(Duration::from_mins(10));
         assert!(net.nodes.values().all(|node| node.total() == 3));
     }
 

@@ -63,7 +63,6 @@ pub fn encode<M: Message>(message: &M, buffer: &mut Vec<u8>) -> Result<(), Decod
 
 /// Takes the first frame off `bytes`: the message (`None` if it is unknown and skipped) and the bytes used.
 /// `Ok(None)` if the frame is not whole yet.
-#[expect(clippy::type_complexity, reason = "three outcomes of one step, all named above")]
 pub fn decode<M: Message>(bytes: &[u8]) -> Result<Option<(Option<M>, usize)>, DecodeError> {
     let Some((header, rest)) = bytes.split_first_chunk::<HEADER_BYTES>() else { return Ok(None) };
     match Header::parse::<M>(*header)? {
