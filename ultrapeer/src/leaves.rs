@@ -300,9 +300,8 @@ impl<S> Leaves<S> {
     /// A leaf announces its list.
     pub fn root(&mut self, session: Session, root: &CatalogRoot, out: &mut Outbox<Output<S>>) {
         let Some(leaf) = self.sessions.get_mut(&session) else { return };
-        let statement = match root.open(&leaf.peer) {
-            Ok(statement) => statement,
-            Err(_) => return out.push(Output::Close(session, Closing::Protocol("unacceptable catalog"))),
+        let Ok(statement) = root.open(&leaf.peer) else {
+            return out.push(Output::Close(session, Closing::Protocol("unacceptable catalog")));
         };
         let newest = leaf.upload.as_ref().map(|upload| upload.sequence).max(leaf.sequence);
         if newest.is_some_and(|newest| statement.sequence <= newest) {
@@ -504,3 +503,6 @@ impl<S> Leaf<S> {
 pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
+
+#[cfg(test)]
+mod tests;

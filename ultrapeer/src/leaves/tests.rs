@@ -1,0 +1,357 @@
+use overlay::{
+    identity::Identity,
+    wire::leaf::{RootStatement, catalog_root},
+};
+
+use super::*;
+
+/// Leaves with the unit as built chunk, and their outputs since they were last looked at.
+struct Home {
+    leaves: Leaves<()>,
+    out: Outbox<Output<()>>,
+    now: Time,
+}
+
+fn identity(seed: u8) -> Identity {
+    Identity::from_seed([seed; 32])
+}
+
+fn chunk(name: u8) -> ChunkRef {
+    ChunkRef { hash: [name; 32], bytes: 100, files: 10 }
+}
+
+fn root(of: u8, sequence: u64, chunks: &[u8]) -> CatalogRoot {
+    let chunks: Vec<_> = chunks.iter().copied().map(chunk).collect();
+    let statement = RootStatement {
+        root: catalog_root(chunks.iter().map(|chunk| &chunk.hash)),
+        files: chunks.iter().map(|chunk| u64::from(chunk.files)).sum(),
+        sequence,
+        lifetime_s: 86_400,
+    };
+    CatalogRoot::sign(&identity(of), &statement, chunks)
+}
+
+fn part(sequence: u64, chunk: u32, last: bool) -> CatalogPart {
+    CatalogPart { sequence, chunk, last, data: Blob::default() }
+}
+
+fn want(session: Session, sequence: u64, chunks: &[u32]) -> String {
+    format!("{session} <- want {sequence} {chunks:?}")
+}
+
+fn ack(session: Session, sequence: u64, files: u64) -> String {
+    format!("{session} <- ack {sequence} {files}")
+}
+
+impl Home {
+    fn new(settings: Settings) -> Self {
+        Self { leaves: Leaves::new(settings), out: Outbox::new(), now: Time::ZERO }
+    }
+
+    /// A home with one leaf: key 1, session 1, handle 100.
+    fn with_leaf() -> Self {
+        let mut home = Self::new(Settings::default());
+        home.attach(1, 1);
+        home
+    }
+
+    fn attach(&mut self, session: Session, seed: u8) {
+        let address = SocketAddr::from(([192, 0, 2, seed], 7780));
+        let handle = 99 + session;
+        self.leaves.attach(self.now, session, identity(seed).peer_id(), handle, address, &mut self.out);
+    }
+
+    fn root(&mut self, session: Session, root: &CatalogRoot) -> Vec<String> {
+        self.leaves.root(session, root, &mut self.out);
+        self.said()
+    }
+
+    fn part(&mut self, session: Session, part: CatalogPart) -> Vec<String> {
+        self.leaves.part(session, part, &mut self.out);
+        self.said()
+    }
+
+    fn built(&mut self, session: Session, name: u8) -> Vec<String> {
+        self.leaves.built(session, [name; 32], Some(Arc::new(())), &mut self.out);
+        self.said()
+    }
+
+    /// Uploads whatever is wanted of a list until it is in place.
+    fn upload(&mut self, session: Session, root: &CatalogRoot, sequence: u64) {
+        self.leaves.root(session, root, &mut self.out);
+        loop {
+            let outputs: Vec<_> = self.out.drain().collect();
+            if outputs.is_empty() {
+                return;
+            }
+            for output in outputs {
+                match output {
+                    Output::Send(_, LeafMessage::CatalogWant(want)) => {
+                        for index in want.chunks {
+                            self.leaves.part(session, part(sequence, index, true), &mut self.out);
+                        }
+                    }
+                    Output::Build { session, chunk, .. } => {
+                        self.leaves.built(session, chunk.hash, Some(Arc::new(())), &mut self.out);
+                    }
+                    _ => {}
+                }
+            }
+        }
+    }
+
+    /// The outputs in short.
+    fn said(&mut self) -> Vec<String> {
+        let short = |output| match output {
+            Output::Send(session, LeafMessage::CatalogWant(asked)) => want(session, asked.sequence, &asked.chunks),
+            Output::Send(session, LeafMessage::CatalogAck(given)) => ack(session, given.sequence, given.files),
+            Output::Send(session, LeafMessage::Ping(_)) => format!("{session} <- ping"),
+            Output::Send(session, other) => format!("{session} <- {other:?}"),
+            Output::Close(session, why) => format!("close {session} {why:?}"),
+            Output::Build { session, chunk, parts } => format!("build {session} {} of {}", chunk.hash[0], parts.len()),
+            Output::Insert(slot, hash, _) => format!("insert {slot} {}", hash[0]),
+            Output::Remove(slot, hash) => format!("remove {slot} {}", hash[0]),
+            Output::Publish => "publish".to_owned(),
+            Output::Logged(handle, sequence) => format!("log {handle} {sequence:?}"),
+        };
+        self.out.drain().map(short).collect()
+    }
+}
+
+#[test]
+fn a_list_is_wanted_built_published_logged_and_acknowledged_in_that_order() {
+    let mut home = Home::with_leaf();
+    assert_eq!(home.root(1, &root(1, 5, &[7, 8])), [want(1, 5, &[0, 1])]);
+    assert!(home.part(1, part(5, 0, false)).is_empty());
+    assert_eq!(home.part(1, part(5, 0, true)), ["build 1 7 of 2"]);
+    assert!(home.built(1, 7).is_empty(), "half a list is not searchable");
+    assert_eq!(home.part(1, part(5, 1, true)), ["build 1 8 of 1"]);
+    let ack = ack(1, 5, 20);
+    assert_eq!(home.built(1, 8), ["insert 0 7", "insert 0 8", "publish", "log 100 Some(5)", &ack]);
+    let leaf = home.leaves.get(1).unwrap();
+    assert_eq!((leaf.files, leaf.sequence()), (20, Some(5)));
+}
+
+#[test]
+fn a_list_is_asked_for_a_few_chunks_at_a_time() {
+    let mut home = Home::with_leaf();
+    let names: Vec<u8> = (1..=6).collect();
+    assert_eq!(home.root(1, &root(1, 1, &names)), [want(1, 1, &[0, 1, 2, 3])]);
+    assert_eq!(home.part(1, part(1, 2, true)), ["build 1 3 of 1"]);
+    assert_eq!(home.built(1, 3), [want(1, 1, &[4])]);
+}
+
+#[test]
+fn an_empty_list_is_in_place_at_once() {
+    let mut home = Home::with_leaf();
+    assert_eq!(home.root(1, &root(1, 1, &[])), ["publish", "log 100 Some(1)", &ack(1, 1, 0)]);
+}
+
+#[test]
+fn a_chunk_that_is_twice_in_a_list_is_wanted_once() {
+    let mut home = Home::with_leaf();
+    assert_eq!(home.root(1, &root(1, 1, &[7, 7])), [want(1, 1, &[0])]);
+    home.part(1, part(1, 0, true));
+    assert_eq!(home.built(1, 7), ["insert 0 7", "publish", "log 100 Some(1)", &ack(1, 1, 20)]);
+}
+
+#[test]
+fn nothing_is_wanted_of_an_unchanged_list_and_one_chunk_of_a_list_with_one_change() {
+    let mut home = Home::with_leaf();
+    home.upload(1, &root(1, 1, &[7, 8, 9]), 1);
+    assert_eq!(home.root(1, &root(1, 2, &[7, 8, 9])), ["publish", "log 100 Some(2)", &ack(1, 2, 30)]);
+    assert_eq!(home.root(1, &root(1, 3, &[7, 6, 9])), [want(1, 3, &[1])]);
+    home.part(1, part(3, 1, true));
+    let ack = ack(1, 3, 30);
+    assert_eq!(home.built(1, 6), ["insert 0 6", "remove 0 8", "publish", "log 100 Some(3)", &ack]);
+}
+
+#[test]
+fn an_old_list_is_answered_with_what_is_searchable() {
+    let mut home = Home::with_leaf();
+    home.upload(1, &root(1, 3, &[7]), 3);
+    assert_eq!(home.root(1, &root(1, 3, &[7])), [ack(1, 3, 10)]);
+    assert_eq!(home.root(1, &root(1, 2, &[8])), [ack(1, 3, 10)]);
+    assert_eq!(home.leaves.get(1).unwrap().sequence(), Some(3));
+}
+
+#[test]
+fn a_newer_list_takes_over_what_was_built_of_the_one_it_replaces() {
+    let mut home = Home::with_leaf();
+    home.root(1, &root(1, 1, &[6, 7, 8]));
+    home.part(1, part(1, 0, true));
+    home.built(1, 6);
+    home.part(1, part(1, 1, true));
+    assert_eq!(home.root(1, &root(1, 2, &[6, 7, 9])), [want(1, 2, &[1, 2])]);
+    assert!(home.part(1, part(1, 2, true)).is_empty(), "a part of the replaced list is ignored");
+    assert!(home.built(1, 7).is_empty(), "what was being built still counts, the list is not whole");
+    home.part(1, part(2, 1, true));
+    home.part(1, part(2, 2, true));
+    home.built(1, 9);
+    let ack = ack(1, 2, 30);
+    assert_eq!(
+        home.built(1, 7),
+        ["insert 0 6", "insert 0 7", "insert 0 9", "publish", "log 100 Some(2)", &ack],
+        "nothing of the replaced list is searchable"
+    );
+}
+
+#[test]
+fn so_many_leaves_upload_at_a_time_and_the_next_gets_its_turn() {
+    let mut home = Home::new(Settings::default());
+    let last = limits::UPLOADS as u64 + 2;
+    for session in 1..=last {
+        home.attach(session, session as u8);
+        let said = home.root(session, &root(session as u8, 1, &[7]));
+        let expected = if session <= limits::UPLOADS as u64 { vec![want(session, 1, &[0])] } else { Vec::new() };
+        assert_eq!(said, expected);
+    }
+    home.part(3, part(1, 0, true));
+    assert_eq!(home.built(3, 7).last(), Some(&want(last - 1, 1, &[0])), "one is done");
+    home.leaves.detach(home.now, 4, &mut home.out);
+    assert_eq!(home.said().last(), Some(&want(last, 1, &[0])), "one left");
+}
+
+#[test]
+fn a_leaf_that_returns_uploads_nothing_again() {
+    let mut home = Home::with_leaf();
+    home.upload(1, &root(1, 1, &[7, 8]), 1);
+    home.leaves.detach(home.now, 1, &mut home.out);
+    assert_eq!(home.said(), ["remove 0 7", "remove 0 8", "publish", "log 100 None"]);
+    home.attach(2, 1);
+    let ack = ack(2, 1, 20);
+    assert_eq!(home.root(2, &root(1, 1, &[7, 8])), ["insert 0 7", "insert 0 8", "publish", "log 101 Some(1)", &ack]);
+}
+
+#[test]
+fn a_list_that_nobody_comes_back_for_is_forgotten() {
+    let mut home = Home::with_leaf();
+    home.upload(1, &root(1, 1, &[7]), 1);
+    home.leaves.detach(home.now, 1, &mut home.out);
+    home.now = home.leaves.next_deadline().unwrap();
+    assert_eq!(home.now, Time::ZERO + limits::KEPT_LIST_LIFETIME);
+    home.leaves.on_deadline(home.now, &mut home.out);
+    assert_eq!(home.leaves.next_deadline(), None);
+    home.said();
+    home.attach(2, 1);
+    assert_eq!(home.root(2, &root(1, 2, &[7])), [want(2, 2, &[0])]);
+}
+
+#[test]
+fn the_oldest_kept_lists_make_room() {
+    let mut home = Home::new(Settings::default());
+    let chunks: Vec<_> = (0..1_800_u32)
+        .map(|number| {
+            let mut hash = [0; 32];
+            hash[..4].copy_from_slice(&number.to_le_bytes());
+            ChunkRef { hash, bytes: 100, files: 300 }
+        })
+        .collect();
+    for seed in [1, 2] {
+        let session = u64::from(seed);
+        home.attach(session, seed);
+        let statement = RootStatement {
+            root: catalog_root(chunks.iter().map(|chunk| &chunk.hash)),
+            files: 540_000,
+            sequence: 1,
+            lifetime_s: 86_400,
+        };
+        home.upload(session, &CatalogRoot::sign(&identity(seed), &statement, chunks.clone()), 1);
+        home.now += std::time::Duration::from_secs(1);
+        home.leaves.detach(home.now, session, &mut home.out);
+    }
+    assert_eq!(home.leaves.kept.keys().copied().collect::<Vec<_>>(), [identity(2).peer_id()]);
+    assert_eq!(home.leaves.kept_files, 540_000);
+}
+
+#[test]
+fn what_a_leaf_may_not_send_closes_its_session_and_changes_nothing() {
+    let protocol = |why: &'static str| vec![format!("close 1 {:?}", Closing::Protocol(why))];
+    let mut home = Home::with_leaf();
+    assert_eq!(home.root(1, &root(2, 1, &[7])), protocol("unacceptable catalog"), "signed by another");
+    assert_eq!(home.leaves.get(1).unwrap().sequence(), None);
+
+    let mut home = Home::with_leaf();
+    home.root(1, &root(1, 1, &[7]));
+    assert_eq!(home.part(1, part(1, 1, true)), protocol("a part that was not asked for"));
+    home.part(1, part(1, 0, true));
+    assert_eq!(home.part(1, part(1, 0, true)), protocol("a part that was not asked for"), "sent twice");
+
+    let mut home = Home::with_leaf();
+    home.root(1, &root(1, 1, &[7]));
+    for _ in 0..limits::CHUNK_BYTES.div_ceil(limits::BATCH_RAW_BYTES) {
+        assert!(home.part(1, part(1, 0, false)).is_empty());
+    }
+    assert_eq!(home.part(1, part(1, 0, true)), protocol("too many parts"));
+
+    let mut home = Home::with_leaf();
+    home.root(1, &root(1, 1, &[7]));
+    home.part(1, part(1, 0, true));
+    home.leaves.built(1, [7; 32], None, &mut home.out);
+    assert_eq!(home.said(), protocol("unacceptable chunk"));
+}
+
+#[test]
+fn what_exceeds_the_files_of_a_leaf_is_left_out() {
+    let mut home = Home::new(Settings { max_files_per_leaf: 25, ..Settings::default() });
+    home.attach(1, 1);
+    assert_eq!(home.root(1, &root(1, 1, &[7, 8, 9])), [want(1, 1, &[0, 1])]);
+    home.part(1, part(1, 0, true));
+    home.built(1, 7);
+    home.part(1, part(1, 1, true));
+    assert_eq!(home.built(1, 8).last(), Some(&ack(1, 1, 20)));
+}
+
+#[test]
+fn a_new_connection_replaces_the_old_one_of_the_same_leaf() {
+    let mut home = Home::with_leaf();
+    home.upload(1, &root(1, 1, &[7]), 1);
+    home.attach(2, 1);
+    assert_eq!(home.said(), ["remove 0 7", "publish", "log 100 None", "close 1 Replaced"]);
+    assert_eq!(home.leaves.session_of(&identity(1).peer_id()), Some(2));
+    assert_eq!(home.leaves.at(0).unwrap().handle, 101, "the place is used again");
+    home.leaves.detach(home.now, 1, &mut home.out);
+    assert!(home.said().is_empty(), "the end of the old connection means nothing");
+    assert_eq!(home.leaves.len(), 1);
+}
+
+#[test]
+fn a_suspect_that_stays_silent_is_gone_and_one_that_answers_stays() {
+    let mut home = Home::with_leaf();
+    home.attach(2, 2);
+    for session in [1, 2] {
+        home.leaves.suspect(home.now, session, &mut home.out);
+        home.leaves.suspect(home.now, session, &mut home.out);
+    }
+    assert_eq!(home.said(), ["1 <- ping", "2 <- ping"], "a suspect is asked once");
+    home.leaves.alive(2);
+    home.now = home.leaves.next_deadline().unwrap();
+    assert_eq!(home.now, Time::ZERO + limits::LEAF_PATIENCE);
+    home.leaves.on_deadline(home.now, &mut home.out);
+    assert_eq!(home.said(), ["publish", "close 1 Silent"]);
+    assert!(home.leaves.get(1).is_none() && home.leaves.get(2).is_some());
+    assert_eq!(home.leaves.next_deadline(), None);
+}
+
+#[test]
+fn a_full_home_takes_only_those_it_has() {
+    let mut home = Home::new(Settings { max_leaves: 1, ..Settings::default() });
+    assert!(home.leaves.has_room_for(&identity(1).peer_id()));
+    home.attach(1, 1);
+    assert!(home.leaves.has_room_for(&identity(1).peer_id()));
+    assert!(!home.leaves.has_room_for(&identity(2).peer_id()));
+}
+
+#[test]
+fn queries_are_limited_for_each_leaf_but_not_on_loopback() {
+    let mut home = Home::with_leaf();
+    let burst = (0..20).filter(|_| home.leaves.may_query(home.now, 1)).count();
+    assert_eq!(burst, 10);
+    home.now += std::time::Duration::from_secs(2);
+    assert!(home.leaves.may_query(home.now, 1) && !home.leaves.may_query(home.now, 1));
+    let address = SocketAddr::from(([127, 0, 0, 1], 7780));
+    home.leaves.attach(home.now, 2, identity(2).peer_id(), 1, address, &mut home.out);
+    assert!((0..20).all(|_| home.leaves.may_query(home.now, 2)));
+    home.leaves.reconfigure(home.now, Settings { limit_loopback: true, ..Settings::default() });
+    assert_eq!((0..20).filter(|_| home.leaves.may_query(home.now, 2)).count(), 10);
+}
