@@ -1,0 +1,158 @@
+//! Several ultrapeers and their leaves together, without sockets and clocks: lists are uploaded, searches
+//! find every live file and say so, leaves are introduced, and an ultrapeer's end is survived.
+
+mod net;
+
+use std::{collections::BTreeMap, time::Duration};
+
+use overlay::{
+    id::ContentId,
+    wire::{
+        bounded::List,
+        leaf::{Introduced, IntroductionFailure},
+        search::StopReason,
+    },
+};
+
+use self::net::{Found, Net, file};
+
+const HOMES: usize = 3;
+
+/// What leaf `number` shares: seven files of its own, one that every second leaf has too under a name of
+/// its own, and one that no search here is for.
+fn files(number: usize) -> Vec<overlay::file::FileEntry> {
+    let own = (0..7)
+        .map(|track| file(&format!("Music/leaf {number}/{track:02} tune.flac"), &format!("own {number} {track}")));
+    let common = number.is_multiple_of(2).then(|| file(&format!("Music/common tune {number}.ogg"), "common"));
+    own.chain(common).chain([file("Music/silence.wav", "silence")]).collect()
+}
+
+/// The contents that a search for `tune` must find, each with the number of its sources.
+fn expected(leaves: &[usize]) -> BTreeMap<ContentId, u32> {
+    let mut sources = BTreeMap::new();
+    for file in leaves.iter().flat_map(|leaf| files(*leaf)).filter(|file| file.name().contains("tune")) {
+        *sources.entry(file.content).or_default() += 1;
+    }
+    sources
+}
+
+/// `ultrapeers`, and `leaves` with [`HOMES`] homes each that hold their lists.
+fn populated(seed: u64, ultrapeers: u8, leaves: usize) -> Net {
+    let mut net = Net::new(seed, ultrapeers);
+    let homes = net.ultrapeers();
+    for number in 0..leaves {
+        let leaf = net.add_leaf(files(number));
+        for home in homes.iter().cycle().skip(number).take(HOMES) {
+            net.attach(leaf, *home);
+        }
+    }
+    net.run(Duration::from_secs(5));
+    net
+}
+
+/// Searches through every home of every one of `leaves`, and expects all that they share, once.
+fn all_is_found_from_everywhere(net: &mut Net, leaves: &[usize]) {
+    let expected = expected(leaves);
+    for leaf in leaves {
+        for home in net.homes_of(*leaf) {
+            let Found { hits, summary } = net.search(*leaf, home, "tune");
+            let found: BTreeMap<_, _> = hits.iter().map(|(content, hit)| (*content, hit.sources)).collect();
+            assert_eq!(found, expected, "leaf {leaf} through {home:?}");
+            assert_eq!(summary.stopped, StopReason::Exhausted);
+            assert!(summary.incomplete.is_empty(), "{summary:?}");
+            assert_eq!((summary.leaves_covered, summary.leaves_total), (leaves.len() as u64, leaves.len() as u64));
+            assert_eq!(summary.ultrapeers_total as usize, net.ultrapeers().len());
+            assert_eq!(summary.messages + 1, summary.ultrapeers_asked, "each is asked once");
+        }
+    }
+}
+
+#[test]
+fn ultrapeers_that_join_through_one_come_to_one_view() {
+    let net = Net::new(1, 6);
+    let views: Vec<_> = net.ultrapeers().iter().map(|peer| net.machine(peer).membership().view()).collect();
+    assert!(views.windows(2).all(|pair| pair[0] == pair[1]));
+    assert!(net.ultrapeers().iter().all(|peer| net.machine(peer).membership().total() == 6));
+}
+
+#[test]
+fn every_home_acknowledges_a_list_and_logs_it_to_all() {
+    let net = populated(2, 5, 6);
+    for leaf in 0..6 {
+        assert_eq!(net.acknowledged(leaf).len(), HOMES, "leaf {leaf}");
+    }
+    assert!(net.ultrapeers().iter().all(|peer| net.machine(peer).attachments().leaves() == 6));
+}
+
+#[test]
+fn a_search_through_any_home_finds_every_file_once() {
+    for seed in 0..3 {
+        let mut net = populated(seed, 5, 8);
+        all_is_found_from_everywhere(&mut net, &[0, 1, 2, 3, 4, 5, 6, 7]);
+    }
+}
+
+#[test]
+fn a_hit_names_every_name_and_homes_that_hold_its_source() {
+    let mut net = populated(3, 4, 4);
+    let home = net.homes_of(1)[0];
+    let Found { hits, .. } = net.search(1, home, "common");
+    let hit = &hits[&file("", "common").content];
+    assert_eq!((hits.len(), hit.sources), (1, 2));
+    let mut names: Vec<_> = hit.names.iter().map(ToString::to_string).collect();
+    names.sort();
+    assert_eq!(names, ["common tune 0.ogg", "common tune 2.ogg"]);
+    for source in hit.peers.iter() {
+        let leaf = (0..4).find(|leaf| net.peer_of(*leaf) == source.peer).expect("a leaf of the network");
+        assert!(source.homes.iter().all(|home| net.homes_of(leaf).contains(home)));
+    }
+}
+
+#[test]
+fn the_end_of_an_ultrapeer_hides_no_file() {
+    for victim in 0..5 {
+        let mut net = populated(4, 5, 6);
+        net.kill_ultrapeer(net.ultrapeers()[victim]);
+        let home = net.homes_of(0)[0];
+        let at_once = net.search(0, home, "tune");
+        assert_eq!(at_once.hits.len(), expected(&[0, 1, 2, 3, 4, 5]).len(), "other homes answer for its leaves");
+        all_is_found_from_everywhere(&mut net, &[0, 1, 2, 3, 4, 5]);
+    }
+}
+
+#[test]
+fn the_files_of_a_leaf_that_is_gone_are_not_found() {
+    let mut net = populated(5, 4, 5);
+    net.kill_leaf(2);
+    net.run(Duration::from_secs(1));
+    all_is_found_from_everywhere(&mut net, &[0, 1, 3, 4]);
+}
+
+#[test]
+fn leaves_of_different_homes_are_introduced() {
+    let mut net = Net::new(6, 3);
+    let homes = net.ultrapeers();
+    let (asker, target) = (net.add_leaf(files(0)), net.add_leaf(files(1)));
+    net.attach(asker, homes[0]);
+    net.attach(target, homes[2]);
+    net.run(Duration::from_secs(2));
+    let expected = Introduced::At(List::new([net.address_of(target)]));
+    let key = net.peer_of(target);
+    assert_eq!(net.introduce(asker, homes[0], key, &[homes[2]]), expected);
+    assert_eq!(net.introduce(asker, homes[0], key, &[]), expected, "without a hint all are asked");
+
+    net.kill_leaf(target);
+    let gone = Introduced::Failed(IntroductionFailure::TargetGone);
+    assert_eq!(net.introduce(asker, homes[0], key, &[homes[2]]), gone);
+}
+
+#[test]
+fn the_same_seed_gives_the_same_run() {
+    let run = || {
+        let mut net = populated(7, 4, 5);
+        let home = net.homes_of(3)[1];
+        let Found { hits, summary } = net.search(3, home, "tune -03");
+        (format!("{hits:?}"), summary)
+    };
+    assert_eq!(run(), run());
+}

@@ -1,0 +1,476 @@
+//! A network in memory: ultrapeers as machines, leaves by script, and messages that travel as bytes, in
+//! order on each way, with delays from a seeded generator. The same seed gives the same run.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use overlay::{
+    batch::{self, Assembler},
+    file::{FileEntry, Tags},
+    id::{ContentId, PeerId, QueryId},
+    identity::Identity,
+    machine::{Context, Machine, Outbox},
+    time::Time,
+    wire::{
+        Message,
+        bounded::{Blob, List, Text},
+        frame,
+        leaf::{
+            CatalogPart, CatalogRoot, CatalogWant, ChunkRef, Introduce, Introduced, IntroductionReply, LeafMessage,
+            Pong, RootStatement, catalog_root,
+        },
+        search::{Hit, Search, Summary, Target},
+    },
+};
+use rand::RngExt;
+use rand_pcg::Pcg32;
+use ultrapeer::{
+    index::Segment,
+    leaves::{Closing, Session, Settings},
+    search::Ticket,
+    ultrapeer::{Input, Output, Phase, Ultrapeer},
+};
+
+/// Files of a chunk in these catalogs: few, so that small lists have several chunks.
+const CHUNK_FILES: usize = 3;
+/// Microseconds that a message travels.
+const DELAY: std::ops::Range<u64> = 1_000..60_000;
+/// 2026-01-01, in seconds since 1970 UTC.
+const EPOCH_S: i64 = 1_767_225_600;
+
+/// The network. Leaves are named by their number, ultrapeers by their key.
+pub(crate) struct Net {
+    now: Time,
+    delays: Pcg32,
+    nodes: BTreeMap<PeerId, Node>,
+    leaves: Vec<Leaf>,
+    links: BTreeSet<(PeerId, PeerId)>,
+    sessions: BTreeMap<Session, (usize, PeerId)>,
+    answers: BTreeMap<Ticket, Vec<LeafMessage>>,
+    /// What is on its way, by arrival; equal arrivals in the order of their sending.
+    travelling: BTreeMap<(Time, u64), Parcel>,
+    /// The last arrival on each way.
+    arrivals: BTreeMap<(Place, Place), Time>,
+    numbers: u64,
+}
+
+struct Node {
+    machine: Ultrapeer,
+    rng: Pcg32,
+    address: SocketAddr,
+}
+
+struct Leaf {
+    identity: Identity,
+    address: SocketAddr,
+    chunks: Vec<(ChunkRef, Vec<u8>)>,
+    homes: BTreeMap<PeerId, Session>,
+    acknowledged: BTreeSet<PeerId>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Place {
+    Node(PeerId),
+    Leaf(usize),
+    /// The stream of a search or an introduction.
+    Asker(Ticket),
+    /// A worker that builds chunks.
+    Builder,
+}
+
+/// What arrives.
+enum Parcel {
+    Node(PeerId, Box<Input>),
+    Leaf(Session, LeafMessage),
+    Asker(Ticket, LeafMessage),
+}
+
+/// The end of a search as its asker sees it.
+pub(crate) struct Found {
+    /// The last word on each content.
+    pub(crate) hits: BTreeMap<ContentId, Hit>,
+    /// How the search ended.
+    pub(crate) summary: Summary,
+}
+
+/// A file whose bytes are named by `content`.
+pub(crate) fn file(path: &str, content: &str) -> FileEntry {
+    FileEntry {
+        path: path.into(),
+        content: ContentId(*blake3::hash(content.as_bytes()).as_bytes()),
+        size: 1_000,
+        modified_s: EPOCH_S - 86_400,
+        tags: Tags::default(),
+    }
+}
+
+impl Net {
+    /// A network of `ultrapeers` that have found each other.
+    pub(crate) fn new(seed: u64, ultrapeers: u8) -> Self {
+        let mut net = Self {
+            now: Time::ZERO,
+            delays: Pcg32::new(seed, 1),
+            nodes: BTreeMap::new(),
+            leaves: Vec::new(),
+            links: BTreeSet::new(),
+            sessions: BTreeMap::new(),
+            answers: BTreeMap::new(),
+            travelling: BTreeMap::new(),
+            arrivals: BTreeMap::new(),
+            numbers: 0,
+        };
+        let peers: Vec<_> = (1..=ultrapeers).map(|number| net.add_ultrapeer(seed, number)).collect();
+        net.input(peers[0], Input::Found);
+        for peer in &peers[1..] {
+            net.link(*peer, peers[0]);
+        }
+        net.run(Duration::from_secs(5));
+        net
+    }
+
+    fn add_ultrapeer(&mut self, seed: u64, number: u8) -> PeerId {
+        let identity = Arc::new(Identity::from_seed([number; 32]));
+        let peer = identity.peer_id();
+        let mut rng = Pcg32::new(seed, 1 + u64::from(number));
+        let settings = Settings { query_burst: 1_000.0, ..Settings::default() };
+        let mut cx = Context::new(self.now, &mut rng);
+        let machine = Ultrapeer::new(identity, "test", settings, EPOCH_S, &mut cx);
+        let address = SocketAddr::from(([192, 0, 2, number], 7780));
+        self.nodes.insert(peer, Node { machine, rng, address });
+        self.input(peer, Input::Address(address));
+        peer
+    }
+
+    /// The ultrapeers that live.
+    pub(crate) fn ultrapeers(&self) -> Vec<PeerId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    /// The machine of an ultrapeer.
+    pub(crate) fn machine(&self, peer: &PeerId) -> &Ultrapeer {
+        &self.nodes[peer].machine
+    }
+
+    /// A leaf that shares `files`, attached to no one.
+    pub(crate) fn add_leaf(&mut self, mut files: Vec<FileEntry>) -> usize {
+        let number = self.leaves.len();
+        files.sort_by(|one, other| one.path.cmp(&other.path));
+        let chunk = |files: &[FileEntry]| {
+            let bytes = batch::encode_chunk(files);
+            let hash = batch::chunk_hash(&bytes);
+            (ChunkRef { hash, bytes: bytes.len() as u32, files: files.len() as u16 }, bytes)
+        };
+        self.leaves.push(Leaf {
+            identity: Identity::from_seed([100 + number as u8; 32]),
+            address: SocketAddr::from(([198, 51, 100, number as u8], 7780)),
+            chunks: files.chunks(CHUNK_FILES).map(chunk).collect(),
+            homes: BTreeMap::new(),
+            acknowledged: BTreeSet::new(),
+        });
+        number
+    }
+
+    /// The key of a leaf.
+    pub(crate) fn peer_of(&self, leaf: usize) -> PeerId {
+        self.leaves[leaf].identity.peer_id()
+    }
+
+    /// Where others see a leaf.
+    pub(crate) fn address_of(&self, leaf: usize) -> SocketAddr {
+        self.leaves[leaf].address
+    }
+
+    /// The homes of a leaf.
+    pub(crate) fn homes_of(&self, leaf: usize) -> Vec<PeerId> {
+        self.leaves[leaf].homes.keys().copied().collect()
+    }
+
+    /// The homes that have the whole list of a leaf.
+    pub(crate) fn acknowledged(&self, leaf: usize) -> &BTreeSet<PeerId> {
+        &self.leaves[leaf].acknowledged
+    }
+
+    /// Attaches a leaf to an ultrapeer and announces its list there.
+    pub(crate) fn attach(&mut self, leaf: usize, home: PeerId) {
+        let session = self.number();
+        self.sessions.insert(session, (leaf, home));
+        let Leaf { identity, address, homes, .. } = &mut self.leaves[leaf];
+        homes.insert(home, session);
+        let (peer, address, handle) = (identity.peer_id(), *address, 1_000 + leaf as u64);
+        let root = self.leaves[leaf].root();
+        self.send(
+            Place::Leaf(leaf),
+            Place::Node(home),
+            Parcel::Node(home, Box::new(Input::LeafAttached { session, peer, handle, address })),
+        );
+        self.say_to_home(session, root);
+    }
+
+    /// A leaf says good-bye to nobody and is gone.
+    pub(crate) fn kill_leaf(&mut self, leaf: usize) {
+        self.leaves[leaf].acknowledged.clear();
+        for (home, session) in std::mem::take(&mut self.leaves[leaf].homes) {
+            self.sessions.remove(&session);
+            self.input(home, Input::LeafGone(session));
+        }
+    }
+
+    /// An ultrapeer is gone without a word; those that were linked to it notice at once.
+    pub(crate) fn kill_ultrapeer(&mut self, peer: PeerId) {
+        self.nodes.remove(&peer);
+        let (cut, kept) = self.links.iter().partition(|(one, other)| *one == peer || *other == peer);
+        self.links = kept;
+        let cut: BTreeSet<(PeerId, PeerId)> = cut;
+        for (one, other) in cut {
+            let survivor = if one == peer { other } else { one };
+            self.input(survivor, Input::MeshDown { peer, in_order: false });
+        }
+        self.sessions.retain(|_, (_, home)| *home != peer);
+        for leaf in &mut self.leaves {
+            leaf.homes.remove(&peer);
+            leaf.acknowledged.remove(&peer);
+        }
+    }
+
+    /// A leaf searches through one of its homes for everything that matches, until the summary is there.
+    pub(crate) fn search(&mut self, leaf: usize, home: PeerId, query: &str) -> Found {
+        let id = QueryId(self.number());
+        let search =
+            Search { id, target: Target::Query(Text::new(query)), limit: 1_000, timeout_ms: 10_000, all: true };
+        let answers = self.ask(leaf, home, |ticket, session| Input::Search(ticket, session, search));
+        assert!(matches!(answers.first(), Some(LeafMessage::Accepted(_))), "the search is accepted first");
+        let mut hits = BTreeMap::new();
+        let mut summary = None;
+        for answer in answers {
+            match answer {
+                LeafMessage::Hits(frame) => hits.extend(frame.hits.into_iter().map(|hit| (hit.content, hit))),
+                LeafMessage::Summary(last) => assert!(summary.replace(last).is_none(), "one summary"),
+                _ => {}
+            }
+        }
+        Found { hits, summary: summary.expect("a search ends with a summary") }
+    }
+
+    /// A leaf asks one of its homes to be introduced to another leaf.
+    pub(crate) fn introduce(&mut self, leaf: usize, home: PeerId, target: PeerId, homes: &[PeerId]) -> Introduced {
+        let ask = Introduce { target, homes: List::new(homes.iter().copied()) };
+        let mut answers = self.ask(leaf, home, |ticket, session| Input::Introduce(ticket, session, ask));
+        match answers.pop() {
+            Some(LeafMessage::Introduced(introduced)) if answers.is_empty() => introduced,
+            other => panic!("one answer to an introduction, not {other:?}"),
+        }
+    }
+
+    fn ask(&mut self, leaf: usize, home: PeerId, input: impl FnOnce(Ticket, Session) -> Input) -> Vec<LeafMessage> {
+        let ticket = self.number();
+        let session = self.leaves[leaf].homes[&home];
+        self.answers.insert(ticket, Vec::new());
+        self.input(home, input(ticket, session));
+        self.run(Duration::from_secs(15));
+        self.answers.remove(&ticket).unwrap_or_default()
+    }
+
+    /// Lets `span` pass.
+    pub(crate) fn run(&mut self, span: Duration) {
+        let end = self.now + span;
+        loop {
+            let due = self.nodes.iter().filter_map(|(peer, node)| Some((node.machine.next_deadline()?, *peer))).min();
+            let arrival = self.travelling.keys().next().copied();
+            let next = due.map(|(at, _)| at).into_iter().chain(arrival.map(|(at, _)| at)).min();
+            let Some(next) = next.filter(|next| *next <= end) else { break };
+            self.now = self.now.max(next);
+            match (arrival, due) {
+                (Some(arrival), _) if arrival.0 == next => self.arrive(arrival),
+                (_, Some((_, peer))) => self.on_deadline(peer),
+                _ => {}
+            }
+        }
+        self.now = end;
+    }
+
+    fn arrive(&mut self, arrival: (Time, u64)) {
+        match self.travelling.remove(&arrival) {
+            Some(Parcel::Node(peer, input)) => self.input(peer, *input),
+            Some(Parcel::Leaf(session, message)) => self.leaf_hears(session, message),
+            Some(Parcel::Asker(ticket, message)) => {
+                if let Some(answers) = self.answers.get_mut(&ticket) {
+                    answers.push(message);
+                }
+            }
+            None => {}
+        }
+    }
+
+    fn input(&mut self, peer: PeerId, input: Input) {
+        let Some(node) = self.nodes.get_mut(&peer) else { return };
+        let mut out = Outbox::new();
+        node.machine.handle(&mut Context::new(self.now, &mut node.rng), input, &mut out);
+        self.carry_out(peer, &mut out);
+    }
+
+    fn on_deadline(&mut self, peer: PeerId) {
+        let Some(node) = self.nodes.get_mut(&peer) else { return };
+        let mut out = Outbox::new();
+        node.machine.on_deadline(&mut Context::new(self.now, &mut node.rng), &mut out);
+        let next = node.machine.next_deadline();
+        assert!(next.is_none_or(|next| next > self.now), "a busy loop at {}", self.now);
+        self.carry_out(peer, &mut out);
+    }
+
+    fn carry_out(&mut self, at: PeerId, out: &mut Outbox<Output>) {
+        let from = Place::Node(at);
+        for output in out.drain() {
+            match output {
+                Output::ToLeaf(session, message) => {
+                    let Some((leaf, _)) = self.sessions.get(&session) else { continue };
+                    let message = travelled(&message);
+                    self.send(from, Place::Leaf(*leaf), Parcel::Leaf(session, message));
+                }
+                Output::ToAsker(ticket, message, _) => {
+                    let message = travelled(&message);
+                    self.send(from, Place::Asker(ticket), Parcel::Asker(ticket, message));
+                }
+                Output::ToMesh(peer, message) if self.links.contains(&pair(at, peer)) => {
+                    let message = travelled(&message);
+                    self.send(from, Place::Node(peer), Parcel::Node(peer, Box::new(Input::MeshMessage(at, message))));
+                }
+                Output::Dial(peer, address) => self.dial(at, peer, address),
+                Output::Build { session, chunk, parts } => {
+                    let segment = build(chunk, &parts).map(Arc::new);
+                    self.send(
+                        Place::Builder,
+                        from,
+                        Parcel::Node(at, Box::new(Input::Built(session, chunk.hash, segment))),
+                    );
+                }
+                Output::CloseLeaf(_, Closing::Protocol(why)) => panic!("{at:?} accuses a leaf: {why}"),
+                Output::RefuseAsker(ticket) => panic!("{at:?} refuses {ticket}"),
+                _ => {}
+            }
+        }
+    }
+
+    fn dial(&mut self, from: PeerId, to: PeerId, address: SocketAddr) {
+        if self.nodes.get(&to).is_some_and(|node| node.address == address) {
+            self.link(from, to);
+        } else {
+            self.send(Place::Node(to), Place::Node(from), Parcel::Node(from, Box::new(Input::DialFailed(to))));
+        }
+    }
+
+    /// Links two ultrapeers; each learns what the other says of itself.
+    fn link(&mut self, one: PeerId, other: PeerId) {
+        if !self.links.insert(pair(one, other)) {
+            return;
+        }
+        for (at, peer) in [(one, other), (other, one)] {
+            let machine = &self.nodes[&peer].machine;
+            let descriptor = machine.membership().own().cloned();
+            let serving = matches!(machine.phase(), Phase::Founder | Phase::Admitted);
+            self.send(
+                Place::Node(peer),
+                Place::Node(at),
+                Parcel::Node(at, Box::new(Input::MeshUp { peer, descriptor, serving })),
+            );
+        }
+    }
+
+    fn leaf_hears(&mut self, session: Session, message: LeafMessage) {
+        let Some((leaf, home)) = self.sessions.get(&session).copied() else { return };
+        match message {
+            LeafMessage::CatalogWant(want) => {
+                for part in self.leaves[leaf].parts(&want) {
+                    self.say_to_home(session, part);
+                }
+            }
+            LeafMessage::CatalogAck(_) => {
+                self.leaves[leaf].acknowledged.insert(home);
+            }
+            LeafMessage::Introduction(introduction) => {
+                self.say_to_home(session, IntroductionReply { session: introduction.session, accept: true });
+            }
+            LeafMessage::Ping(ping) => self.say_to_home(session, Pong { token: ping.token }),
+            _ => {}
+        }
+    }
+
+    fn say_to_home(&mut self, session: Session, message: impl Into<LeafMessage>) {
+        let Some((leaf, home)) = self.sessions.get(&session).copied() else { return };
+        let message = travelled(&message.into());
+        self.send(
+            Place::Leaf(leaf),
+            Place::Node(home),
+            Parcel::Node(home, Box::new(Input::LeafMessage(session, message))),
+        );
+    }
+
+    /// Sends a parcel, which arrives after those that were sent on the same way before.
+    fn send(&mut self, from: Place, to: Place, parcel: Parcel) {
+        let delay = Duration::from_micros(self.delays.random_range(DELAY));
+        let earliest = self.arrivals.get(&(from, to)).copied().unwrap_or_default();
+        let arrival = earliest.max(self.now + delay);
+        self.arrivals.insert((from, to), arrival);
+        let number = self.number();
+        self.travelling.insert((arrival, number), parcel);
+    }
+
+    fn number(&mut self) -> u64 {
+        self.numbers += 1;
+        self.numbers
+    }
+}
+
+impl Leaf {
+    fn root(&self) -> CatalogRoot {
+        let chunks: Vec<_> = self.chunks.iter().map(|(chunk, _)| *chunk).collect();
+        let statement = RootStatement {
+            root: catalog_root(chunks.iter().map(|chunk| &chunk.hash)),
+            files: chunks.iter().map(|chunk| u64::from(chunk.files)).sum(),
+            sequence: 1,
+            lifetime_s: 86_400,
+        };
+        CatalogRoot::sign(&self.identity, &statement, chunks)
+    }
+
+    fn parts(&self, want: &CatalogWant) -> Vec<CatalogPart> {
+        let parts_of = |index: &u32| {
+            let (chunk, bytes) = (*index, &self.chunks[*index as usize].1);
+            let batches: Vec<_> = batch::cut(bytes).map(|batch| batch.expect("compression in memory")).collect();
+            let last = batches.len() - 1;
+            batches.into_iter().enumerate().map(move |(number, batch)| CatalogPart {
+                sequence: want.sequence,
+                chunk,
+                last: number == last,
+                data: Blob::new(batch).expect("a batch within its cap"),
+            })
+        };
+        want.chunks.iter().flat_map(parts_of).collect()
+    }
+}
+
+/// What a worker makes of a chunk's parts.
+fn build<const N: usize>(chunk: ChunkRef, parts: &[Blob<N>]) -> Option<Segment> {
+    let mut assembler = Assembler::new(chunk.hash, chunk.bytes as usize).ok()?;
+    for part in parts {
+        assembler.push(part).ok()?;
+    }
+    let files = batch::decode_chunk(&assembler.finish().ok()?).ok()?;
+    Segment::build(&files).ok()
+}
+
+/// The message as it comes out at the other end of a wire.
+fn travelled<M: Message + PartialEq + std::fmt::Debug>(message: &M) -> M {
+    let mut bytes = Vec::new();
+    frame::encode(message, &mut bytes).expect("a message within its cap");
+    let (again, used) = frame::decode::<M>(&bytes).expect("a readable frame").expect("a whole frame");
+    assert_eq!(used, bytes.len());
+    again.expect("a known message")
+}
+
+fn pair(one: PeerId, other: PeerId) -> (PeerId, PeerId) {
+    (one.min(other), one.max(other))
+}
