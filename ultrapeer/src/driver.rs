@@ -211,8 +211,8 @@ impl Service {
         let _ = drained.wait_for(|drained| *drained).await;
     }
 
-    /// Stops without handing over. Everything it started is gone when this returns.
-    pub async fn stop(&self) {
+    /// Stops without handing over: closes all connections and tells all that it started to end.
+    pub fn stop(&self) {
         self.shared.ports.close_all(CloseCode::Shutdown);
         self.shared.tasks.cancel();
     }

@@ -44,6 +44,17 @@ pub enum Output {
     Suspect(Session),
 }
 
+/// An own leaf wants to reach another.
+#[derive(Clone, Copy, Debug)]
+pub struct Request {
+    /// Where the answer goes.
+    pub ticket: Ticket,
+    /// The leaf that asks.
+    pub asker: PeerId,
+    /// The leaf that it wants to reach.
+    pub target: PeerId,
+}
+
 /// Introductions under way. See the module text.
 #[derive(Debug, Default)]
 pub struct Introductions {
@@ -97,13 +108,12 @@ impl Introductions {
     pub fn start(
         &mut self,
         now: Time,
-        ticket: Ticket,
-        asker: PeerId,
-        target: PeerId,
+        request: Request,
         own: Option<(Session, SocketAddr)>,
         homes: impl IntoIterator<Item = PeerId>,
         out: &mut Outbox<Output>,
     ) {
+        let Request { ticket, asker, target } = request;
         let session = self.number();
         let waiting: BTreeSet<_> = homes.into_iter().collect();
         for home in &waiting {
@@ -293,6 +303,8 @@ impl Asking {
 mod tests {
     use super::*;
 
+    const REQUEST: Request = Request { ticket: 5, asker: PeerId([1; 32]), target: PeerId([2; 32]) };
+
     fn peer(byte: u8) -> PeerId {
         PeerId([byte; 32])
     }
@@ -308,7 +320,7 @@ mod tests {
     #[test]
     fn a_target_at_the_same_home_is_asked_and_its_address_given_after_it_agreed() {
         let (mut core, mut out) = (Introductions::default(), Outbox::new());
-        core.start(Time(0), 5, peer(1), peer(2), Some((7, address(2))), [], &mut out);
+        core.start(Time(0), REQUEST, Some((7, address(2))), [], &mut out);
         let [Output::ToLeaf(7, introduction)] = &outputs(&mut out)[..] else { panic!("the target is asked") };
         let session = introduction.session;
         core.replied(Time(1), 8, IntroductionReply { session, accept: true }, &mut out);
@@ -321,7 +333,7 @@ mod tests {
     #[test]
     fn addresses_seen_by_several_homes_are_gathered() {
         let (mut core, mut out) = (Introductions::default(), Outbox::new());
-        core.start(Time(0), 5, peer(1), peer(2), None, [peer(10), peer(11), peer(12)], &mut out);
+        core.start(Time(0), REQUEST, None, [peer(10), peer(11), peer(12)], &mut out);
         let Output::ToMesh(_, ask) = &outputs(&mut out)[0] else { panic!("homes are asked") };
         let session = ask.session;
         let answer = |last| MeshIntroduced { session, answer: Ok(List::new([address(last)])) };
@@ -347,7 +359,7 @@ mod tests {
     #[test]
     fn an_unknown_target_fails_as_soon_as_all_said_so() {
         let (mut core, mut out) = (Introductions::default(), Outbox::new());
-        core.start(Time(0), 5, peer(1), peer(2), None, [peer(10), peer(11)], &mut out);
+        core.start(Time(0), REQUEST, None, [peer(10), peer(11)], &mut out);
         let Output::ToMesh(_, ask) = &outputs(&mut out)[0] else { panic!("homes are asked") };
         let gone = MeshIntroduced { session: ask.session, answer: Err(IntroductionFailure::TargetGone) };
         core.answered(Time(1), peer(10), gone, &mut out);

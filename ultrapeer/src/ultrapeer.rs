@@ -39,7 +39,7 @@ use crate::{
         ChunkSlot, Index, LeafSlot, Reader, Segment,
         rank::{self, LeafFacts},
     },
-    introduce::{self, Introductions},
+    introduce::{self, Introductions, Request},
     leaves::{self, Closing, Leaves, Session, Settings, Slot},
     search::{self, Answer, Environment, Searches, Ticket},
 };
@@ -549,8 +549,9 @@ impl Ultrapeer {
             homes = linked;
         }
         self.askers.insert(ticket, session);
+        let request = Request { ticket, asker, target: ask.target };
         self.with_introductions(now, out, |introductions, inner| {
-            introductions.start(now, ticket, asker, ask.target, own, homes, inner);
+            introductions.start(now, request, own, homes, inner);
         });
     }
 

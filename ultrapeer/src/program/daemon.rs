@@ -67,7 +67,7 @@ pub(super) async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, F
     let kept = service.remember().await;
     service.drain().await;
     remember(remembered, kept).await;
-    service.stop().await;
+    service.stop();
     daemon.close().await;
     Ok(Exit::Done)
 }
