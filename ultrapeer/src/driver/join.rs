@@ -10,6 +10,7 @@ use overlay::{
     address::JoinAddress,
     id::PeerId,
     limits,
+    metrics::{BOOTSTRAP_ATTEMPTS, BootstrapResult, BootstrapSource},
     transport::DialError,
     wire::{descriptor::SignedDescriptor, mesh::MeshMessage},
 };
@@ -106,6 +107,7 @@ pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<Sign
         if !serves || small(&shared).await {
             for target in shared.join.targets() {
                 let error = attempt(&shared, &target).await.err();
+                BOOTSTRAP_ATTEMPTS.increment((BootstrapSource::Config, outcome(error.as_ref())));
                 if let Some(error) = &error {
                     tracing::debug!(%target, ?error, "a join target did not lead into the network");
                 }
@@ -120,6 +122,23 @@ pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<Sign
             // Ends early when the node is let in, or later when that changes.
             _ = timeout_at(until, admitted.changed()) => {}
         }
+    }
+}
+
+/// What an attempt counts as.
+fn outcome(error: Option<&JoinError>) -> BootstrapResult {
+    match error {
+        None => BootstrapResult::Ok,
+        Some(JoinError::Name(_)) => BootstrapResult::Empty,
+        Some(JoinError::Dial(error)) => match error {
+            DialError::Timeout { .. } | DialError::Unreachable { .. } => BootstrapResult::Timeout,
+            DialError::WrongNetwork { .. } => BootstrapResult::WrongNetwork,
+            DialError::WrongSecret { .. } => BootstrapResult::WrongSecret,
+            DialError::PeerOlder { .. } | DialError::PeerNewer { .. } | DialError::OtherProtocol { .. } => {
+                BootstrapResult::Version
+            }
+            _ => BootstrapResult::Refused,
+        },
     }
 }
 
