@@ -28,7 +28,12 @@
 //!
 //! Invariant: what [`prepare`] or [`Daemon::serve`] fail with leaves no socket, no lock and no `api.json`.
 
-use std::{io, net::SocketAddr, path::Path, sync::Arc};
+use std::{
+    io,
+    net::{Ipv4Addr, SocketAddr},
+    path::Path,
+    sync::Arc,
+};
 
 use axum::Router;
 
@@ -164,15 +169,33 @@ impl Daemon {
     /// `api.json` cannot be written, or the reader of the ready line left.
     pub async fn serve(&mut self, console: &Console, router: impl FnOnce(Guard) -> Router) -> Result<(), Failure> {
         let settings = self.config.settings();
-        let peer = self.identity.peer_id();
+        let served = self.listen(&settings, router).and_then(|ready| {
+            tracing::info!(peer = ready.peer_id, network = ready.network, quic = %ready.quic, "ready");
+            ready.announce(console, Some(&self.tokens.full))
+        });
+        if served.is_err() {
+            self.close().await;
+            return served;
+        }
+        let (config, life, telemetry) = (self.config.clone(), self.life.clone(), self.telemetry.clone());
+        self.tasks.spawn("configuration", async move { life::follow_configuration(&config, &life, &telemetry).await });
+        self.tasks.spawn("watchdog", supervisor::feed_watchdog());
+        Ok(())
+    }
+
+    /// Answers on the listeners that are on; returns what the ready line says.
+    fn listen(&mut self, settings: &Settings, router: impl FnOnce(Guard) -> Router) -> Result<Ready, Failure> {
         let stop = self.http.token();
-        let mut ready = Ready::new(self.program.role(), peer, &settings.network, usable(self.endpoint.local_address()));
+        let quic = usable(self.endpoint.local_address());
+        let mut ready = Ready::new(self.program.role(), self.identity.peer_id(), &settings.network, quic);
         if let Some(listener) = self.probes.take() {
             ready = ready.metrics(Some(listener.url()));
             let router = probes::router(self.metrics.clone(), self.readiness.clone());
             self.http.spawn_to_end("probes", server::serve(listener, router, stop.clone()));
         }
         self.http.spawn_to_end("metrics upkeep", self.metrics.clone().upkeep(stop.clone()));
+        // A daemon that was killed may have left one, and its address may be another program's by now.
+        ApiFile::remove(self.data_dir())?;
         if let Some(listener) = self.api.take() {
             let url = listener.url();
             let guard = Guard::new(listener.address(), &settings.api_hosts, self.tokens.hashes());
@@ -180,15 +203,7 @@ impl Daemon {
             self.api_file(url.clone()).write(self.data_dir())?;
             ready = ready.api(Some(url), self.page);
         }
-        let (config, life, telemetry) = (self.config.clone(), self.life.clone(), self.telemetry.clone());
-        self.tasks.spawn("configuration", async move { life::follow_configuration(&config, &life, &telemetry).await });
-        self.tasks.spawn("watchdog", supervisor::feed_watchdog());
-        tracing::info!(%peer, network = %settings.network, quic = %ready.quic, "ready");
-        let announced = ready.announce(console, Some(&self.tokens.full));
-        if announced.is_err() {
-            self.close().await;
-        }
-        announced
+        Ok(ready)
     }
 
     /// Ends what [`prepare`] and [`Self::serve`] began, the API last, so that who waits for the end of its
@@ -225,14 +240,13 @@ impl Daemon {
     }
 }
 
-/// The bound address as this machine can dial it: the unspecified address is written as loopback.
+/// The bound address as this machine can dial it: all addresses are written as IPv4 loopback, which sockets
+/// of both families take too.
 pub fn usable(address: SocketAddr) -> SocketAddr {
-    let ip = match address.ip() {
-        ip if !ip.is_unspecified() => ip,
-        std::net::IpAddr::V4(_) => std::net::Ipv4Addr::LOCALHOST.into(),
-        std::net::IpAddr::V6(_) => std::net::Ipv6Addr::LOCALHOST.into(),
-    };
-    SocketAddr::new(ip, address.port())
+    if address.ip().is_unspecified() {
+        return SocketAddr::new(Ipv4Addr::LOCALHOST.into(), address.port());
+    }
+    address
 }
 
 fn bind_endpoint(
