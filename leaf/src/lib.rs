@@ -6,6 +6,7 @@
 //! | [`homes`], [`search`] | cores: choosing and keeping ultrapeers, a search as the leaf sees it |
 //! | [`network`] | core: both composed; with `net` also its driver |
 //! | [`swarm`], [`queue`], [`bitmap`] | cores: which piece from which source, upload slots, sets of pieces |
+//! | `cli`, `cmd` | the command line and its commands |
 //! | `api` | the local HTTP API |
 //! | [`names`], [`rate`] | pure: names made safe, bytes a second |
 //! | `store` | shares on the disk: scan, hash, watch, database |
@@ -17,6 +18,10 @@
 pub mod api;
 pub mod bitmap;
 pub mod catalog;
+#[cfg(feature = "net")]
+pub mod cli;
+#[cfg(feature = "net")]
+pub mod cmd;
 #[cfg(feature = "net")]
 pub mod download;
 #[cfg(feature = "net")]

@@ -1,1 +1,7 @@
-fn main() {}
+//! The program `quictrack`: see [`leaf::cli`].
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    leaf::cli::main(std::env::args_os().collect())
+}

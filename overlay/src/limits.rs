@@ -394,10 +394,16 @@ pub const EVENT_LOG: usize = SEARCH_LIMIT_ALL as usize + 1;
 pub const EVENT_COMMENT_INTERVAL: Duration = Duration::from_secs(15);
 /// Time for a daemon of this machine to take a connection.
 pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for a daemon to answer a command: more than it waits itself for another node.
-pub const CLIENT_ANSWER_TIMEOUT: Duration = Duration::from_mins(1);
+/// Time for a daemon to answer a command: more than it waits itself, at most [`SEARCH_TIMEOUT_MAX`] for a home.
+pub const CLIENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(150);
 /// Bytes of an answer that a command reads: a search of [`SEARCH_LIMIT_ALL`] hits with full lists of names.
 pub const CLIENT_ANSWER_BYTES: usize = 128 << 20;
+/// Items of a list that a command reads before it stops. Chosen: more than anybody reads.
+pub const CLIENT_ITEMS: usize = 100_000;
+/// Downloads that one `get` asks for. Chosen: more than anybody writes into a file of targets.
+pub const CLIENT_DOWNLOADS: usize = 10_000;
+/// Downloads that one `get` watches at the same time: a quarter of [`HTTP_CONNECTIONS`], so that others get in.
+pub const CLIENT_FOLLOWED: usize = 64;
 /// Bytes of one server-sent event that a command reads.
 pub const CLIENT_EVENT_BYTES: usize = 1 << 20;
 /// Time between two upkeeps of the metrics, which fold raw histogram samples into buckets.

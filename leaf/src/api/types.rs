@@ -93,12 +93,15 @@ pub struct Hit {
     pub peers: Vec<HitPeer>,
     /// Whether it is here.
     pub have: Have,
+    /// How well it matches and how easily it is had: the higher, the better.
+    #[serde(default)]
+    pub score: u32,
 }
 
 impl Hit {
     /// A hit of the network as it is shown.
     pub fn new(hit: &wire::Hit, have: Have) -> Self {
-        let names: Vec<String> = hit.names.iter().map(|name| name.to_string()).collect();
+        let names: Vec<String> = hit.names.iter().map(|name| String::from(&**name)).collect();
         let name = names.first().cloned().unwrap_or_else(|| file::file_name(&hit.path).to_owned());
         let peers: Vec<HitPeer> = hit.peers.iter().map(HitPeer::new).collect();
         Self {
@@ -114,6 +117,7 @@ impl Hit {
             free_slots: peers.iter().map(|peer| u32::from(peer.free_slots)).sum(),
             peers,
             have,
+            score: hit.score,
         }
     }
 }
@@ -555,7 +559,7 @@ mod tests {
     fn objects_have_the_promised_fields() {
         let (content, peer) = (ContentId([0xab; 32]), PeerId([7; 32]));
         assert_same::<Hit>(&format!(
-            r#"{{"content":"{content}","size":123,"name":"a b.flac","path":"Music/x/a b.flac","names":["a b.flac"],"kind":"audio","tags":{{"artist":"x","year":1999}},"modified_at":"2026-01-31T10:00:00Z","sources":2,"free_slots":5,"peers":[{{"peer":"{peer}","reachability":"public","free_slots":5,"queue":0}}],"have":"no"}}"#
+            r#"{{"content":"{content}","size":123,"name":"a b.flac","path":"Music/x/a b.flac","names":["a b.flac"],"kind":"audio","tags":{{"artist":"x","year":1999}},"modified_at":"2026-01-31T10:00:00Z","sources":2,"free_slots":5,"peers":[{{"peer":"{peer}","reachability":"public","free_slots":5,"queue":0}}],"have":"no","score":7}}"#
         ));
         assert_same::<Summary>(
             r#"{"hits":1,"complete":true,"stopped":"exhausted","incomplete_reasons":[],"ultrapeers_asked":2,"ultrapeers_total":3,"shards_asked":1,"shards_total":1,"leaves_covered":40,"leaves_total":40,"messages":2,"withheld":0,"first_hit_ms":1.9,"elapsed_ms":3.4}"#,

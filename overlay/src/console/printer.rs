@@ -171,6 +171,12 @@ impl Console {
             // If the reader left, stderr still says it.
             let _ = self.line(&Line { r#type: "error", failure });
         }
+        self.explain(failure);
+    }
+
+    /// Says why something failed on stderr alone: for parts of a command that goes on, or whose own lines on
+    /// stdout say it already.
+    pub fn explain(&self, failure: &Failure) {
         self.write_err("error: ", Style::new().red().bold(), &failure.message);
         if let Some(hint) = &failure.hint {
             self.write_err("hint: ", Style::new().cyan().bold(), hint);

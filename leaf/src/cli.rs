@@ -1,0 +1,159 @@
+//! The command line of `quictrack`: what it accepts, and which command runs.
+//!
+//! ```text
+//!   arguments ── words of a query go behind `--` ── clap ── Cli ── run ── cmd::NAME::run ── exit
+//! ```
+//!
+//! A command is a module of [`crate::cmd`] with `Arguments` and `run`; here it is a variant of [`Command`] and a
+//! line of [`run`].
+
+use std::{ffi::OsString, process::ExitCode};
+
+use clap::{CommandFactory, Parser, Subcommand};
+use overlay::{
+    admin::error::Code,
+    console::{self, Console, Exit, Failure, GlobalOptions},
+    environment::Environment,
+};
+
+use crate::cmd::{self, Context};
+
+/// Find files in everybody's shares, fetch them from all who have them, share your own.
+#[derive(Parser, Clone, Debug)]
+#[command(name = "quictrack", version = console::version(), subcommand_required = true, arg_required_else_help = true)]
+pub struct Cli {
+    /// Options of every command.
+    #[command(flatten)]
+    pub global: GlobalOptions,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Search for files
+    Search(cmd::search::Arguments),
+    /// Download files
+    Get(cmd::get::Arguments),
+    /// List downloads, or act on them
+    Downloads(cmd::downloads::Arguments),
+    /// List uploads
+    Uploads,
+    /// List shared folders, add or remove them
+    Shares(cmd::shares::Arguments),
+    /// Look into the shares of another leaf
+    Browse(cmd::browse::Arguments),
+    /// Show how this node is doing
+    Status,
+    /// List the nodes that this one knows
+    Peers,
+    /// Print this node's id
+    Id,
+    /// Show or check the configuration
+    Config(cmd::config::Arguments),
+    /// Print completions for a shell
+    Completions(cmd::completions::Arguments),
+    /// Print the manual
+    Man,
+}
+
+/// Runs the program with its arguments, the first of which is its name.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let arguments = query_behind_dashes(&Cli::command(), arguments);
+    let cli: Cli = match console::parse(Cli::command(), arguments) {
+        Ok(cli) => cli,
+        Err(exit) => return exit.into(),
+    };
+    let console = Console::new(&cli.global);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return console.finish(Err(Failure::new(Code::Internal, format!("no threads can be started: {error}"))));
+        }
+    };
+    let result = runtime.block_on(async {
+        let context = Context::new(cli.global.clone(), console.clone(), Environment::of_process());
+        Box::pin(run(&context, cli.command)).await
+    });
+    // A thread may still wait for stdin.
+    runtime.shutdown_background();
+    console.finish(result)
+}
+
+/// Runs a command.
+///
+/// # Errors
+/// Why it failed, as the user is to be told.
+pub async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Search(arguments) => cmd::search::run(context, arguments).await,
+        Command::Get(arguments) => cmd::get::run(context, arguments).await,
+        Command::Downloads(arguments) => context.until_interrupted(cmd::downloads::run(context, arguments)).await,
+        Command::Uploads => context.until_interrupted(cmd::uploads::run(context)).await,
+        Command::Shares(arguments) => context.until_interrupted(cmd::shares::run(context, arguments)).await,
+        Command::Browse(arguments) => context.until_interrupted(cmd::browse::run(context, arguments)).await,
+        Command::Status => context.until_interrupted(cmd::status::run(context)).await,
+        Command::Peers => context.until_interrupted(cmd::peers::run(context)).await,
+        Command::Id => cmd::id::run(context),
+        Command::Config(arguments) => cmd::config::run(context, arguments),
+        Command::Completions(arguments) => cmd::completions::run(context, &arguments),
+        Command::Man => cmd::man::run(context),
+    }
+}
+
+/// The positional argument that marks a command whose words are a query.
+const QUERY: &str = "query";
+
+/// In commands that take a query, an argument with one leading dash other than these is a word of it.
+const SHORT_OPTIONS: [&str; 5] = ["-h", "-q", "-v", "-vv", "-V"];
+
+/// Moves the words of a query behind `--`, in their order, so that a word such as `-live` is no option. Arguments of
+/// commands without a query stay as they are.
+pub fn query_behind_dashes(root: &clap::Command, arguments: Vec<OsString>) -> Vec<OsString> {
+    let (mut options, mut words) = (Vec::with_capacity(arguments.len() + 1), Vec::new());
+    let mut command = root;
+    let mut rest = arguments.iter();
+    options.extend(rest.next().cloned());
+    while let Some(argument) = rest.next() {
+        let text = argument.to_str().unwrap_or_default();
+        let takes_query = command.get_positionals().any(|positional| positional.get_id() == QUERY);
+        if text == "--" {
+            if !takes_query {
+                return arguments;
+            }
+            words.extend(rest.cloned());
+            break;
+        }
+        let is_option = (text.starts_with("--") && text.len() > 2) || SHORT_OPTIONS.contains(&text);
+        if is_option {
+            options.push(argument.clone());
+            if takes_value(root, command, text) {
+                options.extend(rest.next().cloned());
+            }
+        } else if takes_query {
+            words.push(argument.clone());
+        } else {
+            options.push(argument.clone());
+            match command.find_subcommand(text) {
+                Some(found) => command = found,
+                // Something else than a command stands where one may stand.
+                None if command.has_subcommands() => return arguments,
+                None => {}
+            }
+        }
+    }
+    if !words.is_empty() {
+        options.push("--".into());
+        options.append(&mut words);
+    }
+    options
+}
+
+/// True if the argument behind this long option is its value.
+fn takes_value(root: &clap::Command, command: &clap::Command, option: &str) -> bool {
+    let Some(name) = option.strip_prefix("--").filter(|name| !name.contains('=')) else { return false };
+    let known = root.get_arguments().chain(command.get_arguments());
+    known.filter(|argument| argument.get_long() == Some(name)).any(|argument| argument.get_action().takes_values())
+}

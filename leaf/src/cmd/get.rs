@@ -1,0 +1,388 @@
+//! `get`: downloads, and waits for them.
+//!
+//! ```text
+//!   targets ── POST downloads ── jobs ──(events of each)──> progress ── done | failed
+//!                                  └── --detach: queued
+//! ```
+//!
+//! The jobs are the daemon's: giving up, an interrupt and the end of this program end the waiting, never a job.
+
+use std::{
+    io::{self, BufRead},
+    path::PathBuf,
+    time::Duration,
+};
+
+use clap::Args;
+use futures_util::{StreamExt, stream};
+use overlay::{
+    admin::{
+        client::{Client, segment},
+        error::Code,
+    },
+    console::{Bar, Column, Exit, Failure, Progress as Bars, Table, harmless},
+    limits, units,
+};
+use tokio::{
+    task::spawn_blocking,
+    time::{Instant, sleep_until},
+};
+
+use super::{Context, content_text, count, peer_text, seconds, usage};
+use crate::api::{
+    transfers::{Done, Download, DownloadState, Failed, NewDownloads, Priority, Progress, Queued},
+    types::NewDownload,
+};
+
+/// What to download, and where to.
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    /// Where it goes: a folder (existing, or with a `/` at the end) or, for one content, a new file
+    #[arg(short, long, value_name = "PATH")]
+    output: Option<PathBuf>,
+    /// Do not wait
+    #[arg(long)]
+    detach: bool,
+    /// How long to wait, at most [default: while sources are found in the first 30 s]
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    timeout: Option<Duration>,
+    /// Its rank among the downloads that wait
+    #[arg(long, value_enum, default_value_t)]
+    priority: Priority,
+    /// Read more targets from a file, one a line; `-` is stdin
+    #[arg(long, value_name = "FILE|-")]
+    from: Option<PathBuf>,
+    /// A content id (8 or more of its first digits), or PEER/PATH for a file or folder of a share
+    #[arg(value_name = "TARGET", required_unless_present = "from")]
+    target: Vec<String>,
+}
+
+/// What to download.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Target {
+    Content(String),
+    Shared { peer: String, path: String },
+}
+
+impl Target {
+    fn parse(text: &str) -> Result<Self, Failure> {
+        match text.split_once('/') {
+            Some((peer, path)) => {
+                Ok(Self::Shared { peer: peer_text(peer.trim())?, path: path.trim_end_matches('/').to_owned() })
+            }
+            None => content_text(text.trim()).map(Self::Content),
+        }
+    }
+}
+
+/// How the wait for a job ended.
+enum End {
+    Done(Done),
+    Failed(Failed),
+}
+
+/// Runs it.
+///
+/// # Errors
+/// Malformed targets, and what the daemon refuses. Jobs that failed are told as such, and by the exit.
+pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failure> {
+    let work = async {
+        let targets = targets(&arguments).await?;
+        let output = arguments.output.as_deref().map(|path| output(context, path, targets.len())).transpose()?;
+        let client = context.client()?;
+        let (jobs, refused) = ask(context, &client, targets, output, arguments.priority).await?;
+        let exit = if arguments.detach {
+            queued(context, &jobs)?
+        } else {
+            Box::pin(wait(context, &client, jobs, arguments.timeout)).await?
+        };
+        refused.map_or(Ok(exit), Err)
+    };
+    tokio::select! {
+        biased;
+        () = context.interrupted() => {
+            context.console.note(
+                "what was started goes on; `quictrack downloads` shows it, `quictrack downloads cancel ID` ends it",
+            );
+            Ok(Exit::Interrupted)
+        }
+        result = work => result,
+    }
+}
+
+/// The targets of the command line, then those of the file.
+async fn targets(arguments: &Arguments) -> Result<Vec<Target>, Failure> {
+    let mut lines = arguments.target.clone();
+    if let Some(file) = arguments.from.clone() {
+        let shown = file.display().to_string();
+        let read = spawn_blocking(move || read_lines(&file)).await;
+        let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
+        lines.extend(read.map_err(|error| {
+            let code = Failure::from(io::Error::from(error.kind())).code;
+            Failure::new(code, format!("cannot read the targets in {shown}: {error}"))
+        })?);
+    }
+    if lines.len() > limits::CLIENT_DOWNLOADS {
+        return Err(usage(format!("more than {} targets", limits::CLIENT_DOWNLOADS)));
+    }
+    lines.iter().map(|line| Target::parse(line)).collect()
+}
+
+/// The lines that are not blank.
+fn read_lines(file: &std::path::Path) -> io::Result<Vec<String>> {
+    let reader: Box<dyn BufRead> = if file.as_os_str() == "-" {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(io::BufReader::new(std::fs::File::open(file)?))
+    };
+    let lines = reader.lines().filter(|line| line.as_ref().is_ok_and(|line| !line.trim().is_empty()) || line.is_err());
+    lines.take(limits::CLIENT_DOWNLOADS + 1).collect()
+}
+
+/// Where the files go, as the daemon is sent it.
+fn output(context: &Context, path: &std::path::Path, targets: usize) -> Result<String, Failure> {
+    let mut absolute = context.absolute(path)?;
+    if std::path::Path::new(&absolute).is_dir() && !absolute.ends_with('/') {
+        absolute.push('/');
+    }
+    if targets > 1 && !absolute.ends_with('/') {
+        return Err(usage(format!("`{}` is no folder, and there are {targets} targets", path.display()))
+            .hint("make the folder, or write a `/` at the end"));
+    }
+    Ok(absolute)
+}
+
+/// Asks for every target. What was refused is told at once, and the first of it ends the command when all else is done.
+async fn ask(
+    context: &Context,
+    client: &Client,
+    targets: Vec<Target>,
+    output: Option<String>,
+    priority: Priority,
+) -> Result<(Vec<Download>, Option<Failure>), Failure> {
+    let (mut jobs, mut refused) = (Vec::new(), None);
+    let only_one = targets.len() == 1;
+    for target in targets {
+        let priority = Some(priority.name().to_owned());
+        let mut body = NewDownload { output: output.clone(), priority, ..NewDownload::default() };
+        match target {
+            Target::Content(content) => body.content = Some(content),
+            Target::Shared { peer, path } => (body.peer, body.path) = (Some(peer), Some(path)),
+        }
+        match client.post::<NewDownloads>("downloads", &body).await.map_err(|error| context.failure(error)) {
+            Ok(NewDownloads::One(job)) => jobs.push(*job),
+            Ok(NewDownloads::Folder { items }) => jobs.extend(items),
+            Err(failure) if only_one || failure.code == Code::DaemonNotRunning => return Err(failure),
+            Err(failure) => match &refused {
+                // The end tells the first.
+                None => refused = Some(failure),
+                Some(_) => context.console.explain(&failure),
+            },
+        }
+    }
+    Ok((jobs, refused))
+}
+
+/// Tells what was asked for without waiting for it.
+fn queued(context: &Context, jobs: &[Download]) -> Result<Exit, Failure> {
+    let console = &context.console;
+    if console.is_json() {
+        for job in jobs {
+            console.typed_line("queued", &Queued { id: job.id.clone(), content: job.content })?;
+        }
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new([Column::left("id"), Column::flexible("name")]);
+    for job in jobs {
+        table.row([&job.id, &job.name]);
+    }
+    console.table(&table)?;
+    console.note("`quictrack downloads` shows how far they are");
+    Ok(Exit::Done)
+}
+
+/// Waits for all jobs, several at once, and tells how each ends.
+async fn wait(
+    context: &Context,
+    client: &Client,
+    jobs: Vec<Download>,
+    timeout: Option<Duration>,
+) -> Result<Exit, Failure> {
+    if jobs.is_empty() {
+        context.console.note("there is nothing to download");
+        return Ok(Exit::Done);
+    }
+    let bars = context.console.progress();
+    let began = Instant::now();
+    let watches = jobs.into_iter().map(|job| Watch::new(context, client, &bars, job, began, timeout).follow());
+    let mut ends = stream::iter(watches).buffer_unordered(limits::CLIENT_FOLLOWED);
+    let mut exit = Exit::Done;
+    while let Some(end) = ends.next().await {
+        let ended = match end? {
+            End::Done(done) => {
+                bars.suspend(|| tell_done(context, &done))?;
+                Exit::Done
+            }
+            End::Failed(failed) => {
+                bars.suspend(|| tell_failed(context, &failed))?;
+                if failed.reason == NO_SOURCE { Exit::NothingFound } else { Exit::Failed }
+            }
+        };
+        exit = worse(exit, ended);
+    }
+    Ok(exit)
+}
+
+/// A failure counts more than a missing source, and that more than success.
+fn worse(one: Exit, other: Exit) -> Exit {
+    match (one, other) {
+        (Exit::Failed, _) | (_, Exit::Failed) => Exit::Failed,
+        (Exit::NothingFound, _) | (_, Exit::NothingFound) => Exit::NothingFound,
+        _ => Exit::Done,
+    }
+}
+
+fn tell_done(context: &Context, done: &Done) -> Result<(), Failure> {
+    let console = &context.console;
+    if console.is_json() {
+        return console.typed_line("done", done);
+    }
+    console.text(harmless(&done.path))?;
+    let span = Duration::from_millis(done.elapsed_ms);
+    let from = count(done.sources.len() as u64, "source");
+    console.note(format_args!("{} from {from} in {}", units::size(done.bytes), units::duration(span)));
+    Ok(())
+}
+
+fn tell_failed(context: &Context, failed: &Failed) -> Result<(), Failure> {
+    if context.console.is_json() {
+        context.console.typed_line("failed", failed)?;
+    }
+    let (why, hint) = match failed.reason.as_str() {
+        NO_SOURCE => ("no source was seen", Some("the download goes on and starts when somebody has it")),
+        TIMEOUT => ("it is not complete in time", Some("the download goes on; `quictrack downloads` shows it")),
+        "cancelled" => ("it was cancelled", Some("`quictrack downloads retry` starts it again")),
+        "blocked" => ("the content is banned here", Some("`quictrack bans` shows why")),
+        "conflict" => ("a file of other content has that name", Some("choose another name with -o")),
+        other => (other, None),
+    };
+    let failure = Failure::new(Code::Internal, format!("{} (download {}): {why}", failed.content, failed.id));
+    context.console.explain(&match hint {
+        Some(hint) => failure.hint(hint),
+        None => failure,
+    });
+    Ok(())
+}
+
+const NO_SOURCE: &str = "no_source";
+const TIMEOUT: &str = "timeout";
+/// Without a source in this time, nobody seems to have it.
+const SOURCE_PATIENCE: Duration = Duration::from_secs(30);
+/// Least time between two `progress` lines of a download: four a second.
+const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+
+/// One job that is waited for.
+struct Watch<'a> {
+    context: &'a Context,
+    client: &'a Client,
+    job: Download,
+    bar: Option<Bar>,
+    bars: &'a Bars,
+    /// When the command gives up.
+    deadline: Instant,
+    /// True if the deadline counts whether or not there are sources.
+    is_final: bool,
+    source_seen: bool,
+    printed: Option<(Instant, DownloadState)>,
+}
+
+impl<'a> Watch<'a> {
+    fn new(
+        context: &'a Context,
+        client: &'a Client,
+        bars: &'a Bars,
+        job: Download,
+        began: Instant,
+        timeout: Option<Duration>,
+    ) -> Self {
+        let source_seen = job.bytes > 0 || !job.sources.is_empty();
+        let deadline = began + timeout.unwrap_or(SOURCE_PATIENCE);
+        Self {
+            context,
+            client,
+            job,
+            bar: None,
+            bars,
+            deadline,
+            is_final: timeout.is_some(),
+            source_seen,
+            printed: None,
+        }
+    }
+
+    /// Follows the job's events until it ends or the command gives up.
+    async fn follow(mut self) -> Result<End, Failure> {
+        if !self.is_final {
+            // With many jobs this one may be looked at late; then its time begins late.
+            self.deadline = self.deadline.max(Instant::now() + SOURCE_PATIENCE);
+        }
+        if self.bars.is_shown() {
+            self.bar = Some(self.bars.transfer(&self.job.name, self.job.size.unwrap_or(0)));
+        }
+        let path = format!("downloads/{}/events", segment(&self.job.id));
+        let mut events = self.client.events(&path, None).await.map_err(|error| self.context.failure(error))?;
+        loop {
+            let event = tokio::select! {
+                biased;
+                event = events.next() => event,
+                () = sleep_until(self.deadline), if self.is_final || !self.source_seen => return Ok(self.give_up()),
+            };
+            let Some(event) = event else {
+                return Err(Failure::new(Code::Draining, "the daemon ended before the download did")
+                    .hint("it goes on when the daemon runs again"));
+            };
+            let event = event.map_err(|error| self.context.failure(error))?;
+            let failed = |error| self.context.failure(error);
+            match event.event.as_str() {
+                "progress" => {
+                    let progress = event.json().map_err(failed)?;
+                    self.progress(&progress)?;
+                }
+                "done" => return event.json().map(End::Done).map_err(failed),
+                "failed" => return event.json().map(End::Failed).map_err(failed),
+                _ => {}
+            }
+        }
+    }
+
+    fn give_up(&self) -> End {
+        let reason = if self.source_seen { TIMEOUT } else { NO_SOURCE };
+        End::Failed(Failed { id: self.job.id.clone(), content: self.job.content, reason: reason.to_owned() })
+    }
+
+    fn progress(&mut self, progress: &Progress) -> Result<(), Failure> {
+        self.source_seen |= progress.sources > 0 || progress.bytes > 0;
+        let left = progress.eta_s.map(Duration::from_secs);
+        if let Some(bar) = &self.bar {
+            bar.advance(progress.bytes, progress.size.unwrap_or(0), progress.rate as f64, left);
+        }
+        let now = Instant::now();
+        let before = self.printed.map(|(_, state)| state);
+        if progress.state == DownloadState::Paused && before != Some(DownloadState::Paused) {
+            let (name, id) = (harmless(&progress.name), &progress.id);
+            let say = || {
+                self.context.console.warn(format_args!("{name} is paused; `quictrack downloads resume {id}` goes on"));
+            };
+            self.bars.suspend(say);
+        }
+        let is_due = self.printed.is_none_or(|(at, _)| now.duration_since(at) >= PROGRESS_INTERVAL);
+        if is_due && self.context.console.is_json() {
+            self.context.console.typed_line("progress", progress)?;
+        }
+        if is_due || before != Some(progress.state) {
+            let at = if is_due { now } else { self.printed.map_or(now, |(at, _)| at) };
+            self.printed = Some((at, progress.state));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,107 @@
+//! `status`: how this node is doing.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use overlay::{
+    console::{Console, Exit, Failure, harmless},
+    units,
+};
+
+use super::{Context, count};
+use crate::api::types::{Status, UltrapeerStatus};
+
+/// Runs it.
+///
+/// # Errors
+/// If no daemon answers.
+pub async fn run(context: &Context) -> Result<Exit, Failure> {
+    let client = context.client()?;
+    let status: Status = client.get("status").await.map_err(|error| context.failure(error))?;
+    let console = &context.console;
+    if console.is_json() {
+        console.typed_line("status", &status)?;
+    } else {
+        for (label, text) in rows(&status) {
+            console.text(format_args!("{label:<13} {}", harmless(&text)))?;
+        }
+        problems(console, &status);
+    }
+    Ok(Exit::Done)
+}
+
+/// What a person wants to know first, as lines with a label.
+fn rows(status: &Status) -> Vec<(&'static str, String)> {
+    let uptime = units::duration(Duration::from_secs(status.uptime_s));
+    let mut rows = vec![
+        ("node", status.peer_id.to_string()),
+        ("program", format!("{} {}, up {uptime}", status.role, status.version)),
+        ("network", format!("{}, {}", status.network, if status.ready { "connected" } else { "not connected" })),
+        ("address", address(status)),
+    ];
+    if let Some(homes) = &status.homes {
+        for home in homes {
+            let rtt = home.rtt_ms.map(|rtt| format!(", {rtt:.1} ms")).unwrap_or_default();
+            let files = count(home.acknowledged, "file");
+            rows.push(("home", format!("{} at {}{rtt}, has {files}", home.peer, home.address)));
+        }
+    }
+    rows.push(("ultrapeers", format!("{} in {}", status.ultrapeers, count(status.shards.into(), "shard"))));
+    if let (Some(shares), Some(catalog)) = (status.shares, status.catalog) {
+        let pending = match shares.pending_files {
+            0 => String::new(),
+            pending => format!(", {pending} to hash"),
+        };
+        rows.push(("shares", format!("{}, {}{pending}", count(shares.files, "file"), units::size(shares.bytes))));
+        rows.push(("known to net", format!("{} of {}", catalog.acknowledged, count(catalog.files, "file"))));
+    }
+    for (label, counts, rate) in
+        [("downloads", &status.downloads, status.download_rate), ("uploads", &status.uploads, status.upload_rate)]
+    {
+        if let Some(counts) = counts {
+            rows.push((label, format!("{}, {}", states(counts), units::rate(rate.unwrap_or(0) as f64))));
+        }
+    }
+    if let Some(ultrapeer) = &status.ultrapeer {
+        rows.push(("ultrapeer", service(ultrapeer)));
+    } else if let Some(volunteer) = &status.volunteer {
+        let open = status.election.iter().flatten().filter(|criterion| criterion.met != Some(true));
+        let open: Vec<&str> = open.map(|criterion| criterion.name.as_str()).collect();
+        let lacks = if open.is_empty() { String::new() } else { format!(", lacks {}", open.join(", ")) };
+        rows.push(("volunteer", format!("{volunteer}{lacks}")));
+    }
+    rows
+}
+
+fn address(status: &Status) -> String {
+    // An enumeration without text of its own: its name in JSON is meant for people as well.
+    let reachability = serde_json::to_value(status.reachability).unwrap_or_default();
+    let reachability = reachability.as_str().unwrap_or("unknown").to_owned();
+    let seen =
+        if status.observed.is_empty() { String::new() } else { format!(", seen as {}", status.observed.join(", ")) };
+    format!("{}{seen}, reachability {reachability}", status.listen)
+}
+
+fn states(counts: &BTreeMap<String, u64>) -> String {
+    let counts: Vec<String> =
+        counts.iter().filter(|(_, number)| **number > 0).map(|(state, number)| format!("{number} {state}")).collect();
+    if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
+}
+
+fn service(ultrapeer: &UltrapeerStatus) -> String {
+    format!(
+        "{}, {} of {} leaves, {} ({}) in the index, {:.1} queries/s",
+        ultrapeer.state,
+        ultrapeer.leaves,
+        ultrapeer.max_leaves,
+        count(ultrapeer.index_files, "file"),
+        units::size(ultrapeer.index_bytes),
+        ultrapeer.queries_per_s
+    )
+}
+
+fn problems(console: &Console, status: &Status) {
+    for problem in &status.problems {
+        let hint = problem.hint.as_ref().map(|hint| format!("; {hint}")).unwrap_or_default();
+        console.warn(format_args!("{}{hint}", problem.message));
+    }
+}

@@ -1,0 +1,50 @@
+//! `uploads`: who fetches from here.
+
+use overlay::{
+    console::{Column, Exit, Failure, Table},
+    units,
+};
+
+use super::{Context, short};
+use crate::api::transfers::Upload;
+
+/// Runs it.
+///
+/// # Errors
+/// If no daemon answers.
+pub async fn run(context: &Context) -> Result<Exit, Failure> {
+    let client = context.client()?;
+    let uploads: Vec<Upload> = context.list(&client, "uploads").await?;
+    let console = &context.console;
+    if console.is_json() {
+        uploads.iter().try_for_each(|upload| console.typed_line("upload", upload))?;
+        return Ok(Exit::Done);
+    }
+    let mut table = Table::new([
+        Column::left("peer"),
+        Column::left("state"),
+        Column::left("via"),
+        Column::right("sent"),
+        Column::right("rate"),
+        Column::flexible("name"),
+    ]);
+    for upload in &uploads {
+        let state = match upload.queue_position {
+            Some(place) => format!("{} ({place})", upload.state),
+            None => upload.state.clone(),
+        };
+        table.row([
+            &short(&upload.peer),
+            &state,
+            &upload.via,
+            &format!("{} of {}", units::size(upload.bytes), units::size(upload.size)),
+            &units::rate(upload.rate as f64).to_string(),
+            &upload.name,
+        ]);
+    }
+    console.table(&table)?;
+    if uploads.is_empty() {
+        console.note("nobody downloads from here now");
+    }
+    Ok(Exit::Done)
+}
