@@ -1,9 +1,5 @@
 //! How identifiers are written in JSON and in names of jobs.
 
-use std::fmt::Display;
-
-use serde::Serializer;
-
 /// Characters of short ids, in the order of their value.
 const ALPHABET: &[u8; 36] = b"0123456789abcdefghijklmnopqrstuvwxyz";
 
@@ -21,9 +17,23 @@ pub(crate) fn short_id(mut number: u64) -> String {
     digits.into_iter().map(char::from).collect()
 }
 
-/// Serializes an identifier as its text form.
-pub(crate) fn as_text<S: Serializer>(id: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(id)
+/// Identifiers in their text form, for serde's `with`.
+pub(crate) mod text {
+    use std::{fmt::Display, str::FromStr};
+
+    use serde::{Deserialize, Deserializer, Serializer, de::Error};
+
+    /// Writes the text form.
+    pub(crate) fn serialize<S: Serializer>(id: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(id)
+    }
+
+    /// Reads the text form.
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(
+        deserializer: D,
+    ) -> Result<T, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
+    }
 }
 
 #[cfg(test)]

@@ -3,7 +3,5 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`types`] | the objects of requests and answers, which the commands read and print |
-//! | [`transfers`] | those of downloads and uploads |
 
-pub mod transfers;
 pub mod types;

@@ -14,7 +14,12 @@ use overlay::{
 };
 use serde::{Deserialize, Serialize};
 
-pub use crate::store::{Share, SkipReason, Skipped};
+use crate::file_id::text;
+pub use crate::{
+    download::record::{Done, Download, Failed, Priority, Progress, Queued, Reason, State},
+    store::{Share, SkipReason, Skipped},
+    transfer::{Via, serve::Upload},
+};
 pub use overlay::config::OptionRow;
 
 /// `POST searches`.
@@ -498,6 +503,19 @@ pub struct NewDownload {
     pub path: Option<String>,
 }
 
+/// The answer to `POST downloads`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum NewDownloads {
+    /// One job for each file of a folder.
+    Folder {
+        /// The jobs.
+        items: Vec<Download>,
+    },
+    /// The job of one content.
+    One(Box<Download>),
+}
+
 /// `PATCH downloads/{id}`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -518,23 +536,6 @@ pub fn timestamp(seconds: i64) -> Option<String> {
 /// Milliseconds with their fraction, to a microsecond.
 fn milliseconds(span: std::time::Duration) -> f64 {
     span.as_micros() as f64 / 1000.0
-}
-
-/// Identifiers as text, for serde's `with`.
-pub mod text {
-    use std::{fmt::Display, str::FromStr};
-
-    use serde::{Deserialize, Deserializer, Serializer, de::Error};
-
-    /// Writes the text form.
-    pub fn serialize<S: Serializer>(id: &impl Display, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(id)
-    }
-
-    /// Reads the text form.
-    pub fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err: Display>>(deserializer: D) -> Result<T, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(D::Error::custom)
-    }
 }
 
 #[cfg(test)]

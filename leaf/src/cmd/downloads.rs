@@ -8,10 +8,7 @@ use overlay::{
 };
 
 use super::{Context, count, short, usage};
-use crate::api::{
-    transfers::{Download, DownloadState, Priority},
-    types::DownloadChange,
-};
+use crate::api::types::{Download, DownloadChange, Priority, State};
 
 /// What to do with downloads; without anything, list them.
 #[derive(Args, Clone, Debug)]
@@ -55,7 +52,7 @@ struct Which {
 /// # Errors
 /// `not_found` for a download that is not known; `conflict` for one that cannot do that now.
 pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failure> {
-    let (which, state, fits): (_, _, fn(DownloadState) -> bool) = match arguments.action {
+    let (which, state, fits): (_, _, fn(State) -> bool) = match arguments.action {
         None => return list(context).await,
         Some(Action::Clear) => return clear(context).await,
         Some(Action::Priority { id, level }) => {
@@ -65,14 +62,12 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failur
             show(context, &[changed])?;
             return Ok(Exit::Done);
         }
-        Some(Action::Pause(which)) => (which, "paused", |state| !state.is_ended() && state != DownloadState::Paused),
-        Some(Action::Resume(which)) => (which, "queued", |state| state == DownloadState::Paused),
-        Some(Action::Cancel(which)) => (which, "cancelled", |state| !state.is_ended()),
-        Some(Action::Retry(which)) => {
-            (which, "queued", |state| matches!(state, DownloadState::Failed | DownloadState::Cancelled))
-        }
+        Some(Action::Pause(which)) => (which, State::Paused, |state| !state.is_ended() && state != State::Paused),
+        Some(Action::Resume(which)) => (which, State::Queued, |state| state == State::Paused),
+        Some(Action::Cancel(which)) => (which, State::Cancelled, |state| !state.is_ended()),
+        Some(Action::Retry(which)) => (which, State::Queued, |state| matches!(state, State::Failed | State::Cancelled)),
     };
-    let change = DownloadChange { state: Some(state.to_owned()), ..DownloadChange::default() };
+    let change = DownloadChange { state: Some(state.name().to_owned()), ..DownloadChange::default() };
     let ids = if which.id == "all" { None } else { Some(vec![id_text(&which.id)?]) };
     let client = context.client()?;
     let ids = match ids {
@@ -151,7 +146,7 @@ fn table(downloads: &[Download]) -> Table {
     ]);
     for download in downloads {
         let state = match (&download.reason, download.queue_position) {
-            (Some(reason), _) => format!("{} ({reason})", download.state.name()),
+            (Some(reason), _) => format!("{} ({})", download.state.name(), reason.name()),
             (None, Some(place)) => format!("{} ({place})", download.state.name()),
             (None, None) => download.state.name().to_owned(),
         };

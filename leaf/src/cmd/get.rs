@@ -21,18 +21,18 @@ use overlay::{
         error::Code,
     },
     console::{Bar, Column, Exit, Failure, Progress as Bars, Table, harmless},
+    id::ContentId,
     limits, units,
 };
+use serde::Serialize;
 use tokio::{
     task::spawn_blocking,
     time::{Instant, sleep_until},
 };
 
-use super::{Context, content_text, count, peer_text, seconds, usage};
-use crate::api::{
-    transfers::{Done, Download, DownloadState, Failed, NewDownloads, Priority, Progress, Queued},
-    types::NewDownload,
-};
+use super::{Context, content_text, count, peer_text, seconds, short, usage};
+use crate::api::types::{Done, Download, Failed, NewDownload, NewDownloads, Priority, Progress, Queued, Reason, State};
+use crate::file_id::text;
 
 /// What to download, and where to.
 #[derive(Args, Clone, Debug)]
@@ -79,6 +79,17 @@ impl Target {
 enum End {
     Done(Done),
     Failed(Failed),
+    GaveUp(GaveUp),
+}
+
+/// The line `failed` of a job that goes on without being waited for.
+#[derive(Serialize)]
+struct GaveUp {
+    id: String,
+    #[serde(with = "text")]
+    content: ContentId,
+    /// `no_source` or `timeout`.
+    reason: &'static str,
 }
 
 /// Runs it.
@@ -225,7 +236,11 @@ async fn wait(
             }
             End::Failed(failed) => {
                 bars.suspend(|| tell_failed(context, &failed))?;
-                if failed.reason == NO_SOURCE { Exit::NothingFound } else { Exit::Failed }
+                Exit::Failed
+            }
+            End::GaveUp(gave_up) => {
+                bars.suspend(|| tell_gave_up(context, &gave_up))?;
+                if gave_up.reason == NO_SOURCE { Exit::NothingFound } else { Exit::Failed }
             }
         };
         exit = worse(exit, ended);
@@ -258,19 +273,30 @@ fn tell_failed(context: &Context, failed: &Failed) -> Result<(), Failure> {
     if context.console.is_json() {
         context.console.typed_line("failed", failed)?;
     }
-    let (why, hint) = match failed.reason.as_str() {
-        NO_SOURCE => ("no source was seen", Some("the download goes on and starts when somebody has it")),
-        TIMEOUT => ("it is not complete in time", Some("the download goes on; `quictrack downloads` shows it")),
-        "cancelled" => ("it was cancelled", Some("`quictrack downloads retry` starts it again")),
-        "blocked" => ("the content is banned here", Some("`quictrack bans` shows why")),
-        "conflict" => ("a file of other content has that name", Some("choose another name with -o")),
-        other => (other, None),
+    let (code, why, hint) = match failed.reason {
+        Reason::Conflict => (Code::Conflict, "a file of other content has that name", "choose another name with -o"),
+        Reason::Blocked => (Code::Conflict, "the content is blocked here", "`quictrack bans` shows what is blocked"),
+        Reason::DiskFull => (Code::DiskFull, "the disk is full", "make room, then `quictrack downloads retry`"),
+        Reason::Cancelled | Reason::User => {
+            (Code::Conflict, "it was cancelled", "`quictrack downloads retry` starts it again")
+        }
     };
-    let failure = Failure::new(Code::Internal, format!("{} (download {}): {why}", failed.content, failed.id));
-    context.console.explain(&match hint {
-        Some(hint) => failure.hint(hint),
-        None => failure,
-    });
+    let name = format!("download {} of {}", failed.id, short(&failed.content));
+    context.console.explain(&Failure::new(code, format!("{name}: {why}")).hint(hint));
+    Ok(())
+}
+
+fn tell_gave_up(context: &Context, gave_up: &GaveUp) -> Result<(), Failure> {
+    if context.console.is_json() {
+        context.console.typed_line("failed", gave_up)?;
+    }
+    let (code, why, hint) = if gave_up.reason == NO_SOURCE {
+        (Code::NotFound, "no source was seen", "the download goes on, and begins when somebody has it")
+    } else {
+        (Code::Timeout, "it is not complete in time", "the download goes on; `quictrack downloads` shows it")
+    };
+    let name = format!("download {} of {}", gave_up.id, short(&gave_up.content));
+    context.console.explain(&Failure::new(code, format!("{name}: {why}")).hint(hint));
     Ok(())
 }
 
@@ -293,7 +319,7 @@ struct Watch<'a> {
     /// True if the deadline counts whether or not there are sources.
     is_final: bool,
     source_seen: bool,
-    printed: Option<(Instant, DownloadState)>,
+    printed: Option<(Instant, State)>,
 }
 
 impl<'a> Watch<'a> {
@@ -357,7 +383,7 @@ impl<'a> Watch<'a> {
 
     fn give_up(&self) -> End {
         let reason = if self.source_seen { TIMEOUT } else { NO_SOURCE };
-        End::Failed(Failed { id: self.job.id.clone(), content: self.job.content, reason: reason.to_owned() })
+        End::GaveUp(GaveUp { id: self.job.id.clone(), content: self.job.content, reason })
     }
 
     fn progress(&mut self, progress: &Progress) -> Result<(), Failure> {
@@ -368,7 +394,7 @@ impl<'a> Watch<'a> {
         }
         let now = Instant::now();
         let before = self.printed.map(|(_, state)| state);
-        if progress.state == DownloadState::Paused && before != Some(DownloadState::Paused) {
+        if progress.state == State::Paused && before != Some(State::Paused) {
             let (name, id) = (harmless(&progress.name), &progress.id);
             let say = || {
                 self.context.console.warn(format_args!("{name} is paused; `quictrack downloads resume {id}` goes on"));

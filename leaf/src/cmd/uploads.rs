@@ -6,7 +6,7 @@ use overlay::{
 };
 
 use super::{Context, short};
-use crate::api::transfers::Upload;
+use crate::{api::types::Upload, transfer::serve::UploadState};
 
 /// Runs it.
 ///
@@ -30,13 +30,14 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
     ]);
     for upload in &uploads {
         let state = match upload.queue_position {
-            Some(place) => format!("{} ({place})", upload.state),
-            None => upload.state.clone(),
+            Some(place) => format!("queued ({place})"),
+            None if upload.state == UploadState::Queued => "queued".to_owned(),
+            None => "active".to_owned(),
         };
         table.row([
-            &short(&upload.peer),
+            short(&upload.peer).as_str(),
             &state,
-            &upload.via,
+            upload.via.name(),
             &format!("{} of {}", units::size(upload.bytes), units::size(upload.size)),
             &units::rate(upload.rate as f64).to_string(),
             &upload.name,

@@ -1,12 +1,13 @@
 //! A download as it is stored and as it is shown.
 
+use clap::ValueEnum;
 use overlay::id::{ContentId, PeerId};
 use serde::{Deserialize, Serialize};
 
 use crate::{file_id, transfer::Via};
 
 /// Which of the waiting downloads is started first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// After all others.
@@ -16,6 +17,17 @@ pub enum Priority {
     Normal,
     /// Before all others.
     High,
+}
+
+impl Priority {
+    /// Its name in JSON and on the command line.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Low => "low",
+            Self::Normal => "normal",
+            Self::High => "high",
+        }
+    }
 }
 
 /// What a download is doing.
@@ -43,6 +55,19 @@ impl State {
     pub const fn is_ended(self) -> bool {
         matches!(self, Self::Done | Self::Cancelled | Self::Failed)
     }
+
+    /// Its name in JSON and in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Queued => "queued",
+            Self::Active => "active",
+            Self::Stalled => "stalled",
+            Self::Paused => "paused",
+            Self::Done => "done",
+            Self::Cancelled => "cancelled",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 /// Why a download is paused or failed.
@@ -59,6 +84,19 @@ pub enum Reason {
     Blocked,
     /// The output names an existing file of other content.
     Conflict,
+}
+
+impl Reason {
+    /// Its name in JSON and in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::User => "user",
+            Self::DiskFull => "disk_full",
+            Self::Cancelled => "cancelled",
+            Self::Blocked => "blocked",
+            Self::Conflict => "conflict",
+        }
+    }
 }
 
 /// What is stored of a download. Postcard: fields are only appended together with a new table.
@@ -106,12 +144,12 @@ pub struct Bits {
 }
 
 /// A download as shown to the user.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Download {
     /// Its name.
     pub id: String,
     /// What it fetches.
-    #[serde(serialize_with = "file_id::as_text")]
+    #[serde(with = "file_id::text")]
     pub content: ContentId,
     /// The file name.
     pub name: String,
@@ -142,10 +180,10 @@ pub struct Download {
 }
 
 /// A source of a download as shown to the user.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Source {
     /// Who.
-    #[serde(serialize_with = "file_id::as_text")]
+    #[serde(with = "file_id::text")]
     pub peer: PeerId,
     /// How far it is.
     pub state: SourceState,
@@ -160,7 +198,7 @@ pub struct Source {
 }
 
 /// How far a source is, as shown to the user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceState {
     /// It is being reached.
@@ -176,12 +214,12 @@ pub enum SourceState {
 }
 
 /// How far a download is: the line `progress`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Progress {
     /// Its name.
     pub id: String,
     /// What it fetches.
-    #[serde(serialize_with = "file_id::as_text")]
+    #[serde(with = "file_id::text")]
     pub content: ContentId,
     /// The file name.
     pub name: String,
@@ -202,22 +240,22 @@ pub struct Progress {
 }
 
 /// A download began to wait: the line `queued`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Queued {
     /// Its name.
     pub id: String,
     /// What it fetches.
-    #[serde(serialize_with = "file_id::as_text")]
+    #[serde(with = "file_id::text")]
     pub content: ContentId,
 }
 
 /// A download is complete: the line `done`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Done {
     /// Its name.
     pub id: String,
     /// What it fetched.
-    #[serde(serialize_with = "file_id::as_text")]
+    #[serde(with = "file_id::text")]
     pub content: ContentId,
     /// The file.
     pub path: String,
@@ -230,10 +268,10 @@ pub struct Done {
 }
 
 /// A source's part in a finished download.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Share {
     /// Who.
-    #[serde(serialize_with = "file_id::as_text")]
+    #[serde(with = "file_id::text")]
     pub peer: PeerId,
     /// Verified bytes.
     pub bytes: u64,
@@ -242,12 +280,12 @@ pub struct Share {
 }
 
 /// A download ended without its file: the line `failed`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Failed {
     /// Its name.
     pub id: String,
     /// What it was to fetch.
-    #[serde(serialize_with = "file_id::as_text")]
+    #[serde(with = "file_id::text")]
     pub content: ContentId,
     /// Why.
     pub reason: Reason,

@@ -46,6 +46,19 @@ pub enum Via {
     Local,
 }
 
+impl Via {
+    /// Its name in JSON and in tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Direct => "direct",
+            Self::Push => "push",
+            Self::Punch => "punch",
+            Self::Relay => "relay",
+            Self::Local => "local",
+        }
+    }
+}
+
 /// Why a peer was not reached.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]

@@ -37,7 +37,7 @@ use overlay::{
         },
     },
 };
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinHandle, spawn_blocking},
@@ -60,15 +60,15 @@ use crate::{
 const HAVE_INTERVAL: Duration = Duration::from_secs(1);
 
 /// An upload as shown to the user.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Upload {
     /// Its name, never used again.
     pub id: String,
     /// Who downloads.
-    #[serde(serialize_with = "file_id::as_text")]
+    #[serde(with = "file_id::text")]
     pub peer: PeerId,
     /// What.
-    #[serde(serialize_with = "file_id::as_text")]
+    #[serde(with = "file_id::text")]
     pub content: ContentId,
     /// The file's name.
     pub name: String,
@@ -87,7 +87,7 @@ pub struct Upload {
 }
 
 /// Whether an upload has a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UploadState {
     /// It waits for one.
