@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`time`], [`id`], [`limits`], [`machine`] | the cores' clock, names of things, every cap, what a core is |
-//! | [`file`], [`text`], [`query`] | a shared file, how text becomes tokens, the query language |
+//! | [`file`](mod@file), [`text`], [`query`] | a shared file, how text becomes tokens, the query language |
 //! | [`credit`] | token buckets |
 //! | [`identity`] | a node's key pair |
 //! | `drive` | what every driver needs: clock, random numbers, the loop of a core, tasks |

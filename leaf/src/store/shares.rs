@@ -2,7 +2,7 @@
 //!
 //! One task owns the decisions: which share is looked at next (one at a time, the whole of it or the paths
 //! that changed), when the catalog is published, and what is asked of the file watch. The work itself runs
-//! on blocking threads ([`Pass`]). Readers never wait for it: the published catalog is swapped atomically.
+//! on blocking threads (`pass`). Readers never wait for it: the published catalog is swapped atomically.
 //!
 //! Life of a change: event -> 0.3 s of silence -> pass over the changed paths -> catalog -> saved and published,
 //! at most once in max(1 s, files / 20,000 s).

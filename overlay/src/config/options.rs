@@ -169,6 +169,7 @@ macro_rules! options {
         /// All values in effect, as their types. Keys of the other program have the other's default.
         #[derive(Clone, Debug, PartialEq)]
         #[non_exhaustive]
+        #[allow(rustdoc::broken_intra_doc_links, reason = "texts are for terminals too, where brackets mean optional")]
         pub struct Settings {
             $(#[doc = $help] pub $key: $type,)*
         }
