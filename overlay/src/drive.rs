@@ -71,10 +71,16 @@ impl Default for Clock {
     }
 }
 
-/// Seconds since 1970 UTC, as this machine believes. For showing and for file times only: cores use [`Clock`].
+/// Time since 1970 UTC, as this machine believes; zero before. For showing, for file times, and for numbers
+/// that must grow over restarts: cores use [`Clock`].
 #[expect(clippy::disallowed_methods, reason = "the one place where the wall clock is read")]
+pub fn wall_clock() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}
+
+/// [`wall_clock`] in whole seconds.
 pub fn wall_clock_s() -> u64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
+    wall_clock().as_secs()
 }
 
 /// Random numbers for a core, seeded by the system. Good for choices; keys and tokens that must not be

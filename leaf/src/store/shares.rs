@@ -283,7 +283,7 @@ impl Shares {
 /// Milliseconds since 1970: above every sequence that this leaf used before it lost its past, because a list
 /// changes less than once a millisecond.
 fn sequence_of_a_new_list() -> u64 {
-    drive::wall_clock_s().saturating_mul(1000)
+    drive::wall_clock().as_millis() as u64
 }
 
 /// Why a command about shares failed. Nothing was changed.
