@@ -51,6 +51,8 @@ pub mod membership;
 pub mod metrics;
 pub mod query;
 #[cfg(feature = "net")]
+pub mod remembered;
+#[cfg(feature = "net")]
 pub mod report;
 #[cfg(feature = "net")]
 pub mod startup;

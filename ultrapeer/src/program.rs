@@ -7,13 +7,11 @@
 //! | `api` | its endpoints |
 //! | `view` | what it says of itself: `status` and `peers` |
 //! | `commands` | commands that ask it |
-//! | `remembered` | ultrapeers on disk |
 
 mod api;
 mod cli;
 mod commands;
 mod daemon;
-mod remembered;
 mod view;
 
 use clap::CommandFactory;

@@ -18,6 +18,7 @@ use overlay::{
     drive::{Stopped, random_token},
     id::PeerId,
     metrics::Role,
+    remembered::Remembered,
     startup::{self, Daemon, Plan},
     transport::{Arrival, Arrivals, Endpoint},
     wire::{descriptor::SignedDescriptor, hello::RefuseReason},
@@ -26,7 +27,6 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     api::{self, App},
-    remembered::Remembered,
     view::View,
 };
 use crate::{

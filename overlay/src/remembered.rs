@@ -9,17 +9,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use data_encoding::BASE64;
-use overlay::{
+use crate::{
     folders::{PRIVATE_FILE, write_atomically},
     id::PeerId,
     limits,
     wire::descriptor::SignedDescriptor,
 };
+use data_encoding::BASE64;
 
 /// The file and what it holds.
 #[derive(Clone, Debug)]
-pub(super) struct Remembered {
+pub struct Remembered {
     path: PathBuf,
     own: PeerId,
     text: String,
@@ -27,7 +27,7 @@ pub(super) struct Remembered {
 
 impl Remembered {
     /// Reads the file of a data folder; absent is empty, and what cannot be read is said and forgotten.
-    pub(super) fn load(data_dir: &Path, own: PeerId) -> (Self, Vec<SignedDescriptor>) {
+    pub fn load(data_dir: &Path, own: PeerId) -> (Self, Vec<SignedDescriptor>) {
         let path = data_dir.join("ultrapeers");
         let text = match read(&path) {
             Ok(text) => text,
@@ -42,7 +42,10 @@ impl Remembered {
     }
 
     /// Keeps the descriptors, if they are others than before; none are no reason to forget. Blocking.
-    pub(super) fn store(&mut self, descriptors: &[SignedDescriptor]) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The file cannot be written; the old one stays.
+    pub fn store(&mut self, descriptors: &[SignedDescriptor]) -> io::Result<()> {
         let others = descriptors.iter().filter(|signed| signed.open().is_ok_and(|other| other.peer != self.own));
         let mut lines: Vec<String> = others.filter_map(encode).collect();
         lines.sort_unstable();
@@ -73,7 +76,7 @@ fn decode(line: &str) -> Option<SignedDescriptor> {
 
 #[cfg(test)]
 mod tests {
-    use overlay::{
+    use crate::{
         identity::Identity,
         wire::descriptor::{Descriptor, ShardPrefix, network_tag},
     };
