@@ -8,6 +8,9 @@
 mod driver;
 #[cfg(feature = "net")]
 mod home_link;
+#[cfg(feature = "net")]
+mod reach;
+
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use overlay::{

@@ -452,3 +452,20 @@ pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time between the dials of two addresses of one node. RFC 8305 5 recommends 250 ms; chosen shorter,
 /// because homes have just seen these addresses work.
 pub const DIAL_STAGGER: Duration = Duration::from_millis(100);
+/// How long an ended search is kept.
+pub const SEARCH_KEPT: Duration = Duration::from_secs(3_600);
+/// Searches that a leaf keeps, running ones included. Chosen: a page that searches at each key press stays
+/// below it for some minutes.
+pub const SEARCHES_KEPT: usize = 256;
+/// Characters of an identifier's prefix that commands accept.
+pub const ID_PREFIX: usize = 8;
+/// Contents looked at to tell whether a prefix is unique.
+pub const ID_CANDIDATES: usize = 16;
+/// Shared folders of one leaf.
+pub const SHARES: usize = 10_000;
+/// Time for saying good-bye to the homes, and for the jobs to record what they have.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time between a change of the homes and saving the list of ultrapeers.
+pub const REMEMBER_PAUSE: Duration = Duration::from_secs(2);
+/// Time between two looks at the node for gauges and events.
+pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
