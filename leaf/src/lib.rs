@@ -7,10 +7,12 @@
 //! | [`network`] | core: both composed; with `net` also its driver |
 //! | [`swarm`], [`queue`], [`bitmap`] | cores: which piece from which source, upload slots, sets of pieces |
 //! | `cli`, `cmd` | the command line and its commands |
-//! | `api` | the local HTTP API |
 //! | [`names`], [`rate`] | pure: names made safe, bytes a second |
 //! | `store` | shares on the disk: scan, hash, watch, database |
 //! | `transfer`, `download` | contents on the wire; downloads as jobs that last |
+//! | `node` | the leaf, whole: owns the parts and their order |
+//! | `daemon`, `demo` | the programs around it: one leaf for real, a small network to look at |
+//! | `searches`, `status`, `api`, `metrics` | searches that users started, what a leaf says of itself, its local HTTP |
 //!
 //! Without the feature `net` only the pure cores are built: no socket, no clock, no task.
 
@@ -23,15 +25,27 @@ pub mod cli;
 #[cfg(feature = "net")]
 pub mod cmd;
 #[cfg(feature = "net")]
+pub mod daemon;
+#[cfg(feature = "net")]
+pub mod demo;
+#[cfg(feature = "net")]
 pub mod download;
 #[cfg(feature = "net")]
 mod file_id;
 pub mod homes;
+#[cfg(feature = "net")]
+pub mod metrics;
 pub mod names;
 pub mod network;
+#[cfg(feature = "net")]
+pub mod node;
 pub mod queue;
 pub mod rate;
 pub mod search;
+#[cfg(feature = "net")]
+pub mod searches;
+#[cfg(feature = "net")]
+pub mod status;
 #[cfg(feature = "net")]
 pub mod store;
 pub mod swarm;

@@ -1,5 +1,7 @@
 //! File names that others chose, made safe for this machine's file systems.
 
+use std::path::{Path, PathBuf};
+
 /// Bytes of a file name: `NAME_MAX` on Linux, and the least of the common file systems.
 pub const NAME_BYTES: usize = 255;
 
@@ -20,6 +22,15 @@ pub fn safe_name(name: &str) -> String {
         safe.insert(0, '_');
     }
     shorten(&safe, NAME_BYTES)
+}
+
+/// The folder of a file that others place at `path` (components separated by `/`), below `root`: each
+/// component is made safe, so the folder never lies outside.
+pub fn folder_below(root: &Path, path: &str) -> PathBuf {
+    let folders = path.rsplit_once('/').map_or("", |(folders, _)| folders);
+    let mut folder = root.to_owned();
+    folder.extend(folders.split('/').filter(|component| !component.is_empty()).map(safe_name));
+    folder
 }
 
 /// `name` as the `number`th of several files that want it: `a.flac`, `a (2).flac`, ... Number 1 is the name itself.
@@ -81,6 +92,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn folders_of_others_stay_below_the_root() {
+        let root = Path::new("/downloads");
+        assert_eq!(folder_below(root, "Music/x/a.flac"), Path::new("/downloads/Music/x"));
+        assert_eq!(folder_below(root, "a.flac"), root);
+        assert!(folder_below(root, "../../etc//passwd").starts_with(root));
+        assert!(!folder_below(root, "../../etc/passwd").to_string_lossy().contains(".."));
+    }
 
     #[test]
     fn names_become_single_components() {

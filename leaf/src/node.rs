@@ -1,0 +1,473 @@
+//! A leaf, whole: shares, network, searches, uploads and downloads on one endpoint.
+//!
+//! ```text
+//!   shares ──catalog──> network (homes) <──searches
+//!     └──── library ──> uploads <── other leaves
+//!                       downloads ── reach, find ──> network
+//! ```
+//!
+//! The node owns the parts and their order: nothing is announced before it can be served, and at the end
+//! the homes hear good-bye before the sockets close.
+
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use overlay::{
+    address::JoinAddress,
+    admin::{
+        error::{ApiError, Code},
+        events::{Changes, EventRing},
+    },
+    config::Origin,
+    console::Failure,
+    drive::{Clock, Tasks, random_token},
+    id::{ContentId, PeerId},
+    identity::Identity,
+    limits,
+    remembered::Remembered,
+    time::Time,
+    transport::{Arrival, Arrivals, Endpoint},
+    wire::{
+        descriptor::SignedDescriptor,
+        hello::RefuseReason,
+        leaf::LeafState,
+        search::Reachability,
+        transfer::{Browse, Page, TransferMessage},
+    },
+};
+use tokio::task::JoinHandle;
+
+use crate::{
+    download::{self, Downloads},
+    network::{self, Service as Network},
+    searches::Searches,
+    store::{
+        Database, DatabaseError, Outboards, Share, ShareSpec, Shares, SharesConfig, SharesError, StoreError, Table,
+    },
+    transfer::{ReachError, Via, holding::Holdings, pool::Pool, serve::Uploads, session},
+};
+
+/// What a leaf is started with.
+#[derive(Clone, Debug)]
+pub struct Start {
+    /// The name of the network.
+    pub network: String,
+    /// Nodes to join through.
+    pub join: Vec<JoinAddress>,
+    /// Where the database, the outboards and the list of ultrapeers lie.
+    pub data: PathBuf,
+    /// What is shared, and where downloads go.
+    pub shares: SharesConfig,
+    /// Upload slots, without the optimistic one.
+    pub upload_slots: usize,
+    /// Bytes a second for all uploads.
+    pub upload_rate: Option<u64>,
+    /// Bytes a second for all downloads.
+    pub download_rate: Option<u64>,
+}
+
+/// Why a leaf does not start. Nothing is left of the attempt.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The database, or what it says, cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The system has no random numbers.
+    #[error("the system has no random numbers: {0}")]
+    Random(#[from] std::io::Error),
+}
+
+impl From<StartError> for Failure {
+    fn from(error: StartError) -> Self {
+        Self::new(Code::Internal, error.to_string()).hint("check the data folder and its disk")
+    }
+}
+
+/// A running leaf. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Node {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    endpoint: Endpoint,
+    network_name: String,
+    network: Network,
+    shares: Shares,
+    searches: Searches,
+    uploads: Uploads,
+    downloads: Downloads,
+    pool: Arc<Pool>,
+    events: Arc<EventRing>,
+    clock: Clock,
+    started: Time,
+    tasks: Tasks,
+    remembered: Mutex<Remembered>,
+    scanner: Mutex<Option<JoinHandle<()>>>,
+    database: Arc<Database>,
+    download_folder: PathBuf,
+}
+
+/// Folders that were shared at run time, by their path.
+const SHARED_AT_RUN_TIME: Table<String> = Table::new("shared at run time");
+
+/// Those of them that are not configured as well.
+fn run_time_shares(database: &Database, configured: &[ShareSpec]) -> Result<Vec<ShareSpec>, DatabaseError> {
+    let recorded = database.all(&SHARED_AT_RUN_TIME, limits::SHARES)?;
+    let paths = recorded.into_iter().map(|(_, path)| PathBuf::from(path));
+    let new = paths.filter(|path| configured.iter().all(|share| share.path != *path));
+    Ok(new.map(|path| ShareSpec { path, origin: Origin::Settings }).collect())
+}
+
+impl Node {
+    /// Starts a leaf on `endpoint`. Blocks on the database for a moment; must be called inside a runtime.
+    pub fn start(
+        endpoint: Endpoint,
+        arrivals: Arrivals,
+        identity: Arc<Identity>,
+        clock: Clock,
+        start: Start,
+        tasks: &Tasks,
+    ) -> Result<Self, StartError> {
+        let tasks = tasks.child();
+        let (database, set_aside) = Database::open(&start.data.join("state.redb")).map_err(StoreError::from)?;
+        if let Some(path) = set_aside {
+            tracing::warn!(path = %path.display(), "the database was damaged and is made anew; the old one was set aside");
+        }
+        let database = Arc::new(database);
+        let outboards = Outboards::new(start.data.join("outboards"));
+        let folder = start.shares.downloads.clone();
+        let mut configured = start.shares;
+        configured.shares.extend(run_time_shares(&database, &configured.shares).map_err(StoreError::from)?);
+        let (shares, scanner) = Shares::start(configured, database.clone(), outboards, tasks.token())?;
+        let (remembered, known) = Remembered::load(&start.data, endpoint.peer());
+        let entering = network::Start { network: start.network.clone(), join: start.join, remembered: known };
+        let network = Network::start(endpoint.clone(), identity, shares.clone(), clock, entering, &tasks)?;
+        let holdings = Holdings::default();
+        let library = Arc::new(shares.clone());
+        let uploads = Uploads::start(
+            library.clone(),
+            holdings.clone(),
+            start.upload_slots,
+            start.upload_rate,
+            clock,
+            tasks.child(),
+        )?;
+        let pool = Arc::new(Pool::new(Arc::new(network.clone())));
+        let parts = download::Parts {
+            own: endpoint.peer(),
+            database: database.clone(),
+            library,
+            holdings,
+            pool: pool.clone(),
+            finder: Arc::new(network.clone()),
+            clock,
+            tasks: tasks.child(),
+        };
+        let options = download::Options { downloads: folder.clone(), rate: start.download_rate };
+        let downloads = Downloads::start(parts, options).map_err(StoreError::from)?;
+        let searches = Searches::new(network.clone(), shares.clone(), clock, &tasks);
+        let inner = Inner {
+            endpoint,
+            network_name: start.network,
+            network,
+            shares,
+            searches,
+            uploads,
+            downloads,
+            pool,
+            events: Arc::new(EventRing::new(random_token()?)),
+            clock,
+            started: clock.now(),
+            tasks,
+            remembered: Mutex::new(remembered),
+            scanner: Mutex::new(Some(scanner)),
+            database,
+            download_folder: folder,
+        };
+        let node = Self { inner: Arc::new(inner) };
+        node.spawn_all(arrivals);
+        Ok(node)
+    }
+
+    /// This node's key.
+    pub fn peer(&self) -> PeerId {
+        self.inner.endpoint.peer()
+    }
+
+    /// The endpoint.
+    pub fn endpoint(&self) -> &Endpoint {
+        &self.inner.endpoint
+    }
+
+    /// The name of its network.
+    pub fn network_name(&self) -> &str {
+        &self.inner.network_name
+    }
+
+    /// Homes and known ultrapeers.
+    pub fn network(&self) -> &Network {
+        &self.inner.network
+    }
+
+    /// Shared folders and the file list.
+    pub fn shares(&self) -> &Shares {
+        &self.inner.shares
+    }
+
+    /// Searches.
+    pub fn searches(&self) -> &Searches {
+        &self.inner.searches
+    }
+
+    /// Uploads.
+    pub fn uploads(&self) -> &Uploads {
+        &self.inner.uploads
+    }
+
+    /// Downloads.
+    pub fn downloads(&self) -> &Downloads {
+        &self.inner.downloads
+    }
+
+    /// What happens, for followers of the local HTTP.
+    pub fn events(&self) -> &Arc<EventRing> {
+        &self.inner.events
+    }
+
+    /// How long it runs.
+    pub fn uptime(&self) -> Duration {
+        self.inner.clock.now().since(self.inner.started)
+    }
+
+    /// The node's clock.
+    pub fn clock(&self) -> Clock {
+        self.inner.clock
+    }
+
+    /// Shares a folder, also after a restart.
+    pub async fn add_share(&self, path: PathBuf) -> Result<Share, SharesError> {
+        let share = self.inner.shares.add(ShareSpec { path: path.clone(), origin: Origin::Settings }).await?;
+        self.record_share(&path, true).await?;
+        Ok(share)
+    }
+
+    /// Stops sharing a folder that was shared at run time, named by its name or path.
+    pub async fn remove_share(&self, share: &str) -> Result<(), SharesError> {
+        let removed = self.inner.shares.remove(share).await?;
+        self.record_share(std::path::Path::new(&removed.path), false).await
+    }
+
+    /// Takes over other configured shares and rules; those shared at run time stay.
+    pub async fn configure_shares(&self, mut config: SharesConfig) -> Result<(), SharesError> {
+        config.shares.extend(run_time_shares(&self.inner.database, &config.shares)?);
+        self.inner.shares.configure(config).await
+    }
+
+    async fn record_share(&self, path: &std::path::Path, shared: bool) -> Result<(), SharesError> {
+        let (database, path) = (self.inner.database.clone(), path.to_owned());
+        let record = move || {
+            let text = path.to_string_lossy().into_owned();
+            let mut batch = database.write()?;
+            if shared {
+                batch.put(&SHARED_AT_RUN_TIME, text.as_bytes(), &text)?;
+            } else {
+                batch.remove(&SHARED_AT_RUN_TIME, text.as_bytes())?;
+            }
+            batch.commit()
+        };
+        let recorded = tokio::task::spawn_blocking(record).await;
+        recorded.map_err(|_| SharesError::Stopped)?.map_err(SharesError::from)
+    }
+
+    /// Contents that this leaf knows of whose ids begin with these hex digits: of hits, downloads and shares.
+    pub async fn contents_from(&self, digits: &str) -> Vec<ContentId> {
+        let mut found = self.inner.searches.contents_from(digits);
+        let jobs = self.inner.downloads.list();
+        found.extend(jobs.iter().map(|job| job.content).filter(|content| content.to_string().starts_with(digits)));
+        // The store looks for whole bytes; an odd digit is compared here.
+        let whole = &digits[..digits.len() / 2 * 2];
+        if let Ok(prefix) = data_encoding::HEXLOWER.decode(whole.as_bytes())
+            && let Ok(shared) = self.inner.shares.contents_from(prefix, limits::ID_CANDIDATES).await
+        {
+            found.extend(shared.into_iter().filter(|content| content.to_string().starts_with(digits)));
+        }
+        found
+    }
+
+    /// Peers that this leaf knows: itself, ultrapeers, and leaves that recent hits named.
+    pub async fn known_peers(&self) -> Vec<PeerId> {
+        let mut peers: std::collections::BTreeSet<_> =
+            self.inner.searches.peers().into_iter().map(|source| source.peer).collect();
+        peers.extend(self.inner.network.known().await.into_iter().map(|(descriptor, _)| descriptor.peer));
+        peers.extend(self.inner.network.homes().into_iter().map(|home| home.peer));
+        peers.insert(self.peer());
+        peers.into_iter().collect()
+    }
+
+    /// The folder that an output names; the download folder without one.
+    pub fn output_folder(&self, output: Option<&str>) -> PathBuf {
+        output.map_or_else(|| self.inner.download_folder.clone(), PathBuf::from)
+    }
+
+    /// Changes how many uploads run at the same time, besides the optimistic one.
+    pub async fn set_upload_slots(&self, slots: usize) {
+        self.inner.uploads.set_slots(slots).await;
+    }
+
+    /// Changes how fast uploads and downloads may be together, in bytes a second; `None` is unlimited.
+    pub fn set_rates(&self, upload: Option<u64>, download: Option<u64>) {
+        self.inner.uploads.set_rate(upload);
+        self.inner.downloads.set_rate(download);
+    }
+
+    /// A page of a peer's share; `None` if it has no such folder.
+    pub async fn browse(&self, peer: PeerId, request: Browse) -> Result<Option<Page>, BrowseError> {
+        if peer == self.peer() {
+            return Ok(crate::transfer::Library::browse(&self.inner.shares, request).await);
+        }
+        let known = self.inner.searches.peers().into_iter().find(|known| known.peer == peer);
+        let homes = known.map(|known| known.homes).unwrap_or_default();
+        let lease = self.inner.pool.connect(peer, homes).await?;
+        match session::ask(lease.connection(), request).await {
+            Ok(Some(TransferMessage::Page(page))) => Ok(Some(page)),
+            Ok(Some(TransferMessage::Denied(_))) => Ok(None),
+            Ok(_) => Err(BrowseError::Failed("it answered nonsense".to_owned())),
+            Err(error) => Err(BrowseError::Failed(error.to_string())),
+        }
+    }
+
+    /// Says good-bye to the homes, stops the jobs so that they go on at the next start, and ends every task.
+    /// At most some seconds; the endpoint stays open for the caller to close.
+    pub async fn stop(&self) {
+        let inner = &self.inner;
+        self.save_remembered().await;
+        let leave = inner.network.leave(limits::LEAVE_TIMEOUT);
+        let jobs = tokio::time::timeout(limits::LEAVE_TIMEOUT, inner.downloads.shutdown());
+        // A job that does not stop in time is found by the next start as it was last recorded.
+        let ((), _) = tokio::join!(leave, jobs);
+        inner.tasks.cancel();
+        let scanner = lock(&inner.scanner).take();
+        if let Some(scanner) = scanner {
+            // It ends by the cancelled token; a panic in it was reported where it happened.
+            let _ = tokio::time::timeout(limits::LEAVE_TIMEOUT, scanner).await;
+        }
+    }
+
+    fn spawn_all(&self, arrivals: Arrivals) {
+        let tasks = &self.inner.tasks;
+        tasks.spawn("arrivals", self.clone().take_arrivals(arrivals));
+        tasks.spawn("load", self.clone().follow_load());
+        tasks.spawn("remember", self.clone().follow_homes());
+        tasks.spawn("look around", self.clone().look_around());
+    }
+
+    async fn take_arrivals(self, mut arrivals: Arrivals) {
+        while let Some(arrival) = arrivals.next().await {
+            match arrival {
+                Arrival::Transfer(offer) => {
+                    let uploads = self.inner.uploads.clone();
+                    self.inner.tasks.spawn("welcome", async move {
+                        if let Ok(link) = offer.welcome(None).await {
+                            uploads.serve(link.connection, Via::Direct);
+                        }
+                    });
+                }
+                Arrival::Leaf(offer) => offer.refuse(RefuseReason::NotUltrapeer, self.alternatives().await),
+                Arrival::Mesh(offer) => offer.refuse(RefuseReason::NotUltrapeer, self.alternatives().await),
+            }
+        }
+    }
+
+    async fn alternatives(&self) -> Vec<SignedDescriptor> {
+        let mut known = self.inner.network.remember().await;
+        known.truncate(limits::ALTERNATIVES);
+        known
+    }
+
+    /// Tells the homes how busy the uploads are.
+    async fn follow_load(self) {
+        let mut load = self.inner.uploads.watch();
+        loop {
+            let now = *load.borrow_and_update();
+            self.inner.network.set_load(LeafState {
+                free_slots: u16::try_from(now.free_slots).unwrap_or(u16::MAX),
+                queue: u32::try_from(now.queue).unwrap_or(u32::MAX),
+                reachability: Reachability::Unknown,
+            });
+            if load.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Keeps the list of ultrapeers on the disk while homes come and go.
+    async fn follow_homes(self) {
+        let mut changes = self.inner.network.watch();
+        while changes.changed().await.is_ok() {
+            tokio::time::sleep(limits::REMEMBER_PAUSE).await;
+            self.save_remembered().await;
+        }
+    }
+
+    async fn save_remembered(&self) {
+        let known = self.inner.network.remember().await;
+        let inner = self.inner.clone();
+        let store = move || lock(&inner.remembered).store(&known);
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(store).await {
+            tracing::warn!(%error, "the list of ultrapeers could not be saved");
+        }
+    }
+
+    /// Looks at everything now and then: gauges for Prometheus, events for followers of the local HTTP.
+    async fn look_around(self) {
+        let mut ticks = tokio::time::interval(limits::LOOK_INTERVAL);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let [mut peers, mut jobs, mut uploads, mut shares] = ["peer", "download", "upload", "share"].map(Changes::new);
+        loop {
+            ticks.tick().await;
+            let inner = &self.inner;
+            let (share_list, job_list, upload_list) =
+                (inner.shares.list(), inner.downloads.list(), inner.uploads.list());
+            crate::metrics::collect(&share_list, inner.network.homes().len(), &job_list, &upload_list);
+            let ring = &inner.events;
+            let known = crate::status::peers(&self).await;
+            peers.publish(ring, known.into_iter().map(|peer| (peer.peer.clone(), peer)), &["rtt_ms"]);
+            jobs.publish(ring, job_list.into_iter().map(|job| (job.id.clone(), job)), &[]);
+            uploads.publish(ring, upload_list.into_iter().map(|upload| (upload.id.clone(), upload)), &[]);
+            shares.publish(ring, share_list.into_iter().map(|share| (share.name.clone(), share)), &[]);
+        }
+    }
+}
+
+/// Why a peer's share cannot be listed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum BrowseError {
+    /// It was not reached.
+    #[error(transparent)]
+    Reach(#[from] ReachError),
+    /// It was reached and did not answer as it must.
+    #[error("the peer did not answer: {0}")]
+    Failed(String),
+}
+
+impl From<BrowseError> for ApiError {
+    fn from(error: BrowseError) -> Self {
+        match &error {
+            BrowseError::Reach(ReachError::Gone) => Self::not_found("no ultrapeer knows that peer")
+                .hint("it may have left the network; a search tells who is there now"),
+            _ => Self::new(Code::PeerUnreachable, error.to_string()),
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Every operation leaves the value whole, so a panic elsewhere does not spoil it.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,290 @@
+//! The searches that users started: each has an id, a log of its events, and is kept for an hour.
+//!
+//! A search is told twice: as events while it runs (every hit, better knowledge of a hit, the summary), and
+//! as an object at any time. Both come from the same log, so they cannot differ. What was found is also the
+//! memory from which a shortened content id, a file name and first sources of a download are taken.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use futures_util::StreamExt;
+use overlay::{
+    admin::{
+        error::{ApiError, Code},
+        events::EventLog,
+    },
+    drive::{Clock, Tasks, random_token},
+    id::ContentId,
+    limits,
+    query::Query,
+    time::Time,
+    wire::{bounded::Text, search::Hit as WireHit, search::Target},
+};
+use tokio::time::timeout;
+
+use crate::{
+    api::types::{Have, Hit, Search, SearchRequest, SearchState, Summary},
+    network::{SearchNews, Service as Network},
+    search::{Request, Ticket},
+    store::Shares,
+    transfer::FoundSource,
+};
+
+/// All searches of this daemon. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Searches {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    network: Network,
+    shares: Shares,
+    clock: Clock,
+    tasks: Tasks,
+    book: Mutex<BTreeMap<String, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    query: String,
+    ticket: Ticket,
+    log: Arc<EventLog>,
+    order: Vec<ContentId>,
+    hits: BTreeMap<ContentId, (Hit, WireHit)>,
+    summary: Option<Summary>,
+    ended: Option<Time>,
+}
+
+/// What searches told of a content.
+#[derive(Clone, Debug, Default)]
+pub struct Known {
+    /// Its most frequent name.
+    pub name: Option<String>,
+    /// Bytes.
+    pub size: Option<u64>,
+    /// Who has it.
+    pub sources: Vec<FoundSource>,
+}
+
+impl Searches {
+    /// No search yet.
+    pub fn new(network: Network, shares: Shares, clock: Clock, tasks: &Tasks) -> Self {
+        let shared = Shared { network, shares, clock, tasks: tasks.child(), book: Mutex::default() };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Starts a search and returns its id. Waits, within the search's time, until this leaf has a home.
+    ///
+    /// Fails with `bad_query`, `bad_request`, or `no_ultrapeer`; nothing is left then.
+    pub async fn start(&self, request: SearchRequest) -> Result<String, ApiError> {
+        let query = request.query.trim().to_owned();
+        if let Err(error) = Query::parse(&query) {
+            let position = u32::try_from(error.position).unwrap_or(u32::MAX);
+            return Err(ApiError::new(Code::BadQuery, error.to_string()).position(position).hint(error.hint()));
+        }
+        let (limit, span, all) = bounds(&request)?;
+        let began = self.shared.clock.now();
+        self.wait_for_home(span).await?;
+        let left = span.saturating_sub(self.shared.clock.now().since(began)).max(Duration::from_millis(1));
+        let target = Target::Query(Text::new(&query));
+        let started = self.shared.network.search(Request { target, limit, timeout: left, all }).await;
+        let (ticket, news) = started.map_err(|_| ApiError::new(Code::Draining, "the daemon is shutting down"))?;
+        let id = id().map_err(|error| ApiError::internal(error.to_string()))?;
+        let log = Arc::new(EventLog::new());
+        let entry = Entry { query, ticket, log, order: Vec::new(), hits: BTreeMap::new(), summary: None, ended: None };
+        self.make_room();
+        self.book().insert(id.clone(), entry);
+        let (searches, name) = (self.clone(), id.clone());
+        self.shared.tasks.spawn("search", async move { searches.follow(&name, news).await });
+        Ok(id)
+    }
+
+    /// A search as it stands.
+    pub fn get(&self, id: &str) -> Option<Search> {
+        self.book().get(id).map(|entry| entry.show(id))
+    }
+
+    /// All searches, by id.
+    pub fn list(&self) -> Vec<(String, Search)> {
+        self.book().iter().map(|(id, entry)| (id.clone(), entry.show(id))).collect()
+    }
+
+    /// The events of a search, from its beginning.
+    pub fn events(&self, id: &str) -> Option<Arc<EventLog>> {
+        self.book().get(id).map(|entry| entry.log.clone())
+    }
+
+    /// Cancels a search if it runs, and forgets it. False if there is none.
+    pub async fn remove(&self, id: &str) -> bool {
+        let entry = self.book().remove(id);
+        match entry {
+            Some(entry) => {
+                self.shared.network.cancel(entry.ticket).await;
+                entry.log.close();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// A search's hits, best first, and its summary, once it has ended; `None` if it is not known or was cut
+    /// short.
+    pub async fn finished(&self, id: &str) -> Option<(Vec<Hit>, Summary)> {
+        let mut frames = std::pin::pin!(self.events(id)?.follow(None));
+        while frames.next().await.is_some() {}
+        let book = self.book();
+        let entry = book.get(id)?;
+        let mut hits: Vec<_> = entry.hits.values().collect();
+        hits.sort_by_key(|(hit, wire)| (std::cmp::Reverse(wire.score), hit.content));
+        Some((hits.into_iter().map(|(hit, _)| hit.clone()).collect(), entry.summary.clone()?))
+    }
+
+    /// What recent searches told of a content.
+    pub fn known(&self, content: &ContentId) -> Known {
+        let book = self.book();
+        let mut known = Known::default();
+        for (hit, wire) in book.values().filter_map(|entry| entry.hits.get(content)) {
+            known.name = Some(hit.name.clone());
+            known.size = Some(hit.size);
+            for peer in &*wire.peers {
+                if known.sources.iter().all(|source| source.peer != peer.peer) {
+                    known.sources.push(FoundSource { peer: peer.peer, homes: peer.homes.to_vec() });
+                }
+            }
+        }
+        known
+    }
+
+    /// Contents of recent hits whose ids begin with these hex digits.
+    pub fn contents_from(&self, prefix: &str) -> Vec<ContentId> {
+        let book = self.book();
+        let contents = book.values().flat_map(|entry| entry.hits.keys());
+        contents.filter(|content| content.to_string().starts_with(prefix)).copied().collect()
+    }
+
+    /// Peers that recent hits named, with their homes.
+    pub fn peers(&self) -> Vec<FoundSource> {
+        let book = self.book();
+        let hits = book.values().flat_map(|entry| entry.hits.values());
+        let mut peers: BTreeMap<_, _> = BTreeMap::new();
+        for peer in hits.flat_map(|(_, wire)| wire.peers.iter()) {
+            peers.insert(peer.peer, peer.homes.to_vec());
+        }
+        peers.into_iter().map(|(peer, homes)| FoundSource { peer, homes }).collect()
+    }
+
+    async fn wait_for_home(&self, span: Duration) -> Result<(), ApiError> {
+        let network = &self.shared.network;
+        let mut changes = network.watch();
+        let attached = async {
+            while network.homes().is_empty() {
+                if changes.changed().await.is_err() {
+                    return;
+                }
+            }
+        };
+        timeout(span, attached).await.map_err(|_| {
+            ApiError::new(Code::NoUltrapeer, "no ultrapeer was reached in time").hint(
+                "see `quictrack status` for what was tried; name a node to join with --join ADDRESS or the key `join`",
+            )
+        })
+    }
+
+    async fn follow(&self, id: &str, mut news: tokio::sync::mpsc::Receiver<SearchNews>) {
+        while let Some(news) = news.recv().await {
+            match news {
+                SearchNews::Hit(wire) => {
+                    let have = self.have(wire.content).await;
+                    let hit = Hit::new(&wire, have);
+                    let mut book = self.book();
+                    let Some(entry) = book.get_mut(id) else { return };
+                    entry.log.put(&hit.content.to_string(), "hit", &hit);
+                    if !entry.hits.contains_key(&hit.content) {
+                        entry.order.push(hit.content);
+                    }
+                    entry.hits.insert(hit.content, (hit, *wire));
+                }
+                SearchNews::End(end) => {
+                    let summary = Summary::new(&end, 0);
+                    crate::metrics::search_ended(&end);
+                    let mut book = self.book();
+                    let Some(entry) = book.get_mut(id) else { return };
+                    entry.log.put("summary", "summary", &summary);
+                    entry.log.close();
+                    entry.summary = Some(summary);
+                    entry.ended = Some(self.shared.clock.now());
+                    return;
+                }
+            }
+        }
+        // The news ended without a summary: the daemon is shutting down.
+        if let Some(entry) = self.book().get_mut(id) {
+            entry.log.close();
+            entry.ended = Some(self.shared.clock.now());
+        }
+    }
+
+    async fn have(&self, content: ContentId) -> Have {
+        let here = self.shared.shares.contents_from(content.0.to_vec(), 1).await;
+        if here.is_ok_and(|found| !found.is_empty()) { Have::Yes } else { Have::No }
+    }
+
+    /// Forgets searches that ended an hour ago, and the oldest that ended when there are too many.
+    fn make_room(&self) {
+        let now = self.shared.clock.now();
+        let mut book = self.book();
+        book.retain(|_, entry| entry.ended.is_none_or(|ended| now.since(ended) < limits::SEARCH_KEPT));
+        while book.len() >= limits::SEARCHES_KEPT {
+            let oldest = book.iter().filter_map(|(id, entry)| Some((entry.ended?, id.clone()))).min();
+            let Some((_, id)) = oldest else { break };
+            book.remove(&id);
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
+        // Every operation leaves the book whole, so a panic elsewhere does not spoil it.
+        self.shared.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Entry {
+    fn show(&self, id: &str) -> Search {
+        Search {
+            id: id.to_owned(),
+            query: self.query.clone(),
+            state: if self.ended.is_some() { SearchState::Done } else { SearchState::Running },
+            hits: self.order.iter().filter_map(|content| self.hits.get(content)).map(|(hit, _)| hit.clone()).collect(),
+            summary: self.summary.clone(),
+        }
+    }
+}
+
+fn bounds(request: &SearchRequest) -> Result<(u32, Duration, bool), ApiError> {
+    let all = request.all.unwrap_or(false);
+    let limit = match request.limit {
+        Some(limit) if !(1..=limits::SEARCH_LIMIT_MAX).contains(&limit) => {
+            let message = format!("limit must be 1 to {}, not {limit}", limits::SEARCH_LIMIT_MAX);
+            return Err(ApiError::bad_request(message).hint("to get everything, ask for all"));
+        }
+        _ if all => limits::SEARCH_LIMIT_ALL,
+        Some(limit) => limit,
+        None => limits::SEARCH_LIMIT,
+    };
+    let span = request.timeout_ms.map_or(limits::SEARCH_TIMEOUT, Duration::from_millis);
+    if span.is_zero() || span > limits::SEARCH_TIMEOUT_MAX {
+        let most = limits::SEARCH_TIMEOUT_MAX.as_secs();
+        return Err(ApiError::bad_request(format!("a search may take from a millisecond to {most} s")));
+    }
+    Ok((limit, span, all))
+}
+
+/// A name that is never used again: 60 random bits.
+pub fn id() -> std::io::Result<String> {
+    let bits = random_token()?;
+    const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    Ok((0..12).map(|place| char::from(DIGITS[(bits >> (5 * place) & 31) as usize])).collect())
+}

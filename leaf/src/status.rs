@@ -1,0 +1,188 @@
+//! What a leaf says of itself: `status`, `peers`, and what is wrong.
+
+use std::collections::BTreeMap;
+
+use overlay::{
+    config::Volunteer,
+    drive::wall_clock_s,
+    report::{CatalogTotal, Home, Peer, Problem, SharesTotal, Status},
+    transport::DialError,
+};
+
+use crate::{
+    api::http::State,
+    network::{HomeStatus, JoinProblem},
+    node::Node,
+    store::{Share, ShareState},
+};
+
+/// `status`, whole.
+pub async fn status(state: &State) -> Status {
+    let node = &state.node;
+    let homes = node.network().homes();
+    let shares = node.shares().list();
+    let catalog = node.shares().catalog();
+    let downloads = node.downloads().list();
+    let uploads = node.uploads().list();
+    let mut observed: Vec<_> = homes.iter().map(|home| home.observed).collect();
+    observed.sort_unstable();
+    observed.dedup();
+    let ultrapeers = node.network().ultrapeers().await;
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        role: "leaf".to_owned(),
+        peer_id: node.peer().to_string(),
+        network: node.network_name().to_owned(),
+        uptime_s: node.uptime().as_secs(),
+        listen: Some(node.endpoint().local_address()),
+        observed,
+        reachability: "unknown".to_owned(),
+        volunteer: Some(volunteer(state.volunteer).to_owned()),
+        ready: !homes.is_empty() && !state.readiness.is_draining(),
+        problems: problems(node, &shares, &homes),
+        homes: Some(homes.iter().map(home).collect()),
+        ultrapeers: u64::from(ultrapeers),
+        shards: u64::from(ultrapeers > 0),
+        shard_prefix: None,
+        shares: Some(SharesTotal {
+            files: shares.iter().map(|share| share.files).sum(),
+            bytes: shares.iter().map(|share| share.bytes).sum(),
+            pending_files: shares.iter().map(|share| share.pending_files).sum(),
+            pending_bytes: shares.iter().map(|share| share.pending_bytes).sum(),
+        }),
+        catalog: Some(CatalogTotal { files: catalog.files(), acknowledged: node.network().searchable() }),
+        downloads: Some(counts(
+            &["queued", "active", "stalled", "paused", "done", "cancelled", "failed"],
+            downloads.iter().map(|job| name(&job.state)),
+        )),
+        uploads: Some(counts(&["queued", "active"], uploads.iter().map(|upload| name(&upload.state)))),
+        upload_rate: Some(uploads.iter().map(|upload| upload.rate as f64).sum()),
+        download_rate: Some(downloads.iter().map(|job| job.rate as f64).sum()),
+        election: Vec::new(),
+        ultrapeer: None,
+    }
+}
+
+/// Every state once, also those that nothing is in.
+fn counts(states: &[&str], items: impl Iterator<Item = String>) -> BTreeMap<String, u64> {
+    let mut counts: BTreeMap<String, u64> = states.iter().map(|state| ((*state).to_owned(), 0)).collect();
+    for state in items {
+        *counts.entry(state).or_default() += 1;
+    }
+    counts
+}
+
+const fn volunteer(volunteer: Volunteer) -> &'static str {
+    match volunteer {
+        Volunteer::Never => "never",
+        Volunteer::Auto => "auto",
+        Volunteer::Always => "always",
+    }
+}
+
+/// The name that a variant has in JSON.
+fn name(variant: &impl serde::Serialize) -> String {
+    let json = serde_json::to_value(variant).unwrap_or_default();
+    json.as_str().unwrap_or_default().to_owned()
+}
+
+fn home(home: &HomeStatus) -> Home {
+    let since_s = wall_clock_s().saturating_sub(home.age.as_secs());
+    Home {
+        peer: home.peer.to_string(),
+        address: Some(home.address),
+        rtt_ms: Some(home.rtt.as_secs_f64() * 1e3),
+        since_at: crate::api::types::timestamp(since_s as i64).unwrap_or_default(),
+        acknowledged: home.acknowledged,
+    }
+}
+
+/// Ultrapeers that this leaf knows, and leaves that recent hits named.
+pub async fn peers(node: &Node) -> Vec<Peer> {
+    let homes = node.network().homes();
+    let rtt = |peer| homes.iter().find(|home| home.peer == peer).map(|home| home.rtt.as_secs_f64() * 1e3);
+    let known = node.network().known().await;
+    let mut peers: BTreeMap<String, Peer> = BTreeMap::new();
+    for source in node.searches().peers() {
+        let peer = Peer {
+            peer: source.peer.to_string(),
+            role: "leaf".to_owned(),
+            state: "cached".to_owned(),
+            ..Peer::default()
+        };
+        peers.insert(peer.peer.clone(), peer);
+    }
+    for (descriptor, is_home) in known {
+        let peer = Peer {
+            peer: descriptor.peer.to_string(),
+            address: Some(descriptor.address),
+            role: "ultrapeer".to_owned(),
+            state: if is_home { "alive" } else { "cached" }.to_owned(),
+            home: is_home,
+            shard_prefix: Some(descriptor.shard.to_string()),
+            rtt_ms: rtt(descriptor.peer),
+            connections: if is_home { vec!["leaf".to_owned()] } else { Vec::new() },
+        };
+        peers.insert(peer.peer.clone(), peer);
+    }
+    // A home that does not know its own address yet has no descriptor.
+    for home in &homes {
+        peers.entry(home.peer.to_string()).or_insert_with(|| Peer {
+            peer: home.peer.to_string(),
+            address: Some(home.address),
+            role: "ultrapeer".to_owned(),
+            state: "alive".to_owned(),
+            home: true,
+            shard_prefix: Some(String::new()),
+            rtt_ms: Some(home.rtt.as_secs_f64() * 1e3),
+            connections: vec!["leaf".to_owned()],
+        });
+    }
+    peers.into_values().collect()
+}
+
+fn problems(node: &Node, shares: &[Share], homes: &[HomeStatus]) -> Vec<Problem> {
+    let mut problems: Vec<_> =
+        node.network().problems().into_iter().filter_map(|(target, problem)| join_problem(&target, &problem)).collect();
+    if homes.is_empty() {
+        problems.push(Problem {
+            code: "no_ultrapeer".to_owned(),
+            message: "this leaf is attached to no ultrapeer".to_owned(),
+            hint: Some("name a node of the network with --join ADDRESS or the key `join`".to_owned()),
+        });
+    }
+    for share in shares.iter().filter(|share| share.state == ShareState::Missing) {
+        problems.push(Problem {
+            code: "share_missing".to_owned(),
+            message: format!("the folder {} of the share {} is not there", share.path, share.name),
+            hint: Some("mount or restore it; its files are searchable again without being hashed anew".to_owned()),
+        });
+    }
+    let catalog = node.shares().catalog().files();
+    let current = homes.iter().filter(|home| home.sequence == Some(node.shares().catalog().sequence()));
+    if let Some(searchable) = current.map(|home| home.acknowledged).max()
+        && searchable < catalog
+    {
+        problems.push(Problem {
+            code: "catalog_truncated".to_owned(),
+            message: format!("homes index {searchable} of this leaf's {catalog} files"),
+            hint: Some("share fewer folders, or exclude what nobody looks for".to_owned()),
+        });
+    }
+    problems
+}
+
+fn join_problem(target: &str, problem: &JoinProblem) -> Option<Problem> {
+    let error = match problem {
+        JoinProblem::Name(_) => return None,
+        JoinProblem::Dial(error) => error,
+    };
+    let code = match error {
+        DialError::WrongNetwork { .. } => "wrong_network",
+        DialError::WrongSecret { .. } => "wrong_secret",
+        DialError::PeerOlder { .. } => "peer_older",
+        DialError::PeerNewer { .. } => "peer_newer",
+        _ => return None,
+    };
+    Some(Problem { code: code.to_owned(), message: format!("{target}: {error}"), hint: Some(error.hint().to_owned()) })
+}
