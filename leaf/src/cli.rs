@@ -33,6 +33,8 @@ pub struct Cli {
 /// The commands.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
+    /// Run the daemon in the foreground
+    Leaf(Box<cmd::leaf::Arguments>),
     /// Search for files
     Search(cmd::search::Arguments),
     /// Download files
@@ -49,6 +51,8 @@ pub enum Command {
     Status,
     /// List the nodes that this one knows
     Peers,
+    /// Show a small network on this machine at work
+    Demo(cmd::demo::Arguments),
     /// Print this node's id
     Id,
     /// Show or check the configuration
@@ -88,6 +92,8 @@ pub fn main(arguments: Vec<OsString>) -> ExitCode {
 /// Why it failed, as the user is to be told.
 pub async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
     match command {
+        Command::Leaf(arguments) => cmd::leaf::run(context, *arguments).await,
+        Command::Demo(arguments) => cmd::demo::run(context, arguments).await,
         Command::Search(arguments) => cmd::search::run(context, arguments).await,
         Command::Get(arguments) => cmd::get::run(context, arguments).await,
         Command::Downloads(arguments) => context.until_interrupted(cmd::downloads::run(context, arguments)).await,

@@ -6,9 +6,11 @@
 pub mod browse;
 pub mod completions;
 pub mod config;
+pub mod demo;
 pub mod downloads;
 pub mod get;
 pub mod id;
+pub mod leaf;
 pub mod man;
 pub mod peers;
 pub mod search;

@@ -1,0 +1,34 @@
+//! `leaf`: the daemon.
+
+use clap::Args;
+use overlay::{
+    commands::Surroundings,
+    config::{LeafOptions, Program},
+    console::{Exit, Failure},
+};
+
+use super::Context;
+use crate::daemon;
+
+// The options of the daemon.
+#[expect(missing_docs, reason = "clap would take the text for the description of the command")]
+#[derive(Args, Clone, Debug)]
+pub struct Arguments {
+    #[command(flatten)]
+    options: LeafOptions,
+}
+
+/// Runs the daemon until it is told to end.
+///
+/// # Errors
+/// What keeps it from starting.
+pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failure> {
+    let at = Surroundings {
+        program: Program::Leaf,
+        global: &context.global,
+        environment: &context.environment,
+        console: &context.console,
+    };
+    let options = arguments.options.layer(&context.environment)?;
+    daemon::run(&at, options).await
+}

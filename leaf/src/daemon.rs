@@ -1,0 +1,200 @@
+//! The daemon: a leaf from the first socket to the last.
+//!
+//! ```text
+//!   prepare ─> node ─> ready ─> (settings, readiness, log) ─> drain ─> good-bye ─> close
+//! ```
+
+use std::{sync::Arc, time::Duration};
+
+use jiff::Zoned;
+use overlay::{
+    address::JoinAddress,
+    admin::common::Common,
+    commands::Surroundings,
+    config::{Config, Layer, Program, Rate, ScheduleLine, Settings},
+    console::{Console, Exit, Failure},
+    metrics::Role,
+    startup::{self, Daemon, Plan},
+    transport::Endpoint,
+};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{
+    api::http::{self, State},
+    metrics,
+    node::{Node, Start},
+    store::{ShareSpec, SharesConfig},
+};
+
+/// How often a schedule of rate limits is looked at.
+const SCHEDULE_TICK: Duration = Duration::from_secs(20);
+
+/// Keys of which this release takes note only: what they ask for does not exist yet. Somebody who sets one must
+/// be told.
+const NOT_IN_FORCE: &[&str] = &["advertise", "ban_list", "block_list", "peer_quota"];
+
+/// Runs until the daemon is told to drain and has said good-bye.
+///
+/// # Errors
+/// What keeps it from starting.
+pub async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure> {
+    let families = &[metrics::FAMILIES, ultrapeer::metrics::FAMILIES];
+    let plan = Plan { program: Program::Leaf, role: Role::Leaf, families, page: false };
+    let (mut daemon, arrivals) = startup::prepare(plan, at.global, at.environment, options).await?;
+    let settings = daemon.config.settings();
+    let start = Start {
+        network: settings.network.to_string(),
+        join: targets(&settings),
+        data: daemon.data_dir().to_owned(),
+        shares: shares(&daemon.config, &settings),
+        upload_slots: settings.upload_slots.get() as usize,
+        upload_rate: rate_now(&settings.upload_schedule, settings.upload_limit),
+        download_rate: rate_now(&settings.download_schedule, settings.download_limit),
+    };
+    let node =
+        Node::start(daemon.endpoint.clone(), arrivals, daemon.identity.clone(), daemon.clock, start, &daemon.tasks)?;
+    for key in NOT_IN_FORCE.iter().filter(|key| daemon.config.is_set(key)) {
+        tracing::warn!(key, "this release does not act on this setting yet");
+    }
+    let common = Arc::new(Common {
+        config: daemon.config.clone(),
+        telemetry: daemon.telemetry.clone(),
+        events: node.events().clone(),
+    });
+    spawn(&daemon, &node, &common);
+    let state = State {
+        node: node.clone(),
+        volunteer: settings.volunteer,
+        readiness: daemon.readiness.clone(),
+        common: Some(common),
+    };
+    daemon.serve(at.console, |guard| http::router(state, guard)).await?;
+    greet(at.console, &daemon, &node);
+    daemon.life.draining().await;
+    tracing::info!("leaving the network");
+    daemon.readiness.set_draining();
+    node.stop().await;
+    daemon.close().await;
+    Ok(Exit::Done)
+}
+
+/// What to do next, for somebody who has just started a leaf for the first time.
+fn greet(console: &Console, daemon: &Daemon, node: &Node) {
+    console.note(format_args!("data: {}", daemon.data_dir().display()));
+    console.note(format_args!("downloads: {}", node.output_folder(None).display()));
+    if node.shares().list().is_empty() {
+        console.note("nothing is shared yet; to share a folder: quictrack shares add DIR");
+    }
+    if daemon.config.settings().join.is_empty() && node.network().homes().is_empty() {
+        console.note("no node to join is set; name one with --join ADDRESS");
+    } else {
+        console.note("to search: quictrack search WORDS");
+    }
+}
+
+fn targets(settings: &Settings) -> Vec<JoinAddress> {
+    let names = settings.dns.iter().filter_map(|name| match name.parse() {
+        Ok(target) => Some(target),
+        Err(error) => {
+            tracing::warn!(name, %error, "an entry of `dns` is no name");
+            None
+        }
+    });
+    settings.join.iter().cloned().chain(names).collect()
+}
+
+fn shares(config: &Config, settings: &Settings) -> SharesConfig {
+    let origin = config.origin("share");
+    SharesConfig {
+        shares: settings.share.iter().map(|path| ShareSpec { path: path.clone(), origin }).collect(),
+        exclude: settings.exclude.clone(),
+        // Never is as good as every ten years.
+        rescan_interval: settings.rescan_interval.duration().unwrap_or(Duration::from_secs(10 * 365 * 86_400)),
+        hash_threads: settings.hash_threads.get() as usize,
+        downloads: settings.downloads.clone(),
+        share_downloads: settings.share_downloads,
+    }
+}
+
+/// The limit that the schedule sets at this hour, in bytes a second.
+fn rate_now(schedule: &[ScheduleLine], otherwise: Rate) -> Option<u64> {
+    let now = Zoned::now();
+    let weekday = now.weekday().to_monday_zero_offset() as u8;
+    let minute = u16::from(now.hour().unsigned_abs()) * 60 + u16::from(now.minute().unsigned_abs());
+    ScheduleLine::rate_at(schedule, weekday, minute, otherwise).bytes_per_second()
+}
+
+/// The tasks that only pass things on.
+fn spawn(daemon: &Daemon, node: &Node, common: &Arc<Common>) {
+    daemon.tasks.spawn("log events", common.clone().publish_log());
+    let (readiness, network) = (daemon.readiness.clone(), node.network().clone());
+    daemon.tasks.spawn("readiness", async move {
+        let mut changes = network.watch();
+        loop {
+            readiness.set_network(!network.homes().is_empty());
+            if changes.changed().await.is_err() {
+                return;
+            }
+        }
+    });
+    let follower = Follower {
+        config: daemon.config.clone(),
+        endpoint: daemon.endpoint.clone(),
+        node: node.clone(),
+        seen: daemon.config.settings(),
+    };
+    daemon.tasks.spawn("settings", follower.run());
+}
+
+/// Carries changes of the configuration to the parts that can change, and the schedule of the rate limits.
+struct Follower {
+    config: Arc<Config>,
+    endpoint: Endpoint,
+    node: Node,
+    /// The settings that are in force.
+    seen: Arc<Settings>,
+}
+
+impl Follower {
+    async fn run(mut self) {
+        let mut changes = self.config.subscribe();
+        let mut ticks = interval(SCHEDULE_TICK);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let settings = changes.borrow_and_update().clone();
+                    self.follow(&settings).await;
+                    self.seen = settings;
+                }
+                _ = ticks.tick() => {}
+            }
+            let settings = &self.seen;
+            self.node.set_rates(
+                rate_now(&settings.upload_schedule, settings.upload_limit),
+                rate_now(&settings.download_schedule, settings.download_limit),
+            );
+        }
+    }
+
+    async fn follow(&self, settings: &Settings) {
+        let old = &*self.seen;
+        if (&settings.join, &settings.dns) != (&old.join, &old.dns) {
+            self.node.network().set_join(targets(settings));
+        }
+        if settings.listen != old.listen
+            && let Err(error) = self.endpoint.rebind(settings.listen)
+        {
+            tracing::error!(%error, "the node stays at its old address");
+        }
+        if settings.upload_slots != old.upload_slots {
+            self.node.set_upload_slots(settings.upload_slots.get() as usize).await;
+        }
+        if let Err(error) = self.node.configure_shares(shares(&self.config, settings)).await {
+            tracing::error!(%error, "the shares stay as they were");
+        }
+    }
+}
