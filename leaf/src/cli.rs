@@ -163,3 +163,73 @@ fn takes_value(root: &clap::Command, command: &clap::Command, option: &str) -> b
     let known = root.get_arguments().chain(command.get_arguments());
     known.filter(|argument| argument.get_long() == Some(name)).any(|argument| argument.get_action().takes_values())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rewritten(line: &str) -> String {
+        let arguments = line.split(' ').map(OsString::from).collect();
+        let result = query_behind_dashes(&Cli::command(), arguments);
+        result.into_iter().map(|argument| argument.into_string().unwrap()).collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn the_tree_of_commands_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn words_with_one_dash_belong_to_the_query() {
+        for (line, expected) in [
+            ("q search beatles -live --json", "q search --json -- beatles -live"),
+            ("q search -live", "q search -- -live"),
+            ("q search -vvv -hq - -q -vv", "q search -q -vv -- -vvv -hq -"),
+            ("q search -h", "q search -h"),
+            (
+                "q --data-dir search search --limit 5 a --sort=name -b",
+                "q --data-dir search search --limit 5 --sort=name -- a -b",
+            ),
+            ("q search a -- --json -q b", "q search -- a --json -q b"),
+            ("q --json search a --data-dir /d -x", "q --json search --data-dir /d -- a -x"),
+            // Other commands keep their short options.
+            ("q get -o /tmp/ abcdef01", "q get -o /tmp/ abcdef01"),
+            ("q get -- search -x", "q get -- search -x"),
+            ("q serach -x", "q serach -x"),
+            ("q", "q"),
+        ] {
+            assert_eq!(rewritten(line), expected, "{line}");
+        }
+    }
+
+    #[test]
+    fn mistakes_are_refused() {
+        for line in [
+            "q search",
+            "q search --limit 0 a",
+            "q search --limit 1001 a",
+            "q search --timeout 0 a",
+            "q search --jsno a",
+            "q get",
+            "q get --priority urgent abcdef01",
+            "q downloads pause",
+            "q downloads priority x",
+            "q shares add",
+            "q config",
+            "q completions klingon",
+            "q -q -v status",
+        ] {
+            let arguments = query_behind_dashes(&Cli::command(), line.split(' ').map(OsString::from).collect());
+            assert!(Cli::try_parse_from(arguments).is_err(), "{line}");
+        }
+    }
+
+    #[test]
+    fn options_of_all_commands_stand_before_or_after_them() {
+        for line in ["q --json --data-dir /d downloads pause all", "q downloads pause --json all --data-dir /d"] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert!(cli.global.json, "{line}");
+            assert_eq!(cli.global.data_dir.as_deref(), Some("/d".as_ref()), "{line}");
+        }
+    }
+}

@@ -16,6 +16,8 @@ pub mod peers;
 pub mod search;
 pub mod shares;
 pub mod status;
+#[cfg(test)]
+mod tests;
 pub mod uploads;
 
 use std::{future::Future, path::Path, sync::OnceLock, time::Duration};
