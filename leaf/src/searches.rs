@@ -118,17 +118,22 @@ impl Searches {
         self.book().get(id).map(|entry| entry.log.clone())
     }
 
-    /// Cancels a search if it runs, and forgets it. False if there is none.
+    /// Cancels a search if it runs, and forgets it once its followers have got its summary. False if there is
+    /// none.
     pub async fn remove(&self, id: &str) -> bool {
-        let entry = self.book().remove(id);
-        match entry {
-            Some(entry) => {
-                self.shared.network.cancel(entry.ticket).await;
-                entry.log.close();
-                true
-            }
-            None => false,
-        }
+        let Some((ticket, log)) = self.book().get(id).map(|entry| (entry.ticket, entry.log.clone())) else {
+            return false;
+        };
+        self.shared.network.cancel(ticket).await;
+        let ended = async {
+            let mut frames = std::pin::pin!(log.follow(None));
+            while frames.next().await.is_some() {}
+        };
+        // A machine that has stopped gives no summary.
+        let _ = timeout(limits::CANCEL_PATIENCE, ended).await;
+        log.close();
+        self.book().remove(id);
+        true
     }
 
     /// A search's hits, best first, and its summary, once it has ended; `None` if it is not known or was cut

@@ -56,8 +56,8 @@ pub async fn status(state: &State) -> Status {
             downloads.iter().map(|job| name(&job.state)),
         )),
         uploads: Some(counts(&["queued", "active"], uploads.iter().map(|upload| name(&upload.state)))),
-        upload_rate: Some(uploads.iter().map(|upload| upload.rate as f64).sum()),
-        download_rate: Some(downloads.iter().map(|job| job.rate as f64).sum()),
+        upload_rate: Some(uploads.iter().map(|upload| upload.rate).sum()),
+        download_rate: Some(downloads.iter().map(|job| job.rate).sum()),
         election: Vec::new(),
         ultrapeer: None,
     }

@@ -457,6 +457,8 @@ pub const SEARCH_KEPT: Duration = Duration::from_secs(3_600);
 /// Searches that a leaf keeps, running ones included. Chosen: a page that searches at each key press stays
 /// below it for some minutes.
 pub const SEARCHES_KEPT: usize = 256;
+/// Time in which a cancelled search gives its summary.
+pub const CANCEL_PATIENCE: Duration = Duration::from_secs(1);
 /// Characters of an identifier's prefix that commands accept.
 pub const ID_PREFIX: usize = 8;
 /// Contents looked at to tell whether a prefix is unique.

@@ -50,9 +50,9 @@ pub struct Status {
     /// Uploads by state.
     pub uploads: Option<BTreeMap<String, u64>>,
     /// Bytes a second.
-    pub upload_rate: Option<f64>,
+    pub upload_rate: Option<u64>,
     /// Bytes a second.
-    pub download_rate: Option<f64>,
+    pub download_rate: Option<u64>,
     /// What is missing to become an ultrapeer.
     pub election: Vec<Criterion>,
     /// What this node does as an ultrapeer, if it is one.
