@@ -4,14 +4,16 @@
 //!   arguments ── words of a query go behind `--` ── clap ── Cli ── run ── cmd::NAME::run ── exit
 //! ```
 //!
-//! A command is a module of [`crate::cmd`] with `Arguments` and `run`; here it is a variant of [`Command`] and a
-//! line of [`run`].
+//! A command is a module of [`crate::cmd`] with `Arguments` and `run`, or a function of [`overlay::commands`] if both
+//! programs have it; here it is a variant of [`Command`] and a line of [`run`].
 
 use std::{ffi::OsString, process::ExitCode};
 
 use clap::{CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
 use overlay::{
     admin::error::Code,
+    commands::{self, ConfigArgs},
     console::{self, Console, Exit, Failure, GlobalOptions},
     environment::Environment,
 };
@@ -53,12 +55,15 @@ pub enum Command {
     Peers,
     /// Show a small network on this machine at work
     Demo(cmd::demo::Arguments),
-    /// Print this node's id
+    /// Print the id of this node; makes its key if there is none
     Id,
-    /// Show or check the configuration
-    Config(cmd::config::Arguments),
-    /// Print completions for a shell
-    Completions(cmd::completions::Arguments),
+    /// Show, check, export or import the configuration
+    Config(ConfigArgs),
+    /// Print the script by which a shell completes this command
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
     /// Print the manual
     Man,
 }
@@ -102,10 +107,10 @@ pub async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Browse(arguments) => context.until_interrupted(cmd::browse::run(context, arguments)).await,
         Command::Status => context.until_interrupted(cmd::status::run(context)).await,
         Command::Peers => context.until_interrupted(cmd::peers::run(context)).await,
-        Command::Id => cmd::id::run(context),
-        Command::Config(arguments) => cmd::config::run(context, arguments),
-        Command::Completions(arguments) => cmd::completions::run(context, &arguments),
-        Command::Man => cmd::man::run(context),
+        Command::Id => commands::id(&context.surroundings()),
+        Command::Config(arguments) => commands::config(&context.surroundings(), &arguments).await,
+        Command::Completions { shell } => commands::completions(&context.console, Cli::command(), shell),
+        Command::Man => commands::man(&context.console, Cli::command()),
     }
 }
 
@@ -215,7 +220,7 @@ mod tests {
             "q downloads pause",
             "q downloads priority x",
             "q shares add",
-            "q config",
+            "q config check",
             "q completions klingon",
             "q -q -v status",
         ] {

@@ -48,7 +48,6 @@ pub async fn status(state: &State) -> Status {
             files: shares.iter().map(|share| share.files).sum(),
             bytes: shares.iter().map(|share| share.bytes).sum(),
             pending_files: shares.iter().map(|share| share.pending_files).sum(),
-            pending_bytes: shares.iter().map(|share| share.pending_bytes).sum(),
         }),
         catalog: Some(CatalogTotal { files: catalog.files(), acknowledged: node.network().searchable() }),
         downloads: Some(counts(
@@ -58,7 +57,7 @@ pub async fn status(state: &State) -> Status {
         uploads: Some(counts(&["queued", "active"], uploads.iter().map(|upload| name(&upload.state)))),
         upload_rate: Some(uploads.iter().map(|upload| upload.rate).sum()),
         download_rate: Some(downloads.iter().map(|job| job.rate).sum()),
-        election: Vec::new(),
+        election: Some(Vec::new()),
         ultrapeer: None,
     }
 }
@@ -92,7 +91,7 @@ fn home(home: &HomeStatus) -> Home {
         peer: home.peer.to_string(),
         address: Some(home.address),
         rtt_ms: Some(home.rtt.as_secs_f64() * 1e3),
-        since_at: crate::api::types::timestamp(since_s as i64).unwrap_or_default(),
+        since_at: crate::api::types::timestamp(since_s as i64),
         acknowledged: home.acknowledged,
     }
 }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::Read, path::Path};
 
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use crate::{
@@ -16,7 +16,7 @@ use crate::{
     config::{Config, ConfigError, Layer, OptionRow, Program},
     console::{Column, Console, Exit, Failure, GlobalOptions, Table},
     environment::Environment,
-    folders::{self, DataFolder, PRIVATE_FILE},
+    folders::{self, DataFolder, Folders, PRIVATE_FILE},
     identity::Identity,
     limits,
 };
@@ -35,36 +35,66 @@ pub struct Surroundings<'a> {
 }
 
 impl Surroundings<'_> {
+    /// The places that the options and the environment choose.
+    ///
+    /// # Errors
+    /// If there is no place for data.
+    pub fn folders(&self) -> Result<Folders, Failure> {
+        Ok(self.global.folders(self.program, self.environment)?)
+    }
+
     /// A client of the daemon that runs on the chosen data folder.
     ///
     /// # Errors
     /// `daemon_not_running`; no place for data.
     pub fn client(&self) -> Result<Client, Failure> {
-        let folders = self.global.folders(self.program, self.environment)?;
-        Client::of_data_dir(&folders.data).map_err(|error| self.failure(error))
+        Client::of_data_dir(&self.folders()?.data).map_err(|error| self.failure(error))
     }
 
-    /// A request that failed, as this program says it.
+    /// What the user is told when the daemon gave no answer to use.
     pub fn failure(&self, error: ClientError) -> Failure {
-        Failure::of_client(error, self.program)
+        let failure = Failure::of_client(error, self.program);
+        match &self.global.data_dir {
+            Some(folder) if failure.code == Code::DaemonNotRunning => {
+                let start = format!("{} --data-dir {}", self.program.start_command(), folder.display());
+                failure.hint(format!("start one with `{start}`, or name another folder with --data-dir"))
+            }
+            _ => failure,
+        }
     }
-}
 
-/// Everything of a list of the daemon, page by page, at most [`limits::LIST_ITEMS`] items. `path` may have a query.
-///
-/// # Errors
-/// What the daemon or the way to it refuses.
-pub async fn all<T: serde::de::DeserializeOwned>(client: &Client, path: &str) -> Result<Vec<T>, ClientError> {
-    let mut items = Vec::new();
-    let mut cursor = String::new();
-    let mark = if path.contains('?') { '&' } else { '?' };
-    while items.len() < limits::LIST_ITEMS {
-        let page: Page<T> = client.get(&format!("{path}{mark}limit={}{cursor}", limits::LIST_LIMIT_MAX)).await?;
-        items.extend(page.items);
-        let Some(next) = page.next else { break };
-        cursor = format!("&cursor={next}");
+    /// Everything of a list of the daemon, page by page, at most [`limits::LIST_ITEMS`] items.
+    ///
+    /// # Errors
+    /// As [`Self::failure`].
+    pub async fn list<T: DeserializeOwned>(&self, client: &Client, path: &str) -> Result<Vec<T>, Failure> {
+        let mut items = Vec::new();
+        let mut cursor = None;
+        loop {
+            let page: Page<T> = self.page(client, path, cursor.as_deref()).await?;
+            items.extend(page.items);
+            cursor = page.next;
+            if cursor.is_none() || items.len() >= limits::LIST_ITEMS {
+                return Ok(items);
+            }
+        }
     }
-    Ok(items)
+
+    /// One page of a list of the daemon: the first, or that of a cursor. `path` may have a query.
+    ///
+    /// # Errors
+    /// As [`Self::failure`].
+    pub async fn page<T: DeserializeOwned>(
+        &self,
+        client: &Client,
+        path: &str,
+        cursor: Option<&str>,
+    ) -> Result<Page<T>, Failure> {
+        let join = if path.contains('?') { '&' } else { '?' };
+        let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
+        let path = format!("{path}{join}limit={}{cursor}", limits::LIST_LIMIT_MAX);
+        client.get(&path).await.map_err(|error| self.failure(error))
+    }
 }
 
 /// `id`: prints the node's id, and makes its key if there is none.
@@ -76,7 +106,7 @@ pub fn id(at: &Surroundings<'_>) -> Result<Exit, Failure> {
     struct Id {
         peer_id: String,
     }
-    let folders = at.global.folders(at.program, at.environment)?;
+    let folders = at.folders()?;
     let identity = match Identity::load(&folders.identity_file())? {
         Some(identity) => identity,
         None => {
@@ -154,7 +184,7 @@ pub async fn config(at: &Surroundings<'_>, arguments: &ConfigArgs) -> Result<Exi
 }
 
 fn load(at: &Surroundings<'_>) -> Result<Config, Failure> {
-    let folders = at.global.folders(at.program, at.environment)?;
+    let folders = at.folders()?;
     let config = Config::load(at.program, &folders, at.environment, Layer::default())?;
     for warning in config.warnings() {
         at.console.warn(warning);
@@ -249,7 +279,7 @@ async fn import(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
 }
 
 fn import_into_files(at: &Surroundings<'_>, settings: &BTreeMap<String, Value>) -> Result<(), Failure> {
-    let folders = at.global.folders(at.program, at.environment)?;
+    let folders = at.folders()?;
     let _data = DataFolder::open(&folders, |_, _| Ok(()))?;
     load(at)?.change(settings).map(drop).map_err(Failure::from)
 }
@@ -279,17 +309,25 @@ pub fn completions(console: &Console, mut command: clap::Command, shell: Shell) 
     Ok(Exit::Done)
 }
 
-/// `man`: the manual of the command and of its subcommands, one page after the other.
+/// `man`: the manual, a page for the program and one for each command, commands of commands too.
 ///
 /// # Errors
 /// A reader that left.
-pub fn man(console: &Console, command: clap::Command) -> Result<Exit, Failure> {
-    let mut page = Vec::new();
-    clap_mangen::Man::new(command.clone()).render(&mut page)?;
-    for sub in command.get_subcommands().filter(|sub| !sub.is_hide_set() && sub.get_name() != "help") {
-        let name = format!("{}-{}", command.get_name(), sub.get_name());
-        clap_mangen::Man::new(sub.clone().name(name)).render(&mut page)?;
-    }
-    console.bytes(&page)?;
+pub fn man(console: &Console, mut program: clap::Command) -> Result<Exit, Failure> {
+    program.build();
+    let mut manual = Vec::new();
+    append_page(&program, program.get_name(), &mut manual)?;
+    console.bytes(&manual)?;
     Ok(Exit::Done)
+}
+
+/// The page of a command, then those of the commands in it.
+fn append_page(command: &clap::Command, name: &str, manual: &mut Vec<u8>) -> Result<(), Failure> {
+    // Its heading is all that clap does not qualify with the names of the commands around it.
+    clap_mangen::Man::new(command.clone().name(name.to_owned())).render(manual)?;
+    let inner = command.get_subcommands().filter(|inner| inner.get_name() != "help" && !inner.is_hide_set());
+    for inner in inner {
+        append_page(inner, &format!("{name}-{}", inner.get_name()), manual)?;
+    }
+    Ok(())
 }

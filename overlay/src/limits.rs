@@ -398,8 +398,6 @@ pub const CLIENT_CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CLIENT_ANSWER_TIMEOUT: Duration = Duration::from_secs(150);
 /// Bytes of an answer that a command reads: a search of [`SEARCH_LIMIT_ALL`] hits with full lists of names.
 pub const CLIENT_ANSWER_BYTES: usize = 128 << 20;
-/// Items of a list that a command reads before it stops. Chosen: more than anybody reads.
-pub const CLIENT_ITEMS: usize = 100_000;
 /// Downloads that one `get` asks for. Chosen: more than anybody writes into a file of targets.
 pub const CLIENT_DOWNLOADS: usize = 10_000;
 /// Downloads that one `get` watches at the same time: a quarter of [`HTTP_CONNECTIONS`], so that others get in.

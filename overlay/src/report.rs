@@ -53,8 +53,8 @@ pub struct Status {
     pub upload_rate: Option<u64>,
     /// Bytes a second.
     pub download_rate: Option<u64>,
-    /// What is missing to become an ultrapeer.
-    pub election: Vec<Criterion>,
+    /// What stands between this leaf and serving as an ultrapeer.
+    pub election: Option<Vec<Criterion>>,
     /// What this node does as an ultrapeer, if it is one.
     pub ultrapeer: Option<UltrapeerPart>,
 }
@@ -82,7 +82,7 @@ pub struct Home {
     /// The round trip.
     pub rtt_ms: Option<f64>,
     /// Since when this leaf is attached: RFC 3339.
-    pub since_at: String,
+    pub since_at: Option<String>,
     /// Files in its index.
     pub acknowledged: u64,
 }
@@ -97,8 +97,6 @@ pub struct SharesTotal {
     pub bytes: u64,
     /// Files that are not hashed yet.
     pub pending_files: u64,
-    /// Their bytes.
-    pub pending_bytes: u64,
 }
 
 /// The list of files, as others have it.
@@ -165,4 +163,38 @@ pub struct Peer {
     pub rtt_ms: Option<f64>,
     /// What open connections to it are for: `leaf mesh transfer`.
     pub connections: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::DeserializeOwned;
+
+    use super::*;
+
+    /// The same text comes out as went in, so names and order of the fields are as promised.
+    fn assert_same<T: Serialize + DeserializeOwned>(json: &str) {
+        let read: T = serde_json::from_str(json).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), json);
+    }
+
+    #[test]
+    fn objects_have_the_promised_fields() {
+        assert_same::<Status>(
+            r#"{"version":"0.1.0","role":"leaf","peer_id":"aa","network":"public","uptime_s":1,"listen":"[::]:7780","observed":[],"reachability":"unknown","volunteer":"auto","ready":false,"problems":[{"code":"no_ultrapeer","message":"m","hint":null}],"homes":[{"peer":"bb","address":"127.0.0.1:1","rtt_ms":0.2,"since_at":null,"acknowledged":3}],"ultrapeers":0,"shards":0,"shard_prefix":null,"shares":{"files":1,"bytes":2,"pending_files":3},"catalog":{"files":1,"acknowledged":0},"downloads":{"active":1},"uploads":{},"upload_rate":0,"download_rate":0,"election":[{"name":"uptime","met":false,"have":"1 s","want":"1 h"}],"ultrapeer":null}"#,
+        );
+        assert_same::<UltrapeerPart>(
+            r#"{"state":"admitted","leaves":1,"max_leaves":2,"index_files":3,"index_bytes":4,"digest_leaves":5,"queries_per_s":0.5}"#,
+        );
+        assert_same::<Peer>(
+            r#"{"peer":"bb","address":"127.0.0.1:1","role":"ultrapeer","state":"alive","home":true,"shard_prefix":"","rtt_ms":1.5,"connections":["leaf"]}"#,
+        );
+    }
+
+    #[test]
+    fn what_a_program_does_not_have_is_null_and_never_left_out() {
+        let json = serde_json::to_value(Status::default()).unwrap();
+        for part in ["homes", "shares", "catalog", "downloads", "uploads", "volunteer", "election", "ultrapeer"] {
+            assert_eq!(json.get(part), Some(&serde_json::Value::Null), "{part}");
+        }
+    }
 }

@@ -1,11 +1,9 @@
-//! The objects of the HTTP API. The daemon answers with them, the commands read them, and with `--json` print
+//! The objects of the HTTP API; `status` and `peer`, which both programs have, are in [`overlay::report`]. The daemon answers with them, the commands read them, and with `--json` print
 //! them with their `type`.
 //!
 //! Names and meaning of the fields are promised to other programs: fields are added, never renamed, and all are
 //! always there. What is unknown is `None`. Units are in the names: `_ms` milliseconds, `_s` seconds, `_at` RFC 3339
 //! in UTC; sizes are bytes, rates bytes a second.
-
-use std::collections::BTreeMap;
 
 use overlay::{
     file::{self, Kind},
@@ -262,159 +260,6 @@ impl Summary {
     }
 }
 
-/// `GET status`. What only leaves have is `None` for an ultrapeer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Status {
-    /// Of the program.
-    pub version: String,
-    /// `leaf` or `ultrapeer`.
-    pub role: String,
-    /// This node.
-    #[serde(with = "text")]
-    pub peer_id: PeerId,
-    /// The network's name.
-    pub network: String,
-    /// Since the start.
-    pub uptime_s: u64,
-    /// The bound QUIC address.
-    pub listen: String,
-    /// Addresses at which others see this node.
-    pub observed: Vec<String>,
-    /// Whether others can dial this node.
-    pub reachability: Reachability,
-    /// `never`, `auto` or `always`.
-    pub volunteer: Option<String>,
-    /// True if the node is in the network.
-    pub ready: bool,
-    /// What keeps it from working as it should.
-    pub problems: Vec<Problem>,
-    /// Ultrapeers that this leaf is attached to.
-    pub homes: Option<Vec<Home>>,
-    /// Ultrapeers known to be alive.
-    pub ultrapeers: u32,
-    /// Parts of the leaf space.
-    pub shards: u32,
-    /// The part that this node covers, in binary digits; `None` if it is no ultrapeer.
-    pub shard_prefix: Option<String>,
-    /// What lies in the shares.
-    pub shares: Option<ShareCounts>,
-    /// What of it is known to the network.
-    pub catalog: Option<CatalogCounts>,
-    /// Downloads by state.
-    pub downloads: Option<BTreeMap<String, u64>>,
-    /// Uploads by state.
-    pub uploads: Option<BTreeMap<String, u64>>,
-    /// Bytes a second now.
-    pub upload_rate: Option<u64>,
-    /// Bytes a second now.
-    pub download_rate: Option<u64>,
-    /// What stands between this leaf and serving as an ultrapeer.
-    pub election: Option<Vec<Criterion>>,
-    /// This node's service as an ultrapeer; `None` if it is none.
-    pub ultrapeer: Option<UltrapeerStatus>,
-}
-
-/// What keeps a node from working as it should.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Problem {
-    /// A word for programs.
-    pub code: String,
-    /// What it is.
-    pub message: String,
-    /// What to do.
-    pub hint: Option<String>,
-}
-
-/// An ultrapeer that this leaf is attached to.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Home {
-    /// The ultrapeer.
-    #[serde(with = "text")]
-    pub peer: PeerId,
-    /// Where it is.
-    pub address: String,
-    /// Round trip.
-    pub rtt_ms: Option<f64>,
-    /// When it took this leaf on.
-    pub since_at: Option<String>,
-    /// Files that its index has.
-    pub acknowledged: u64,
-}
-
-/// What lies in the shares.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ShareCounts {
-    /// Files in the catalog.
-    pub files: u64,
-    /// Their bytes.
-    pub bytes: u64,
-    /// Files found that wait to be hashed.
-    pub pending_files: u64,
-}
-
-/// What of the catalog is known to the network.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct CatalogCounts {
-    /// Files in the catalog.
-    pub files: u64,
-    /// Those that the index of some home has.
-    pub acknowledged: u64,
-}
-
-/// One condition for serving as an ultrapeer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Criterion {
-    /// `volunteer reachable uptime bandwidth loss memory power prefix demand`.
-    pub name: String,
-    /// True if it is met; `None` while it is not known.
-    pub met: Option<bool>,
-    /// What is there.
-    pub have: serde_json::Value,
-    /// What it takes.
-    pub want: serde_json::Value,
-}
-
-/// A node's service as an ultrapeer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct UltrapeerStatus {
-    /// `candidate admitted founder draining`.
-    pub state: String,
-    /// Attached leaves.
-    pub leaves: u64,
-    /// How many it takes.
-    pub max_leaves: u64,
-    /// Files in its index.
-    pub index_files: u64,
-    /// Memory of its index.
-    pub index_bytes: u64,
-    /// Leaves of other ultrapeers whose digests it holds.
-    pub digest_leaves: u64,
-    /// Queries it answers now.
-    pub queries_per_s: f64,
-}
-
-/// A node that this one knows.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Peer {
-    /// Who.
-    #[serde(with = "text")]
-    pub peer: PeerId,
-    /// Where it is.
-    pub address: Option<String>,
-    /// `leaf` or `ultrapeer`.
-    pub role: String,
-    /// `alive suspect cached`.
-    pub state: String,
-    /// True if it is a home of this leaf, or attached to this ultrapeer.
-    pub home: bool,
-    /// The part of the leaf space that it covers, in binary digits; `None` for leaves.
-    pub shard_prefix: Option<String>,
-    /// Round trip.
-    pub rtt_ms: Option<f64>,
-    /// What the connections with it are for.
-    pub connections: Vec<String>,
-}
-
 /// A line of a listing, with its `type`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "type", rename_all = "lowercase")]
@@ -565,12 +410,6 @@ mod tests {
         assert_same::<Summary>(
             r#"{"hits":1,"complete":true,"stopped":"exhausted","incomplete_reasons":[],"ultrapeers_asked":2,"ultrapeers_total":3,"shards_asked":1,"shards_total":1,"leaves_covered":40,"leaves_total":40,"messages":2,"withheld":0,"first_hit_ms":1.9,"elapsed_ms":3.4}"#,
         );
-        assert_same::<Status>(&format!(
-            r#"{{"version":"0.1.0","role":"leaf","peer_id":"{peer}","network":"public","uptime_s":1,"listen":"[::]:7780","observed":[],"reachability":"unknown","volunteer":"auto","ready":false,"problems":[{{"code":"no_ultrapeer","message":"m","hint":null}}],"homes":[{{"peer":"{peer}","address":"127.0.0.1:1","rtt_ms":0.2,"since_at":null,"acknowledged":3}}],"ultrapeers":0,"shards":0,"shard_prefix":null,"shares":{{"files":1,"bytes":2,"pending_files":3}},"catalog":{{"files":1,"acknowledged":0}},"downloads":{{"active":1}},"uploads":{{}},"upload_rate":0,"download_rate":0,"election":[{{"name":"uptime","met":false,"have":1,"want":3600}}],"ultrapeer":null}}"#
-        ));
-        assert_same::<Peer>(&format!(
-            r#"{{"peer":"{peer}","address":"127.0.0.1:1","role":"ultrapeer","state":"alive","home":true,"shard_prefix":"","rtt_ms":1.5,"connections":["home"]}}"#
-        ));
         assert_same::<Listed>(r#"{"type":"folder","path":"Music/x","name":"x","files":3,"bytes":9}"#);
         assert_same::<Listed>(&format!(
             r#"{{"type":"entry","path":"Music/x.mp3","name":"x.mp3","content":"{content}","size":1,"modified_at":null,"kind":"audio","tags":{{}}}}"#

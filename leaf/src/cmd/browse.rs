@@ -35,7 +35,7 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failur
     let client = context.client()?;
     let (mut cursor, mut listed, mut first_file) = (None, 0, None);
     loop {
-        let page = context.page::<Listed>(&client, &path, cursor.as_deref()).await?;
+        let page = context.surroundings().page::<Listed>(&client, &path, cursor.as_deref()).await?;
         listed += page.items.len();
         if context.console.is_json() {
             page.items.iter().try_for_each(|item| context.console.line(item))?;

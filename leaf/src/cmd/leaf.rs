@@ -2,8 +2,7 @@
 
 use clap::Args;
 use overlay::{
-    commands::Surroundings,
-    config::{LeafOptions, Program},
+    config::LeafOptions,
     console::{Exit, Failure},
 };
 
@@ -23,12 +22,6 @@ pub struct Arguments {
 /// # Errors
 /// What keeps it from starting.
 pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failure> {
-    let at = Surroundings {
-        program: Program::Leaf,
-        global: &context.global,
-        environment: &context.environment,
-        console: &context.console,
-    };
     let options = arguments.options.layer(&context.environment)?;
-    daemon::run(&at, options).await
+    daemon::run(&context.surroundings(), options).await
 }

@@ -1,17 +1,13 @@
-//! The commands of `quictrack`, one module each.
+//! The commands of `quictrack`, one module each; those that both programs have are in [`overlay::commands`].
 //!
 //! A command reads its arguments, asks the daemon over the local HTTP API (or needs none), and prints: results to
 //! stdout, as tables for people or one JSON object a line; everything else to stderr. What it returns is the exit.
 
 pub mod browse;
-pub mod completions;
-pub mod config;
 pub mod demo;
 pub mod downloads;
 pub mod get;
-pub mod id;
 pub mod leaf;
-pub mod man;
 pub mod peers;
 pub mod search;
 pub mod shares;
@@ -26,14 +22,12 @@ use overlay::{
     admin::{
         client::{Client, ClientError},
         error::Code,
-        list::Page,
     },
+    commands::Surroundings,
     config::Program,
     console::{Console, Exit, Failure, GlobalOptions},
     environment::Environment,
-    folders::Folders,
     id::{ContentId, PeerId},
-    limits,
 };
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -61,65 +55,31 @@ impl Context {
         Self { interrupted: interrupted.into(), ..self }
     }
 
-    /// The places that the options and the environment choose.
-    ///
-    /// # Errors
-    /// If there is no place for data.
-    pub fn folders(&self) -> Result<Folders, Failure> {
-        Ok(self.global.folders(Program::Leaf, &self.environment)?)
+    /// What the commands of both programs are given of it.
+    pub fn surroundings(&self) -> Surroundings<'_> {
+        let Self { global, console, environment, .. } = self;
+        Surroundings { program: Program::Leaf, global, environment, console }
     }
 
-    /// A client of the daemon of the data folder.
+    /// [`Surroundings::client`].
     ///
     /// # Errors
-    /// If none runs there.
+    /// If no daemon runs on the data folder.
     pub fn client(&self) -> Result<Client, Failure> {
-        Client::of_data_dir(&self.folders()?.data).map_err(|error| self.failure(error))
+        self.surroundings().client()
     }
 
-    /// What the user is told when the daemon gave no answer to use.
+    /// [`Surroundings::failure`].
     pub fn failure(&self, error: ClientError) -> Failure {
-        let failure = Failure::of_client(error, Program::Leaf);
-        match &self.global.data_dir {
-            Some(folder) if failure.code == Code::DaemonNotRunning => {
-                let start = format!("{} --data-dir {}", Program::Leaf.start_command(), folder.display());
-                failure.hint(format!("start one with `{start}`, or name another folder with --data-dir"))
-            }
-            _ => failure,
-        }
+        self.surroundings().failure(error)
     }
 
-    /// All items of a list of the API.
+    /// [`Surroundings::list`].
     ///
     /// # Errors
     /// As [`Self::failure`].
     pub async fn list<T: DeserializeOwned>(&self, client: &Client, path: &str) -> Result<Vec<T>, Failure> {
-        let mut items = Vec::new();
-        let mut cursor = None;
-        loop {
-            let mut page: Page<T> = self.page(client, path, cursor.as_deref()).await?;
-            items.append(&mut page.items);
-            cursor = page.next;
-            if cursor.is_none() || items.len() >= limits::CLIENT_ITEMS {
-                return Ok(items);
-            }
-        }
-    }
-
-    /// One page of a list of the API: the first, or that of a cursor.
-    ///
-    /// # Errors
-    /// As [`Self::failure`].
-    pub async fn page<T: DeserializeOwned>(
-        &self,
-        client: &Client,
-        path: &str,
-        cursor: Option<&str>,
-    ) -> Result<Page<T>, Failure> {
-        let join = if path.contains('?') { '&' } else { '?' };
-        let cursor = cursor.map(|cursor| format!("&cursor={cursor}")).unwrap_or_default();
-        let path = format!("{path}{join}limit={}{cursor}", limits::LIST_LIMIT_MAX);
-        client.get(&path).await.map_err(|error| self.failure(error))
+        self.surroundings().list(client, path).await
     }
 
     /// Returns when the user interrupts the command. Cancel-safe.

@@ -1,9 +1,11 @@
 //! `peers`: the nodes that this one knows.
 
-use overlay::console::{Column, Exit, Failure, Table};
+use overlay::{
+    console::{Column, Exit, Failure, Table},
+    report::Peer,
+};
 
 use super::Context;
-use crate::api::types::Peer;
 
 /// Runs it.
 ///
@@ -28,12 +30,12 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
     ]);
     for peer in &peers {
         table.row([
-            peer.peer.to_string().as_str(),
+            peer.peer.as_str(),
             &peer.role,
             &peer.state,
             if peer.home { "yes" } else { "" },
             &peer.rtt_ms.map(|rtt| format!("{rtt:.1} ms")).unwrap_or_default(),
-            peer.address.as_deref().unwrap_or_default(),
+            &peer.address.map(|address| address.to_string()).unwrap_or_default(),
             &peer.connections.join(", "),
         ]);
     }

@@ -10,12 +10,13 @@ use overlay::{
         error::Code,
     },
     console::{Column, Exit, Failure, Table, harmless},
+    report::Status,
     units,
 };
 
 use super::{Context, count};
 use crate::{
-    api::types::{NewShare, Share, Skipped, Status},
+    api::types::{NewShare, Share, Skipped},
     store::{ShareState, SkipReason},
 };
 

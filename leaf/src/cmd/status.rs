@@ -1,14 +1,14 @@
 //! `status`: how this node is doing.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use overlay::{
     console::{Console, Exit, Failure, harmless},
+    report::{Status, UltrapeerPart},
     units,
 };
 
 use super::{Context, count};
-use crate::api::types::{Status, UltrapeerStatus};
 
 /// Runs it.
 ///
@@ -33,7 +33,7 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
 fn rows(status: &Status) -> Vec<(&'static str, String)> {
     let uptime = units::duration(Duration::from_secs(status.uptime_s));
     let mut rows = vec![
-        ("node", status.peer_id.to_string()),
+        ("node", status.peer_id.clone()),
         ("program", format!("{} {}, up {uptime}", status.role, status.version)),
         ("network", format!("{}, {}", status.network, if status.ready { "connected" } else { "not connected" })),
         ("address", address(status)),
@@ -42,10 +42,10 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
         for home in homes {
             let rtt = home.rtt_ms.map(|rtt| format!(", {rtt:.1} ms")).unwrap_or_default();
             let files = count(home.acknowledged, "file");
-            rows.push(("home", format!("{} at {}{rtt}, has {files}", home.peer, home.address)));
+            rows.push(("home", format!("{}{}{rtt}, has {files}", home.peer, at(home.address))));
         }
     }
-    rows.push(("ultrapeers", format!("{} in {}", status.ultrapeers, count(status.shards.into(), "shard"))));
+    rows.push(("ultrapeers", format!("{} in {}", status.ultrapeers, count(status.shards, "shard"))));
     if let (Some(shares), Some(catalog)) = (status.shares, status.catalog) {
         let pending = match shares.pending_files {
             0 => String::new(),
@@ -58,7 +58,7 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
         [("downloads", &status.downloads, status.download_rate), ("uploads", &status.uploads, status.upload_rate)]
     {
         if let Some(counts) = counts {
-            rows.push((label, format!("{}, {}", states(counts), units::rate(rate.unwrap_or(0) as f64))));
+            rows.push((label, format!("{}, {}", states(counts), units::rate(rate.unwrap_or_default() as f64))));
         }
     }
     if let Some(ultrapeer) = &status.ultrapeer {
@@ -73,12 +73,15 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
 }
 
 fn address(status: &Status) -> String {
-    // An enumeration without text of its own: its name in JSON is meant for people as well.
-    let reachability = serde_json::to_value(status.reachability).unwrap_or_default();
-    let reachability = reachability.as_str().unwrap_or("unknown").to_owned();
-    let seen =
-        if status.observed.is_empty() { String::new() } else { format!(", seen as {}", status.observed.join(", ")) };
-    format!("{}{seen}, reachability {reachability}", status.listen)
+    let observed: Vec<String> = status.observed.iter().map(ToString::to_string).collect();
+    let seen = if observed.is_empty() { String::new() } else { format!(", seen as {}", observed.join(", ")) };
+    let listen = status.listen.map_or_else(|| "none".to_owned(), |address| address.to_string());
+    format!("{listen}{seen}, reachability {}", status.reachability)
+}
+
+/// Where a node is, if that is known.
+fn at(address: Option<SocketAddr>) -> String {
+    address.map(|address| format!(" at {address}")).unwrap_or_default()
 }
 
 fn states(counts: &BTreeMap<String, u64>) -> String {
@@ -87,7 +90,7 @@ fn states(counts: &BTreeMap<String, u64>) -> String {
     if counts.is_empty() { "none".to_owned() } else { counts.join(", ") }
 }
 
-fn service(ultrapeer: &UltrapeerStatus) -> String {
+fn service(ultrapeer: &UltrapeerPart) -> String {
     format!(
         "{}, {} of {} leaves, {} ({}) in the index, {:.1} queries/s",
         ultrapeer.state,

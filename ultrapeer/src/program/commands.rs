@@ -5,7 +5,7 @@ use std::fmt::Display;
 use axum::http::Method;
 use futures_util::StreamExt;
 use overlay::{
-    commands::{Surroundings, all},
+    commands::Surroundings,
     console::{Column, Exit, Failure, Table},
     report::{Peer, Status},
     units,
@@ -51,7 +51,7 @@ fn status_table(status: &Status) -> Table {
 
 /// `peers`.
 pub(super) async fn peers(at: &Surroundings<'_>) -> Result<Exit, Failure> {
-    let peers: Vec<Peer> = all(&at.client()?, "peers").await.map_err(|error| at.failure(error))?;
+    let peers: Vec<Peer> = at.list(&at.client()?, "peers").await?;
     if at.console.is_json() {
         peers.iter().try_for_each(|peer| at.console.typed_line("peer", peer))?;
         return Ok(Exit::Done);
