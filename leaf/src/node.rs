@@ -171,7 +171,7 @@ impl Node {
         };
         let options = download::Options { downloads: folder.clone(), rate: start.download_rate };
         let downloads = Downloads::start(parts, options).map_err(StoreError::from)?;
-        let searches = Searches::new(network.clone(), shares.clone(), clock, &tasks);
+        let searches = Searches::new(network.clone(), shares.clone(), downloads.clone(), clock, &tasks);
         let inner = Inner {
             endpoint,
             network_name: start.network,

@@ -27,6 +27,7 @@ use tokio::time::timeout;
 
 use crate::{
     api::types::{Have, Hit, Search, SearchRequest, SearchState, Summary},
+    download::{Downloads, record::State},
     network::{SearchNews, Service as Network},
     search::{Request, Ticket},
     store::Shares,
@@ -43,6 +44,7 @@ pub struct Searches {
 struct Shared {
     network: Network,
     shares: Shares,
+    downloads: Downloads,
     clock: Clock,
     tasks: Tasks,
     book: Mutex<BTreeMap<String, Entry>>,
@@ -72,8 +74,8 @@ pub struct Known {
 
 impl Searches {
     /// No search yet.
-    pub fn new(network: Network, shares: Shares, clock: Clock, tasks: &Tasks) -> Self {
-        let shared = Shared { network, shares, clock, tasks: tasks.child(), book: Mutex::default() };
+    pub fn new(network: Network, shares: Shares, downloads: Downloads, clock: Clock, tasks: &Tasks) -> Self {
+        let shared = Shared { network, shares, downloads, clock, tasks: tasks.child(), book: Mutex::default() };
         Self { shared: Arc::new(shared) }
     }
 
@@ -234,6 +236,11 @@ impl Searches {
     }
 
     async fn have(&self, content: ContentId) -> Have {
+        match self.shared.downloads.get(&content.to_string()).map(|job| job.state) {
+            Some(State::Done) => return Have::Yes,
+            Some(State::Cancelled | State::Failed) | None => {}
+            Some(_) => return Have::Partial,
+        }
         let here = self.shared.shares.contents_from(content.0.to_vec(), 1).await;
         if here.is_ok_and(|found| !found.is_empty()) { Have::Yes } else { Have::No }
     }

@@ -12,7 +12,7 @@ use std::{
 use overlay::{
     id::PeerId,
     limits,
-    transport::{CloseCode, Connection},
+    transport::{CloseCode, Connection, Windows},
     wire::{
         leaf::LeafMessage,
         mesh::{Class, MeshMessage},
@@ -75,6 +75,12 @@ impl Ports {
     pub(crate) fn to_leaf(&self, session: Session, message: LeafMessage) {
         let mut inner = self.lock();
         let Some(port) = inner.leaves.get(&session) else { return };
+        // An upload gets room when it is granted, and gives it back when it is done.
+        match message {
+            LeafMessage::CatalogWant(_) => port.connection.set_windows(Windows::Active),
+            LeafMessage::CatalogAck(_) => port.connection.set_windows(Windows::Idle),
+            _ => {}
+        }
         if port.queue.try_send(message).is_err() {
             counted::queue_dropped(counted::Queue::Control);
             port.connection.close(CloseCode::Overload);
