@@ -157,6 +157,9 @@ async fn attempt(shared: &Arc<Shared>, target: &JoinAddress) -> Result<(), JoinE
         .collect();
     let mut last = JoinError::Name("the name has no address".to_owned());
     for address in addresses {
+        if shared.ports.is_linked_at(address) {
+            return Ok(());
+        }
         match dial(shared, target.peer, address).await {
             Ok(()) => return Ok(()),
             Err(error) => last = JoinError::Dial(error),

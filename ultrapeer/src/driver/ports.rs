@@ -5,6 +5,7 @@
 //! coordinator asks another home when no answer comes.
 
 use std::{
+    net::SocketAddr,
     sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -144,6 +145,11 @@ impl Ports {
 
     pub(crate) fn is_linked(&self, peer: &PeerId) -> bool {
         self.lock().mesh.get(peer).is_some_and(|port| port.connection.close_reason().is_none())
+    }
+
+    /// True if a link leads to that address.
+    pub(crate) fn is_linked_at(&self, address: SocketAddr) -> bool {
+        self.lock().mesh.values().any(|port| port.connection.remote_address() == address)
     }
 
     pub(crate) fn mesh_rtt(&self, peer: &PeerId) -> Option<Duration> {
