@@ -11,6 +11,8 @@
 //! Invariant: whatever a leaf is told to be searchable (`CatalogAck`) was published in the index before,
 //! and logged to the other ultrapeers in the same step.
 
+mod interface;
+
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use overlay::{
@@ -22,10 +24,10 @@ use overlay::{
     query::Query as ParsedQuery,
     time::Time,
     wire::{
-        bounded::{Blob, List, Text},
+        bounded::{List, Text},
         descriptor::SignedDescriptor,
         hello::Goodbye,
-        leaf::{ChunkRef, Introduce, LeafMessage, Pong},
+        leaf::{Introduce, LeafMessage, Pong},
         mesh::{MeshMessage, Query, QueryDone, QueryHits},
         search::{Hit, HitPeer, Reachability, Search, Target},
     },
@@ -33,6 +35,7 @@ use overlay::{
 use rand::RngExt;
 use rustc_hash::FxHashMap;
 
+pub use self::interface::{Input, Output};
 use crate::{
     attachments::Attachments,
     index::{
@@ -43,105 +46,6 @@ use crate::{
     leaves::{self, Closing, Leaves, Session, Settings, Slot},
     search::{self, Answer, Environment, Searches, Ticket},
 };
-
-/// What can happen to an ultrapeer.
-#[derive(Debug)]
-pub enum Input {
-    /// This node is reached at this address: set by its operator, bound, or observed by others.
-    Address(SocketAddr),
-    /// Serve without being let in by another: the network begins here.
-    Found,
-    /// Hand over the leaves and stop serving.
-    Drain,
-    /// Other settings count from now on.
-    Settings(Settings),
-    /// A leaf was welcomed.
-    LeafAttached {
-        /// Its connection.
-        session: Session,
-        /// Its key.
-        peer: PeerId,
-        /// Its handle.
-        handle: u64,
-        /// Where its packets come from.
-        address: SocketAddr,
-    },
-    /// A leaf sent something on its control stream.
-    LeafMessage(Session, LeafMessage),
-    /// A leaf's connection is gone.
-    LeafGone(Session),
-    /// A chunk was built; `None` if its parts were not what they had to be.
-    Built(Session, [u8; 32], Option<Arc<Segment>>),
-    /// A leaf searches.
-    Search(Ticket, Session, Search),
-    /// A leaf wants to reach another.
-    Introduce(Ticket, Session, Introduce),
-    /// The asker of a ticket does not wait any more.
-    Cancel(Ticket),
-    /// A link to another ultrapeer is up.
-    MeshUp {
-        /// Its key.
-        peer: PeerId,
-        /// Its descriptor, if it serves and knows its address.
-        descriptor: Option<SignedDescriptor>,
-        /// True if it serves; a node that does not is only here to be admitted.
-        serving: bool,
-    },
-    /// Another ultrapeer sent something.
-    MeshMessage(PeerId, MeshMessage),
-    /// The link to another ultrapeer is gone.
-    MeshDown {
-        /// Its key.
-        peer: PeerId,
-        /// True if it said good-bye.
-        in_order: bool,
-    },
-    /// A dial to another ultrapeer failed.
-    DialFailed(PeerId),
-    /// Descriptors from an earlier session or a refusal.
-    Heard(Vec<SignedDescriptor>),
-}
-
-/// What the driver must do.
-#[derive(Debug)]
-pub enum Output {
-    /// Send on a leaf's control stream.
-    ToLeaf(Session, LeafMessage),
-    /// Close a leaf's connection.
-    CloseLeaf(Session, Closing),
-    /// Answer on the stream of a search or an introduction; `true` if that was the last.
-    ToAsker(Ticket, LeafMessage, bool),
-    /// Refuse the search of a ticket: its leaf asks more often than it may.
-    RefuseAsker(Ticket),
-    /// Send to another ultrapeer.
-    ToMesh(PeerId, MeshMessage),
-    /// Dial another ultrapeer.
-    Dial(PeerId, SocketAddr),
-    /// Decode and build a chunk on a worker; answer with `Built`.
-    Build {
-        /// Whose it is.
-        session: Session,
-        /// What it must turn out to be.
-        chunk: ChunkRef,
-        /// Its compressed parts.
-        parts: Vec<Blob<{ limits::BATCH_BYTES }>>,
-    },
-    /// This node serves now.
-    Admitted,
-    /// All leaves have left, or the time for that is over: the node may stop.
-    Drained,
-    /// A search ended.
-    SearchEnded(search::Ended),
-    /// A query of another ultrapeer was answered.
-    QueryAnswered {
-        /// Contents given.
-        hits: usize,
-        /// True if the query could not be understood.
-        invalid: bool,
-    },
-    /// An introduction ended.
-    Introduction(Result<(), overlay::wire::leaf::IntroductionFailure>),
-}
 
 /// Whether this node serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -3,6 +3,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`record`] | a job as it is stored and shown |
+//! | `job` | a job as it is remembered and runs |
+//! | `scheduler` | which job runs, and what its end means |
 //! | `task` | the driver of one running job |
 //! | `partial` | its files, and how a finished one gets its name |
 //!
@@ -16,8 +18,10 @@
 //! [`limits::ACTIVE_DOWNLOADS`] run at once, those of high priority and old age first; one content has at
 //! most one job that is not ended.
 
+mod job;
 mod partial;
 pub mod record;
+mod scheduler;
 mod task;
 
 use std::{
@@ -34,16 +38,14 @@ use overlay::{
     verify::Layout,
 };
 use tokio::{
-    sync::{Notify, broadcast, mpsc},
+    sync::{Notify, broadcast},
     task::spawn_blocking,
-    time::sleep,
 };
-use tokio_util::sync::CancellationToken;
 
 use self::{
+    job::{Job, Jobs, progress},
     partial::Partial,
     record::{Bits, Done, Download, Failed, Priority, Progress, Reason, Record, State},
-    task::{Outcome, View, bytes_in},
 };
 use crate::{
     bitmap::Bitmap,
@@ -141,32 +143,6 @@ struct Shared {
     /// Told when a task has ended.
     ended: Notify,
     events: broadcast::Sender<Event>,
-}
-
-#[derive(Debug, Default)]
-struct Jobs {
-    by_id: BTreeMap<String, Job>,
-    next_order: u64,
-}
-
-#[derive(Debug)]
-struct Job {
-    record: Record,
-    /// Verified pieces, while it does not run.
-    bits: Option<Bits>,
-    view: Arc<Mutex<View>>,
-    /// Stops the task, while it runs.
-    stop: Option<CancellationToken>,
-    /// Tells the task of sources.
-    found: Option<mpsc::Sender<Vec<FoundSource>>>,
-    /// Not started again before.
-    not_before: Time,
-}
-
-impl Job {
-    fn is_waiting(&self) -> bool {
-        self.record.state == State::Queued && self.stop.is_none()
-    }
 }
 
 impl Downloads {
@@ -424,219 +400,7 @@ impl Downloads {
     }
 }
 
-impl Job {
-    fn new(record: Record, bits: Option<Bits>) -> Self {
-        Self { record, bits, view: Arc::default(), stop: None, found: None, not_before: Time::ZERO }
-    }
-
-    /// Remembers sources, and tells the task if it runs.
-    fn add_sources(&mut self, sources: &[FoundSource]) {
-        self.record.add_hints(sources);
-        if let Some(found) = &self.found {
-            // A task that is behind finds them with its next search.
-            let _ = found.try_send(sources.to_vec());
-        }
-    }
-
-    fn stop(&self) {
-        if let Some(stop) = &self.stop {
-            stop.cancel();
-        }
-    }
-
-    fn enqueue(&mut self) {
-        self.record.state = State::Queued;
-        self.record.reason = None;
-        self.record.finished_at_s = None;
-        self.not_before = Time::ZERO;
-    }
-
-    fn show(&self, now: Time) -> Download {
-        let record = &self.record;
-        let view = lock(&self.view).clone();
-        let running = self.stop.is_some() && record.state == State::Queued && self.not_before <= now;
-        let state = view.state.filter(|_| running).unwrap_or(record.state);
-        let size = view.size.filter(|_| running).or(record.size);
-        let bytes = match (&view.holding, state) {
-            (_, State::Done) => size.unwrap_or(0),
-            (Some(_), _) => view.bytes,
-            (None, _) => self.bytes_recorded(),
-        };
-        let rate = if running { view.rate } else { 0 };
-        Download {
-            id: record.id.clone(),
-            content: record.content,
-            name: record.name.clone(),
-            path: record.path.clone(),
-            state,
-            reason: record.reason,
-            size,
-            bytes,
-            rate,
-            eta_s: eta_s(size, bytes, rate),
-            priority: record.priority,
-            queue_position: view.queue_position.filter(|_| running),
-            created_at: timestamp(record.created_at_s),
-            finished_at: record.finished_at_s.map(timestamp),
-            sources: if running { view.sources } else { record.shown_sources() },
-        }
-    }
-
-    fn bytes_recorded(&self) -> u64 {
-        let Some(bits) = &self.bits else { return 0 };
-        let Ok(layout) = Layout::new(bits.size) else { return 0 };
-        bytes_in(layout, &Bitmap::from_bytes(layout.pieces(), &bits.have))
-    }
-}
-
-impl Record {
-    fn new(id: String, order: u64, request: Request) -> Self {
-        let name = if request.name.is_empty() { request.content.to_string() } else { request.name };
-        let mut record = Self {
-            id,
-            content: request.content,
-            name,
-            output: request.output,
-            priority: request.priority,
-            state: State::Queued,
-            reason: None,
-            size: request.size,
-            order,
-            created_at_s: wall_clock_s(),
-            finished_at_s: None,
-            elapsed_ms: 0,
-            path: None,
-            sources: Vec::new(),
-            hints: Vec::new(),
-        };
-        record.add_hints(&request.sources);
-        record
-    }
-
-    fn add_hints(&mut self, sources: &[FoundSource]) {
-        for source in sources {
-            let room = self.hints.len() < limits::SOURCES_PER_JOB;
-            match self.hints.iter_mut().find(|(peer, _)| *peer == source.peer) {
-                Some((_, homes)) => homes.clone_from(&source.homes),
-                None if room => self.hints.push((source.peer, source.homes.clone())),
-                None => {}
-            }
-        }
-    }
-
-    /// The sources of a job that does not run: who sent what.
-    fn shown_sources(&self) -> Vec<record::Source> {
-        let shown = |(peer, bytes, via): &(PeerId, u64, Via)| record::Source {
-            peer: *peer,
-            state: record::SourceState::Waiting,
-            bytes: *bytes,
-            rate: 0,
-            via: Some(*via),
-            queue_position: None,
-        };
-        self.sources.iter().map(shown).collect()
-    }
-
-    /// True if nobody wants its partial data any more. After a conflict they may still be wanted elsewhere.
-    fn is_given_up(&self) -> bool {
-        self.state == State::Cancelled || self.reason == Some(Reason::Blocked)
-    }
-
-    fn outcome(&self) -> Option<Event> {
-        self.done().map(Event::Done).or_else(|| self.failed().map(Event::Failed))
-    }
-}
-
 impl Shared {
-    /// Starts waiting jobs whenever something changed.
-    async fn schedule(self: Arc<Self>) {
-        loop {
-            let next = self.start_waiting();
-            let now = self.clock.now();
-            tokio::select! {
-                () = self.wake.notified() => {}
-                () = sleep(next.map_or(limits::DISK_RETRY, |at| at.since(now))) => {}
-            }
-        }
-    }
-
-    /// Starts what may run; returns when the next one may.
-    fn start_waiting(self: &Arc<Self>) -> Option<Time> {
-        let now = self.clock.now();
-        let mut jobs = self.jobs();
-        let running = jobs.by_id.values().filter(|job| job.stop.is_some()).count();
-        let mut waiting: Vec<&mut Job> = jobs.by_id.values_mut().filter(|job| job.is_waiting()).collect();
-        waiting.sort_unstable_by_key(|job| (std::cmp::Reverse(job.record.priority), job.record.order));
-        let next = waiting.iter().map(|job| job.not_before).filter(|at| *at > now && *at < Time(u64::MAX)).min();
-        let free = limits::ACTIVE_DOWNLOADS.saturating_sub(running);
-        for job in waiting.into_iter().filter(|job| job.not_before <= now).take(free) {
-            let stop = self.tasks.token().child_token();
-            let (found, finds) = mpsc::channel(limits::SOURCE_NEWS);
-            (job.stop, job.found) = (Some(stop.clone()), Some(found.clone()));
-            *lock(&job.view) = View { state: Some(State::Active), ..View::default() };
-            let (shared, record, view) = (Arc::clone(self), job.record.clone(), Arc::clone(&job.view));
-            let (panicked, id) = (Arc::clone(self), record.id.clone());
-            let task = async move {
-                let (id, started) = (record.id.clone(), shared.clock.now());
-                let outcome = task::run(Arc::clone(&shared), record, view, (found, finds), stop).await;
-                shared.ended(&id, started, outcome).await;
-            };
-            // It must record what it has even when everything ends.
-            let task = self.tasks.spawn_to_end("download", async move {
-                let watch = AbortNotice { shared: panicked, id };
-                task.await;
-                watch.disarm();
-            });
-            drop(task);
-        }
-        next
-    }
-
-    /// A run ended: what it means for the job.
-    async fn ended(self: &Arc<Self>, id: &str, started: Time, outcome: Outcome) {
-        let now = self.clock.now();
-        let (content, given_up) = {
-            let mut jobs = self.jobs();
-            let Some(job) = jobs.by_id.get_mut(id) else { return self.ended.notify_waiters() };
-            job.record.elapsed_ms += now.since(started).as_millis() as u64;
-            let record = &mut job.record;
-            match outcome {
-                Outcome::Done { path, size, sources } if !record.state.is_ended() => {
-                    (record.state, record.reason) = (State::Done, None);
-                    record.path = Some(path.to_string_lossy().into_owned());
-                    (record.size, record.sources) = (Some(size), sources);
-                    record.finished_at_s = Some(wall_clock_s());
-                    job.bits = None;
-                }
-                Outcome::Conflict if record.state == State::Queued => {
-                    (record.state, record.reason) = (State::Failed, Some(Reason::Conflict));
-                    record.finished_at_s = Some(wall_clock_s());
-                }
-                Outcome::DiskFull if record.state == State::Queued => {
-                    (record.state, record.reason) = (State::Paused, Some(Reason::DiskFull));
-                }
-                Outcome::Disk(error) => {
-                    tracing::warn!(%error, "a download met a failing disk and is tried again later");
-                    job.not_before = job.not_before.max(now + limits::DISK_RETRY);
-                }
-                _ => {}
-            }
-            (job.stop, job.found) = (None, None);
-            *lock(&job.view) = View::default();
-            (job.record.content, job.record.is_given_up())
-        };
-        if given_up {
-            self.remove_partial(id, content).await;
-        }
-        if let Err(error) = self.save(id).await {
-            tracing::error!(%error, "a download could not be saved");
-        }
-        self.changed(id);
-        self.tell_outcome(id);
-        self.wake.notify_one();
-        self.ended.notify_waiters();
-    }
-
     /// Tells the last line of a job, if it is ended.
     fn tell_outcome(&self, id: &str) {
         let outcome = self.jobs().by_id.get(id).and_then(|job| job.record.outcome());
@@ -756,53 +520,6 @@ impl Shared {
     fn jobs(&self) -> MutexGuard<'_, Jobs> {
         lock(&self.jobs)
     }
-}
-
-/// Frees a job whose task panicked: it waits and is tried again later.
-struct AbortNotice {
-    shared: Arc<Shared>,
-    id: String,
-}
-
-impl AbortNotice {
-    fn disarm(mut self) {
-        self.id.clear();
-    }
-}
-
-impl Drop for AbortNotice {
-    fn drop(&mut self) {
-        if let Some(job) = self.shared.jobs().by_id.get_mut(&self.id) {
-            (job.stop, job.found) = (None, None);
-            job.not_before = self.shared.clock.now() + limits::DISK_RETRY;
-        }
-    }
-}
-
-/// The line `progress` of a job.
-fn progress(download: Download) -> Progress {
-    Progress {
-        id: download.id,
-        content: download.content,
-        name: download.name,
-        state: download.state,
-        bytes: download.bytes,
-        size: download.size,
-        rate: download.rate,
-        eta_s: download.eta_s,
-        sources: download.sources.len(),
-        queue_position: download.queue_position,
-    }
-}
-
-fn eta_s(size: Option<u64>, bytes: u64, rate: u64) -> Option<u64> {
-    Some(size?.saturating_sub(bytes).div_ceil(Some(rate).filter(|rate| *rate > 0)?))
-}
-
-/// RFC 3339 UTC.
-fn timestamp(seconds: u64) -> String {
-    let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
-    time.unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

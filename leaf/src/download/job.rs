@@ -1,0 +1,193 @@
+//! A job as it is remembered and runs, and what is shown of it.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use overlay::{drive::wall_clock_s, id::PeerId, limits, time::Time, verify::Layout};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Event, Request, lock,
+    record::{self, Bits, Download, Progress, Reason, Record, State},
+    task::{View, bytes_in},
+};
+use crate::{
+    bitmap::Bitmap,
+    transfer::{FoundSource, Via},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Jobs {
+    pub(super) by_id: BTreeMap<String, Job>,
+    pub(super) next_order: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Job {
+    pub(super) record: Record,
+    /// Verified pieces, while it does not run.
+    pub(super) bits: Option<Bits>,
+    pub(super) view: Arc<Mutex<View>>,
+    /// Stops the task, while it runs.
+    pub(super) stop: Option<CancellationToken>,
+    /// Tells the task of sources.
+    pub(super) found: Option<mpsc::Sender<Vec<FoundSource>>>,
+    /// Not started again before.
+    pub(super) not_before: Time,
+}
+
+impl Job {
+    pub(super) fn is_waiting(&self) -> bool {
+        self.record.state == State::Queued && self.stop.is_none()
+    }
+
+    pub(super) fn new(record: Record, bits: Option<Bits>) -> Self {
+        Self { record, bits, view: Arc::default(), stop: None, found: None, not_before: Time::ZERO }
+    }
+
+    /// Remembers sources, and tells the task if it runs.
+    pub(super) fn add_sources(&mut self, sources: &[FoundSource]) {
+        self.record.add_hints(sources);
+        if let Some(found) = &self.found {
+            // A task that is behind finds them with its next search.
+            let _ = found.try_send(sources.to_vec());
+        }
+    }
+
+    pub(super) fn stop(&self) {
+        if let Some(stop) = &self.stop {
+            stop.cancel();
+        }
+    }
+
+    pub(super) fn enqueue(&mut self) {
+        self.record.state = State::Queued;
+        self.record.reason = None;
+        self.record.finished_at_s = None;
+        self.not_before = Time::ZERO;
+    }
+
+    pub(super) fn show(&self, now: Time) -> Download {
+        let record = &self.record;
+        let view = lock(&self.view).clone();
+        let running = self.stop.is_some() && record.state == State::Queued && self.not_before <= now;
+        let state = view.state.filter(|_| running).unwrap_or(record.state);
+        let size = view.size.filter(|_| running).or(record.size);
+        let bytes = match (&view.holding, state) {
+            (_, State::Done) => size.unwrap_or(0),
+            (Some(_), _) => view.bytes,
+            (None, _) => self.bytes_recorded(),
+        };
+        let rate = if running { view.rate } else { 0 };
+        Download {
+            id: record.id.clone(),
+            content: record.content,
+            name: record.name.clone(),
+            path: record.path.clone(),
+            state,
+            reason: record.reason,
+            size,
+            bytes,
+            rate,
+            eta_s: eta_s(size, bytes, rate),
+            priority: record.priority,
+            queue_position: view.queue_position.filter(|_| running),
+            created_at: timestamp(record.created_at_s),
+            finished_at: record.finished_at_s.map(timestamp),
+            sources: if running { view.sources } else { record.shown_sources() },
+        }
+    }
+
+    pub(super) fn bytes_recorded(&self) -> u64 {
+        let Some(bits) = &self.bits else { return 0 };
+        let Ok(layout) = Layout::new(bits.size) else { return 0 };
+        bytes_in(layout, &Bitmap::from_bytes(layout.pieces(), &bits.have))
+    }
+}
+
+impl Record {
+    pub(super) fn new(id: String, order: u64, request: Request) -> Self {
+        let name = if request.name.is_empty() { request.content.to_string() } else { request.name };
+        let mut record = Self {
+            id,
+            content: request.content,
+            name,
+            output: request.output,
+            priority: request.priority,
+            state: State::Queued,
+            reason: None,
+            size: request.size,
+            order,
+            created_at_s: wall_clock_s(),
+            finished_at_s: None,
+            elapsed_ms: 0,
+            path: None,
+            sources: Vec::new(),
+            hints: Vec::new(),
+        };
+        record.add_hints(&request.sources);
+        record
+    }
+
+    pub(super) fn add_hints(&mut self, sources: &[FoundSource]) {
+        for source in sources {
+            let room = self.hints.len() < limits::SOURCES_PER_JOB;
+            match self.hints.iter_mut().find(|(peer, _)| *peer == source.peer) {
+                Some((_, homes)) => homes.clone_from(&source.homes),
+                None if room => self.hints.push((source.peer, source.homes.clone())),
+                None => {}
+            }
+        }
+    }
+
+    /// The sources of a job that does not run: who sent what.
+    pub(super) fn shown_sources(&self) -> Vec<record::Source> {
+        let shown = |(peer, bytes, via): &(PeerId, u64, Via)| record::Source {
+            peer: *peer,
+            state: record::SourceState::Waiting,
+            bytes: *bytes,
+            rate: 0,
+            via: Some(*via),
+            queue_position: None,
+        };
+        self.sources.iter().map(shown).collect()
+    }
+
+    /// True if nobody wants its partial data any more. After a conflict they may still be wanted elsewhere.
+    pub(super) fn is_given_up(&self) -> bool {
+        self.state == State::Cancelled || self.reason == Some(Reason::Blocked)
+    }
+
+    pub(super) fn outcome(&self) -> Option<Event> {
+        self.done().map(Event::Done).or_else(|| self.failed().map(Event::Failed))
+    }
+}
+
+/// The line `progress` of a job.
+pub(super) fn progress(download: Download) -> Progress {
+    Progress {
+        id: download.id,
+        content: download.content,
+        name: download.name,
+        state: download.state,
+        bytes: download.bytes,
+        size: download.size,
+        rate: download.rate,
+        eta_s: download.eta_s,
+        sources: download.sources.len(),
+        queue_position: download.queue_position,
+    }
+}
+
+fn eta_s(size: Option<u64>, bytes: u64, rate: u64) -> Option<u64> {
+    Some(size?.saturating_sub(bytes).div_ceil(Some(rate).filter(|rate| *rate > 0)?))
+}
+
+/// RFC 3339 UTC.
+fn timestamp(seconds: u64) -> String {
+    let time = i64::try_from(seconds).ok().and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
+    time.unwrap_or(jiff::Timestamp::UNIX_EPOCH).to_string()
+}

@@ -1,0 +1,129 @@
+//! Which job runs, and what its end means.
+//!
+//! Invariant: at most [`limits::ACTIVE_DOWNLOADS`] jobs run, those of high priority and old age first; a job whose
+//! task panicked is not lost but waits.
+
+use std::sync::Arc;
+
+use overlay::{drive::wall_clock_s, limits, time::Time};
+use tokio::{sync::mpsc, time::sleep};
+
+use super::{
+    Shared,
+    job::Job,
+    lock,
+    record::{Reason, State},
+    task::{self, Outcome, View},
+};
+
+impl Shared {
+    /// Starts waiting jobs whenever something changed.
+    pub(super) async fn schedule(self: Arc<Self>) {
+        loop {
+            let next = self.start_waiting();
+            let now = self.clock.now();
+            tokio::select! {
+                () = self.wake.notified() => {}
+                () = sleep(next.map_or(limits::DISK_RETRY, |at| at.since(now))) => {}
+            }
+        }
+    }
+
+    /// Starts what may run; returns when the next one may.
+    fn start_waiting(self: &Arc<Self>) -> Option<Time> {
+        let now = self.clock.now();
+        let mut jobs = self.jobs();
+        let running = jobs.by_id.values().filter(|job| job.stop.is_some()).count();
+        let mut waiting: Vec<&mut Job> = jobs.by_id.values_mut().filter(|job| job.is_waiting()).collect();
+        waiting.sort_unstable_by_key(|job| (std::cmp::Reverse(job.record.priority), job.record.order));
+        let next = waiting.iter().map(|job| job.not_before).filter(|at| *at > now && *at < Time(u64::MAX)).min();
+        let free = limits::ACTIVE_DOWNLOADS.saturating_sub(running);
+        for job in waiting.into_iter().filter(|job| job.not_before <= now).take(free) {
+            let stop = self.tasks.token().child_token();
+            let (found, finds) = mpsc::channel(limits::SOURCE_NEWS);
+            (job.stop, job.found) = (Some(stop.clone()), Some(found.clone()));
+            *lock(&job.view) = View { state: Some(State::Active), ..View::default() };
+            let (shared, record, view) = (Arc::clone(self), job.record.clone(), Arc::clone(&job.view));
+            let (panicked, id) = (Arc::clone(self), record.id.clone());
+            let task = async move {
+                let (id, started) = (record.id.clone(), shared.clock.now());
+                let outcome = task::run(Arc::clone(&shared), record, view, (found, finds), stop).await;
+                shared.ended(&id, started, outcome).await;
+            };
+            // It must record what it has even when everything ends.
+            let task = self.tasks.spawn_to_end("download", async move {
+                let watch = AbortNotice { shared: panicked, id };
+                task.await;
+                watch.disarm();
+            });
+            drop(task);
+        }
+        next
+    }
+
+    /// A run ended: what it means for the job.
+    async fn ended(self: &Arc<Self>, id: &str, started: Time, outcome: Outcome) {
+        let now = self.clock.now();
+        let (content, given_up) = {
+            let mut jobs = self.jobs();
+            let Some(job) = jobs.by_id.get_mut(id) else { return self.ended.notify_waiters() };
+            job.record.elapsed_ms += now.since(started).as_millis() as u64;
+            let record = &mut job.record;
+            match outcome {
+                Outcome::Done { path, size, sources } if !record.state.is_ended() => {
+                    (record.state, record.reason) = (State::Done, None);
+                    record.path = Some(path.to_string_lossy().into_owned());
+                    (record.size, record.sources) = (Some(size), sources);
+                    record.finished_at_s = Some(wall_clock_s());
+                    job.bits = None;
+                }
+                Outcome::Conflict if record.state == State::Queued => {
+                    (record.state, record.reason) = (State::Failed, Some(Reason::Conflict));
+                    record.finished_at_s = Some(wall_clock_s());
+                }
+                Outcome::DiskFull if record.state == State::Queued => {
+                    (record.state, record.reason) = (State::Paused, Some(Reason::DiskFull));
+                }
+                Outcome::Disk(error) => {
+                    tracing::warn!(%error, "a download met a failing disk and is tried again later");
+                    job.not_before = job.not_before.max(now + limits::DISK_RETRY);
+                }
+                _ => {}
+            }
+            (job.stop, job.found) = (None, None);
+            *lock(&job.view) = View::default();
+            (job.record.content, job.record.is_given_up())
+        };
+        if given_up {
+            self.remove_partial(id, content).await;
+        }
+        if let Err(error) = self.save(id).await {
+            tracing::error!(%error, "a download could not be saved");
+        }
+        self.changed(id);
+        self.tell_outcome(id);
+        self.wake.notify_one();
+        self.ended.notify_waiters();
+    }
+}
+
+/// Frees a job whose task panicked: it waits and is tried again later.
+struct AbortNotice {
+    shared: Arc<Shared>,
+    id: String,
+}
+
+impl AbortNotice {
+    fn disarm(mut self) {
+        self.id.clear();
+    }
+}
+
+impl Drop for AbortNotice {
+    fn drop(&mut self) {
+        if let Some(job) = self.shared.jobs().by_id.get_mut(&self.id) {
+            (job.stop, job.found) = (None, None);
+            job.not_before = self.shared.clock.now() + limits::DISK_RETRY;
+        }
+    }
+}
