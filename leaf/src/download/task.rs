@@ -218,25 +218,26 @@ async fn already_here(
 }
 
 impl Runner {
-    /// Takes up what an earlier run left: every piece that counted is read and verified again.
+    /// Takes up what an earlier run left: every piece that counted is read and verified again, and so is what was
+    /// written after the last record, when that run had no time to end.
     async fn resume(&mut self, stop: &CancellationToken) -> io::Result<()> {
-        let Some(bits) = self.shared.bits(&self.record.id) else { return Ok(()) };
+        let bits = self.shared.bits(&self.record.id);
         let (partial, name) = (self.partial.clone(), self.record.name.clone());
         let Some(holding) = blocking(move || partial.open(name)).await?.map(Arc::new) else { return Ok(()) };
         let layout = holding.layout();
-        if layout.size() != bits.size {
+        if bits.as_ref().is_some_and(|bits| bits.size != layout.size()) {
             return Ok(());
         }
-        let counted = Bitmap::from_bytes(layout.pieces(), &bits.have);
+        let counted = Bitmap::from_bytes(layout.pieces(), &bits.unwrap_or_default().have);
         let (checked, stop) = (Arc::clone(&holding), stop.clone());
         self.holding = Some(Arc::clone(&holding));
         self.show(Time::ZERO);
         blocking(move || {
-            for piece in counted.iter() {
+            for piece in 0..layout.pieces() {
                 if stop.is_cancelled() {
                     break;
                 }
-                if checked.verify(piece)? {
+                if (counted.contains(piece) || checked.is_begun(piece)?) && checked.verify(piece)? {
                     checked.add_piece(piece);
                 }
             }

@@ -19,6 +19,10 @@ use overlay::{
 
 use crate::bitmap::Bitmap;
 
+/// Bytes at the begin of a piece that tell whether it was written: one page. Real data that begins with as many
+/// zeros is only fetched again.
+const BEGUN_BYTES: u64 = 4096;
+
 /// See the module text. Shared by everything that reads or writes the content.
 #[derive(Debug)]
 pub struct Holding {
@@ -140,6 +144,14 @@ impl Holding {
         let mut buffer = vec![0; length];
         read_exact_at(&self.file, &mut buffer, offset)?;
         Ok(buffer)
+    }
+
+    /// True if the piece may have been written: a partial file holds zeros where nothing was. Reads only its first
+    /// bytes, so that a large file that has just been begun is looked through at once. Blocks on the disk.
+    pub fn is_begun(&self, piece: u64) -> io::Result<bool> {
+        let (Some(_), Ok(range)) = (self.value(piece), self.layout.piece_range(piece)) else { return Ok(false) };
+        let first = self.read(range.start, (range.end - range.start).min(BEGUN_BYTES) as usize)?;
+        Ok(first.iter().any(|byte| *byte != 0))
     }
 
     /// Reads a piece and checks it against its value. False if it does not fit or its value is not known.
