@@ -1,0 +1,49 @@
+//! The life of a daemon as systemd and Prometheus see it.
+
+use std::time::Duration;
+
+use crate::support::{Bed, eventually, promtool};
+
+#[test]
+fn it_is_ready_when_attached_and_ends_in_order() {
+    let bed = Bed::new();
+    let founder = bed.founder("u0");
+    let leaf = bed.leaf("leaf", &founder, &[]);
+    let ready = &leaf.ready;
+    assert_eq!(
+        (&ready["event"], &ready["role"], &ready["network"]),
+        (&"ready".into(), &"leaf".into(), &"public".into())
+    );
+    eventually("/readyz is 200", || leaf.probe("/readyz").0 == 200);
+    assert_eq!(leaf.homes(), [founder.peer()]);
+    assert_eq!(leaf.probe("/healthz").0, 200);
+    assert_eq!(leaf.problems(), [""; 0]);
+
+    let api = leaf.data().join("api.json");
+    assert!(api.exists());
+    assert_eq!(leaf.terminate(Duration::from_secs(5)).code(), Some(0));
+    assert!(!api.exists());
+    eventually("its home has forgotten it", || founder.status()["ultrapeer"]["leaves"] == 0);
+}
+
+#[test]
+fn prometheus_accepts_the_metrics_and_they_move() {
+    let bed = Bed::new();
+    bed.write(&[("one/pearl.txt", b"white")]);
+    let founder = bed.founder("u0");
+    let leaf = bed.sharing("leaf", &founder, "one", &[]);
+    leaf.settled(1, 1);
+    leaf.finds(&["pearl"], &["pearl.txt"]);
+    let moved = [
+        "quictrack_homes 1",
+        "quictrack_ready 1",
+        "quictrack_shared_files 1",
+        "quictrack_shared_bytes 5",
+        r#"quictrack_role{role="leaf"} 1"#,
+        r#"quictrack_searches_total{result="empty"} 0"#,
+    ];
+    for line in moved {
+        eventually(line, || leaf.probe("/metrics").1.lines().any(|have| have == line));
+    }
+    promtool(&leaf.probe("/metrics").1);
+}

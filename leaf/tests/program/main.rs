@@ -1,0 +1,10 @@
+//! `quictrack` from outside: real processes on loopback, driven by the command line, in a network of real ultrapeers.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod commands;
+mod downloads;
+mod life;
+mod network;
+mod shares;

@@ -1,0 +1,408 @@
+//! Real processes of both programs on loopback: starting and ending them, asking them, waiting for what they do.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Read, Write},
+    net::TcpStream,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+/// Time after which something that should happen within seconds counts as not happening.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// Time between two looks.
+const LOOK: Duration = Duration::from_millis(50);
+/// The options of a daemon of a test: free ports of loopback, and nobody found by itself.
+const ALONE: &[&str] = &[
+    "--listen",
+    "127.0.0.1:0",
+    "--api",
+    "127.0.0.1:0",
+    "--metrics",
+    "127.0.0.1:0",
+    "--no-lan",
+    "--no-dht",
+    "--no-portmap",
+    "--json",
+];
+
+/// Looks until something is there, and fails when it is not for [`PATIENCE`].
+pub(crate) fn awaited<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, look)
+}
+
+/// Looks until something is there, and fails when it is not for `patience`.
+#[expect(clippy::disallowed_methods, reason = "real processes live in real time")]
+pub(crate) fn within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(Instant::now() < deadline, "not in time: {what}");
+        thread::sleep(LOOK);
+    }
+}
+
+/// Looks until `holds`, and fails when it does not for [`PATIENCE`].
+pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    awaited(what, || holds().then_some(()));
+}
+
+/// Bytes that look random and are the same in each run.
+pub(crate) fn bytes(seed: &str, length: usize) -> Vec<u8> {
+    let mut bytes = vec![0; length];
+    blake3::Hasher::new().update(seed.as_bytes()).finalize_xof().fill(&mut bytes);
+    bytes
+}
+
+/// The content id of these bytes.
+pub(crate) fn content_of(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex().to_string()
+}
+
+/// A string of JSON, which must be one.
+pub(crate) fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("no string: {value}"))
+}
+
+/// A number of JSON, which must be one.
+pub(crate) fn number(value: &Value) -> u64 {
+    value.as_u64().unwrap_or_else(|| panic!("no whole number: {value}"))
+}
+
+/// The elements of an array of JSON, which must be one.
+pub(crate) fn list(value: &Value) -> &[Value] {
+    value.as_array().unwrap_or_else(|| panic!("no array: {value}"))
+}
+
+/// Lines of one type.
+pub(crate) fn of_type<'a>(lines: &'a [Value], name: &str) -> Vec<&'a Value> {
+    lines.iter().filter(|line| line["type"] == name).collect()
+}
+
+/// What a command left behind.
+#[derive(Debug)]
+pub(crate) struct Ended {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    /// The lines, all of which must be JSON.
+    pub(crate) fn lines(&self) -> Vec<Value> {
+        let parse = |line| serde_json::from_str(line).unwrap_or_else(|_| panic!("no JSON: {line:?}"));
+        self.stdout.lines().map(parse).collect()
+    }
+
+    /// The last line, which must be that of an error with this code.
+    pub(crate) fn error(&self, exit: i32, code: &str) -> Value {
+        assert_eq!(self.code, Some(exit), "{self:?}");
+        let last = self.lines().pop().unwrap_or_else(|| panic!("no line: {self:?}"));
+        assert_eq!((&last["type"], &last["code"]), (&"error".into(), &code.into()), "{last}");
+        for field in ["message", "hint", "position"] {
+            assert!(last.as_object().unwrap().contains_key(field), "{field}: {last}");
+        }
+        assert!(self.stderr.contains("error: "), "{}", self.stderr);
+        last
+    }
+}
+
+/// What a search found.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) hits: Vec<Value>,
+    pub(crate) summary: Value,
+}
+
+impl Found {
+    /// The names of the hits, in order.
+    pub(crate) fn names(&self) -> Vec<&str> {
+        let mut names: Vec<_> = self.hits.iter().map(|hit| text(&hit["name"])).collect();
+        names.sort_unstable();
+        names
+    }
+
+    pub(crate) fn is_complete(&self) -> bool {
+        self.summary["complete"] == true
+    }
+}
+
+/// One of the two programs.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Program {
+    Leaf,
+    Ultrapeer,
+}
+
+impl Program {
+    fn path(self) -> PathBuf {
+        let leaf = PathBuf::from(env!("CARGO_BIN_EXE_quictrack"));
+        let Self::Ultrapeer = self else { return leaf };
+        let path = leaf.with_file_name("quictrack-ultrapeer");
+        assert!(path.exists(), "{} is missing: run `cargo build -p quictrack-ultrapeer`", path.display());
+        path
+    }
+
+    fn command(self, data: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(self.path());
+        // Nothing of the developer's own node may leak in.
+        command.env_clear().env("HOME", data.parent().unwrap_or(data)).stdin(Stdio::null());
+        command.arg("--data-dir").arg(data).args(arguments);
+        command
+    }
+
+    /// Runs a command to its end.
+    pub(crate) fn run(self, data: &Path, arguments: &[&str]) -> Ended {
+        let output = self.command(data, arguments).output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+}
+
+/// A folder that goes with the test; daemons and shares lie in it.
+pub(crate) struct Bed(tempfile::TempDir);
+
+impl Bed {
+    pub(crate) fn new() -> Self {
+        Self(tempfile::tempdir().unwrap())
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        // Paths are compared with what the programs say, who resolve links.
+        self.0.path().canonicalize().unwrap().join(name)
+    }
+
+    /// Writes files; makes the folders that they lie in.
+    pub(crate) fn write(&self, files: &[(&str, &[u8])]) {
+        for (name, bytes) in files {
+            let path = self.path(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, bytes).unwrap();
+        }
+    }
+
+    /// Starts an ultrapeer that founds a network.
+    pub(crate) fn founder(&self, name: &str) -> Daemon {
+        self.ultrapeer(name, &["--founder"])
+    }
+
+    /// Starts an ultrapeer.
+    pub(crate) fn ultrapeer(&self, name: &str, options: &[&str]) -> Daemon {
+        Daemon::start(Program::Ultrapeer, &self.path(name), options)
+    }
+
+    /// Starts a leaf that joins through a node.
+    pub(crate) fn leaf(&self, name: &str, join: &Daemon, options: &[&str]) -> Daemon {
+        Daemon::start(Program::Leaf, &self.path(name), &[&["--join", &join.quic()], options].concat())
+    }
+
+    /// Starts a leaf that shares one folder of the bed.
+    pub(crate) fn sharing(&self, name: &str, join: &Daemon, share: &str, options: &[&str]) -> Daemon {
+        let share = self.path(share);
+        self.leaf(name, join, &[&["--share", share.to_str().unwrap()], options].concat())
+    }
+}
+
+/// A running daemon; killed when it is dropped.
+pub(crate) struct Daemon {
+    program: Program,
+    child: Child,
+    data: PathBuf,
+    log: PathBuf,
+    /// Its ready line.
+    pub(crate) ready: Value,
+}
+
+impl Daemon {
+    /// Starts a daemon on a data folder and waits for its ready line.
+    pub(crate) fn start(program: Program, data: &Path, options: &[&str]) -> Self {
+        let log = data.with_extension("log");
+        let command: &[&str] = if matches!(program, Program::Leaf) { &["leaf"] } else { &[] };
+        let mut child = program
+            .command(data, &[command, ALONE, options].concat())
+            .stdout(Stdio::piped())
+            .stderr(fs::File::create(&log).unwrap())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let ready = serde_json::from_str(&line)
+            .unwrap_or_else(|_| panic!("no ready line but {line:?}: {}", fs::read_to_string(&log).unwrap()));
+        Self { program, child, data: data.into(), log, ready }
+    }
+
+    pub(crate) fn data(&self) -> &Path {
+        &self.data
+    }
+
+    pub(crate) fn peer(&self) -> &str {
+        text(&self.ready["peer_id"])
+    }
+
+    pub(crate) fn quic(&self) -> String {
+        text(&self.ready["quic"]).to_owned()
+    }
+
+    pub(crate) fn log(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
+    }
+
+    /// Runs a command of this daemon to its end.
+    pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
+        self.program.run(&self.data, &[&["--json"], arguments].concat())
+    }
+
+    /// The lines of a command, which must succeed.
+    pub(crate) fn lines(&self, arguments: &[&str]) -> Vec<Value> {
+        let ended = self.run(arguments);
+        assert_eq!(ended.code, Some(0), "{arguments:?}: {ended:?}\n{}", self.log());
+        ended.lines()
+    }
+
+    pub(crate) fn status(&self) -> Value {
+        self.lines(&["status"]).remove(0)
+    }
+
+    /// The codes of what is wrong.
+    pub(crate) fn problems(&self) -> Vec<String> {
+        list(&self.status()["problems"]).iter().map(|problem| text(&problem["code"]).to_owned()).collect()
+    }
+
+    /// The peer ids of its homes.
+    pub(crate) fn homes(&self) -> Vec<String> {
+        let status = self.status();
+        let mut homes: Vec<_> = list(&status["homes"]).iter().map(|home| text(&home["peer"]).to_owned()).collect();
+        homes.sort_unstable();
+        homes
+    }
+
+    /// Waits until this leaf has `homes`, all of which have its `files`.
+    pub(crate) fn settled(&self, homes: usize, files: u64) {
+        let mut seen = Value::Null;
+        let mut is_settled = || {
+            seen = self.status();
+            let counts = [&seen["shares"]["files"], &seen["catalog"]["files"], &seen["catalog"]["acknowledged"]];
+            let attached = list(&seen["homes"]);
+            attached.len() == homes
+                && attached.iter().all(|home| home["acknowledged"] == files)
+                && counts.iter().all(|count| **count == files)
+                && seen["shares"]["pending_files"] == 0
+        };
+        eventually(&format!("{files} files at {homes} homes of {}\n{}", self.data.display(), self.log()), || {
+            is_settled()
+        });
+    }
+
+    /// Searches; finding nothing is no failure here.
+    pub(crate) fn search(&self, words: &[&str]) -> Found {
+        let ended = self.run(&[&["search"], words].concat());
+        assert!(matches!(ended.code, Some(0 | 3)), "{words:?}: {ended:?}\n{}", self.log());
+        let mut hits = ended.lines();
+        // Behind the summary of a search without hits there is the error.
+        hits.retain(|line| line["type"] != "error");
+        let summary = hits.pop().unwrap();
+        assert_eq!(summary["type"], "summary", "{ended:?}");
+        assert_eq!(hits.is_empty(), ended.code == Some(3), "{ended:?}");
+        Found { hits, summary }
+    }
+
+    /// Waits until a complete search finds these names, in alphabetical order, and nothing else.
+    pub(crate) fn finds(&self, words: &[&str], names: &[&str]) -> Found {
+        awaited(&format!("{words:?} finds {names:?}"), || {
+            Some(self.search(words)).filter(|found| found.is_complete() && found.names() == names)
+        })
+    }
+
+    /// The only download.
+    pub(crate) fn download(&self) -> Value {
+        let mut jobs = self.lines(&["downloads"]);
+        assert_eq!(jobs.len(), 1, "{jobs:?}");
+        jobs.remove(0)
+    }
+
+    /// Status and body of a path beside the metrics.
+    pub(crate) fn probe(&self, path: &str) -> (u16, String) {
+        request(text(&self.ready["metrics"]).trim_end_matches("/metrics"), path, "")
+    }
+
+    /// The answer of the local API to a `GET`.
+    pub(crate) fn api(&self, path: &str) -> Value {
+        let token = fs::read_to_string(self.data.join("api-token")).unwrap();
+        let authorization = format!("Authorization: Bearer {}\r\n", token.trim());
+        let (status, body) = request(text(&self.ready["api"]), &format!("/api/v1/{path}"), &authorization);
+        assert_eq!(status, 200, "{path}: {body}");
+        serde_json::from_str(&body).unwrap()
+    }
+
+    /// Bytes that the process has read from files so far.
+    pub(crate) fn bytes_read(&self) -> u64 {
+        let counters = fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
+        counters.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok()).unwrap()
+    }
+
+    /// Sends a signal, by the name that `kill` knows.
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
+        assert!(sent.success());
+    }
+
+    /// Ends it without a warning.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Tells it to end as systemd does, and waits until it has: at most `patience`.
+    pub(crate) fn terminate(mut self, patience: Duration) -> ExitStatus {
+        self.signal("TERM");
+        within(patience, "the daemon ends", || self.child.try_wait().unwrap())
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // Fails if it has ended, which is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Asks for a path of a server such as `http://127.0.0.1:1`; status and body of the answer.
+fn request(server: &str, path: &str, headers: &str) -> (u16, String) {
+    let host = server.strip_prefix("http://").unwrap();
+    let mut stream = TcpStream::connect(host).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+}
+
+/// Fails if `promtool check metrics` has anything to say.
+pub(crate) fn promtool(text: &str) {
+    let spawned = Command::new("promtool")
+        .args(["check", "metrics"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    let mut child = spawned.expect("promtool must be installed: it comes with the Debian package `prometheus`");
+    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = [output.stdout, output.stderr].concat();
+    assert!(output.status.success() && said.is_empty(), "promtool: {}", String::from_utf8_lossy(&said));
+}
+
+/// Verified bytes by source of a line `done`.
+pub(crate) fn sources_of(done: &Value) -> BTreeMap<&str, u64> {
+    list(&done["sources"]).iter().map(|source| (text(&source["peer"]), number(&source["bytes"]))).collect()
+}
