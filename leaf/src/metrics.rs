@@ -1,18 +1,30 @@
 //! What Prometheus sees of a leaf.
 
-use overlay::metrics::{Counters, Gauges, Histograms};
+use std::path::Path;
+
+use overlay::metrics::{Counters, Direction, Gauges, Histograms, SECONDS};
 
 use crate::{
-    download::record::{Download, State},
+    download::{
+        Event,
+        record::{Download, Reason, State},
+    },
     search::End,
     store::Share,
-    transfer::serve::{self, Upload},
+    transfer::{
+        ReachError, Via,
+        serve::{self, Upload},
+    },
 };
 
 /// Buckets of a search as its user sees it.
 const SEARCH_SECONDS: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0];
 /// Buckets of small counts.
 const COUNTS: &[f64] = &[0.0, 1.0, 2.0, 5.0, 10.0, 20.0, 60.0, 200.0, 1_000.0, 10_000.0];
+/// Buckets of a pass over a share: a few files to millions of them.
+const SCAN_SECONDS: &[f64] = &[0.01, 0.1, 1.0, 10.0, 60.0, 600.0, 3_600.0, 21_600.0, 86_400.0];
+/// Buckets of the wait for an upload slot.
+const WAIT_SECONDS: &[f64] = &[0.01, 0.1, 1.0, 10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 86_400.0];
 
 overlay::labels! {
     /// What became of a search.
@@ -46,6 +58,92 @@ overlay::labels! {
         /// It has one.
         Active = "active",
     }
+
+    /// Why a home was left.
+    pub enum HomeSwitch as "reason" {
+        /// Its connection broke.
+        Lost = "lost",
+        /// It said good-bye.
+        Drained = "drained",
+        /// Another one is better.
+        Better = "better",
+        /// It turned this leaf away.
+        Refused = "refused",
+    }
+
+    /// How a download ended.
+    pub enum DownloadResult as "result" {
+        /// With its file.
+        Ok = "ok",
+        /// Its user gave it up.
+        Cancelled = "cancelled",
+        /// It could not be completed as asked.
+        Failed = "failed",
+    }
+
+    /// How an upload ended.
+    pub enum UploadResult as "result" {
+        /// Bytes were sent, and the downloader had no more wishes.
+        Ok = "ok",
+        /// Nothing was sent, or the connection broke.
+        Aborted = "aborted",
+    }
+
+    /// How the other leaf is connected.
+    pub enum TransferVia as "via" {
+        /// It was dialled.
+        Direct = "direct",
+        /// It dialled, asked through its home.
+        Push = "push",
+        /// Both dialled at once through their NATs.
+        Punch = "punch",
+        /// Over a home.
+        Relay = "relay",
+        /// It is this node: the content lies here.
+        Local = "local",
+    }
+
+    /// What came of an attempt to reach a leaf.
+    pub enum AttemptResult as "result" {
+        /// It is connected.
+        Ok = "ok",
+        /// It did not answer.
+        Timeout = "timeout",
+        /// It declined.
+        Refused = "refused",
+        /// No way leads to it.
+        Unreachable = "unreachable",
+        /// Its release does not fit this one.
+        Version = "version",
+    }
+
+    /// What a piece turned out to be.
+    pub enum PieceResult as "result" {
+        /// Right.
+        Ok = "ok",
+        /// Something else than its content has there.
+        Corrupt = "corrupt",
+    }
+
+    /// A folder of this leaf.
+    pub enum DiskFolder as "dir" {
+        /// Where downloads go.
+        Downloads = "downloads",
+        /// The data folder.
+        State = "state",
+    }
+}
+
+impl From<Via> for TransferVia {
+    fn from(via: Via) -> Self {
+        match via {
+            Via::Direct => Self::Direct,
+            Via::Push => Self::Push,
+            Via::Punch => Self::Punch,
+            Via::Relay => Self::Relay,
+            Via::Local => Self::Local,
+        }
+    }
 }
 
 overlay::families! {
@@ -69,6 +167,44 @@ overlay::families! {
     pub static DOWNLOADS: Gauges<DownloadState> = "quictrack_downloads", "Downloads by state.";
     /// Uploads by state.
     pub static UPLOADS: Gauges<UploadState> = "quictrack_uploads", "Uploads by state.";
+    /// Homes that were left.
+    pub static HOME_SWITCHES: Counters<HomeSwitch> =
+        "quictrack_home_switches_total", "Homes that this leaf has no more, by reason.";
+    /// Hashed bytes.
+    pub static HASHED_BYTES: Counters<()> = "quictrack_hashed_bytes_total", "Bytes of shared files that were hashed.";
+    /// How long scans take.
+    pub static SCAN_DURATION: Histograms<()> =
+        "quictrack_scan_duration_seconds", "Time of a whole pass over shared files, hashing included.", SCAN_SECONDS;
+    /// When a scan last succeeded.
+    pub static SCAN_LAST_SUCCESS: Gauges<()> =
+        "quictrack_scan_last_success_timestamp_seconds", "When a scan last succeeded, in seconds since 1970; 0 is never.";
+    /// Downloads by their end.
+    pub static DOWNLOADS_FINISHED: Counters<DownloadResult> =
+        "quictrack_downloads_finished_total", "Downloads that ended, by result.";
+    /// Uploads by their end.
+    pub static UPLOADS_FINISHED: Counters<UploadResult> =
+        "quictrack_uploads_finished_total", "Uploads that ended, by result.";
+    /// Bytes of contents.
+    pub static TRANSFER_BYTES: Counters<(Direction, TransferVia)> =
+        "quictrack_transfer_bytes_total", "Bytes of contents received and sent, by how the other leaf is connected.";
+    /// Attempts to reach leaves.
+    pub static TRANSFER_ATTEMPTS: Counters<(TransferVia, AttemptResult)> =
+        "quictrack_transfer_attempts_total", "Attempts to reach another leaf for a transfer, by way and result.";
+    /// How long it takes to reach a leaf.
+    pub static TRANSFER_CONNECT: Histograms<()> =
+        "quictrack_transfer_connect_seconds", "Time until another leaf was connected for a transfer.", SECONDS;
+    /// Pieces that were verified.
+    pub static VERIFIED_PIECES: Counters<PieceResult> =
+        "quictrack_verified_pieces_total", "Received pieces and piece values, by what verification found.";
+    /// Sources of finished downloads.
+    pub static DOWNLOAD_SOURCES: Histograms<()> =
+        "quictrack_download_sources", "Sources that sent something of a finished download.", COUNTS;
+    /// How long uploads wait.
+    pub static UPLOAD_QUEUE: Histograms<()> =
+        "quictrack_upload_queue_seconds", "Time for which an upload waited for its first slot.", WAIT_SECONDS;
+    /// Free space.
+    pub static DISK_FREE: Gauges<DiskFolder> =
+        "quictrack_disk_free_bytes", "Bytes that this leaf may still write to the disk of a folder.";
 }
 
 pub(crate) fn search_ended(end: &End) {
@@ -85,6 +221,44 @@ pub(crate) fn search_ended(end: &End) {
     }
     SEARCH_DURATION.record_span((), end.elapsed);
     SEARCH_HITS.record((), f64::from(end.hits));
+}
+
+/// Counts the end of a download; what is no end does not count.
+pub(crate) fn download_ended(event: &Event) {
+    let result = match event {
+        Event::Done(done) => {
+            DOWNLOAD_SOURCES.record((), done.sources.len() as f64);
+            DownloadResult::Ok
+        }
+        Event::Failed(failed) if failed.reason == Reason::Cancelled => DownloadResult::Cancelled,
+        Event::Failed(_) => DownloadResult::Failed,
+        _ => return,
+    };
+    DOWNLOADS_FINISHED.increment(result);
+}
+
+/// Counts an attempt to reach another leaf, which took `span`. Whatever failed, what is tried is to dial it.
+pub(crate) fn attempted(result: Result<Via, &ReachError>, span: std::time::Duration) {
+    let (via, result) = match result {
+        Ok(via) => {
+            TRANSFER_CONNECT.record_span((), span);
+            (via, AttemptResult::Ok)
+        }
+        Err(ReachError::Refused) => (Via::Direct, AttemptResult::Refused),
+        Err(ReachError::Timeout) => (Via::Direct, AttemptResult::Timeout),
+        Err(ReachError::Version(_)) => (Via::Direct, AttemptResult::Version),
+        Err(ReachError::Gone | ReachError::Unreachable(_)) => (Via::Direct, AttemptResult::Unreachable),
+    };
+    TRANSFER_ATTEMPTS.increment((via.into(), result));
+}
+
+/// Brings the free space up to date. A folder that is not there yet will lie on the disk of the first one above it.
+pub(crate) fn collect_disk(downloads: &Path, data: &Path) {
+    for (label, folder) in [(DiskFolder::Downloads, downloads), (DiskFolder::State, data)] {
+        if let Some(disk) = folder.ancestors().find_map(|above| rustix::fs::statvfs(above).ok()) {
+            DISK_FREE.set(label, (disk.f_bavail * disk.f_frsize) as f64);
+        }
+    }
 }
 
 /// Brings the gauges up to date.

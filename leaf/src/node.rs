@@ -111,6 +111,7 @@ struct Inner {
     scanner: Mutex<Option<JoinHandle<()>>>,
     database: Arc<Database>,
     download_folder: PathBuf,
+    data_folder: PathBuf,
 }
 
 /// Folders that were shared at run time, by their path.
@@ -189,6 +190,7 @@ impl Node {
             scanner: Mutex::new(Some(scanner)),
             database,
             download_folder: folder,
+            data_folder: start.data,
         };
         let node = Self { inner: Arc::new(inner) };
         node.spawn_all(arrivals);
@@ -434,6 +436,7 @@ impl Node {
             let inner = &self.inner;
             let (share_list, job_list, upload_list) =
                 (inner.shares.list(), inner.downloads.list(), inner.uploads.list());
+            crate::metrics::collect_disk(&inner.download_folder, &inner.data_folder);
             crate::metrics::collect(&share_list, inner.network.homes().len(), &job_list, &upload_list);
             let ring = &inner.events;
             let known = crate::status::peers(&self).await;

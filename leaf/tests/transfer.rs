@@ -29,6 +29,7 @@ use overlay::{
     id::{ContentId, PeerId},
     identity::Identity,
     limits,
+    metrics::{self, Build, Role},
     transport::{Arrival, Arrivals, BindMode, CloseCode, Connection, Endpoint, Greeting, Settings},
     verify::Value,
     wire::{
@@ -264,6 +265,24 @@ fn done(event: Event) -> Done {
     }
 }
 
+/// What the process has counted in a series; counting begins with the first call.
+fn counted(series: &str) -> f64 {
+    let build = Build { version: "0.1.0", revision: "unknown", role: Role::Leaf };
+    let text = metrics::install(build, &[leaf::metrics::FAMILIES]).unwrap().render();
+    let line = text.lines().find_map(|line| line.strip_prefix(series)).unwrap_or_else(|| panic!("no {series}: {text}"));
+    line.trim().parse().unwrap()
+}
+
+/// Waits for something that a peer counts a moment later.
+async fn until_counted(series: &str) {
+    let moved = async {
+        while counted(series) == 0.0 {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(PATIENCE, moved).await.unwrap_or_else(|_| panic!("{series} stays 0"));
+}
+
 /// The file is there and right, and the sources sum up.
 fn check(done: &Done, data: &[u8]) {
     assert!(fs::read(&done.path).unwrap() == data, "the bytes are right");
@@ -273,6 +292,7 @@ fn check(done: &Done, data: &[u8]) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_source_sends_it_all_and_the_result_is_served_on() {
+    counted("quictrack_homes");
     let network = Network::default();
     let data = bytes(3 * MIB + 77);
     let source = Node::new(&network, 1, &[("x/a.bin", &data)]).await;
@@ -285,6 +305,22 @@ async fn one_source_sends_it_all_and_the_result_is_served_on() {
     let json = serde_json::to_value(&result).unwrap();
     assert_eq!(json["sources"][0]["via"], "direct");
     assert_eq!(json["content"], request(&data).content.to_string());
+    for series in [
+        r#"quictrack_downloads_finished_total{result="ok"}"#,
+        r#"quictrack_transfer_bytes_total{direction="in",via="direct"}"#,
+        r#"quictrack_transfer_bytes_total{direction="out",via="direct"}"#,
+        r#"quictrack_transfer_attempts_total{via="direct",result="ok"}"#,
+        r#"quictrack_verified_pieces_total{result="ok"}"#,
+        "quictrack_transfer_connect_seconds_count",
+        "quictrack_download_sources_count",
+        "quictrack_upload_queue_seconds_count",
+        "quictrack_hashed_bytes_total",
+        "quictrack_scan_duration_seconds_count",
+        "quictrack_scan_last_success_timestamp_seconds",
+    ] {
+        assert!(counted(series) > 0.0, "{series}");
+    }
+    until_counted(r#"quictrack_uploads_finished_total{result="ok"}"#).await;
     // The first source goes; the second one serves what it downloaded.
     source.die();
     network.sources.lock().unwrap().retain(|peer| *peer != source.peer);
@@ -335,6 +371,7 @@ async fn another_source_takes_over_when_one_dies() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_sends_wrong_bytes_is_dropped_and_nothing_of_it_stays() {
+    counted("quictrack_homes");
     let network = Network::default();
     let data = bytes(8 * MIB);
     let liar = |honest, folder: &Path| -> Arc<dyn Library> { Arc::new(Liar { honest, folder: folder.to_owned() }) };
@@ -354,6 +391,7 @@ async fn a_source_that_sends_wrong_bytes_is_dropped_and_nothing_of_it_stays() {
         }
     };
     timeout(PATIENCE, dropped).await.expect("the liar is named");
+    assert!(counted(r#"quictrack_verified_pieces_total{result="corrupt"}"#) > 0.0);
     honest.uploads.set_rate(None);
     check(&done(node.outcome(&download.id, &mut events).await), &data);
 }

@@ -35,6 +35,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use crate::{
     limits,
     machine::{Context, Machine, Outbox},
+    metrics::{self, TASK_PANICS},
     time::Time,
 };
 
@@ -326,6 +327,7 @@ impl Tasks {
             // Whatever the task held is dropped with it; what it shared is behind locks that forgive.
             if let Err(panic) = AssertUnwindSafe(task).catch_unwind().await {
                 panics.fetch_add(1, Ordering::Relaxed);
+                TASK_PANICS.increment(kind_of(name));
                 tracing::error!(task = name, message = panic_text(panic.as_ref()), "a task panicked");
                 on_panic();
             }
@@ -337,6 +339,18 @@ impl Tasks {
 impl Default for Tasks {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+/// What the metrics call a task.
+fn kind_of(name: &str) -> metrics::Task {
+    match name {
+        "api" | "probes" => metrics::Task::Api,
+        _ if name.contains("stream") => metrics::Task::Stream,
+        _ if ["home", "leaf", "mesh", "connection"].iter().any(|kind| name.starts_with(kind)) => {
+            metrics::Task::Connection
+        }
+        _ => metrics::Task::Other,
     }
 }
 
@@ -410,13 +424,16 @@ mod tests {
 
     #[tokio::test]
     async fn a_panic_ends_its_task_only() {
+        let build = metrics::Build { version: "0.1.0", revision: "unknown", role: metrics::Role::Leaf };
+        let counted = metrics::install(build, &[]).unwrap();
         let tasks = Tasks::new();
         let (told, consequence) = oneshot::channel();
-        tasks.spawn_guarded("peer", async { panic!("on purpose") }, move || told.send(()).unwrap());
+        tasks.spawn_guarded("home", async { panic!("on purpose") }, move || told.send(()).unwrap());
         let bystander = tasks.child();
         bystander.spawn("bystander", std::future::pending());
         consequence.await.unwrap();
         assert_eq!(tasks.panics(), 1);
+        assert!(counted.render().contains(r#"quictrack_task_panics_total{task="connection"} 1"#));
         assert_eq!(tasks.shutdown(Duration::from_secs(5)).await, 0);
         assert!(bystander.token().is_cancelled() && bystander.is_empty());
     }

@@ -49,7 +49,7 @@ use self::{
 };
 use crate::{
     bitmap::Bitmap,
-    file_id,
+    file_id, metrics,
     store::{Database, DatabaseError, Table},
     transfer::{FoundSource, Library, SourceFinder, Via, holding::Holdings, pool::Pool, throttle::Throttle},
 };
@@ -405,6 +405,7 @@ impl Shared {
     fn tell_outcome(&self, id: &str) {
         let outcome = self.jobs().by_id.get(id).and_then(|job| job.record.outcome());
         if let Some(outcome) = outcome {
+            metrics::download_ended(&outcome);
             self.tell(outcome);
         }
     }

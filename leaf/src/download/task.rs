@@ -15,6 +15,7 @@ use overlay::{
     id::{ContentId, PeerId},
     limits,
     machine::{Context, Machine, Outbox},
+    metrics::Direction,
     time::Time,
     verify::{Layout, Value},
 };
@@ -33,6 +34,7 @@ use super::{
 };
 use crate::{
     bitmap::Bitmap,
+    metrics::{PieceResult, TRANSFER_BYTES, VERIFIED_PIECES},
     rate::Rate,
     swarm::{self, Input, Output, RequestId, Swarm, Work},
     transfer::{
@@ -373,6 +375,7 @@ impl Runner {
         match news {
             RequestNews::Progress(bytes) => {
                 self.rate.add(now, bytes);
+                TRANSFER_BYTES.add((Direction::In, self.via_of(peer).unwrap_or(Via::Direct).into()), bytes);
                 self.rates.entry(peer).or_default().add(now, bytes);
                 self.input(Input::Progress { peer, bytes }).await
             }
@@ -394,6 +397,7 @@ impl Runner {
             }
             RequestNews::Corrupt(corruption) => {
                 self.requests.remove(&id);
+                VERIFIED_PIECES.increment(PieceResult::Corrupt);
                 self.blame(peer, corruption);
                 self.input(Input::Corrupt(id)).await
             }
@@ -407,11 +411,17 @@ impl Runner {
             return;
         }
         let bytes = holding.layout().piece_range(piece).map_or(0, |range| range.end - range.start);
-        let via = self.sessions.get(&peer).and_then(|session| session.lease.as_ref()).map(|lease| lease.via());
+        VERIFIED_PIECES.increment(PieceResult::Ok);
+        let via = self.via_of(peer);
         let source = self.sources.entry(peer).or_insert_with(|| (0, via.unwrap_or(Via::Direct)));
         source.0 += bytes;
         source.1 = via.unwrap_or(source.1);
         self.unflushed += bytes;
+    }
+
+    /// How a source is connected, while its session is open.
+    fn via_of(&self, peer: PeerId) -> Option<Via> {
+        self.sessions.get(&peer)?.lease.as_ref().map(|lease| lease.via())
     }
 
     /// Names who sent something wrong, and which groups of a piece it was if another source can tell.

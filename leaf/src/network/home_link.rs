@@ -13,7 +13,7 @@ use overlay::{
     id::PeerId,
     limits,
     time::Time,
-    transport::{CloseCode, Connection, DialError, Link, Receiver, Sender},
+    transport::{CloseCode, CloseReason, Connection, DialError, Link, Receiver, Sender},
     wire::{
         bounded::{Blob, List},
         hello::Goodbye,
@@ -31,7 +31,10 @@ use super::{
     Input,
     driver::{HomeStatus, JoinProblem, Shared, age},
 };
-use crate::catalog::Catalog;
+use crate::{
+    catalog::Catalog,
+    metrics::{HOME_SWITCHES, HomeSwitch},
+};
 
 /// A home that this leaf is attached to.
 #[derive(Debug, Clone)]
@@ -130,18 +133,33 @@ async fn run(
     tasks.spawn_guarded("home watch", watched, guard(&connection));
     tasks.spawn("home round trip", measure(shared.clone(), connection.clone()));
     let attached = Input::Attached { peer, address, descriptor: welcome.descriptor, rtt: connection.rtt() };
+    let mut drained = false;
     if shared.machine.input(attached).await.is_ok() {
-        let reader = Reader { shared, port: &port, wants, pongs };
+        let mut reader = Reader { shared, port: &port, wants, pongs, drained: false };
         reader.run(receiver).await;
+        drained = reader.drained;
     }
+    let reason = connection.close_reason();
     tasks.cancel();
     connection.close(CloseCode::Done);
     let is_current = shared.forget_home(&connection);
     shared.signal();
     if is_current {
+        count_switch(drained, reason.as_ref());
         // A machine that stopped has no homes.
         let _ = shared.machine.input(Input::Lost(peer)).await;
     }
+}
+
+/// Counts a home that is one no more, unless it was this leaf that left.
+fn count_switch(drained: bool, reason: Option<&CloseReason>) {
+    let switch = match reason {
+        Some(CloseReason::Local(CloseCode::Shutdown)) => return,
+        _ if drained => HomeSwitch::Drained,
+        Some(CloseReason::Remote(CloseCode::Refused | CloseCode::Banned)) => HomeSwitch::Refused,
+        _ => HomeSwitch::Lost,
+    };
+    HOME_SWITCHES.increment(switch);
 }
 
 /// Takes what a home says on the control stream.
@@ -150,10 +168,12 @@ struct Reader<'a> {
     port: &'a HomePort,
     wants: mpsc::Sender<CatalogWant>,
     pongs: Arc<Notify>,
+    /// True once the home said good-bye.
+    drained: bool,
 }
 
 impl Reader<'_> {
-    async fn run(&self, mut receiver: Receiver<LeafMessage>) {
+    async fn run(&mut self, mut receiver: Receiver<LeafMessage>) {
         loop {
             match receiver.next().await {
                 Ok(Some(message)) => {
@@ -168,7 +188,7 @@ impl Reader<'_> {
     }
 
     /// False if the link has nothing more to say.
-    async fn take(&self, message: LeafMessage) -> bool {
+    async fn take(&mut self, message: LeafMessage) -> bool {
         let (machine, peer) = (&self.shared.machine, self.port.connection.peer());
         match message {
             LeafMessage::Members(members) => machine.input(Input::Members(peer, members)).await.is_ok(),
@@ -188,6 +208,7 @@ impl Reader<'_> {
                 true
             }
             LeafMessage::Goodbye(goodbye) => {
+                self.drained = true;
                 let alternatives = goodbye.alternatives.into_vec();
                 // Whether or not the machine still runs, this home is leaving.
                 let _ = machine.input(Input::Alternatives(alternatives)).await;

@@ -91,8 +91,14 @@ async fn dial_any(shared: &Shared, peer: PeerId, addresses: Vec<SocketAddr>) -> 
             Err(error) => last = Some(error),
         }
     }
-    let why = last.as_ref().map_or_else(|| "no home knows its address".to_owned(), DialError::to_string);
-    Err(ReachError::Unreachable(why))
+    Err(match last {
+        None => ReachError::Unreachable("no home knows its address".to_owned()),
+        Some(DialError::Timeout { .. }) => ReachError::Timeout,
+        Some(error @ (DialError::PeerOlder { .. } | DialError::PeerNewer { .. })) => {
+            ReachError::Version(error.to_string())
+        }
+        Some(error) => ReachError::Unreachable(error.to_string()),
+    })
 }
 
 /// Asks the network for all holders of a content.

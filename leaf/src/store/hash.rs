@@ -23,6 +23,7 @@ use super::{
     database::{Record, Stamp},
     tags,
 };
+use crate::metrics::HASHED_BYTES;
 
 /// What became of a file that was to be hashed.
 #[derive(Debug)]
@@ -70,6 +71,7 @@ pub(super) fn hash(
             return Ok(Hashing::Changed);
         }
         hashed.fetch_add(length as u64, Ordering::Relaxed);
+        HASHED_BYTES.add((), length as u64);
     }
     let Ok(result) = hasher.finish() else { return Ok(Hashing::Changed) };
     let name = path.file_name().unwrap_or_default().to_string_lossy();

@@ -69,6 +69,12 @@ pub enum ReachError {
     /// It does not want to be reached.
     #[error("the peer declined")]
     Refused,
+    /// It was dialled and did not answer.
+    #[error("the peer did not answer in time")]
+    Timeout,
+    /// Its release does not fit this one.
+    #[error("the peer cannot be talked to: {0}")]
+    Version(String),
     /// Every way failed.
     #[error("the peer cannot be reached: {0}")]
     Unreachable(String),

@@ -8,13 +8,16 @@ use std::{
 };
 
 use overlay::{
+    drive::Clock,
     id::PeerId,
     limits,
+    time::Time,
     transport::{CloseCode, Connection, Windows},
 };
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::{Reach, ReachError, Via};
+use crate::metrics;
 
 /// A use of a connection. When the last one is dropped, the connection is closed.
 #[derive(Debug)]
@@ -64,7 +67,11 @@ impl Pool {
         if let Some(lease) = open.upgrade().filter(|lease| lease.connection.close_reason().is_none()) {
             return Ok(lease);
         }
-        let (connection, via) = self.reach.connect(peer, homes).await?;
+        let watch = Clock::new();
+        let reached = self.reach.connect(peer, homes).await;
+        let span = watch.now().since(Time::ZERO);
+        metrics::attempted(reached.as_ref().map(|(_, via)| *via), span);
+        let (connection, via) = reached?;
         connection.set_windows(Windows::Bulk);
         let lease = Arc::new(Lease { connection, via });
         *open = Arc::downgrade(&lease);

@@ -25,8 +25,9 @@ use overlay::{
     drive::{Clock, Driver, Handle, Tasks, random_token, system_rng},
     id::{ContentId, PeerId},
     limits,
+    metrics::Direction,
     time::Time,
-    transport::{CloseCode, Connection, ReceiveError, Receiver, SendError, Sender, Windows},
+    transport::{CloseCode, CloseReason, Connection, ReceiveError, Receiver, SendError, Sender, Windows},
     verify::{self, Layout},
     wire::{
         Message,
@@ -52,6 +53,7 @@ use super::{
 use crate::{
     bitmap::Bitmap,
     file_id,
+    metrics::{TRANSFER_BYTES, UPLOAD_QUEUE, UPLOADS_FINISHED, UploadResult},
     queue::{self, Queue, SessionId},
     rate::Rate,
 };
@@ -344,7 +346,8 @@ impl Shared {
                 return Ok(());
             }
         };
-        let session = &registration.session;
+        let (session, asked_at) = (&registration.session, self.clock.now());
+        let mut waited = false;
         let mut place = session.place.subscribe();
         let join = queue::Input::Join { session: session.id, peer: session.peer };
         self.queue.input(join).await.map_err(|_| StreamError::Ending)?;
@@ -368,6 +371,9 @@ impl Shared {
                     return Ok(());
                 }
                 (Place::Waiting { .. }, Place::Granted { turn_bytes }) => {
+                    if !std::mem::replace(&mut waited, true) {
+                        UPLOAD_QUEUE.record_span((), self.clock.now().since(asked_at));
+                    }
                     sender.send(&Granted { turn_bytes }.into()).await?;
                 }
                 (Place::Granted { .. }, Place::Waiting { position, .. }) => {
@@ -501,6 +507,7 @@ impl Shared {
             let bytes = part.len() as u64;
             sender.send_raw(part).await?;
             session.sent.fetch_add(bytes, Ordering::Relaxed);
+            TRANSFER_BYTES.add((Direction::Out, session.via.into()), bytes);
             lock(&session.rate).add(self.clock.now(), bytes);
             // A full inbox only delays the end of the turn.
             let _ = self.queue.try_input(queue::Input::Sent { session: session.id, bytes });
@@ -542,6 +549,10 @@ struct Registration {
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        let broken = self.client.connection.close_reason();
+        let in_order = matches!(broken, None | Some(CloseReason::Remote(CloseCode::Done)));
+        let served = in_order && self.session.sent.load(Ordering::Relaxed) > 0;
+        UPLOADS_FINISHED.increment(if served { UploadResult::Ok } else { UploadResult::Aborted });
         lock(&self.client.sessions).remove(&self.session.holding.content());
         lock(&self.shared.sessions).remove(&self.session.id);
         let (shared, session) = (Arc::clone(&self.shared), self.session.id);

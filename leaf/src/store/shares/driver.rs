@@ -8,7 +8,11 @@ use std::{
     time::Duration,
 };
 
-use overlay::config::Origin;
+use overlay::{
+    config::Origin,
+    drive::{Clock, wall_clock_s},
+    time::Time,
+};
 use tokio::{
     sync::mpsc,
     task::{self, JoinHandle},
@@ -22,6 +26,7 @@ use super::{
 };
 use crate::{
     catalog::Change,
+    metrics::{SCAN_DURATION, SCAN_LAST_SUCCESS},
     store::{
         SkipReason, StoreError,
         database::Root,
@@ -375,7 +380,12 @@ impl Driver {
             let root = PassRoot { id, name, path: real, exclude };
             let publish = |changes| shared.apply(changes);
             let pass = shared.pass(&root, threads, &progress, &stop, &publish);
+            let watch = Clock::new();
             let report = if is_share { pass.run(&looked_at)? } else { pass.prune().map(|()| Report::default())? };
+            if is_share && !report.cancelled {
+                SCAN_DURATION.record_span((), watch.now().since(Time::ZERO));
+                SCAN_LAST_SUCCESS.set((), wall_clock_s() as f64);
+            }
             Ok(Outcome::Done { device: pass::device_of(&root.path), real: root.path.clone(), report })
         });
         self.running = Some(Running { root: id, parts, cancel, work });
