@@ -109,7 +109,7 @@ fn shares(config: &Config, settings: &Settings) -> SharesConfig {
         shares: settings.share.iter().map(|path| ShareSpec { path: path.clone(), origin }).collect(),
         exclude: settings.exclude.clone(),
         // Never is as good as every ten years.
-        rescan_interval: settings.rescan_interval.duration().unwrap_or(Duration::from_secs(10 * 365 * 86_400)),
+        rescan_interval: settings.rescan_interval.duration().unwrap_or(Duration::from_hours(10 * 365 * 24)),
         hash_threads: settings.hash_threads.get() as usize,
         downloads: settings.downloads.clone(),
         share_downloads: settings.share_downloads,

@@ -139,7 +139,7 @@ impl Bed {
         first.map(address).into_iter().collect()
     }
 
-    fn bind(&self) -> Result<(Endpoint, overlay::transport::Arrivals, Arc<Identity>), Failure> {
+    fn bind() -> Result<(Endpoint, overlay::transport::Arrivals, Arc<Identity>), Failure> {
         let identity = Arc::new(Identity::generate()?);
         let settings = Settings { network: "demo".to_owned(), secret: None, agent: agent() };
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
@@ -149,7 +149,7 @@ impl Bed {
     }
 
     fn add_ultrapeer(&mut self, number: usize) -> Result<(), Failure> {
-        let (endpoint, mut arrivals, identity) = self.bind()?;
+        let (endpoint, mut arrivals, identity) = Self::bind()?;
         let start = UltrapeerStart {
             network: "demo".to_owned(),
             settings: ultrapeer::leaves::Settings::default(),
@@ -174,7 +174,7 @@ impl Bed {
     }
 
     fn add_leaf(&mut self, number: usize, folder: &Path) -> Result<(), Failure> {
-        let (endpoint, arrivals, identity) = self.bind()?;
+        let (endpoint, arrivals, identity) = Self::bind()?;
         let data = self.data.path().join(format!("leaf-{number}"));
         std::fs::create_dir_all(&data)?;
         let mut shares = Vec::new();
@@ -190,7 +190,7 @@ impl Bed {
             shares: SharesConfig {
                 shares: shares.into_iter().map(|path| ShareSpec { path, origin: Origin::CommandLine }).collect(),
                 exclude: Vec::new(),
-                rescan_interval: Duration::from_secs(3_600),
+                rescan_interval: Duration::from_hours(1),
                 hash_threads: 1,
                 downloads: data.join("downloads"),
                 share_downloads: false,

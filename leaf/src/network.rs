@@ -215,7 +215,7 @@ impl Machine for Network {
 
     fn on_deadline(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
         let now = cx.now;
-        self.with_homes(cx, out, |homes, cx, inner| homes.on_deadline(cx, inner));
+        self.with_homes(cx, out, Machine::on_deadline);
         let facts = self.facts();
         self.with_searches(out, |searches, inner| searches.on_deadline(now, &facts, inner));
     }

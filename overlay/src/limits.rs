@@ -451,7 +451,7 @@ pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// because homes have just seen these addresses work.
 pub const DIAL_STAGGER: Duration = Duration::from_millis(100);
 /// How long an ended search is kept.
-pub const SEARCH_KEPT: Duration = Duration::from_secs(3_600);
+pub const SEARCH_KEPT: Duration = Duration::from_hours(1);
 /// Searches that a leaf keeps, running ones included. Chosen: a page that searches at each key press stays
 /// below it for some minutes.
 pub const SEARCHES_KEPT: usize = 256;

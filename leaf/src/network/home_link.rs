@@ -274,7 +274,7 @@ fn sign(shared: &Shared, catalog: &Catalog) -> CatalogRoot {
     let chunks: Vec<_> = catalog
         .chunks()
         .take(limits::CHUNKS_PER_LEAF)
-        .map(|chunk| ChunkRef { hash: chunk.hash, bytes: chunk.bytes as u32, files: chunk.files as u16 })
+        .map(|chunk| ChunkRef { hash: chunk.hash, bytes: chunk.bytes, files: chunk.files as u16 })
         .collect();
     let statement = RootStatement {
         root: overlay::wire::leaf::catalog_root(chunks.iter().map(|chunk| &chunk.hash)),

@@ -217,7 +217,7 @@ async fn events(Shared(state): Shared<State>, Path(id): Path<String>) -> Result<
     let mut news = downloads.subscribe();
     let job = downloads.get(&id).ok_or_else(unknown)?;
     let log = Arc::new(EventLog::new());
-    let follow = log.clone().follow(None);
+    let follow = log.follow(None);
     if put_end(&log, downloads.outcome(&job.id)) {
         return Ok(respond(follow).into_response());
     }
