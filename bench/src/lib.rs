@@ -1,7 +1,24 @@
-//! Measurements of Quictrack, and what they need.
+//! Measurements of Quictrack that anyone can run. They print; they never pass or fail by the clock.
+//!
+//! | measurement | what it tells |
+//! |---|---|
+//! | `cargo run --release -p quictrack-bench --bin first_hit` | how long a search takes, beside one round trip on an open connection |
+//! | `cargo run --release -p quictrack-bench --bin transfer` | how fast a download is, beside the same bytes on a bare stream and on TCP |
+//! | `cargo bench -p quictrack-bench --bench index` | look-ups in an ultrapeer's index, and changes of it |
+//!
+//! The first two start whole nodes in one process, each with a socket of its own on loopback, and measure
+//! what they are compared with in the same run: the ratios carry over to other machines, the times do not.
+//! Everything shares the cores of this machine, so more nodes than cores wait for each other. `--help` lists
+//! what can be changed. Temporary files go where `TMPDIR` says.
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`bed`] | a small network in this process |
+//! | [`bare`] | what Quictrack is compared with: a round trip, a stream, TCP |
 //! | [`corpus`] | made-up file lists that resemble real ones |
+//! | [`table`] | percentiles, and how results are printed |
 
+pub mod bare;
+pub mod bed;
 pub mod corpus;
+pub mod table;

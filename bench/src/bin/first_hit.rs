@@ -1,0 +1,126 @@
+//! How long a search takes: to its first hit, and to its summary, beside one round trip on an open connection.
+//!
+//! Each search asks for one word that one file of one other leaf has. Times are those of whoever calls the
+//! leaf's searches, as the local HTTP does: parsing, the home, the other ultrapeers, the answer.
+
+#![expect(clippy::print_stdout, reason = "results are data")]
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    pin::pin,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use bench::{
+    bare::{self, now},
+    bed::Bed,
+    table::Times,
+};
+use clap::Parser;
+use futures_util::StreamExt;
+use leaf::{api::types::SearchRequest, searches::Searches};
+
+/// Measures searches in a network on loopback.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Sizes of the networks that are measured, in ultrapeers
+    #[arg(long, value_delimiter = ',', default_values_t = [2, 3])]
+    ultrapeers: Vec<usize>,
+    /// Leaves that share files
+    #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..))]
+    leaves: u16,
+    /// Files of each of them
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    files: u32,
+    /// Searches of each network
+    #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
+    searches: u32,
+}
+
+/// Searches before the measured ones: they bring code and windows into their usual state.
+const WARM_UP: u32 = 20;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let options = Options::parse();
+    let folders = tempfile::Builder::new().prefix("quictrack-bench-").tempdir()?;
+    let shares = make_files(folders.path(), &options)?;
+    println!("{} leaves of {} files, {} searches; ms", options.leaves, options.files, options.searches);
+    println!("{:<44}{:>9}{:>9}{:>9}{:>9}", "", "p50", "p90", "p99", "ratio");
+    let count = options.searches as usize;
+    let unit = Times::new(bare::requests(count).await?);
+    print("UDP round trip", &Times::new(bare::datagrams(count).await?), &unit);
+    print("QUIC request on an open connection", &unit, &unit);
+    for &ultrapeers in &options.ultrapeers {
+        // The last leaf shares nothing: it searches.
+        let shares = shares.iter().cloned().chain([Vec::new()]).collect();
+        let bed = Bed::start(ultrapeers, shares).await?;
+        let (first, end) = measure(&bed, &options).await?;
+        bed.stop().await;
+        print(&format!("first hit, {ultrapeers} ultrapeers"), &first, &unit);
+        print(&format!("summary, {ultrapeers} ultrapeers"), &end, &unit);
+    }
+    println!("ratio: p50 to that of a QUIC request");
+    Ok(())
+}
+
+fn print(what: &str, times: &Times, unit: &Times) {
+    println!("{what:<44}{}", times.line(unit));
+}
+
+/// Times to the first hit and to the summary.
+async fn measure(bed: &Bed, options: &Options) -> Result<(Times, Times)> {
+    let seeker = bed.leaves().last().context("a leaf searches")?;
+    let (mut first, mut end) = (Vec::new(), Vec::new());
+    for search in 0..options.searches + WARM_UP {
+        let leaf = search % u32::from(options.leaves);
+        // A stride without a divisor in common with usual numbers: neighbours lie apart.
+        let file = search.wrapping_mul(7_919) % options.files;
+        let times = search_once(seeker.searches(), word(leaf as u16, file)).await?;
+        if search >= WARM_UP {
+            first.push(times.0);
+            end.push(times.1);
+        }
+    }
+    Ok((Times::new(first), Times::new(end)))
+}
+
+async fn search_once(searches: &Searches, query: String) -> Result<(Duration, Duration)> {
+    let begun = now();
+    let id = searches.start(SearchRequest { query: query.clone(), ..SearchRequest::default() }).await?;
+    let mut events = pin!(searches.events(&id).context("a search that was just started is known")?.follow(None));
+    let mut first = None;
+    while let Some(event) = events.next().await {
+        match event.event {
+            "hit" => first = first.or_else(|| Some(begun.elapsed())),
+            _ => break,
+        }
+    }
+    let end = begun.elapsed();
+    let Some((hits, summary)) = searches.finished(&id).await else { bail!("the search was cut short") };
+    ensure!(hits.len() == 1 && summary.complete, "searching for {query} gave {} hits: {summary:?}", hits.len());
+    ensure!(searches.remove(&id).await, "a search that has ended is known");
+    Ok((first.context("a hit came")?, end))
+}
+
+/// A word that only this file has.
+fn word(leaf: u16, file: u32) -> String {
+    format!("w{leaf}x{file}")
+}
+
+/// Makes the folders of the leaves that share.
+fn make_files(folder: &Path, options: &Options) -> Result<Vec<Vec<PathBuf>>> {
+    let mut shares = Vec::new();
+    for leaf in 0..options.leaves {
+        let share = folder.join(format!("share-{leaf}"));
+        fs::create_dir(&share)?;
+        for file in 0..options.files {
+            let name = format!("some common words and {}.txt", word(leaf, file));
+            fs::write(share.join(name), format!("file {file} of leaf {leaf}"))?;
+        }
+        shares.push(vec![share]);
+    }
+    Ok(shares)
+}
