@@ -8,7 +8,6 @@ use std::{sync::Arc, time::Duration};
 
 use jiff::Zoned;
 use overlay::{
-    address::JoinAddress,
     admin::common::Common,
     commands::Surroundings,
     config::{Config, Layer, Program, Rate, ScheduleLine, Settings},
@@ -44,7 +43,7 @@ pub async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure>
     let settings = daemon.config.settings();
     let start = Start {
         network: settings.network.to_string(),
-        join: targets(&settings),
+        join: startup::join_targets(&settings),
         data: daemon.data_dir().to_owned(),
         shares: shares(&daemon.config, &settings),
         upload_slots: settings.upload_slots.get() as usize,
@@ -90,17 +89,6 @@ fn greet(console: &Console, daemon: &Daemon, node: &Node) {
     } else {
         console.note("to search: quictrack search WORDS");
     }
-}
-
-fn targets(settings: &Settings) -> Vec<JoinAddress> {
-    let names = settings.dns.iter().filter_map(|name| match name.parse() {
-        Ok(target) => Some(target),
-        Err(error) => {
-            tracing::warn!(name, %error, "an entry of `dns` is no name");
-            None
-        }
-    });
-    settings.join.iter().cloned().chain(names).collect()
 }
 
 fn shares(config: &Config, settings: &Settings) -> SharesConfig {
@@ -183,7 +171,7 @@ impl Follower {
     async fn follow(&self, settings: &Settings) {
         let old = &*self.seen;
         if (&settings.join, &settings.dns) != (&old.join, &old.dns) {
-            self.node.network().set_join(targets(settings));
+            self.node.network().set_join(startup::join_targets(settings));
         }
         if settings.listen != old.listen
             && let Err(error) = self.endpoint.rebind(settings.listen)

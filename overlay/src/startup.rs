@@ -38,6 +38,7 @@ use std::{
 use axum::Router;
 
 use crate::{
+    address::JoinAddress,
     admin::{
         Code,
         auth::Guard,
@@ -293,6 +294,18 @@ impl From<TelemetryError> for Failure {
             _ => internal(error),
         }
     }
+}
+
+/// Nodes to join through: those named, then the names of `dns`.
+pub fn join_targets(settings: &Settings) -> Vec<JoinAddress> {
+    let names = settings.dns.iter().filter_map(|name| match name.parse() {
+        Ok(target) => Some(target),
+        Err(error) => {
+            tracing::warn!(name, %error, "an entry of `dns` is no name");
+            None
+        }
+    });
+    settings.join.iter().cloned().chain(names).collect()
 }
 
 impl From<KeyFileError> for Failure {

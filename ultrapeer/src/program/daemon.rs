@@ -7,7 +7,6 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use overlay::{
-    address::JoinAddress,
     admin::{
         common::Common,
         events::{Changes, EventRing},
@@ -77,7 +76,7 @@ fn start(config: &Config, remembered: Vec<SignedDescriptor>) -> Start {
     Start {
         network: settings.network.to_string(),
         settings: serving(config, &settings),
-        join: targets(&settings),
+        join: startup::join_targets(&settings),
         founder: settings.founder,
         advertise: settings.advertise,
         remembered,
@@ -93,18 +92,6 @@ fn serving(config: &Config, settings: &Settings) -> leaves::Settings {
         query_burst: settings.query_burst.get().into(),
         limit_loopback: config.is_set("query_rate") || config.is_set("query_burst"),
     }
-}
-
-/// Nodes to join through: those named, then the names of `dns`.
-fn targets(settings: &Settings) -> Vec<JoinAddress> {
-    let names = settings.dns.iter().filter_map(|name| match name.parse() {
-        Ok(target) => Some(target),
-        Err(error) => {
-            tracing::warn!(name, %error, "an entry of `dns` is no name");
-            None
-        }
-    });
-    settings.join.iter().cloned().chain(names).collect()
 }
 
 /// The tasks that only pass things on.
@@ -216,7 +203,7 @@ impl Follower {
     async fn follow(&self, settings: &Settings) -> Result<(), Stopped> {
         let old = &*self.seen;
         if (&settings.join, &settings.dns) != (&old.join, &old.dns) {
-            self.service.set_join(targets(settings));
+            self.service.set_join(startup::join_targets(settings));
         }
         if settings.listen != old.listen
             && let Err(error) = self.endpoint.rebind(settings.listen)
