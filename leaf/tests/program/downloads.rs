@@ -49,7 +49,9 @@ impl Swarm {
         let founder = bed.founder("u0");
         let start = |number| bed.sharing(&format!("source-{number}"), &founder, "pool", options);
         let sources: Vec<_> = (0..sources).map(start).collect();
-        sources.iter().for_each(|source| source.settled(1, 1));
+        for source in &sources {
+            source.settled(1, 1);
+        }
         Self { content: content_of(&large), large, founder, sources }
     }
 

@@ -27,6 +27,27 @@ fn it_is_ready_when_attached_and_ends_in_order() {
 }
 
 #[test]
+fn without_its_only_ultrapeer_it_is_not_ready_and_comes_back() {
+    let bed = Bed::new();
+    bed.write(&[("one/pearl.txt", b"white")]);
+    let founder = bed.founder("u0");
+    let quic = founder.quic();
+    let leaf = bed.sharing("leaf", &founder, "one", &[]);
+    leaf.settled(1, 1);
+    founder.kill();
+    // Whoever asks it notices that it is silent.
+    eventually("/readyz is 503", || {
+        leaf.run(&["search", "--timeout", "1", "pearl"]);
+        leaf.probe("/readyz").0 == 503
+    });
+    assert_eq!(leaf.probe("/healthz").0, 200);
+    assert!(leaf.problems().contains(&"no_ultrapeer".to_owned()));
+    let _again = bed.ultrapeer("u0", &["--founder", "--listen", &quic]);
+    leaf.settled(1, 1);
+    leaf.finds(&["pearl"], &["pearl.txt"]);
+}
+
+#[test]
 fn prometheus_accepts_the_metrics_and_they_move() {
     let bed = Bed::new();
     bed.write(&[("one/pearl.txt", b"white")]);

@@ -19,19 +19,10 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Time between two looks.
 const LOOK: Duration = Duration::from_millis(50);
-/// The options of a daemon of a test: free ports of loopback, and nobody found by itself.
-const ALONE: &[&str] = &[
-    "--listen",
-    "127.0.0.1:0",
-    "--api",
-    "127.0.0.1:0",
-    "--metrics",
-    "127.0.0.1:0",
-    "--no-lan",
-    "--no-dht",
-    "--no-portmap",
-    "--json",
-];
+/// The address options of a daemon of a test, each of which gets a free port of loopback unless the test names one.
+const ADDRESSES: [&str; 3] = ["--listen", "--api", "--metrics"];
+/// The other options: nobody is found by itself.
+const ALONE: [&str; 4] = ["--no-lan", "--no-dht", "--no-portmap", "--json"];
 
 /// Looks until something is there, and fails when it is not for [`PATIENCE`].
 pub(crate) fn awaited<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
@@ -39,14 +30,19 @@ pub(crate) fn awaited<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
 }
 
 /// Looks until something is there, and fails when it is not for `patience`.
+pub(crate) fn within<T>(patience: Duration, what: &str, look: impl FnMut() -> Option<T>) -> T {
+    looked_for(patience, look).unwrap_or_else(|| panic!("not in time: {what}"))
+}
+
+/// Looks until something is there; `None` when it is not for `patience`.
 #[expect(clippy::disallowed_methods, reason = "real processes live in real time")]
-pub(crate) fn within<T>(patience: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+fn looked_for<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + patience;
     loop {
-        if let Some(seen) = look() {
+        let seen = look();
+        if seen.is_some() || Instant::now() >= deadline {
             return seen;
         }
-        assert!(Instant::now() < deadline, "not in time: {what}");
         thread::sleep(LOOK);
     }
 }
@@ -226,17 +222,20 @@ impl Daemon {
     /// Starts a daemon on a data folder and waits for its ready line.
     pub(crate) fn start(program: Program, data: &Path, options: &[&str]) -> Self {
         let log = data.with_extension("log");
-        let command: &[&str] = if matches!(program, Program::Leaf) { &["leaf"] } else { &[] };
+        let mut arguments = if matches!(program, Program::Leaf) { vec!["leaf"] } else { Vec::new() };
+        let free = ADDRESSES.iter().filter(|option| !options.contains(option));
+        arguments.extend(free.flat_map(|option| [*option, "127.0.0.1:0"]));
+        arguments.extend(ALONE.iter().chain(options));
         let mut child = program
-            .command(data, &[command, ALONE, options].concat())
+            .command(data, &arguments)
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&log).unwrap())
             .spawn()
             .unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let ready = serde_json::from_str(&line)
-            .unwrap_or_else(|_| panic!("no ready line but {line:?}: {}", fs::read_to_string(&log).unwrap()));
+        let ready: Value = serde_json::from_str(&line).unwrap_or_default();
+        assert_eq!(ready["event"], "ready", "{line:?}: {}", fs::read_to_string(&log).unwrap());
         Self { program, child, data: data.into(), log, ready }
     }
 
@@ -288,18 +287,17 @@ impl Daemon {
     /// Waits until this leaf has `homes`, all of which have its `files`.
     pub(crate) fn settled(&self, homes: usize, files: u64) {
         let mut seen = Value::Null;
-        let mut is_settled = || {
+        let settled = looked_for(PATIENCE, || {
             seen = self.status();
             let counts = [&seen["shares"]["files"], &seen["catalog"]["files"], &seen["catalog"]["acknowledged"]];
             let attached = list(&seen["homes"]);
-            attached.len() == homes
+            let is_settled = attached.len() == homes
                 && attached.iter().all(|home| home["acknowledged"] == files)
                 && counts.iter().all(|count| **count == files)
-                && seen["shares"]["pending_files"] == 0
-        };
-        eventually(&format!("{files} files at {homes} homes of {}\n{}", self.data.display(), self.log()), || {
-            is_settled()
+                && seen["shares"]["pending_files"] == 0;
+            is_settled.then_some(())
         });
+        assert!(settled.is_some(), "not {files} files at {homes} homes: {seen}\n{}", self.log());
     }
 
     /// Searches; finding nothing is no failure here.
