@@ -1,7 +1,7 @@
 //! How fast a download is, from one source and from three, beside the same bytes on a bare stream and on TCP.
 //!
-//! The clock of a download runs from the request to the finished file: searching for sources that are not
-//! known, connecting, the slot, pieces, their verification, writing, making durable, the final name. What it
+//! The clock of a download runs from the request, with sources that a search has just told, to the finished file:
+//! connecting, the slot, pieces, their verification, writing, making durable, the final name. What it
 //! is compared with reads, sends, writes and makes durable the same bytes, on a connection that is open.
 
 #![expect(clippy::print_stdout, reason = "results are data")]
