@@ -154,7 +154,7 @@ fn drain_ends_the_daemon_and_without_one_says_how_to_start_it() {
         let missing = Program::run(&data, &[command, "--json"]);
         assert_eq!(missing.code, Some(1), "{command}");
         assert_eq!(missing.json()["code"], "daemon_not_running");
-        assert!(missing.stderr.contains("`quictrack-ultrapeer`"), "{}", missing.stderr);
+        assert!(missing.stderr.contains("`quictrack-ultrapeer --data-dir "), "{}", missing.stderr);
     }
 }
 
