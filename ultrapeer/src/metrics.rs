@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use overlay::{
-    metrics::{Counters, Gauges, Histograms, QUEUE_DROPPED},
+    metrics::{Counters, Gauges, Histograms, LimitedAction, QUEUE_DROPPED, RATE_LIMITED},
     time::Time,
     wire::{
         hello::RefuseReason,
@@ -177,6 +177,7 @@ pub(crate) fn queue_dropped(queue: Queue) {
 
 pub(crate) fn queries_refused() {
     QUERIES.increment((Origin::Leaf, Outcome::RateLimited));
+    RATE_LIMITED.increment(LimitedAction::Query);
 }
 
 pub(crate) fn query_answered(hits: usize, invalid: bool) {

@@ -99,22 +99,6 @@ crate::labels! {
         Signature = "signature",
     }
 
-    /// What protocol bytes are spent on.
-    pub enum TrafficClass as "class" {
-        /// Hello, membership, introductions.
-        Control = "control",
-        /// Searches and their answers.
-        Query = "query",
-        /// File lists.
-        Catalog = "catalog",
-        /// Digests of file lists.
-        Digest = "digest",
-        /// File contents.
-        Transfer = "transfer",
-        /// What is carried for others.
-        Relay = "relay",
-    }
-
     /// A bounded queue.
     pub enum Queue as "queue" {
         /// Control messages to send.
@@ -149,30 +133,6 @@ crate::labels! {
         Relay = "relay",
         /// The wish to be dialled back.
         Dialback = "dialback",
-    }
-
-    /// Who is banned.
-    pub enum BanScope as "scope" {
-        /// A leaf.
-        Leaf = "leaf",
-        /// An ultrapeer.
-        Ultrapeer = "ultrapeer",
-        /// A range of addresses.
-        Prefix = "prefix",
-    }
-
-    /// Why it is banned.
-    pub enum BanReason as "reason" {
-        /// Somebody said so.
-        Operator = "operator",
-        /// It broke the protocol.
-        Protocol = "protocol",
-        /// It sent bytes that do not verify.
-        Corrupt = "corrupt",
-        /// What it claims is not so.
-        Audit = "audit",
-        /// It sent too much.
-        Flood = "flood",
     }
 
     /// Where an ultrapeer's address came from.
@@ -270,33 +230,12 @@ crate::families! {
     /// Messages that were refused.
     pub static MESSAGE_ERRORS: Counters<MessageError> =
         "quictrack_message_errors_total", "Messages that were refused, by what is wrong with them.";
-    /// UDP payload.
-    pub static UDP_BYTES: Counters<Direction> = "quictrack_udp_bytes_total", "Bytes in UDP datagrams.";
-    /// UDP datagrams.
-    pub static UDP_DATAGRAMS: Counters<Direction> = "quictrack_udp_datagrams_total", "UDP datagrams.";
-    /// QUIC packets sent.
-    pub static QUIC_SENT_PACKETS: Counters<ConnectionKind> = "quictrack_quic_sent_packets_total", "QUIC packets sent.";
-    /// QUIC packets lost.
-    pub static QUIC_LOST_PACKETS: Counters<ConnectionKind> =
-        "quictrack_quic_lost_packets_total", "QUIC packets that were sent and believed lost.";
-    /// Congestion events.
-    pub static QUIC_CONGESTION_EVENTS: Counters<ConnectionKind> =
-        "quictrack_quic_congestion_events_total", "Times that the congestion window was cut.";
-    /// Bytes of the protocols.
-    pub static PROTOCOL_BYTES: Counters<(TrafficClass, Direction)> =
-        "quictrack_protocol_bytes_total", "Bytes of frames and contents, by what they are spent on.";
-    /// Items in a queue.
-    pub static QUEUE_LENGTH: Gauges<Queue> = "quictrack_queue_length", "Items that wait in a queue.";
-    /// Room of a queue.
-    pub static QUEUE_CAPACITY: Gauges<Queue> = "quictrack_queue_capacity", "Items that a queue can hold.";
     /// Items that found a queue full.
     pub static QUEUE_DROPPED: Counters<Queue> =
         "quictrack_queue_dropped_total", "Items that were dropped because a queue was full.";
     /// What came too often.
     pub static RATE_LIMITED: Counters<LimitedAction> =
         "quictrack_rate_limited_total", "Requests of others that were refused because they came too often.";
-    /// Bans.
-    pub static BANS: Counters<(BanScope, BanReason)> = "quictrack_bans_total", "Bans that were put in force.";
     /// Attempts to find the network.
     pub static BOOTSTRAP_ATTEMPTS: Counters<(BootstrapSource, BootstrapResult)> =
         "quictrack_bootstrap_attempts_total", "Attempts to find an ultrapeer, by source and result.";
