@@ -89,7 +89,8 @@ struct Known {
 
 #[derive(Debug, Clone, Copy)]
 struct Attempts {
-    dialling: bool,
+    /// The address that is dialled now. It is kept apart from the known one, which may change meanwhile.
+    dialling: Option<SocketAddr>,
     at: Time,
     pause: Duration,
 }
@@ -105,17 +106,17 @@ struct Home {
 
 impl Attempts {
     fn new(now: Time) -> Self {
-        Self { dialling: false, at: now, pause: limits::REDIAL_MIN }
+        Self { dialling: None, at: now, pause: limits::REDIAL_MIN }
     }
 
     fn failed(&mut self, cx: &mut Context<'_>) {
-        self.dialling = false;
+        self.dialling = None;
         self.at = cx.now + self.pause.mul_f64(cx.rng.random_range(0.75..1.25));
         self.pause = (self.pause * 2).min(limits::REDIAL_MAX);
     }
 
     fn is_due(&self, now: Time) -> bool {
-        !self.dialling && self.at <= now
+        self.dialling.is_none() && self.at <= now
     }
 }
 
@@ -197,8 +198,8 @@ impl Homes {
         match self.known.get_mut(&peer) {
             Some(known) if known.descriptor.sequence >= descriptor.sequence => {}
             Some(known) => {
-                // News of an ultrapeer are a reason to try it again.
-                if known.descriptor.address != descriptor.address && !known.attempts.dialling {
+                // It moved: whatever became of the old address says nothing of the new one.
+                if known.descriptor.address != descriptor.address {
                     known.attempts = Attempts::new(now);
                 }
                 (known.signed, known.descriptor) = (signed, descriptor);
@@ -252,7 +253,7 @@ impl Homes {
             target.failed(cx);
         }
         for known in self.known.values_mut() {
-            if known.attempts.dialling && known.descriptor.address == address {
+            if known.attempts.dialling == Some(address) {
                 known.attempts.failed(cx);
             }
         }
@@ -260,8 +261,8 @@ impl Homes {
 
     /// Dials as many as are needed and due: known ultrapeers at random, and join targets while homeless.
     fn seek(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
-        let dialling = self.known.values().filter(|known| known.attempts.dialling).count()
-            + self.targets.values().filter(|target| target.dialling).count();
+        let dialling = self.known.values().filter(|known| known.attempts.dialling.is_some()).count()
+            + self.targets.values().filter(|target| target.dialling.is_some()).count();
         let mut room = self.wanted().saturating_sub(self.homes.len() + dialling);
         let mut due: Vec<_> = self
             .known
@@ -272,7 +273,7 @@ impl Homes {
         while room > 0 && !due.is_empty() {
             let (peer, address) = due.swap_remove(cx.rng.random_range(0..due.len()));
             if let Some(known) = self.known.get_mut(&peer) {
-                known.attempts.dialling = true;
+                known.attempts.dialling = Some(address);
             }
             out.push(Output::Dial { address, peer: Some(peer) });
             room -= 1;
@@ -282,7 +283,7 @@ impl Homes {
         }
         for (address, target) in &mut self.targets {
             if target.is_due(cx.now) {
-                target.dialling = true;
+                target.dialling = Some(*address);
                 out.push(Output::Dial { address: *address, peer: None });
             }
         }
@@ -316,8 +317,12 @@ impl Machine for Homes {
                 if self.homes.remove(&peer).is_some() {
                     out.push(Output::Changed);
                 }
-                // A home that was lost is tried again after a moment, as it may only have restarted.
-                if let Some(known) = self.known.get_mut(&peer) {
+                // A home that was lost is tried again after a moment, as it may only have restarted, unless the
+                // others have found it gone.
+                let told = self.homes.values().any(|home| home.view_number.is_some());
+                if told && !self.homes.values().any(|home| home.view.contains(&peer)) {
+                    self.known.remove(&peer);
+                } else if let Some(known) = self.known.get_mut(&peer) {
                     known.attempts.failed(cx);
                 }
             }
@@ -332,7 +337,7 @@ impl Machine for Homes {
         let known = self.known.iter().filter(|(peer, _)| !self.homes.contains_key(*peer));
         let targets = self.targets.values().filter(|_| self.homes.is_empty());
         let attempts = known.map(|(_, known)| &known.attempts).chain(targets);
-        attempts.filter(|attempts| !attempts.dialling).map(|attempts| attempts.at).min()
+        attempts.filter(|attempts| attempts.dialling.is_none()).map(|attempts| attempts.at).min()
     }
 
     fn on_deadline(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
@@ -460,6 +465,40 @@ mod tests {
             }
         }
         assert!(matches!(&dialled[..], [Output::Dial { peer: Some(_), .. }]), "{dialled:?}");
+    }
+
+    #[test]
+    fn an_ultrapeer_that_returns_elsewhere_is_dialled_there_although_the_old_dial_is_under_way() {
+        let mut bed = Bed::new();
+        for seed in 1..=3 {
+            bed.attach(seed, &[1, 2, 3]);
+        }
+        bed.input(Input::Lost(ultrapeer(2).0));
+        let old = Output::Dial { address: address(2), peer: Some(ultrapeer(2).0) };
+        assert_eq!(bed.next(), [old]);
+        let identity = Identity::from_seed([2; 32]);
+        let mut descriptor = ultrapeer(2).1.open().expect("it is sound");
+        (descriptor.address, descriptor.sequence) = (address(9), 2);
+        let descriptors = List::new([descriptor.sign(&identity)]);
+        let members = Members { descriptors, gone: List::default(), total: 3, view: 6 };
+        let new = Output::Dial { address: address(9), peer: Some(ultrapeer(2).0) };
+        assert_eq!(bed.input(Input::Members { from: ultrapeer(1).0, members }), [new]);
+        assert_eq!(bed.input(Input::DialFailed(address(2))), []);
+    }
+
+    #[test]
+    fn a_lost_home_that_the_others_found_gone_is_not_dialled() {
+        let mut bed = Bed::new();
+        for seed in 1..=3 {
+            bed.attach(seed, &[1, 2, 3]);
+        }
+        for seed in [1, 3] {
+            let gone = List::new([ultrapeer(2).0]);
+            let members = Members { descriptors: List::default(), gone, total: 2, view: 4 };
+            bed.input(Input::Members { from: ultrapeer(seed).0, members });
+        }
+        assert_eq!(bed.input(Input::Lost(ultrapeer(2).0)), [Output::Changed]);
+        assert_eq!(bed.homes.next_deadline(), None, "two homes of two ultrapeers");
     }
 
     #[test]
