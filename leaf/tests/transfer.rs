@@ -423,7 +423,10 @@ async fn a_restarted_download_fetches_only_what_is_missing() {
     let result = done(node.outcome(&download.id, &mut events).await);
     check(&result, &data);
     let from_second = result.sources.iter().find(|source| source.peer == second.peer).unwrap().bytes;
-    assert_eq!(from_second, data.len() as u64 - had + (256 << 10));
+    // No counted piece is fetched again but the rotten one. Those that were under way when the download stopped
+    // may lie on the disk already, and are found there.
+    let piece = 256 << 10;
+    assert!((piece..=data.len() as u64 - had + piece).contains(&from_second), "{from_second} after {had}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
