@@ -21,7 +21,6 @@ use overlay::{
     id::PeerId,
     identity::Identity,
     limits,
-    time::Time,
     transport::{Connection, DialError, Endpoint, Greeting, Sender},
     wire::{
         descriptor::{Descriptor, SignedDescriptor},
@@ -364,9 +363,4 @@ async fn ask(shared: Arc<Shared>, ticket: Ticket, peer: PeerId, search: overlay:
 
 async fn send(sender: &mut Sender<LeafMessage>, search: overlay::wire::search::Search) -> bool {
     sender.send(&search.into()).await.is_ok()
-}
-
-/// Time since `then`, for showing.
-pub(super) fn age(now: Time, then: Time) -> Duration {
-    now.since(then)
 }

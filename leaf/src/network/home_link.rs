@@ -29,7 +29,7 @@ use tokio::{
 
 use super::{
     Input,
-    driver::{HomeStatus, JoinProblem, Shared, age},
+    driver::{HomeStatus, JoinProblem, Shared},
 };
 use crate::{
     catalog::Catalog,
@@ -55,7 +55,7 @@ impl HomePort {
             peer: self.connection.peer(),
             address: self.address,
             rtt: self.connection.rtt(),
-            age: age(now, self.since),
+            age: now.since(self.since),
             sequence: acknowledged.map(|(sequence, _)| sequence),
             acknowledged: acknowledged.map_or(0, |(_, files)| files),
             observed: self.observed,
