@@ -54,6 +54,8 @@ pub enum Input {
     DialFailed(SocketAddr),
     /// A home is gone.
     Lost(PeerId),
+    /// The leaf says good-bye: nobody is dialled from now on.
+    Leave,
 }
 
 /// What the driver must do.
@@ -78,6 +80,7 @@ pub struct Homes {
     targets: BTreeMap<SocketAddr, Attempts>,
     known: BTreeMap<PeerId, Known>,
     homes: BTreeMap<PeerId, Home>,
+    leaving: bool,
 }
 
 #[derive(Debug)]
@@ -129,6 +132,7 @@ impl Homes {
             targets: BTreeMap::new(),
             known: BTreeMap::new(),
             homes: BTreeMap::new(),
+            leaving: false,
         }
     }
 
@@ -180,6 +184,9 @@ impl Homes {
 
     /// How many homes to keep.
     fn wanted(&self) -> usize {
+        if self.leaving {
+            return 0;
+        }
         let known = self.known.len().max(self.homes.len()).max(1);
         limits::HOMES.min(known)
     }
@@ -261,6 +268,9 @@ impl Homes {
 
     /// Dials as many as are needed and due: known ultrapeers at random, and join targets while homeless.
     fn seek(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        if self.leaving {
+            return;
+        }
         let dialling = self.known.values().filter(|known| known.attempts.dialling.is_some()).count()
             + self.targets.values().filter(|target| target.dialling.is_some()).count();
         let mut room = self.wanted().saturating_sub(self.homes.len() + dialling);
@@ -326,6 +336,7 @@ impl Machine for Homes {
                     known.attempts.failed(cx);
                 }
             }
+            Input::Leave => self.leaving = true,
         }
         self.seek(cx, out);
     }
@@ -411,6 +422,17 @@ mod tests {
             let members = Members { descriptors, gone: List::default(), total: members.len() as u32, view };
             self.input(Input::Members { from: peer, members })
         }
+    }
+
+    #[test]
+    fn who_leaves_dials_nobody() {
+        let mut bed = Bed::new();
+        bed.input(Input::Targets(vec![address(1)]));
+        bed.attach(1, &[1, 2, 3]);
+        assert_eq!(bed.input(Input::Leave), []);
+        assert_eq!(bed.input(Input::Lost(ultrapeer(1).0)), [Output::Changed]);
+        assert_eq!(bed.input(Input::Targets(vec![address(1), address(9)])), []);
+        assert_eq!(bed.homes.next_deadline(), None);
     }
 
     #[test]

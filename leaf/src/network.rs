@@ -57,6 +57,8 @@ pub enum Input {
     RoundTrip(PeerId, Duration),
     /// A home is gone.
     Lost(PeerId),
+    /// The leaf says good-bye: nobody is dialled from now on.
+    Leave,
     /// The user searches.
     Search(Ticket, Request),
     /// A home answers a search.
@@ -179,6 +181,7 @@ impl Machine for Network {
                 self.round_trips.remove(&peer);
                 homes::Input::Lost(peer)
             }
+            Input::Leave => homes::Input::Leave,
             Input::Members(from, members) => return self.members(cx, from, members, out),
             Input::RoundTrip(peer, rtt) => {
                 if let Some(known) = self.round_trips.get_mut(&peer) {

@@ -232,6 +232,8 @@ impl Network {
 
     /// Says good-bye to all homes and waits until they heard it, at most `patience`.
     pub async fn leave(&self, patience: Duration) {
+        // A machine that stopped dials nobody either.
+        let _ = self.shared.machine.input(Input::Leave).await;
         let homes = std::mem::take(&mut *self.shared.homes());
         let farewells = homes.into_values().map(HomePort::leave);
         // Homes that do not listen notice by themselves.

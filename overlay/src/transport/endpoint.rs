@@ -207,6 +207,7 @@ impl Endpoint {
     }
 
     /// Waits, after [`Self::close`], until the other sides were told and no task or connection is left.
+    /// Callers bound it: quinn keeps a connection whose very first packet closed it until its idle timeout.
     pub async fn wait_idle(&self) {
         self.shared.tasks.wait().await;
         self.shared.quic.wait_idle().await;
