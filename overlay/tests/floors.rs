@@ -17,7 +17,8 @@ use serde_json::Value as Json;
 const FLOORS: [&str; 4] = ["quictrack-overlay", "quictrack-ultrapeer", "quictrack-leaf", "quictrack-bench"];
 
 /// What may lie at the top of the repository.
-const TOP_LEVEL: [&str; 19] = [
+const TOP_LEVEL: [&str; 20] = [
+    ".cargo",
     ".ci",
     ".gitattributes",
     ".github",
