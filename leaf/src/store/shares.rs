@@ -101,6 +101,13 @@ pub struct Share {
     pub skipped: u64,
 }
 
+impl Share {
+    /// Takes over how much of it a list holds.
+    fn count(&mut self, catalog: &Catalog) {
+        (self.files, self.bytes) = catalog.totals(&self.name);
+    }
+}
+
 /// A file that is not shared, and why.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Skipped {

@@ -263,7 +263,9 @@ impl Driver {
         };
         self.config.shares.push(ShareSpec { path: folder, origin: spec.origin });
         let states = self.shared.states();
-        states.get(&id).map(|state| state.share(&self.shared.catalog.load())).ok_or(SharesError::Stopped)
+        let mut share = states.get(&id).map(State::share).ok_or(SharesError::Stopped)?;
+        share.count(&self.shared.catalog.load());
+        Ok(share)
     }
 
     async fn remove(&mut self, share: &str) -> Result<Share, SharesError> {
@@ -273,9 +275,10 @@ impl Driver {
             let mut shares = states.iter().filter(|(_, state)| state.origin.is_some());
             shares
                 .find(|(_, state)| state.name == share || state.path == folder)
-                .map(|(id, state)| (*id, state.path.clone(), state.share(&self.shared.catalog.load())))
+                .map(|(id, state)| (*id, state.path.clone(), state.share()))
         };
-        let Some((id, path, shown)) = found else { return Err(SharesError::Unknown { share: share.to_owned() }) };
+        let Some((id, path, mut shown)) = found else { return Err(SharesError::Unknown { share: share.to_owned() }) };
+        shown.count(&self.shared.catalog.load());
         if shown.origin != Origin::Settings {
             return Err(SharesError::Conflict { share: shown.name, origin: shown.origin });
         }

@@ -101,15 +101,15 @@ impl State {
         }
     }
 
-    pub(super) fn share(&self, catalog: &Catalog) -> Share {
-        let (files, bytes) = catalog.totals(&self.name);
+    /// All but [`Share::count`].
+    pub(super) fn share(&self) -> Share {
         Share {
             name: self.name.clone(),
             path: self.path.to_string_lossy().into_owned(),
             state: self.shown(),
             origin: self.origin.unwrap_or(Origin::Default),
-            files,
-            bytes,
+            files: 0,
+            bytes: 0,
             pending_files: self.progress.pending_files.load(Ordering::Relaxed),
             pending_bytes: self.progress.pending_bytes.load(Ordering::Relaxed),
             rate: self.rate,
@@ -156,10 +156,18 @@ impl Shared {
     }
 
     pub(super) fn list(&self) -> Vec<Share> {
-        let catalog = self.catalog.load();
-        let states = self.states();
+        // In this order: a pass applies its last change before it ends, so nothing of a share that is seen idle
+        // is missing from a list that is all published.
         let mut list: Vec<_> =
-            states.values().filter(|state| state.origin.is_some()).map(|state| state.share(&catalog)).collect();
+            self.states().values().filter(|state| state.origin.is_some()).map(State::share).collect();
+        let catalog = self.catalog.load();
+        let published = self.working().sequence() == catalog.sequence();
+        for share in &mut list {
+            share.count(&catalog);
+            if !published && share.state == ShareState::Watching {
+                share.state = ShareState::Hashing;
+            }
+        }
         list.sort_by(|one, other| one.name.cmp(&other.name));
         list
     }
