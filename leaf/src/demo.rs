@@ -56,6 +56,9 @@ pub struct Wish {
     pub once: bool,
 }
 
+/// Bytes a second that each leaf uploads at most. Chosen: the download takes about a second, so all three
+/// sources are at work before one alone could have sent everything.
+const UPLOAD_RATE: u64 = 12_000_000;
 /// Bytes of the made file.
 const MADE_BYTES: usize = 32 << 20;
 /// Its name, which the default query finds.
@@ -197,7 +200,7 @@ impl Bed {
             },
             data,
             upload_slots: 4,
-            upload_rate: None,
+            upload_rate: Some(UPLOAD_RATE),
             download_rate: None,
         };
         let node = Node::start(endpoint, arrivals, identity, self.clock, start, &self.tasks)?;
