@@ -32,6 +32,8 @@ pub mod demo;
 pub mod download;
 #[cfg(feature = "net")]
 mod file_id;
+#[cfg(feature = "net")]
+mod file_io;
 pub mod homes;
 #[cfg(feature = "net")]
 pub mod metrics;

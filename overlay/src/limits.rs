@@ -33,12 +33,18 @@ pub const ZSTD_WINDOW_LOG: u32 = 18;
 
 // --- the store of a leaf --------------------------------------------------------------------------
 
+/// Bytes of the database that are kept in memory. Chosen: the upper levels of all tables at a million files; the rest
+/// is in the system's cache.
+pub const DATABASE_CACHE_BYTES: usize = 32 << 20;
+
 /// Names of one folder that a scan holds at a time. Chosen: 4 MiB for names of usual length.
 pub const WALK_NAMES: usize = 1 << 16;
-/// Files that wait to be hashed before a scan waits too. Chosen: about 10 MiB of paths.
-pub const HASH_QUEUE: usize = 1 << 16;
-/// Hashed files committed at once. Chosen: a commit costs a few milliseconds of the disk.
-pub const COMMIT_FILES: usize = 500;
+/// Files that wait to be hashed before a scan waits too. Chosen: a second of work, 1 MiB of paths.
+pub const HASH_QUEUE: usize = 4096;
+/// Hashed files that wait for the one thread that records them. Chosen: what is hashed during a commit.
+pub const HASHED_QUEUE: usize = 4096;
+/// Hashed files committed at once: with [`HASHED_QUEUE`] and tags some 5 MiB.
+pub const COMMIT_FILES: usize = 8192;
 /// Changed paths of a share that are looked at one by one; beyond, the share is scanned whole.
 pub const DIRTY_PATHS: usize = 4096;
 /// Files of one share that are listed as skipped; the rest is only counted.
@@ -47,6 +53,11 @@ pub const SKIPPED_LISTED: usize = 10_000;
 pub const SET_ASIDE_FILES: u32 = 1000;
 /// Places of one content that are tried before it counts as gone.
 pub const PLACES_TRIED: usize = 16;
+/// Shares that are looked at at the same time, each on a disk of its own. Chosen: more disks than a machine has, and
+/// some of them may not answer.
+pub const PASSES: usize = 16;
+/// Contents that are read at the same time only for their piece values.
+pub const PIECE_READERS: usize = 4;
 /// Commands that wait for the shares' task.
 pub const SHARE_COMMANDS: usize = 64;
 

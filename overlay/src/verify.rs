@@ -229,8 +229,13 @@ pub fn check_segment(size: u64, segment: u64, expected: &Value, pieces: &[Value]
 
 /// Checks a whole piece against its verified value.
 pub fn check_piece(size: u64, piece: u64, expected: &Value, data: &[u8]) -> Result<(), VerifyError> {
+    expect_value(expected, &piece_value(size, piece, data)?)
+}
+
+/// The value of a whole piece: pieces of one content can be hashed in any order, by any thread.
+pub fn piece_value(size: u64, piece: u64, data: &[u8]) -> Result<Value, VerifyError> {
     let layout = Layout::new(size)?;
-    expect_value(expected, &layout.unit_value(layout.piece_range(piece)?, data)?)
+    layout.unit_value(layout.piece_range(piece)?, data)
 }
 
 /// The group values of a whole piece: what its sender computes when a receiver saw it fail.

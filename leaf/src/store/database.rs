@@ -23,6 +23,7 @@ use std::{
 
 use overlay::{batch::ChunkHash, file::Tags, id::ContentId, limits};
 use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableError, TableHandle};
+use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
 use crate::catalog::Catalog;
@@ -143,7 +144,9 @@ impl Database {
     fn try_open(path: &Path) -> Result<Self, DatabaseError> {
         // The library asserts what a damaged file may violate.
         let open = AssertUnwindSafe(|| {
-            let inner = redb::Database::create(path).map_err(redb::Error::from)?;
+            let mut builder = redb::Builder::new();
+            builder.set_cache_size(limits::DATABASE_CACHE_BYTES);
+            let inner = builder.create(path).map_err(redb::Error::from)?;
             let write = inner.begin_write().map_err(redb::Error::from)?;
             for table in [ROOTS, FILES, INODES, CONTENTS, CHUNKS, CATALOG] {
                 write.open_table(table).map_err(redb::Error::from)?;
@@ -212,20 +215,17 @@ impl Database {
         batch.commit()
     }
 
+    /// The records as they are now. They stay so for whoever holds this, and what is removed meanwhile keeps its place
+    /// in the file: not to be held for long.
+    pub(super) fn records(&self) -> Result<Records, DatabaseError> {
+        let transaction = self.inner.begin_read().map_err(redb::Error::from)?;
+        let open = |table| transaction.open_table(table).map_err(redb::Error::from);
+        Ok(Records { files: open(FILES)?, inodes: open(INODES)? })
+    }
+
     /// The record of a file.
     pub(super) fn record(&self, place: &Place) -> Result<Option<Record>, DatabaseError> {
         self.value(FILES, &place.key())
-    }
-
-    /// The record of a file with this stamp, wherever it lay when it was hashed.
-    pub(super) fn record_of_stamp(&self, stamp: &Stamp) -> Result<Option<Record>, DatabaseError> {
-        if stamp.inode == 0 {
-            return Ok(None);
-        }
-        let key = self.read(INODES, |table| Ok(table.get(&inode_key(stamp)[..])?.map(|key| key.value().to_vec())))?;
-        let Some(key) = key.flatten() else { return Ok(None) };
-        let record: Option<Record> = self.value(FILES, &key)?;
-        Ok(record.filter(|record| record.stamp == *stamp))
     }
 
     /// Where a content lies, at most `limit` places.
@@ -306,21 +306,16 @@ impl Database {
         puts: &[(Vec<u8>, Record)],
         removes: &[Vec<u8>],
     ) -> Result<Vec<ContentId>, DatabaseError> {
-        let mut batch = self.write()?;
+        let batch = self.write()?;
         let mut dropped = Vec::new();
-        for (below, record) in puts {
-            let key = file_key(root, below);
-            dropped.extend(batch.unlink(&key, Some(record))?);
-            batch.insert(FILES, &key, &encode(record))?;
-            batch.insert(CONTENTS, &content_key(&record.content, &key), &[])?;
-            if record.stamp.inode != 0 {
-                batch.insert(INODES, &inode_key(&record.stamp), &key)?;
+        {
+            let mut tables = batch.file_tables()?;
+            for (below, record) in puts {
+                dropped.extend(tables.put(&file_key(root, below), record).map_err(redb::Error::from)?);
             }
-        }
-        for below in removes {
-            let key = file_key(root, below);
-            dropped.extend(batch.unlink(&key, None)?);
-            batch.delete(FILES, &key)?;
+            for below in removes {
+                dropped.extend(tables.remove(&file_key(root, below)).map_err(redb::Error::from)?);
+            }
         }
         batch.commit()?;
         dropped.sort_unstable();
@@ -358,24 +353,54 @@ impl Database {
         Ok(Catalog::restore(sequence, chunks).ok())
     }
 
-    /// Saves the catalog; only chunks that are not there yet are written.
+    /// Saves the catalog. Only chunks that changed since it was last saved are touched, not the hundred megabytes of
+    /// a large list.
     pub(super) fn save_catalog(&self, catalog: &Catalog) -> Result<(), DatabaseError> {
         let hashes: Vec<ChunkHash> = catalog.chunks().map(|chunk| chunk.hash).collect();
-        let batch = self.write()?;
+        let saved = self.value::<(u64, Vec<ChunkHash>)>(CATALOG, b"")?.map_or_else(Vec::new, |(_, hashes)| hashes);
+        let wanted: FxHashSet<&ChunkHash> = hashes.iter().collect();
+        let mut batch = self.write()?;
         {
             let mut table = batch.inner.open_table(CHUNKS).map_err(redb::Error::from)?;
-            let wanted: rustc_hash::FxHashSet<&[u8]> = hashes.iter().map(|hash| &hash[..]).collect();
-            table.retain(|hash, _| wanted.contains(hash)).map_err(redb::Error::from)?;
-            for hash in &hashes {
-                let there = table.get(&hash[..]).map_err(redb::Error::from)?.is_some();
-                if let (false, Some(bytes)) = (there, catalog.chunk_bytes(hash)) {
+            for hash in saved.iter().filter(|hash| !wanted.contains(hash)) {
+                table.remove(&hash[..]).map_err(redb::Error::from)?;
+            }
+            let known: FxHashSet<&ChunkHash> = saved.iter().collect();
+            for hash in hashes.iter().filter(|hash| !known.contains(hash)) {
+                if let Some(bytes) = catalog.chunk_bytes(hash) {
                     table.insert(&hash[..], bytes).map_err(redb::Error::from)?;
                 }
             }
         }
-        let mut batch = batch;
         batch.insert(CATALOG, b"", &encode(&(catalog.sequence(), hashes)))?;
         batch.commit()
+    }
+}
+
+/// The records of one moment.
+pub(super) struct Records {
+    files: redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
+    inodes: redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
+}
+
+impl Records {
+    /// The record of a file.
+    pub(super) fn record(&self, place: &Place) -> Result<Option<Record>, DatabaseError> {
+        self.under(&place.key())
+    }
+
+    /// The record of a file with this stamp, wherever it lay when it was hashed.
+    pub(super) fn of_stamp(&self, stamp: &Stamp) -> Result<Option<Record>, DatabaseError> {
+        if stamp.inode == 0 {
+            return Ok(None);
+        }
+        let Some(key) = self.inodes.get(&inode_key(stamp)[..]).map_err(redb::Error::from)? else { return Ok(None) };
+        Ok(self.under(key.value())?.filter(|record| record.stamp == *stamp))
+    }
+
+    fn under(&self, key: &[u8]) -> Result<Option<Record>, DatabaseError> {
+        let value = self.files.get(key).map_err(redb::Error::from)?;
+        Ok(value.and_then(|value| decode(value.value())))
     }
 }
 
@@ -437,30 +462,63 @@ impl Batch {
         Ok(())
     }
 
-    /// Removes what points at the record under `key`, unless the record that replaces it needs it. Returns
-    /// the content that lies there no more.
-    fn unlink(&mut self, key: &[u8], new: Option<&Record>) -> Result<Option<ContentId>, DatabaseError> {
-        let old: Option<Record> = {
-            let files = self.inner.open_table(FILES).map_err(redb::Error::from)?;
-            let value = files.get(key).map_err(redb::Error::from)?;
-            value.and_then(|value| postcard::from_bytes(value.value()).ok())
-        };
+    fn file_tables(&self) -> Result<FileTables<'_>, DatabaseError> {
+        let open = |table| self.inner.open_table(table).map_err(redb::Error::from);
+        Ok(FileTables { files: open(FILES)?, inodes: open(INODES)?, contents: open(CONTENTS)? })
+    }
+}
+
+type OpenTable<'a> = redb::Table<'a, &'static [u8], &'static [u8]>;
+
+/// The tables that records lie in, to be changed together.
+struct FileTables<'a> {
+    files: OpenTable<'a>,
+    inodes: OpenTable<'a>,
+    contents: OpenTable<'a>,
+}
+
+impl FileTables<'_> {
+    /// Writes a record. Returns the content that lies under this key no more.
+    fn put(&mut self, key: &[u8], record: &Record) -> Result<Option<ContentId>, redb::StorageError> {
+        let old = self.files.insert(key, &encode(record)[..])?.and_then(|old| decode(old.value()));
+        let dropped = self.unlink(key, old, Some(record))?;
+        self.contents.insert(&content_key(&record.content, key)[..], &[][..])?;
+        if record.stamp.inode != 0 {
+            self.inodes.insert(&inode_key(&record.stamp)[..], key)?;
+        }
+        Ok(dropped)
+    }
+
+    /// Removes a record. Returns the content that lies under this key no more.
+    fn remove(&mut self, key: &[u8]) -> Result<Option<ContentId>, redb::StorageError> {
+        let old = self.files.remove(key)?.and_then(|old| decode(old.value()));
+        self.unlink(key, old, None)
+    }
+
+    /// Removes what points at the record that was under `key`, unless the one that replaces it needs it.
+    fn unlink(
+        &mut self,
+        key: &[u8],
+        old: Option<Record>,
+        new: Option<&Record>,
+    ) -> Result<Option<ContentId>, redb::StorageError> {
         let Some(old) = old else { return Ok(None) };
-        {
-            let mut inodes = self.inner.open_table(INODES).map_err(redb::Error::from)?;
-            let inode = inode_key(&old.stamp);
-            // A file that was moved is already found at its new place.
-            let points_here = inodes.get(&inode[..]).map_err(redb::Error::from)?.is_some_and(|at| at.value() == key);
-            if points_here {
-                inodes.remove(&inode[..]).map_err(redb::Error::from)?;
-            }
+        let inode = inode_key(&old.stamp);
+        // A file that was moved is already found at its new place.
+        if self.inodes.get(&inode[..])?.is_some_and(|at| at.value() == key) {
+            self.inodes.remove(&inode[..])?;
         }
         if new.is_some_and(|new| new.content == old.content) {
             return Ok(None);
         }
-        self.delete(CONTENTS, &content_key(&old.content, key))?;
+        self.contents.remove(&content_key(&old.content, key)[..])?;
         Ok(Some(old.content))
     }
+}
+
+/// A record; `None` if it was written by a version that this one cannot read.
+fn decode(bytes: &[u8]) -> Option<Record> {
+    postcard::from_bytes(bytes).ok()
 }
 
 fn encode<V: Serialize>(value: &V) -> Vec<u8> {
@@ -549,9 +607,9 @@ mod tests {
         database.update_files(1, &[(b"a".into(), record(9, 1)), (b"b/c".into(), record(8, 1))], &[]).unwrap();
         assert_eq!(database.record(&place(1, "a")).unwrap(), Some(record(9, 1)));
         assert_eq!(database.record(&place(2, "a")).unwrap(), None);
-        assert_eq!(database.record_of_stamp(&record(9, 0).stamp).unwrap(), Some(record(9, 1)));
+        assert_eq!(database.records().unwrap().of_stamp(&record(9, 0).stamp).unwrap(), Some(record(9, 1)));
         let touched = Stamp { modified_ns: 8, ..record(9, 0).stamp };
-        assert_eq!(database.record_of_stamp(&touched).unwrap(), None);
+        assert_eq!(database.records().unwrap().of_stamp(&touched).unwrap(), None);
         assert_eq!(database.places(&ContentId([1; 32]), 9).unwrap(), [place(1, "a"), place(1, "b/c")]);
         assert_eq!(database.contents_from(&[1, 1], 9).unwrap(), [ContentId([1; 32])]);
         assert_eq!(database.contents_from(&[2], 9).unwrap(), []);
@@ -566,7 +624,7 @@ mod tests {
         // The file changed: the old content lies nowhere.
         assert_eq!(database.update_files(1, &[(b"b".into(), record(8, 2))], &[]).unwrap(), [ContentId([1; 32])]);
         assert_eq!(database.update_files(1, &[], &[b"b".into()]).unwrap(), [ContentId([2; 32])]);
-        assert_eq!(database.record_of_stamp(&record(8, 0).stamp).unwrap(), None);
+        assert_eq!(database.records().unwrap().of_stamp(&record(8, 0).stamp).unwrap(), None);
     }
 
     #[test]
@@ -576,7 +634,7 @@ mod tests {
         database.update_files(1, &[(b"old".into(), record(9, 1))], &[]).unwrap();
         database.update_files(1, &[(b"new".into(), record(9, 1))], &[]).unwrap();
         assert_eq!(database.update_files(1, &[], &[b"old".into()]).unwrap(), []);
-        assert_eq!(database.record_of_stamp(&record(9, 1).stamp).unwrap(), Some(record(9, 1)));
+        assert_eq!(database.records().unwrap().of_stamp(&record(9, 1).stamp).unwrap(), Some(record(9, 1)));
     }
 
     #[test]

@@ -6,51 +6,114 @@
 //! searchable while the pass goes on. Last, after all hashing, records whose files were not seen are removed:
 //! in this order a moved file is never hashed again.
 //!
+//! The walk waits while the queue is full, so memory does not grow with the share. A second walk that only counts
+//! then runs ahead, so that the user knows how much is left.
+//!
 //! A pass may be cancelled at any time. What was committed stays, and the next pass hashes only the rest.
+//! Hashing threads give way to everything else that this machine does ([`give_way`]).
 
 use std::{
     fs,
     hash::{DefaultHasher, Hash, Hasher},
+    io,
     path::{Path, PathBuf},
     sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-        mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel},
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+        mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel},
     },
     thread,
     time::Duration,
 };
 
 use ignore::gitignore::Gitignore;
-use overlay::{file::FileEntry, limits};
+use overlay::{drive::Clock, file::FileEntry, limits, time::Time};
 use rustc_hash::FxHashSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     StoreError,
-    database::{Database, Place, Record, Stamp},
-    hash::{self, Hashing, Outboards},
+    database::{Database, Place, Record, Records, Stamp},
+    hash::{Hands, Hashing, Large, Outboards},
     path,
     scan::{Found, SkipReason, Step, Walk},
 };
-use crate::catalog::Change;
+use crate::{catalog::Change, metrics::HASHED_BYTES};
 
-/// Longest time that a hashed file waits for its commit.
+/// Shortest time that hashed files gather before they are committed.
 const COMMIT_AFTER: Duration = Duration::from_millis(500);
+/// Longest time that a hashed file waits for its commit. Chosen: what a crash makes us hash again.
+const COMMIT_AFTER_MAX: Duration = Duration::from_secs(10);
+/// How much longer than the last commit took files gather for the next, so that commits take a tenth of the time.
+const COMMIT_SHARE: u32 = 9;
 
 /// What a pass tells while it runs.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
     /// Files found that must be hashed.
-    pub(super) pending_files: AtomicU64,
+    queued_files: AtomicU64,
     /// Their bytes.
-    pub(super) pending_bytes: AtomicU64,
+    queued_bytes: AtomicU64,
+    /// Files that the walk has judged.
+    walked_files: AtomicU64,
+    /// Their bytes.
+    walked_bytes: AtomicU64,
+    /// Files that the counting walk has seen.
+    counted_files: AtomicU64,
+    /// Their bytes.
+    counted_bytes: AtomicU64,
     /// Bytes hashed since the start of the program.
     pub(super) hashed_bytes: AtomicU64,
     /// Files hashed since the start of the program.
     pub(super) hashed_files: AtomicU64,
-    /// True while the walk goes on.
-    pub(super) walking: std::sync::atomic::AtomicBool,
+    /// True until one of the walks has seen everything.
+    pub(super) walking: AtomicBool,
+    /// Rises with everything that is done: one that stands still is stuck.
+    pub(super) beats: AtomicU64,
+    /// True while it does something that may take long: standing still means nothing then.
+    pub(super) waits: AtomicBool,
+}
+
+impl Progress {
+    /// Files that wait to be hashed, and their bytes. What the counting walk saw ahead of the other counts whole,
+    /// though some of it may turn out to be on record.
+    pub(super) fn pending(&self) -> (u64, u64) {
+        let get = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let files = get(&self.counted_files).saturating_sub(get(&self.walked_files));
+        let bytes = get(&self.counted_bytes).saturating_sub(get(&self.walked_bytes));
+        match get(&self.queued_files) + files {
+            // Of a file that was given up, not all bytes were read.
+            0 => (0, 0),
+            files => (files, get(&self.queued_bytes) + bytes),
+        }
+    }
+
+    fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Bytes of a file were hashed.
+    fn read(&self, bytes: u64) {
+        self.beat();
+        self.hashed_bytes.fetch_add(bytes, Ordering::Relaxed);
+        lower(&self.queued_bytes, bytes);
+        HASHED_BYTES.add((), bytes);
+    }
+
+    /// Nothing is under way.
+    fn clear(&self) {
+        let counters = [
+            &self.queued_files,
+            &self.queued_bytes,
+            &self.walked_files,
+            &self.walked_bytes,
+            &self.counted_files,
+            &self.counted_bytes,
+        ];
+        for counter in counters {
+            counter.store(0, Ordering::Relaxed);
+        }
+    }
 }
 
 /// A share, as a pass needs it.
@@ -96,6 +159,14 @@ pub(super) struct Pass<'a> {
     pub(super) publish: &'a (dyn Fn(Vec<Change>) + Sync),
 }
 
+/// Work for the hashing threads.
+enum Job {
+    /// A file for one thread.
+    One(Found),
+    /// A file for all of them; each gets this once.
+    Together(Arc<Large>),
+}
+
 /// What the collector is told.
 enum Message {
     /// The file is on record.
@@ -109,23 +180,31 @@ enum Message {
 impl Pass<'_> {
     /// Looks at everything at or below `parts`; the empty path is the whole share.
     pub(super) fn run(&self, parts: &[PathBuf]) -> Result<Report, StoreError> {
+        self.progress.clear();
         self.progress.walking.store(true, Ordering::Relaxed);
-        let (jobs, queue) = sync_channel::<Found>(limits::HASH_QUEUE);
-        let (messages, inbox) = sync_channel::<Message>(limits::COMMIT_FILES);
+        let (jobs, queue) = sync_channel::<Job>(limits::HASH_QUEUE);
+        let (messages, inbox) = sync_channel::<Message>(limits::HASHED_QUEUE);
         let queue = &Mutex::new(queue);
+        let ended = &AtomicBool::new(false);
         let (walked, collected) = thread::scope(|scope| {
             let collector = scope.spawn(move || self.collect(inbox));
             for _ in 0..self.threads.max(1) {
                 let messages = messages.clone();
                 scope.spawn(move || self.hash_all(queue, messages));
             }
-            let walked = self.walk(parts, jobs, messages);
+            let mut counting = false;
+            let mut count_ahead = || {
+                if !std::mem::replace(&mut counting, true) {
+                    scope.spawn(move || self.count(parts, ended));
+                }
+            };
+            let walked = self.walk(parts, Feed { jobs, messages, is_full: &mut count_ahead });
+            ended.store(true, Ordering::Relaxed);
             self.progress.walking.store(false, Ordering::Relaxed);
             (walked, collector.join())
         });
         // Whatever ended the pass, nothing waits any more.
-        self.progress.pending_files.store(0, Ordering::Relaxed);
-        self.progress.pending_bytes.store(0, Ordering::Relaxed);
+        self.progress.clear();
         let (mut report, seen) = walked?;
         for (below, reason) in collected.map_err(|_| StoreError::Panicked)?? {
             report.skip(below, reason);
@@ -150,17 +229,13 @@ impl Pass<'_> {
     }
 
     /// Walks the parts; returns what was skipped, and what was seen.
-    fn walk(
-        &self,
-        parts: &[PathBuf],
-        jobs: SyncSender<Found>,
-        messages: SyncSender<Message>,
-    ) -> Result<(Report, Seen), StoreError> {
+    fn walk(&self, parts: &[PathBuf], mut feed: Feed<'_>) -> Result<(Report, Seen), StoreError> {
         let (mut report, mut seen) = (Report::default(), Seen::default());
+        let mut known = Known { database: self.database, records: None, uses: 0 };
         for part in parts {
-            let mut walk = Walk::new(&self.root.path, &self.root.name, &self.root.exclude, part)
-                .map_err(|error| StoreError::Share { path: self.root.path.clone(), error })?;
+            let mut walk = self.start_walk(part)?;
             for step in &mut walk {
+                self.progress.beat();
                 if self.cancel.is_cancelled() {
                     return Ok((report, seen));
                 }
@@ -168,7 +243,10 @@ impl Pass<'_> {
                     Step::Skipped(below, reason) => report.skip(below, reason),
                     Step::File(found) => {
                         seen.paths.insert(hash_of(&path::to_bytes(&found.below)));
-                        self.compare(found, &jobs, &messages)?;
+                        let size = found.stamp.size;
+                        self.compare(found, &mut known, &mut feed)?;
+                        self.progress.walked_files.fetch_add(1, Ordering::Relaxed);
+                        self.progress.walked_bytes.fetch_add(size, Ordering::Relaxed);
                     }
                 }
             }
@@ -177,52 +255,85 @@ impl Pass<'_> {
         Ok((report, seen))
     }
 
+    fn start_walk(&self, part: &Path) -> Result<Walk<'_>, StoreError> {
+        Walk::new(&self.root.path, &self.root.name, &self.root.exclude, part)
+            .map_err(|error| StoreError::Share { path: self.root.path.clone(), error })
+    }
+
+    /// Counts what there is, until the other walk has ended. What it cannot read, the other one reports.
+    fn count(&self, parts: &[PathBuf], ended: &AtomicBool) {
+        give_way();
+        for part in parts {
+            let Ok(walk) = self.start_walk(part) else { continue };
+            for step in walk {
+                if ended.load(Ordering::Relaxed) || self.cancel.is_cancelled() {
+                    return;
+                }
+                if let Step::File(found) = step {
+                    self.progress.counted_files.fetch_add(1, Ordering::Relaxed);
+                    self.progress.counted_bytes.fetch_add(found.stamp.size, Ordering::Relaxed);
+                }
+            }
+        }
+        self.progress.walking.store(false, Ordering::Relaxed);
+    }
+
     /// Sends a file the shortest way: to the collector, or to be hashed. A closed channel means that the
     /// other end failed, and that its error is the pass's.
-    fn compare(
-        &self,
-        found: Found,
-        jobs: &SyncSender<Found>,
-        messages: &SyncSender<Message>,
-    ) -> Result<(), StoreError> {
-        let record = self.database.record(&self.place(&found.below))?;
-        if let Some(record) = record.filter(|record| record.stamp == found.stamp) {
-            let _ = messages.send(Message::Known(self.entry(&found.below, record)));
-        } else if let Some(record) = self.database.record_of_stamp(&found.stamp)? {
-            let _ = messages.send(Message::Put(found.below, record));
+    fn compare(&self, found: Found, known: &mut Known<'_>, feed: &mut Feed<'_>) -> Result<(), StoreError> {
+        let records = known.records()?;
+        if let Some(record) = records.record(&self.place(&found.below))?.filter(|record| record.stamp == found.stamp) {
+            let _ = feed.messages.send(Message::Known(self.entry(&found.below, record)));
+            return Ok(());
+        }
+        if let Some(record) = records.of_stamp(&found.stamp)? {
+            let _ = feed.messages.send(Message::Put(found.below, record));
+            return Ok(());
+        }
+        self.progress.queued_files.fetch_add(1, Ordering::Relaxed);
+        self.progress.queued_bytes.fetch_add(found.stamp.size, Ordering::Relaxed);
+        if Large::is_large(found.stamp.size) {
+            let large = Arc::new(Large::new(found.below, found.stamp));
+            for _ in 0..self.threads.max(1) {
+                self.send_job(Job::Together(large.clone()), known, feed);
+            }
         } else {
-            self.progress.pending_files.fetch_add(1, Ordering::Relaxed);
-            self.progress.pending_bytes.fetch_add(found.stamp.size, Ordering::Relaxed);
-            let _ = jobs.send(found);
+            self.send_job(Job::One(found), known, feed);
         }
         Ok(())
     }
 
+    fn send_job(&self, job: Job, known: &mut Known<'_>, feed: &mut Feed<'_>) {
+        if let Err(TrySendError::Full(job)) = feed.jobs.try_send(job) {
+            // For as long as somebody looks at an old state, its place in the file is not used again.
+            known.records = None;
+            (feed.is_full)();
+            let _ = feed.jobs.send(job);
+        }
+    }
+
     /// One hashing thread.
-    fn hash_all(&self, queue: &Mutex<Receiver<Found>>, messages: SyncSender<Message>) {
+    fn hash_all(&self, queue: &Mutex<Receiver<Job>>, messages: SyncSender<Message>) {
+        give_way();
+        let read = |bytes| self.progress.read(bytes);
+        let mut hands = Hands::new(self.outboards, self.cancel, &read);
         loop {
             // The lock is held while waiting, so the others wait for the lock: the order is the same.
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-            let Ok(Found { below, stamp }) = next else { return };
-            let path = self.root.path.join(&below);
-            let hashed = &self.progress.hashed_bytes;
-            let message = match hash::hash(&path, &stamp, self.outboards, hashed, self.cancel) {
-                Ok(Hashing::Done(record)) => {
-                    self.progress.hashed_files.fetch_add(1, Ordering::Relaxed);
-                    Message::Put(below, record)
+            let Ok(job) = next else { return };
+            let (below, result) = match job {
+                Job::One(Found { below, stamp }) => {
+                    let result = hands.hash(&self.root.path.join(&below), &stamp);
+                    (below, Some(result))
                 }
-                Ok(Hashing::Changed) => Message::Gone(below, SkipReason::Changed),
-                Ok(Hashing::Unreadable) => Message::Gone(below, SkipReason::Unreadable),
-                // The rest of the queue is drained, so that the walk never waits for it.
-                Ok(Hashing::Cancelled) => continue,
-                // Without its outboard a file cannot be served; the next scan tries again.
-                Err(error) => {
-                    tracing::warn!(%error, "piece values cannot be stored");
-                    Message::Gone(below, SkipReason::Unreadable)
+                Job::Together(large) => {
+                    let result = hands.help(&self.root.path.join(&large.below), &large);
+                    (large.below.clone(), result)
                 }
             };
-            lower(&self.progress.pending_files, 1);
-            lower(&self.progress.pending_bytes, stamp.size);
+            let Some(message) = result.and_then(|result| self.judge(below, result)) else { continue };
+            lower(&self.progress.queued_files, 1);
+            self.progress.beat();
             if messages.send(message).is_err() {
                 // The collector failed: drain, so that the walk never waits.
                 while queue.lock().unwrap_or_else(PoisonError::into_inner).recv().is_ok() {}
@@ -231,13 +342,33 @@ impl Pass<'_> {
         }
     }
 
+    /// What the collector is told of a file; nothing of one that was cancelled: the rest of the queue is drained then,
+    /// so that the walk never waits for it.
+    fn judge(&self, below: PathBuf, result: io::Result<Hashing>) -> Option<Message> {
+        match result {
+            Ok(Hashing::Done(record)) => {
+                self.progress.hashed_files.fetch_add(1, Ordering::Relaxed);
+                Some(Message::Put(below, record))
+            }
+            Ok(Hashing::Changed) => Some(Message::Gone(below, SkipReason::Changed)),
+            Ok(Hashing::Unreadable) => Some(Message::Gone(below, SkipReason::Unreadable)),
+            Ok(Hashing::Cancelled) => None,
+            // Without its outboard a file cannot be served; the next scan tries again.
+            Err(error) => {
+                tracing::warn!(%error, "piece values cannot be stored");
+                Some(Message::Gone(below, SkipReason::Unreadable))
+            }
+        }
+    }
+
     /// Writes what the others found, until they are done. Returns what could not be hashed.
     fn collect(&self, inbox: Receiver<Message>) -> Result<Vec<(PathBuf, SkipReason)>, StoreError> {
         let mut failed = Vec::new();
         let (mut known, mut puts, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        let (clock, mut due, mut pause) = (Clock::new(), None::<Time>, COMMIT_AFTER);
         loop {
-            let message = inbox.recv_timeout(COMMIT_AFTER);
-            let quiet = matches!(message, Err(RecvTimeoutError::Timeout));
+            let patience = due.map_or(COMMIT_AFTER_MAX, |due| due.since(clock.now()));
+            let message = inbox.recv_timeout(patience);
             let end = matches!(message, Err(RecvTimeoutError::Disconnected));
             match message {
                 Ok(Message::Known(entry)) => known.push(Change::Upsert(entry)),
@@ -250,16 +381,22 @@ impl Pass<'_> {
                 }
                 Err(_) => {}
             }
-            if known.len() >= limits::CHUNK_FILES || ((quiet || end) && !known.is_empty()) {
+            let late = end || due.is_some_and(|due| due <= clock.now());
+            if known.len() >= limits::CHUNK_FILES || (late && !known.is_empty()) {
                 (self.publish)(std::mem::take(&mut known));
             }
             let waiting = puts.len() + gone.len();
-            if waiting >= limits::COMMIT_FILES || ((quiet || end) && waiting > 0) {
+            if waiting >= limits::COMMIT_FILES || (late && waiting > 0) {
+                let began = clock.now();
                 self.commit(std::mem::take(&mut puts), &std::mem::take(&mut gone))?;
+                self.progress.beat();
+                pause = (clock.now().since(began) * COMMIT_SHARE).clamp(COMMIT_AFTER, COMMIT_AFTER_MAX);
             }
             if end {
                 return Ok(failed);
             }
+            let waits = !known.is_empty() || !puts.is_empty() || !gone.is_empty();
+            due = waits.then(|| due.filter(|_| !late).unwrap_or_else(|| clock.now() + pause));
         }
     }
 
@@ -316,6 +453,37 @@ pub(super) fn entry(path: String, record: Record) -> FileEntry {
     FileEntry { path, content, size, modified_s, tags }
 }
 
+/// Where a walk sends what it finds.
+struct Feed<'a> {
+    jobs: SyncSender<Job>,
+    messages: SyncSender<Message>,
+    /// Called when a job has to wait.
+    is_full: &'a mut dyn FnMut(),
+}
+
+/// The records as they were a moment ago: opening them for each file would take longer than the look-up.
+struct Known<'a> {
+    database: &'a Database,
+    records: Option<Records>,
+    uses: usize,
+}
+
+impl Known<'_> {
+    /// Look-ups in one state of the database.
+    const USES: usize = 1024;
+
+    fn records(&mut self) -> Result<&Records, StoreError> {
+        self.uses += 1;
+        if self.uses.is_multiple_of(Self::USES) {
+            self.records = None;
+        }
+        if self.records.is_none() {
+            self.records = Some(self.database.records()?);
+        }
+        Ok(self.records.as_ref().expect("set above"))
+    }
+}
+
 /// What a walk saw.
 #[derive(Debug, Default)]
 struct Seen {
@@ -341,18 +509,49 @@ fn hash_of(path: &[u8]) -> u64 {
     hasher.finish()
 }
 
+/// Lets the calling thread do its work in time that nobody else wants: the system also reads for it last.
+#[cfg(target_os = "linux")]
+fn give_way() {
+    /// Between the usual 0 and the lowest 19, which would starve beside any other background work.
+    const NICE: i32 = 10;
+    // A system that does not know it hashes at full speed.
+    let _ = rustix::process::nice(NICE);
+}
+
+#[cfg(not(target_os = "linux"))]
+fn give_way() {}
+
 /// Lowers a counter, never below 0: a cancelled pass resets it under its workers.
 fn lower(counter: &AtomicU64, by: u64) {
     let _ = counter.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| Some(now.saturating_sub(by)));
 }
 
-/// True if a root is there and can be listed. An empty folder on another device than before is the place
-/// where something is mounted, without it.
-pub(super) fn is_present(root: &Path, device: Option<u64>) -> bool {
-    let Ok(mut entries) = fs::read_dir(root) else { return false };
+/// Whether a share's folder is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Presence {
+    /// It can be listed.
+    Here,
+    /// It was removed: the disk that it lay on is there, without it.
+    Gone,
+    /// It cannot be listed, and what it lies on may be the reason: not mounted, not connected.
+    Away,
+}
+
+/// Looks for a share's folder, which lay on `device` when it was last seen. An empty folder on another device is the
+/// place where something is mounted, without it.
+pub(super) fn presence(folder: &Path, device: Option<u64>) -> Presence {
+    let mut entries = match fs::read_dir(folder) {
+        Ok(entries) => entries,
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            let above = folder.parent().and_then(device_of);
+            let on_its_disk = device.is_none_or(|device| above == Some(device));
+            return if on_its_disk { Presence::Gone } else { Presence::Away };
+        }
+        Err(_) => return Presence::Away,
+    };
     match device {
-        Some(device) if device_of(root) != Some(device) => entries.next().is_some(),
-        _ => true,
+        Some(device) if device_of(folder) != Some(device) && entries.next().is_none() => Presence::Away,
+        _ => Presence::Here,
     }
 }
 

@@ -1,14 +1,15 @@
 //! The driver of the shares: keeps the catalog true to the folders.
 //!
-//! One task owns the decisions: which share is looked at next (one at a time, the whole of it or the paths
+//! One task owns the decisions: which share is looked at next (one on each disk, the whole of it or the paths
 //! that changed), when the catalog is published, and what is asked of the file watch. The work itself runs
-//! on blocking threads (`pass`). Readers never wait for it: the published catalog is swapped atomically.
+//! on threads of its own (`run`, `pass`). Readers never wait for it: the published catalog is swapped atomically.
 //!
 //! Life of a change: event -> 0.3 s of silence -> pass over the changed paths -> catalog -> saved and published,
 //! at most once in max(1 s, files / 20,000 s).
 //!
 //! A share whose folder vanishes is `missing`: its files leave the catalog, their records stay, and when the
-//! folder is back nothing is hashed again.
+//! folder is back nothing is hashed again. If what it lies on has vanished or does not answer, its files stay listed
+//! for some minutes: drives come back, and a list of a million files is not uploaded twice for that.
 
 use std::{
     fs::File,
@@ -21,19 +22,22 @@ use arc_swap::ArcSwap;
 use overlay::{config::Origin, drive, id::ContentId, limits, verify::Value};
 use serde::{Deserialize, Serialize};
 use tokio::{
-    sync::{Notify, mpsc, oneshot, watch},
+    sync::{Notify, Semaphore, mpsc, oneshot, watch},
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
 
 use self::{
     driver::Driver,
+    run::Lanes,
     state::{Below, Shared, blocking},
 };
-use super::{Database, DatabaseError, Outboards, SkipReason, StoreError};
+use super::{Database, DatabaseError, Outboards, SkipReason, StoreError, watch::Watch};
 use crate::catalog::Catalog;
 
 mod driver;
+mod roots;
+mod run;
 mod state;
 
 /// A folder to be shared.
@@ -54,7 +58,7 @@ pub struct SharesConfig {
     pub exclude: Vec<String>,
     /// Time between two full scans.
     pub rescan_interval: Duration,
-    /// Threads that hash; at least 1.
+    /// Threads that hash, for each disk; at least 1.
     pub hash_threads: usize,
     /// Where downloads go: what is registered there is served.
     pub downloads: PathBuf,
@@ -162,13 +166,15 @@ impl Shares {
             changed: Notify::new(),
             states: Mutex::default(),
             activity: watch::Sender::new(()),
+            watch: Watch::new(),
+            lanes: Lanes::default(),
+            readers: Semaphore::new(limits::PIECE_READERS),
             database,
             outboards,
         });
         let (commands, inbox) = mpsc::channel(limits::SHARE_COMMANDS);
-        let mut driver = Driver::new(config, shared.clone(), cancel);
-        driver.reconcile()?;
-        let task = tokio::spawn(driver.run(inbox));
+        shared.reconcile(&config)?;
+        let task = tokio::spawn(Driver::new(config, shared.clone(), cancel).run(inbox));
         Ok((Self { shared, commands }, task))
     }
 
@@ -249,10 +255,12 @@ impl Shares {
         Ok(served)
     }
 
-    /// The piece values of a content that lies here. `None` if there is none, or its outboard is damaged; it is
-    /// hashed again then.
+    /// The piece values of a content that lies here; a small one is read for them. `None` if there is none, or
+    /// what is there is damaged; it is hashed again then.
     pub async fn pieces(&self, content: ContentId, size: u64) -> Result<Option<Vec<Value>>, StoreError> {
         let shared = self.shared.clone();
+        // Never closed.
+        let _turn = self.shared.readers.acquire().await;
         let (pieces, stale) = blocking(move || shared.pieces(content, size)).await?;
         self.look_at(stale);
         Ok(pieces)

@@ -22,7 +22,7 @@ use overlay::{
 };
 
 /// The tags of an open file with this name; empty if it is no media file or cannot be parsed.
-pub(super) fn read(name: &str, file: &mut File) -> Tags {
+pub(super) fn read(name: &str, mut file: &File) -> Tags {
     if !matches!(Kind::of_name(name), Kind::Audio | Kind::Video) {
         return Tags::default();
     }
@@ -33,7 +33,7 @@ pub(super) fn read(name: &str, file: &mut File) -> Tags {
     catch_unwind(AssertUnwindSafe(|| parse(file, format))).ok().flatten().unwrap_or_default()
 }
 
-fn parse(file: &mut File, format: FileType) -> Option<Tags> {
+fn parse(file: &File, format: FileType) -> Option<Tags> {
     let options = ParseOptions::new().read_cover_art(false).parsing_mode(ParsingMode::BestAttempt);
     let parsed = Probe::with_file_type(BufReader::new(file), format).options(options).read().ok()?;
     let properties = parsed.properties();
@@ -91,7 +91,7 @@ mod tests {
     fn tags_of(name: &str, bytes: &[u8]) -> Tags {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(bytes).unwrap();
-        read(name, &mut file)
+        read(name, &file)
     }
 
     #[test]

@@ -17,7 +17,7 @@ use overlay::{
     verify::{self, Layout, SEGMENT_PIECES, Value, VerifyError},
 };
 
-use crate::bitmap::Bitmap;
+use crate::{bitmap::Bitmap, file_io::read_exact_at};
 
 /// Bytes at the begin of a piece that tell whether it was written: one page. Real data that begins with as many
 /// zeros is only fetched again.
@@ -229,24 +229,6 @@ pub enum HoldingError {
     /// Its size or values do not fit.
     #[error(transparent)]
     Verify(#[from] VerifyError),
-}
-
-#[cfg(unix)]
-fn read_exact_at(file: &File, buffer: &mut [u8], offset: u64) -> io::Result<()> {
-    std::os::unix::fs::FileExt::read_exact_at(file, buffer, offset)
-}
-
-#[cfg(windows)]
-fn read_exact_at(file: &File, mut buffer: &mut [u8], mut offset: u64) -> io::Result<()> {
-    while !buffer.is_empty() {
-        let read = std::os::windows::fs::FileExt::seek_read(file, buffer, offset)?;
-        if read == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        buffer = &mut buffer[read..];
-        offset += read as u64;
-    }
-    Ok(())
 }
 
 #[cfg(unix)]

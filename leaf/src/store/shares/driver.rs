@@ -1,39 +1,40 @@
 //! The task of the shares: decides what is looked at next, and when the catalog is published.
+//!
+//! Everything that touches a share's folder runs on threads of its own (`run`), because a network drive that does not
+//! answer holds whoever asks it. Such a share counts as missing; the others go on. Shares on one disk are looked at
+//! one after the other.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use overlay::{
-    config::Origin,
-    drive::{Clock, wall_clock_s},
-    time::Time,
-};
+use overlay::{config::Origin, limits};
 use tokio::{
     sync::mpsc,
-    task::{self, JoinHandle},
-    time::{self, Instant},
+    task,
+    time::{self, Instant, timeout_at},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::{
     Command, Share, ShareSpec, SharesConfig, SharesError,
-    state::{Below, Shared, State, blocking},
+    roots::absolute,
+    run::{self, Finished, Outcome},
+    state::{Below, Missing, Shared, State, blocking},
 };
-use crate::{
-    catalog::Change,
-    metrics::{SCAN_DURATION, SCAN_LAST_SUCCESS},
-    store::{
-        SkipReason, StoreError,
-        database::Root,
-        pass::{self, PassRoot, Progress, Report},
-        path, scan,
-        watch::{Changes, Watch},
-    },
+use crate::store::{
+    SkipReason, StoreError,
+    database::Root,
+    pass::{PassRoot, Progress},
+    path, scan,
+    watch::Changes,
 };
 
 /// Shortest time between two published catalogs.
@@ -42,43 +43,62 @@ const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 const FILES_PER_PUBLISH_SECOND: u64 = 20_000;
 /// Time in which changes gather before they are published after a pause.
 const GATHER: Duration = Duration::from_millis(100);
-/// Time until a file that was written while it was hashed is tried again.
+/// Time until a file that was written while it was hashed is tried again; doubles with each attempt in vain.
 const RETRY_CHANGED: Duration = Duration::from_secs(5);
+/// Doublings of [`RETRY_CHANGED`]: a file that is always being written is read every 11 minutes.
+const RETRY_DOUBLINGS: u32 = 7;
 /// Time between two looks at a missing share.
 const RETRY_MISSING: Duration = Duration::from_secs(30);
 /// Time between two measurements of the hashing rate.
 const MEASURE: Duration = Duration::from_secs(1);
+/// Time without any progress after which a pass counts as stuck on a drive that does not answer. Chosen: a disk that
+/// has to spin up, or reads a bad block, takes less.
+const STUCK: Duration = Duration::from_secs(60);
+/// Time for which the files of a share stay listed whose drive is not there or does not answer. Chosen: a network
+/// drive that is remounted, or a disk that was pulled by mistake.
+const MISSING_GRACE: Duration = Duration::from_mins(5);
+/// Time in which cancelled passes end. Those that do not are stuck.
+const STOP_PATIENCE: Duration = Duration::from_secs(1);
+/// Time for a folder that is to be shared to answer.
+const LOOK_PATIENCE: Duration = Duration::from_secs(5);
 
 /// The task.
 pub(super) struct Driver {
     config: SharesConfig,
     shared: Arc<Shared>,
-    watch: Watch,
     cancel: CancellationToken,
-    running: Option<Running>,
+    running: BTreeMap<u32, Running>,
+    outcomes: (mpsc::Sender<Finished>, mpsc::Receiver<Finished>),
     /// Files that were changed while they were hashed, by when they are tried again.
     retries: BTreeMap<Instant, Vec<Below>>,
+    /// How often each was tried in vain.
+    attempts: BTreeMap<Below, u32>,
     published_at: Option<Instant>,
 }
 
 struct Running {
-    root: u32,
     parts: Vec<PathBuf>,
     cancel: CancellationToken,
-    work: JoinHandle<Result<Outcome, StoreError>>,
-}
-
-/// How a pass ended.
-enum Outcome {
-    Missing,
-    Done { real: PathBuf, device: Option<u64>, report: Report },
+    /// Set once nothing that the pass finds counts any more.
+    void: Arc<AtomicBool>,
+    progress: Arc<Progress>,
+    /// Its progress when it was last seen to go on, and when that was.
+    seen: (u64, Instant),
 }
 
 impl Driver {
-    /// A task that looks after nothing yet: [`Self::reconcile`] takes the folders in.
+    /// A task that looks after the folders that [`Shared::reconcile`] took in.
     pub(super) fn new(config: SharesConfig, shared: Arc<Shared>, cancel: CancellationToken) -> Self {
-        let (watch, retries) = (Watch::new(), BTreeMap::new());
-        Self { config, shared, watch, cancel, running: None, retries, published_at: None }
+        Self {
+            config,
+            shared,
+            cancel,
+            running: BTreeMap::new(),
+            outcomes: mpsc::channel(limits::PASSES),
+            retries: BTreeMap::new(),
+            attempts: BTreeMap::new(),
+            published_at: None,
+        }
     }
 
     /// Runs until it is cancelled, or the last handle is gone; then saves.
@@ -87,14 +107,14 @@ impl Driver {
         let mut missing = Instant::now() + RETRY_MISSING;
         let mut measure = Instant::now() + MEASURE;
         let mut publish: Option<Instant> = None;
-        let cancel = self.cancel.clone();
+        let (cancel, shared) = (self.cancel.clone(), self.shared.clone());
         loop {
-            self.start_pass();
+            self.start_passes();
             let retry = self.retries.keys().next().copied();
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => break,
-                outcome = finished(&mut self.running) => self.finish_pass(outcome),
+                Some(outcome) = self.outcomes.1.recv() => self.finish_pass(outcome),
                 () = at(publish) => {
                     publish = None;
                     self.publish().await;
@@ -103,8 +123,8 @@ impl Driver {
                     Some(command) => self.command(command).await,
                     None => break,
                 },
-                () = self.shared.changed.notified(), if publish.is_none() => publish = Some(self.next_publish()),
-                changes = self.watch.next() => self.note(changes),
+                () = shared.changed.notified(), if publish.is_none() => publish = Some(self.next_publish()),
+                changes = shared.watch.next() => self.note(changes),
                 () = at(retry) => self.retry(),
                 () = at(rescanned.checked_add(self.config.rescan_interval)) => {
                     rescanned = Instant::now();
@@ -112,119 +132,23 @@ impl Driver {
                 }
                 () = time::sleep_until(missing) => {
                     missing = Instant::now() + RETRY_MISSING;
-                    self.mark_all(|state| state.missing);
+                    self.mark_all(|state| state.missing.is_some());
                 }
                 () = time::sleep_until(measure) => {
                     measure = Instant::now() + MEASURE;
                     self.measure();
+                    self.look_for_stuck();
                 }
             }
         }
-        self.stop_pass().await;
+        self.stop_passes(|_| true).await;
         self.publish().await;
-    }
-
-    /// Makes the list of folders what the configuration says.
-    pub(super) fn reconcile(&mut self) -> Result<(), StoreError> {
-        let mut wanted: Vec<(PathBuf, Option<Origin>)> = Vec::new();
-        let downloads = self.config.share_downloads.then_some(Origin::Default);
-        let specs = self.config.shares.iter().map(|spec| (spec.path.clone(), Some(spec.origin)));
-        for (folder, origin) in specs.chain([(self.config.downloads.clone(), downloads)]) {
-            let folder = absolute(&folder);
-            if !wanted.iter().any(|(other, _)| *other == folder) {
-                wanted.push((folder, origin));
-            }
-        }
-        let unwanted = |state: &State| {
-            let same = wanted.iter().find(|(folder, _)| *folder == state.path);
-            same.is_none_or(|(_, origin)| origin.is_some() != state.origin.is_some())
-        };
-        let gone: Vec<u32> =
-            self.shared.states().iter().filter(|(_, state)| unwanted(state)).map(|(id, _)| *id).collect();
-        for id in gone {
-            self.forget(id);
-        }
-        for (folder, origin) in wanted {
-            self.open_root(&folder, origin)?;
-        }
-        self.drop_unknown_names();
-        Ok(())
-    }
-
-    /// Takes a folder into the list, if it is not there. Returns its id.
-    fn open_root(&mut self, folder: &Path, origin: Option<Origin>) -> Result<u32, StoreError> {
-        if let Some((id, state)) = self.shared.states().iter_mut().find(|(_, state)| state.path == folder) {
-            state.origin = origin;
-            return Ok(*id);
-        }
-        let key = path::to_bytes(folder);
-        let roots = self.shared.database.roots()?;
-        let known = roots.iter().find(|(path, _)| *path == key).map(|(_, root)| root.clone());
-        let id = known.as_ref().map_or_else(|| roots.iter().map(|(_, root)| root.id + 1).max().unwrap_or(0), |r| r.id);
-        let device = known.as_ref().and_then(|root| root.device);
-        let wish = known.map_or_else(|| share_name(folder), |root| root.name);
-        let name = self.free_name(&wish, folder, origin);
-        self.shared.database.put_root(&key, &Root { id, name: name.clone(), device })?;
-        let state = State {
-            name,
-            path: folder.to_owned(),
-            real: None,
-            device,
-            origin,
-            missing: false,
-            dirty: BTreeSet::from([PathBuf::new()]),
-            running: false,
-            progress: Arc::default(),
-            rate: 0,
-            measured: 0,
-            skipped: BTreeMap::new(),
-            more_skipped: 0,
-        };
-        self.shared.states().insert(id, state);
-        self.tell();
-        Ok(id)
-    }
-
-    /// The wished name, or the folder's, made unique among the shares.
-    fn free_name(&self, wish: &str, folder: &Path, origin: Option<Origin>) -> String {
-        let states = self.shared.states();
-        let is_free = |name: &str| origin.is_none() || !states.values().any(|state| state.is_share_named(name));
-        if is_free(wish) {
-            return wish.to_owned();
-        }
-        let base = share_name(folder);
-        let numbered = (2u32..).map(|number| format!("{base} ({number})"));
-        std::iter::once(base.clone()).chain(numbered).find(|name| is_free(name)).unwrap_or(base)
-    }
-
-    /// Takes a folder out of the list and its files out of the catalog. Its records stay.
-    fn forget(&mut self, id: u32) {
-        let Some(state) = self.shared.states().remove(&id) else { return };
-        if let Some(real) = &state.real {
-            let (watch, real) = (self.watch.clone(), real.clone());
-            task::spawn_blocking(move || watch.remove(&real));
-        }
-        if state.origin.is_some() {
-            self.shared.apply(vec![Change::RemoveFolder(state.name)]);
-        }
-        self.tell();
-    }
-
-    /// Removes from a restored catalog what belongs to no share any more.
-    fn drop_unknown_names(&self) {
-        let listed = self.shared.working().share_names();
-        let unknown = {
-            let states = self.shared.states();
-            let known = |name: &String| states.values().any(|state| state.is_share_named(name));
-            listed.into_iter().filter(|name| !known(name)).map(Change::RemoveFolder).collect()
-        };
-        self.shared.apply(unknown);
     }
 
     async fn command(&mut self, command: Command) {
         match command {
             Command::Add(spec, reply) => {
-                let _ = reply.send(self.add(spec));
+                let _ = reply.send(self.add(spec).await);
             }
             Command::Remove(share, reply) => {
                 let _ = reply.send(self.remove(&share).await);
@@ -244,24 +168,28 @@ impl Driver {
         }
     }
 
-    fn add(&mut self, spec: ShareSpec) -> Result<Share, SharesError> {
+    async fn add(&mut self, spec: ShareSpec) -> Result<Share, SharesError> {
         let folder = absolute(&spec.path);
-        match fs::read_dir(&folder) {
-            Ok(_) => {}
-            Err(error) => return Err(SharesError::NoFolder { path: folder, why: error.to_string() }),
+        let looked_at = folder.clone();
+        let look = task::spawn_blocking(move || fs::read_dir(&looked_at).map(drop).map_err(|error| error.to_string()));
+        let answer = time::timeout(LOOK_PATIENCE, look).await;
+        if let Err(why) = answer.unwrap_or_else(|_| Ok(Err("it does not answer".to_owned()))).unwrap_or(Ok(())) {
+            return Err(SharesError::NoFolder { path: folder, why });
         }
-        let existing =
-            self.shared.states().iter().find(|(_, state)| state.path == folder).map(|(id, state)| (*id, state.origin));
-        let id = match existing {
-            Some((id, Some(_))) => id,
-            // The download folder becomes a share.
-            Some((id, None)) => {
-                self.forget(id);
-                self.open_root(&folder, Some(spec.origin))?
+        let (shared, origin) = (self.shared.clone(), spec.origin);
+        self.config.shares.push(ShareSpec { path: folder.clone(), origin });
+        let add = move || {
+            let existing =
+                shared.states().iter().find(|(_, state)| state.path == folder).map(|(id, state)| (*id, state.origin));
+            match existing {
+                Some((id, Some(_))) => return Ok(id),
+                // The download folder becomes a share.
+                Some((id, None)) => shared.forget(id),
+                None => {}
             }
-            None => self.open_root(&folder, Some(spec.origin))?,
+            shared.open_root(&folder, Some(origin))
         };
-        self.config.shares.push(ShareSpec { path: folder, origin: spec.origin });
+        let id = blocking(add).await?;
         let states = self.shared.states();
         let mut share = states.get(&id).map(State::share).ok_or(SharesError::Stopped)?;
         share.count(&self.shared.catalog.load());
@@ -282,29 +210,36 @@ impl Driver {
         if shown.origin != Origin::Settings {
             return Err(SharesError::Conflict { share: shown.name, origin: shown.origin });
         }
-        if self.running.as_ref().is_some_and(|running| running.root == id) {
-            self.stop_pass().await;
+        self.stop_passes(|root| root == id).await;
+        if let Some(stuck) = self.running.get(&id) {
+            stuck.void.store(true, Ordering::Relaxed);
         }
-        self.forget(id);
         self.config.shares.retain(|spec| absolute(&spec.path) != path);
         let root = PassRoot { id, name: shown.name.clone(), path: path.clone(), exclude: scan::exclude(&path, &[]).0 };
+        let (shared, config) = (self.shared.clone(), self.config.clone());
+        let forget = move || {
+            shared.forget(id);
+            // It may be the download folder as well.
+            shared.reconcile(&config)
+        };
+        blocking(forget).await?;
+        // A million records take a while, and nobody waits for it. What an end of the program leaves of them is found
+        // again if the folder is shared again.
         let shared = self.shared.clone();
-        blocking(move || {
-            let (progress, cancel) = (Progress::default(), CancellationToken::new());
-            shared.pass(&root, 1, &progress, &cancel, &|_| {}).remove_where(&[], |_| true)?;
-            Ok(shared.database.remove_root(&path::to_bytes(&path))?)
-        })
-        .await?;
-        // It may be the download folder as well.
-        self.reconcile()?;
+        task::spawn_blocking(move || {
+            if let Err(error) = shared.drop_records(&root) {
+                tracing::warn!(%error, "records of a removed share stay in the database");
+            }
+        });
         Ok(shown)
     }
 
     async fn configure(&mut self, config: SharesConfig) -> Result<(), SharesError> {
         let rules_changed = config.exclude != self.config.exclude;
-        self.stop_pass().await;
+        self.stop_passes(|_| true).await;
         self.config = config;
-        self.reconcile()?;
+        let (shared, config) = (self.shared.clone(), self.config.clone());
+        blocking(move || shared.reconcile(&config)).await?;
         if rules_changed {
             self.mark_all(|_| true);
         }
@@ -315,7 +250,7 @@ impl Driver {
         for state in self.shared.states().values_mut().filter(|state| choose(state)) {
             state.mark(PathBuf::new());
         }
-        self.tell();
+        self.shared.tell();
     }
 
     /// Notes what the watch told.
@@ -337,7 +272,7 @@ impl Driver {
             }
         }
         drop(states);
-        self.tell();
+        self.shared.tell();
     }
 
     fn retry(&mut self) {
@@ -350,71 +285,65 @@ impl Driver {
         }
     }
 
-    /// Starts the next pass, if none runs and there is something to look at.
-    fn start_pass(&mut self) {
-        if self.running.is_some() {
-            return;
-        }
+    /// Starts passes over what is to be looked at, one for each share.
+    fn start_passes(&mut self) {
         let mut states = self.shared.states();
-        let Some((id, state)) = states.iter_mut().find(|(_, state)| !state.dirty.is_empty()) else { return };
-        let parts = state.take_dirty();
-        state.running = true;
-        let is_share = state.origin.is_some();
-        let (id, name, path, device) = (*id, state.name.clone(), state.path.clone(), state.device);
-        let progress = state.progress.clone();
-        let watched = state.real.clone().filter(|_| !state.missing);
-        let watch = self.watch.clone();
-        let (shared, cancel) = (self.shared.clone(), self.cancel.child_token());
-        let (patterns, threads) = (self.config.exclude.clone(), self.config.hash_threads);
-        let (stop, looked_at) = (cancel.clone(), parts.clone());
-        let work = task::spawn_blocking(move || {
-            let Ok(real) = fs::canonicalize(&path) else { return Ok(Outcome::Missing) };
-            if !pass::is_present(&real, device) {
-                return Ok(Outcome::Missing);
+        for (id, state) in states.iter_mut().filter(|(_, state)| !state.dirty.is_empty()) {
+            if self.running.len() >= limits::PASSES {
+                break;
             }
-            // Before the walk, so that no change falls between the two.
-            if is_share && watched.as_ref() != Some(&real) {
-                watch.add(&real);
+            if self.running.contains_key(id) {
+                continue;
             }
-            let (exclude, bad) = scan::exclude(&real, &patterns);
-            for error in bad {
-                tracing::warn!(%error, "an exclude pattern is left out");
-            }
-            let root = PassRoot { id, name, path: real, exclude };
-            let publish = |changes| shared.apply(changes);
-            let pass = shared.pass(&root, threads, &progress, &stop, &publish);
-            let watch = Clock::new();
-            let report = if is_share { pass.run(&looked_at)? } else { pass.prune().map(|()| Report::default())? };
-            if is_share && !report.cancelled {
-                SCAN_DURATION.record_span((), watch.now().since(Time::ZERO));
-                SCAN_LAST_SUCCESS.set((), wall_clock_s() as f64);
-            }
-            Ok(Outcome::Done { device: pass::device_of(&root.path), real: root.path.clone(), report })
-        });
-        self.running = Some(Running { root: id, parts, cancel, work });
-        drop(states);
-        self.tell();
+            let (cancel, void) = (self.cancel.child_token(), Arc::new(AtomicBool::new(false)));
+            let work = run::Work {
+                shared: self.shared.clone(),
+                root: *id,
+                name: state.name.clone(),
+                path: state.path.clone(),
+                device: state.device,
+                watched: state.real.clone().filter(|_| state.missing.is_none()),
+                is_share: state.origin.is_some(),
+                parts: state.take_dirty(),
+                patterns: self.config.exclude.clone(),
+                threads: self.config.hash_threads,
+                progress: state.progress.clone(),
+                cancel: cancel.clone(),
+                void: void.clone(),
+            };
+            let (parts, progress) = (work.parts.clone(), state.progress.clone());
+            state.running = true;
+            let seen = (progress.beats.load(Ordering::Relaxed), Instant::now());
+            self.running.insert(*id, Running { parts, cancel, void, progress, seen });
+            run::start(work, self.outcomes.0.clone());
+            self.shared.tell();
+        }
     }
 
-    fn finish_pass(&mut self, outcome: Finished) {
-        let Finished { root, parts, result } = outcome;
+    fn finish_pass(&mut self, Finished { root, result }: Finished) {
+        let Some(Running { parts, void, .. }) = self.running.remove(&root) else { return };
         let mut states = self.shared.states();
-        let Some(state) = states.get_mut(&root) else { return };
+        let Some(state) = states.get_mut(&root).filter(|_| !void.load(Ordering::Relaxed)) else { return };
         state.running = false;
         state.rate = 0;
-        let was_missing = state.missing;
         match result {
-            Ok(Outcome::Missing) => {
-                state.missing = state.origin.is_some();
-                if !was_missing && state.missing {
-                    tracing::warn!(share = state.name, "a share is missing; its files are withdrawn until it is back");
-                    self.shared.apply(vec![Change::RemoveFolder(state.name.clone())]);
+            Ok(Outcome::Missing { is_gone }) => {
+                if state.origin.is_some() && state.missing.is_none() {
+                    state.missing = Some(Missing { since: Instant::now(), withdrawn: false });
+                    if !is_gone {
+                        tracing::warn!(
+                            share = state.name,
+                            "a share is missing; its files stay listed for some minutes"
+                        );
+                    }
+                }
+                if is_gone {
+                    self.shared.withdraw(state);
                 }
             }
             Ok(Outcome::Done { real, device, report }) => {
-                state.missing = false;
-                if was_missing {
-                    // Its files were withdrawn: look at all of it.
+                let was_withdrawn = state.missing.take().is_some_and(|missing| missing.withdrawn);
+                if was_withdrawn && !parts.iter().any(|part| part.as_os_str().is_empty()) {
                     state.mark(PathBuf::new());
                 }
                 state.real = Some(real);
@@ -425,9 +354,7 @@ impl Driver {
                 }
                 let changed = report.skipped.iter().filter(|(_, reason)| *reason == SkipReason::Changed);
                 let changed: Vec<_> = changed.map(|(below, _)| (root, below.clone())).collect();
-                if !changed.is_empty() {
-                    self.retries.entry(Instant::now() + RETRY_CHANGED).or_default().extend(changed);
-                }
+                plan_retries(&mut self.retries, &mut self.attempts, &parts, root, changed);
                 state.take_report(&parts, report);
                 if state.device != device {
                     state.device = device;
@@ -440,18 +367,55 @@ impl Driver {
                     });
                 }
             }
+            Err(StoreError::Share { path, error }) => {
+                // It was there a moment ago: the next look tells.
+                tracing::warn!(path = %path.display(), %error, "a share cannot be read");
+                state.missing.get_or_insert(Missing { since: Instant::now(), withdrawn: false });
+            }
             Err(error) => tracing::warn!(%error, "a scan failed; the next one tries again"),
         }
         drop(states);
-        self.tell();
+        self.shared.tell();
     }
 
-    /// Cancels the running pass and waits for its end.
-    async fn stop_pass(&mut self) {
-        if let Some(running) = &self.running {
-            running.cancel.cancel();
-            let outcome = finished(&mut self.running).await;
+    /// Cancels the passes of some roots and waits for their end, but not for those that are stuck.
+    async fn stop_passes(&mut self, choose: impl Fn(u32) -> bool) {
+        for (_, pass) in self.running.iter().filter(|(root, _)| choose(**root)) {
+            pass.cancel.cancel();
+        }
+        let deadline = Instant::now() + STOP_PATIENCE;
+        while self.running.keys().any(|root| choose(*root)) {
+            let Ok(Some(outcome)) = timeout_at(deadline, self.outcomes.1.recv()).await else { return };
             self.finish_pass(outcome);
+        }
+    }
+
+    /// Tells which passes stand still, and withdraws the files of shares that are missing for long.
+    fn look_for_stuck(&mut self) {
+        let now = Instant::now();
+        let mut states = self.shared.states();
+        for (root, pass) in &mut self.running {
+            let Some(state) = states.get_mut(root) else { continue };
+            let beats = pass.progress.beats.load(Ordering::Relaxed);
+            let waits = pass.progress.waits.load(Ordering::Relaxed);
+            if beats != pass.seen.0 || waits {
+                pass.seen = (beats, now);
+                if state.stuck {
+                    tracing::info!(share = state.name, "a share answers again");
+                    state.stuck = false;
+                    if state.missing.take().is_some_and(|missing| missing.withdrawn) {
+                        state.mark(PathBuf::new());
+                    }
+                }
+            } else if now - pass.seen.1 >= STUCK && !state.stuck && state.origin.is_some() {
+                tracing::warn!(share = state.name, "the drive of a share does not answer");
+                state.stuck = true;
+                state.missing.get_or_insert(Missing { since: now, withdrawn: false });
+            }
+        }
+        let late = |missing: Missing| now - missing.since >= MISSING_GRACE;
+        for state in states.values_mut().filter(|state| state.missing.is_some_and(late)) {
+            self.shared.withdraw(state);
         }
     }
 
@@ -476,7 +440,7 @@ impl Driver {
         self.shared.catalog.store(Arc::new(catalog));
         self.shared.published.send_replace(sequence);
         self.published_at = Some(Instant::now());
-        self.tell();
+        self.shared.tell();
     }
 
     fn measure(&self) {
@@ -490,28 +454,30 @@ impl Driver {
             }
         }
         if moved {
-            self.tell();
+            self.shared.tell();
         }
     }
-
-    fn tell(&self) {
-        self.shared.activity.send_replace(());
-    }
 }
 
-struct Finished {
+/// Plans when files are tried again that were written while they were hashed.
+fn plan_retries(
+    retries: &mut BTreeMap<Instant, Vec<Below>>,
+    attempts: &mut BTreeMap<Below, u32>,
+    parts: &[PathBuf],
     root: u32,
-    parts: Vec<PathBuf>,
-    result: Result<Outcome, StoreError>,
-}
-
-/// Waits for the end of the running pass; for ever if there is none. May be dropped at its await.
-async fn finished(running: &mut Option<Running>) -> Finished {
-    let Some(pass) = running else { return std::future::pending().await };
-    let result = (&mut pass.work).await.unwrap_or(Err(StoreError::Panicked));
-    let (root, parts) = (pass.root, std::mem::take(&mut pass.parts));
-    *running = None;
-    Finished { root, parts, result }
+    changed: Vec<Below>,
+) {
+    let still: BTreeSet<&Below> = changed.iter().collect();
+    let looked_at = |file: &Below| file.0 == root && parts.iter().any(|part| file.1.starts_with(part));
+    attempts.retain(|file, _| !looked_at(file) || still.contains(file));
+    for file in changed {
+        // Without a count it is tried as if it were the first time.
+        let attempt = attempts.get(&file).copied().unwrap_or(0);
+        if attempt > 0 || attempts.len() < limits::DIRTY_PATHS {
+            attempts.insert(file.clone(), (attempt + 1).min(RETRY_DOUBLINGS));
+        }
+        retries.entry(Instant::now() + RETRY_CHANGED * 2u32.pow(attempt)).or_default().push(file);
+    }
 }
 
 async fn at(deadline: Option<Instant>) {
@@ -519,16 +485,4 @@ async fn at(deadline: Option<Instant>) {
         Some(deadline) => time::sleep_until(deadline).await,
         None => std::future::pending().await,
     }
-}
-
-/// A path that does not depend on the working folder. Links stay: the user knows it by this name.
-fn absolute(path: &Path) -> PathBuf {
-    let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
-    // Without a final separator.
-    path.components().collect()
-}
-
-/// The last component of a folder's path.
-fn share_name(folder: &Path) -> String {
-    folder.file_name().map_or_else(|| "root".to_owned(), |name| name.to_string_lossy().into_owned())
 }

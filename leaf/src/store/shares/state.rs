@@ -8,21 +8,29 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use overlay::{config::Origin, id::ContentId, limits, verify::Value};
+use overlay::{
+    config::Origin,
+    id::ContentId,
+    limits,
+    verify::{self, LARGE_FILE_BYTES, Value},
+};
 use tokio::{
-    sync::{Notify, watch},
+    sync::{Notify, Semaphore, watch},
     task,
+    time::Instant,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Served, Share, ShareState};
+use super::{Served, Share, ShareState, run::Lanes};
 use crate::{
     catalog::{Catalog, Change},
     store::{
         Database, Outboards, SkipReason, StoreError,
         database::{Place, Record, Stamp},
+        hash,
         pass::{Pass, PassRoot, Progress, Report},
         path, tags,
+        watch::Watch,
     },
 };
 
@@ -39,8 +47,20 @@ pub(super) struct Shared {
     pub(super) working: Mutex<Catalog>,
     pub(super) changed: Notify,
     pub(super) states: Mutex<BTreeMap<u32, State>>,
+    pub(super) watch: Watch,
+    pub(super) lanes: Lanes,
+    /// Limits how many contents are read at a time only for their piece values.
+    pub(super) readers: Semaphore,
     pub(super) published: watch::Sender<u64>,
     pub(super) activity: watch::Sender<()>,
+}
+
+/// A share whose folder cannot be listed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Missing {
+    pub(super) since: Instant,
+    /// Its files are not in the catalog any more.
+    pub(super) withdrawn: bool,
 }
 
 /// One folder on record.
@@ -53,7 +73,9 @@ pub(super) struct State {
     pub(super) device: Option<u64>,
     /// `None` for the download folder when it is not a share.
     pub(super) origin: Option<Origin>,
-    pub(super) missing: bool,
+    pub(super) missing: Option<Missing>,
+    /// Its pass stands still.
+    pub(super) stuck: bool,
     /// What is to be looked at; the empty path is everything.
     pub(super) dirty: BTreeSet<PathBuf>,
     pub(super) running: bool,
@@ -93,7 +115,7 @@ impl State {
     }
 
     pub(super) fn shown(&self) -> ShareState {
-        match (self.missing, self.is_busy()) {
+        match (self.missing.is_some(), self.is_busy()) {
             (true, _) => ShareState::Missing,
             (_, false) => ShareState::Watching,
             _ if self.running && !self.progress.walking.load(Ordering::Relaxed) => ShareState::Hashing,
@@ -103,6 +125,7 @@ impl State {
 
     /// All but [`Share::count`].
     pub(super) fn share(&self) -> Share {
+        let (pending_files, pending_bytes) = self.progress.pending();
         Share {
             name: self.name.clone(),
             path: self.path.to_string_lossy().into_owned(),
@@ -110,8 +133,8 @@ impl State {
             origin: self.origin.unwrap_or(Origin::Default),
             files: 0,
             bytes: 0,
-            pending_files: self.progress.pending_files.load(Ordering::Relaxed),
-            pending_bytes: self.progress.pending_bytes.load(Ordering::Relaxed),
+            pending_files,
+            pending_bytes,
             rate: self.rate,
             skipped: self.skipped.len() as u64 + self.more_skipped,
         }
@@ -146,6 +169,34 @@ impl Shared {
         if self.working().apply(changes) {
             self.changed.notify_one();
         }
+    }
+
+    /// Tells whoever follows that something of the shares has changed.
+    pub(super) fn tell(&self) {
+        self.activity.send_replace(());
+    }
+
+    /// Takes the files of a missing share out of the catalog. Their records stay.
+    pub(super) fn withdraw(&self, state: &mut State) {
+        if let Some(missing) = &mut state.missing
+            && !std::mem::replace(&mut missing.withdrawn, true)
+        {
+            tracing::warn!(share = state.name, "a share is missing; its files are withdrawn until it is back");
+            self.apply(vec![Change::RemoveFolder(state.name.clone())]);
+        }
+    }
+
+    /// Forgets all records of a root, and the root, unless it is looked after again.
+    pub(super) fn drop_records(&self, root: &PassRoot) -> Result<(), StoreError> {
+        if self.states().contains_key(&root.id) {
+            return Ok(());
+        }
+        let (progress, cancel) = (Progress::default(), CancellationToken::new());
+        self.pass(root, 1, &progress, &cancel, &|_| {}).remove_where(&[], |_| true)?;
+        if !self.states().contains_key(&root.id) {
+            self.database.remove_root(&path::to_bytes(&root.path))?;
+        }
+        Ok(())
     }
 
     pub(super) fn is_busy(&self, share: Option<&str>) -> bool {
@@ -200,16 +251,33 @@ impl Shared {
 
     pub(super) fn pieces(&self, content: ContentId, size: u64) -> Result<(Option<Vec<Value>>, Vec<Below>), StoreError> {
         let located = self.located(content)?;
-        let Some((_, _, record)) = located.first() else { return Ok((None, Vec::new())) };
-        if record.stamp.size != size {
+        if located.first().is_none_or(|(_, _, record)| record.stamp.size != size) {
             return Ok((None, Vec::new()));
         }
         if let Some(pieces) = self.outboards.load(content, size)? {
             return Ok((Some(pieces), Vec::new()));
         }
+        let mut stale = Vec::new();
+        if size < LARGE_FILE_BYTES {
+            for (place, path, record) in located {
+                let fresh = |file: &File| file.metadata().is_ok_and(|now| Stamp::of(&now) == record.stamp);
+                let read = |file: File| hash::pieces_of(&file, size).ok().filter(|_| fresh(&file));
+                let pieces = File::open(&path).ok().filter(fresh).and_then(read);
+                let fits = |pieces: &Vec<Value>| verify::content_of_pieces(size, pieces) == Ok(content);
+                if let Some(pieces) = &pieces
+                    && !fits(pieces)
+                {
+                    // The disk gives other bytes than it did, or somebody hid a change: it must be hashed again.
+                    self.database.update_files(place.root, &[], std::slice::from_ref(&place.below))?;
+                } else if pieces.is_some() {
+                    return Ok((pieces, stale));
+                }
+                stale.push((place.root, path::from_bytes(&place.below)));
+            }
+            return Ok((None, stale));
+        }
         // Without its records the files are found as new, and hashed.
         self.outboards.remove(content)?;
-        let mut stale = Vec::new();
         for (place, _, _) in located {
             self.database.update_files(place.root, &[], std::slice::from_ref(&place.below))?;
             stale.push((place.root, path::from_bytes(&place.below)));
@@ -228,10 +296,10 @@ impl Shared {
             matches!(state.origin, None | Some(Origin::Default)).then(|| (*id, below.to_owned()))
         });
         let Some((root, below)) = found else { return Ok(None) };
-        let mut open = File::open(file)?;
+        let open = File::open(file)?;
         let stamp = Stamp::of(&open.metadata()?);
-        let tags = tags::read(&file.file_name().unwrap_or_default().to_string_lossy(), &mut open);
-        self.outboards.store(content, pieces)?;
+        let tags = tags::read(&file.file_name().unwrap_or_default().to_string_lossy(), &open);
+        self.outboards.store(content, stamp.size, pieces)?;
         let record = Record { stamp, content, tags };
         self.database.update_files(root, &[(path::to_bytes(&below), record)], &[])?;
         Ok(Some((root, below)))

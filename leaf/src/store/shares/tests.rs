@@ -248,16 +248,41 @@ async fn a_download_is_served_but_listed_only_on_demand() {
 }
 
 #[tokio::test]
-async fn a_damaged_outboard_is_made_again() {
+async fn piece_values_of_small_files_are_read_when_wanted() {
     let mut leaf = Leaf::new(&["music"]);
     let text = "x".repeat(300_000);
-    leaf.write("music/large", &text);
+    leaf.write("music/small", &text);
     let shares = leaf.start().await;
-    let outboards = Outboards::new(leaf.at("outboards"));
-    outboards.remove(id(&text)).unwrap();
+    assert!(!leaf.at("outboards").exists());
+    let pieces = shares.pieces(id(&text), 300_000).await.unwrap().unwrap();
+    assert_eq!(overlay::verify::content_of_pieces(300_000, &pieces), Ok(id(&text)));
+    assert_eq!(shares.pieces(id(&text), 300_001).await.unwrap(), None);
+    // Other bytes of the same size and time: the values do not fit, and the file is hashed again.
+    let modified = fs::metadata(leaf.at("music/small")).unwrap().modified().unwrap();
+    let other = "y".repeat(300_000);
+    leaf.write("music/small", &other);
+    fs::File::options().write(true).open(leaf.at("music/small")).unwrap().set_modified(modified).unwrap();
     assert_eq!(shares.pieces(id(&text), 300_000).await.unwrap(), None);
     rescan(&shares).await;
-    assert_eq!(shares.pieces(id(&text), 300_000).await.unwrap().map(|pieces| pieces.len()), Some(2));
+    assert_eq!(shares.pieces(id(&other), 300_000).await.unwrap().map(|pieces| pieces.len()), Some(2));
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn a_damaged_outboard_of_a_large_file_is_made_again() {
+    let mut leaf = Leaf::new(&["music"]);
+    leaf.write("music/large", "x");
+    let size = overlay::verify::LARGE_FILE_BYTES;
+    fs::File::options().write(true).open(leaf.at("music/large")).unwrap().set_len(size).unwrap();
+    let shares = leaf.start().await;
+    let content = shares.catalog().find("music/large").unwrap().content;
+    let outboards = Outboards::new(leaf.at("outboards"));
+    assert!(outboards.load(content, size).unwrap().is_some());
+    outboards.remove(content).unwrap();
+    assert_eq!(shares.pieces(content, size).await.unwrap(), None);
+    rescan(&shares).await;
+    assert_eq!(shares.pieces(content, size).await.unwrap().map(|pieces| pieces.len()), Some(64));
     drop(shares);
     leaf.stop().await;
 }
