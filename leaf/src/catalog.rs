@@ -70,18 +70,18 @@ impl Catalog {
         Self { sequence, ..Self::default() }
     }
 
-    /// The list that had these chunks, in order, and this sequence. Fails if they are not what
-    /// [`Self::chunk_bytes`] gave out.
-    pub fn restore(sequence: u64, chunks: impl IntoIterator<Item = Vec<u8>>) -> Result<Self, CatalogError> {
+    /// The list that had these chunks, each with its name, in order, and this sequence. Fails if they are not what
+    /// [`Self::chunk_bytes`] gave out. Bytes that have their name were checked before they were encoded.
+    pub fn restore(
+        sequence: u64,
+        chunks: impl IntoIterator<Item = (ChunkHash, Vec<u8>)>,
+    ) -> Result<Self, CatalogError> {
         let mut catalog = Self::new(sequence);
-        for bytes in chunks {
-            let files = batch::decode_chunk(&bytes)?;
-            let (Some(first), Some(last)) = (files.first(), files.last()) else { return Err(CatalogError::Order) };
-            if catalog.chunks.last().is_some_and(|before| *before.last >= *first.path) {
+        for (hash, bytes) in chunks {
+            let chunk = Chunk::restore(hash, bytes)?;
+            if catalog.chunks.last().is_some_and(|before| before.last >= chunk.first) {
                 return Err(CatalogError::Order);
             }
-            let size = files.iter().map(|file| file.size).sum();
-            let chunk = Chunk::new(&first.path, &last.path, files.len(), size, bytes);
             catalog.files += u64::from(chunk.files);
             catalog.bytes += chunk.size;
             catalog.chunks.push(Arc::new(chunk));
@@ -387,6 +387,29 @@ impl Chunk {
     fn new(first: &str, last: &str, files: usize, size: u64, bytes: Vec<u8>) -> Self {
         let hash = batch::chunk_hash(&bytes);
         Self { first: first.into(), last: last.into(), hash, files: files as u32, size, bytes: bytes.into() }
+    }
+
+    /// The chunk with this name, if these are its bytes.
+    fn restore(hash: ChunkHash, bytes: Vec<u8>) -> Result<Self, CatalogError> {
+        if batch::chunk_hash(&bytes) != hash {
+            return Err(CatalogError::Chunk(BatchError::WrongHash));
+        }
+        let malformed = |_| CatalogError::Chunk(BatchError::Malformed);
+        let (files, mut rest) = postcard::take_from_bytes::<u32>(&bytes).map_err(malformed)?;
+        let (mut first, mut last, mut size) = (None, Box::default(), 0);
+        for at in 1..=files {
+            let (row, next) = postcard::take_from_bytes::<Row<'_>>(rest).map_err(malformed)?;
+            rest = next;
+            size += row.size;
+            if first.is_none() {
+                first = Some(Box::from(&*row.path));
+            }
+            if at == files {
+                last = row.path.into();
+            }
+        }
+        let first = first.ok_or(CatalogError::Order)?;
+        Ok(Self { first, last, hash, files, size, bytes: bytes.into() })
     }
 
     /// Its files, decoded one by one without copying their text.

@@ -11,6 +11,7 @@ use overlay::{
 
 use crate::{
     api::http::State,
+    catalog::Catalog,
     network::{HomeStatus, JoinProblem},
     node::Node,
     store::{Share, ShareState},
@@ -49,7 +50,11 @@ pub async fn status(state: &State) -> Status {
             bytes: shares.iter().map(|share| share.bytes).sum(),
             pending_files: shares.iter().map(|share| share.pending_files).sum(),
         }),
-        catalog: Some(CatalogTotal { files: catalog.files(), acknowledged: node.network().searchable() }),
+        catalog: Some(CatalogTotal {
+            files: catalog.files(),
+            acknowledged: node.network().searchable(),
+            current: node.network().acknowledged(catalog.sequence()).is_some(),
+        }),
         downloads: Some(counts(
             &["queued", "active", "stalled", "paused", "done", "cancelled", "failed"],
             downloads.iter().map(|job| name(&job.state)),
@@ -157,18 +162,22 @@ fn problems(node: &Node, shares: &[Share], homes: &[HomeStatus]) -> Vec<Problem>
             hint: Some("mount or restore it; its files are searchable again without being hashed anew".to_owned()),
         });
     }
-    let catalog = node.shares().catalog().files();
-    let current = homes.iter().filter(|home| home.sequence == Some(node.shares().catalog().sequence()));
-    if let Some(searchable) = current.map(|home| home.acknowledged).max()
-        && searchable < catalog
-    {
-        problems.push(Problem {
-            code: "catalog_truncated".to_owned(),
-            message: format!("homes index {searchable} of this leaf's {catalog} files"),
-            hint: Some("share fewer folders, or exclude what nobody looks for".to_owned()),
-        });
-    }
+    problems.extend(truncation(&node.shares().catalog(), homes));
     problems
+}
+
+/// A list that is not searchable whole. Homes may differ: the one that takes the least decides, because a search
+/// asks any of them.
+fn truncation(catalog: &Catalog, homes: &[HomeStatus]) -> Option<Problem> {
+    let current = homes.iter().filter(|home| home.sequence == Some(catalog.sequence()));
+    let taken = current.map(|home| home.acknowledged).min().filter(|taken| *taken < catalog.files())?;
+    let (files, left_out) = (catalog.files(), catalog.files() - taken);
+    let message = format!("an ultrapeer takes {taken} of this leaf's {files} files; the last {left_out} are not found");
+    Some(Problem {
+        code: "catalog_truncated".to_owned(),
+        message,
+        hint: Some("share fewer folders, or exclude what nobody looks for; paths are taken in order".to_owned()),
+    })
 }
 
 fn join_problem(target: &str, problem: &JoinProblem) -> Option<Problem> {

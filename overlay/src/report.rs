@@ -107,6 +107,8 @@ pub struct CatalogTotal {
     pub files: u64,
     /// Files that some home has.
     pub acknowledged: u64,
+    /// True if some home has the list as it is now, as far as it takes lists.
+    pub current: bool,
 }
 
 /// One condition for becoming an ultrapeer.

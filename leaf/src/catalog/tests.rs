@@ -37,7 +37,7 @@ fn assert_invariants(catalog: &Catalog, model: &Model) {
         let bytes = catalog.chunk_bytes(&info.hash).unwrap();
         assert_eq!(batch::decode_chunk(bytes).unwrap().len(), info.files as usize);
     }
-    let stored = catalog.chunks().map(|info| catalog.chunk_bytes(&info.hash).unwrap().to_vec());
+    let stored = catalog.chunks().map(|info| (info.hash, catalog.chunk_bytes(&info.hash).unwrap().to_vec()));
     let restored = Catalog::restore(catalog.sequence(), stored.collect::<Vec<_>>()).unwrap();
     assert_eq!(restored.root(), catalog.root());
     assert_eq!((restored.files(), restored.bytes()), (catalog.files(), catalog.bytes()));
@@ -121,13 +121,16 @@ fn a_removed_folder_takes_nothing_else() {
 fn damaged_stores_are_refused() {
     let mut catalog = Catalog::new(0);
     catalog.apply(run(1, 6000));
-    let mut chunks: Vec<_> = catalog.chunks().map(|info| catalog.chunk_bytes(&info.hash).unwrap().to_vec()).collect();
+    let with_bytes = |info: ChunkInfo| (info.hash, catalog.chunk_bytes(&info.hash).unwrap().to_vec());
+    let mut chunks: Vec<_> = catalog.chunks().map(with_bytes).collect();
     chunks.swap(0, 1);
     assert_eq!(Catalog::restore(1, chunks.clone()).unwrap_err(), CatalogError::Order);
     chunks.swap(0, 1);
-    chunks[0].truncate(1000);
-    assert!(matches!(Catalog::restore(1, chunks), Err(CatalogError::Chunk(_))));
-    assert_eq!(Catalog::restore(1, [vec![0]]).unwrap_err(), CatalogError::Order);
+    chunks[0].1.truncate(1000);
+    assert!(matches!(Catalog::restore(1, chunks), Err(CatalogError::Chunk(BatchError::WrongHash))));
+    let restored = |bytes: Vec<u8>| Catalog::restore(1, [(batch::chunk_hash(&bytes), bytes)]).unwrap_err();
+    assert_eq!(restored(vec![0]), CatalogError::Order);
+    assert_eq!(restored(vec![3, 1, 2]), CatalogError::Chunk(BatchError::Malformed));
 }
 
 /// Names of a listing; folders end in `/`.

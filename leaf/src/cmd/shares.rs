@@ -180,8 +180,7 @@ impl Asking<'_> {
                     console.note("no ultrapeer yet; `quictrack status` shows why");
                 }
             } else {
-                let pending: u64 = meant().map(|share| share.pending_files).sum();
-                bar.say(&format!("{} to hash", count(pending, "file")));
+                bar.say(&progress(meant()));
             }
             tokio::time::sleep(POLL).await;
         }
@@ -200,10 +199,25 @@ impl Asking<'_> {
     }
 }
 
-/// True if some home's index has every file of the shares.
+/// What a person who waits wants to know: how far it is, and how fast.
+fn progress<'a>(shares: impl Iterator<Item = &'a Share>) -> String {
+    let (mut files, mut pending, mut bytes, mut rate, mut looking) = (0, 0, 0, 0, false);
+    for share in shares {
+        files += share.files;
+        pending += share.pending_files;
+        bytes += share.pending_bytes;
+        rate += share.rate;
+        looking |= share.state == ShareState::Scanning;
+    }
+    let (done, left) = (count(files, "file"), count(pending, "file"));
+    let more = if looking { " or more" } else { "" };
+    format!("{done} listed, {left}{more} to hash ({}), {}/s", units::size(bytes), units::size(rate))
+}
+
+/// True if some home's index has the list as it is now. What it takes no more of, `status` tells as a problem.
 fn is_acknowledged(status: &Status) -> bool {
     let (Some(shares), Some(catalog)) = (status.shares, status.catalog) else { return false };
-    status.ready && catalog.files >= shares.files && catalog.acknowledged >= catalog.files
+    status.ready && catalog.files >= shares.files && catalog.current
 }
 
 fn gone(name: &str) -> Failure {

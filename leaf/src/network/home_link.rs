@@ -124,9 +124,13 @@ async fn run(
         move || connection.close(CloseCode::Failure)
     };
     let announced = watch::Sender::new(shared.shares.catalog());
-    let catalogs = announced.subscribe();
+    let (catalogs, acknowledged) = (announced.subscribe(), port.acknowledged.subscribe());
     tasks.spawn_guarded("home writer", write(outgoing, sender), guard(&connection));
-    tasks.spawn_guarded("home list", announce(shared.clone(), queue.clone(), announced), guard(&connection));
+    tasks.spawn_guarded(
+        "home list",
+        announce(shared.clone(), queue.clone(), announced, acknowledged),
+        guard(&connection),
+    );
     tasks.spawn_guarded("home upload", upload(wanted, catalogs, queue.clone()), guard(&connection));
     let pongs = Arc::new(Notify::new());
     let watched = watch_over(port.clone(), pongs.clone());
@@ -239,25 +243,46 @@ async fn write(mut queue: mpsc::Receiver<LeafMessage>, mut sender: Sender<LeafMe
 }
 
 /// Announces the list now and whenever it changes, and how busy this leaf is.
-async fn announce(shared: Arc<Shared>, queue: mpsc::Sender<LeafMessage>, announced: watch::Sender<Arc<Catalog>>) {
+///
+/// A list that is still being uploaded is not replaced by one with more files: over a slow line none would ever be
+/// whole, and only whole lists are searchable. One that lost files is announced at once.
+async fn announce(
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<LeafMessage>,
+    announced: watch::Sender<Arc<Catalog>>,
+    mut acknowledged: watch::Receiver<Option<(u64, u64)>>,
+) {
     let mut published = shared.shares.watch_catalog();
     let mut load = shared.load.subscribe();
     let state = *load.borrow_and_update();
     if queue.send(state.into()).await.is_err() {
         return;
     }
-    published.mark_changed();
+    let (mut last, mut under_way) = (None, None);
     loop {
+        let next = shared.shares.catalog();
+        if is_due(&next, last.as_ref(), under_way.is_some()) {
+            let root = sign(&shared, &next);
+            under_way = Some(next.sequence());
+            last = Some((next.sequence(), next.files()));
+            announced.send_replace(next);
+            if queue.send(root.into()).await.is_err() {
+                return;
+            }
+        }
         tokio::select! {
             changed = published.changed() => {
                 if changed.is_err() {
                     return;
                 }
-                let catalog = shared.shares.catalog();
-                let root = sign(&shared, &catalog);
-                announced.send_replace(catalog);
-                if queue.send(root.into()).await.is_err() {
+            }
+            changed = acknowledged.changed() => {
+                let known = acknowledged.borrow_and_update().map(|(sequence, _)| sequence);
+                if changed.is_err() {
                     return;
+                }
+                if known >= under_way {
+                    under_way = None;
                 }
             }
             changed = load.changed() => {
@@ -268,6 +293,11 @@ async fn announce(shared: Arc<Shared>, queue: mpsc::Sender<LeafMessage>, announc
             }
         }
     }
+}
+
+/// True if a list is to be announced after the last one, of which sequence and files are given.
+fn is_due(next: &Catalog, last: Option<&(u64, u64)>, is_under_way: bool) -> bool {
+    last.is_none_or(|(sequence, files)| next.sequence() != *sequence && (!is_under_way || next.files() < *files))
 }
 
 fn sign(shared: &Shared, catalog: &Catalog) -> CatalogRoot {
@@ -351,5 +381,38 @@ async fn measure(shared: Arc<Shared>, connection: Connection) {
         if shared.machine.input(input).await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use overlay::{
+        file::{FileEntry, Tags},
+        id::ContentId,
+    };
+
+    use super::*;
+    use crate::catalog::Change;
+
+    #[test]
+    fn a_list_under_way_gives_way_only_to_one_that_lost_files() {
+        let file = |name: &str| FileEntry {
+            path: format!("share/{name}"),
+            content: ContentId([1; 32]),
+            size: 1,
+            modified_s: 0,
+            tags: Tags::default(),
+        };
+        let mut catalog = Catalog::new(7);
+        assert!(is_due(&catalog, None, false), "an empty list is a list, too");
+        catalog.apply(vec![Change::Upsert(file("a"))]);
+        let last = (catalog.sequence(), catalog.files());
+        assert!(!is_due(&catalog, Some(&last), false));
+        catalog.apply(vec![Change::Upsert(file("b"))]);
+        assert!(is_due(&catalog, Some(&last), false));
+        assert!(!is_due(&catalog, Some(&last), true));
+        let last = (catalog.sequence(), catalog.files());
+        catalog.apply(vec![Change::Remove("share/a".into())]);
+        assert!(is_due(&catalog, Some(&last), true));
     }
 }

@@ -342,7 +342,7 @@ impl Database {
         let chunks = self.read(CHUNKS, |table| {
             let mut chunks = Vec::with_capacity(hashes.len());
             for hash in &hashes {
-                chunks.extend(table.get(&hash[..])?.map(|bytes| bytes.value().to_vec()));
+                chunks.extend(table.get(&hash[..])?.map(|bytes| (*hash, bytes.value().to_vec())));
             }
             Ok(chunks)
         })?;

@@ -29,6 +29,7 @@ use overlay::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    SkipReason,
     database::{Record, Stamp},
     tags,
 };
@@ -42,10 +43,8 @@ const RUN_BYTES: usize = 256 << 10;
 pub(super) enum Hashing {
     /// Its record; the outboard is on the disk.
     Done(Record),
-    /// It is being written, or was replaced.
-    Changed,
-    /// It cannot be opened or read.
-    Unreadable,
+    /// It was written or replaced meanwhile, or cannot be read.
+    Skipped(SkipReason),
     /// The pass was cancelled.
     Cancelled,
 }
@@ -70,9 +69,9 @@ impl<'a> Hands<'a> {
     pub(super) fn hash(&mut self, path: &Path, stamp: &Stamp) -> io::Result<Hashing> {
         let mut file = match open(path, stamp) {
             Ok(file) => file,
-            Err(why) => return Ok(why),
+            Err(why) => return Ok(Hashing::Skipped(why)),
         };
-        let Ok(mut hasher) = PieceHasher::new(stamp.size) else { return Ok(Hashing::Unreadable) };
+        let Ok(mut hasher) = PieceHasher::new(stamp.size) else { return Ok(Hashing::Skipped(SkipReason::Unreadable)) };
         self.buffer.resize(PIECE_BYTES as usize, 0);
         let mut left = stamp.size;
         while left > 0 {
@@ -81,19 +80,19 @@ impl<'a> Hands<'a> {
             }
             let run = RUN_BYTES.min(usize::try_from(left).unwrap_or(RUN_BYTES));
             let length = match file.read(&mut self.buffer[..run]) {
-                Ok(0) => return Ok(Hashing::Changed),
+                Ok(0) => return Ok(Hashing::Skipped(SkipReason::Changed)),
                 Ok(length) => length,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(_) => return Ok(Hashing::Unreadable),
+                Err(_) => return Ok(Hashing::Skipped(SkipReason::Unreadable)),
             };
             left -= length as u64;
             // Asked after each run: a growing file is given up at once, not after all its gigabytes.
             if hasher.update(&self.buffer[..length]).is_err() || (left > 0 && !is_unchanged(&file, stamp)) {
-                return Ok(Hashing::Changed);
+                return Ok(Hashing::Skipped(SkipReason::Changed));
             }
             (self.read)(length as u64);
         }
-        let Ok(result) = hasher.finish() else { return Ok(Hashing::Changed) };
+        let Ok(result) = hasher.finish() else { return Ok(Hashing::Skipped(SkipReason::Changed)) };
         self.finish(path, &file, stamp, result.content, &result.pieces)
     }
 
@@ -102,13 +101,10 @@ impl<'a> Hands<'a> {
     pub(super) fn help(&mut self, path: &Path, large: &Large) -> Option<io::Result<Hashing>> {
         let file = match large.file.get_or_init(|| open(path, &large.stamp)) {
             Ok(file) => file,
-            Err(why) => {
-                let why = if matches!(why, Hashing::Changed) { Hashing::Changed } else { Hashing::Unreadable };
-                return large.end().then_some(Ok(why));
-            }
+            Err(why) => return large.end().then_some(Ok(Hashing::Skipped(*why))),
         };
         let Ok(layout) = Layout::new(large.stamp.size) else {
-            return large.end().then_some(Ok(Hashing::Unreadable));
+            return large.end().then_some(Ok(Hashing::Skipped(SkipReason::Unreadable)));
         };
         self.buffer.resize(PIECE_BYTES as usize, 0);
         loop {
@@ -120,18 +116,22 @@ impl<'a> Hands<'a> {
             let buffer = &mut self.buffer[..(range.end - range.start) as usize];
             if let Err(error) = read_exact_at(file, buffer, range.start) {
                 let short = error.kind() == io::ErrorKind::UnexpectedEof;
-                return large.end().then_some(Ok(if short { Hashing::Changed } else { Hashing::Unreadable }));
+                return large.end().then_some(Ok(if short {
+                    Hashing::Skipped(SkipReason::Changed)
+                } else {
+                    Hashing::Skipped(SkipReason::Unreadable)
+                }));
             }
             if !is_unchanged(file, &large.stamp) {
-                return large.end().then_some(Ok(Hashing::Changed));
+                return large.end().then_some(Ok(Hashing::Skipped(SkipReason::Changed)));
             }
             let Ok(value) = verify::piece_value(large.stamp.size, piece, buffer) else {
-                return large.end().then_some(Ok(Hashing::Changed));
+                return large.end().then_some(Ok(Hashing::Skipped(SkipReason::Changed)));
             };
             (self.read)(range.end - range.start);
             if let Some(pieces) = large.put(piece, value, layout.pieces()) {
                 let Ok(content) = verify::content_of_pieces(large.stamp.size, &pieces) else {
-                    return Some(Ok(Hashing::Changed));
+                    return Some(Ok(Hashing::Skipped(SkipReason::Changed)));
                 };
                 return Some(self.finish(path, file, &large.stamp, content, &pieces));
             }
@@ -149,7 +149,7 @@ impl<'a> Hands<'a> {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
         let tags = tags::read(&name, file);
         if !is_unchanged(file, stamp) {
-            return Ok(Hashing::Changed);
+            return Ok(Hashing::Skipped(SkipReason::Changed));
         }
         self.outboards.store(content, stamp.size, pieces)?;
         Ok(Hashing::Done(Record { stamp: *stamp, content, tags }))
@@ -161,7 +161,7 @@ impl<'a> Hands<'a> {
 pub(super) struct Large {
     pub(super) below: PathBuf,
     pub(super) stamp: Stamp,
-    file: OnceLock<Result<File, Hashing>>,
+    file: OnceLock<Result<File, SkipReason>>,
     /// The piece that is begun next.
     next: AtomicU64,
     state: Mutex<LargeState>,
@@ -228,12 +228,12 @@ pub(super) fn pieces_of(mut file: &File, size: u64) -> io::Result<Vec<Value>> {
     Ok(hasher.finish().map_err(unfit)?.pieces)
 }
 
-fn open(path: &Path, stamp: &Stamp) -> Result<File, Hashing> {
+fn open(path: &Path, stamp: &Stamp) -> Result<File, SkipReason> {
     let Ok(file) = File::open(path) else {
-        return Err(if path.exists() { Hashing::Unreadable } else { Hashing::Changed });
+        return Err(if path.exists() { SkipReason::Unreadable } else { SkipReason::Changed });
     };
     if !is_unchanged(&file, stamp) {
-        return Err(Hashing::Changed);
+        return Err(SkipReason::Changed);
     }
     if stamp.size > RUN_BYTES as u64 {
         advise(&file);
@@ -396,10 +396,13 @@ mod tests {
         assert!(matches!(hash(&path, stamp, &cancelled)[..], [Hashing::Cancelled]));
         let goes_on = CancellationToken::new();
         let grown = Stamp { size: stamp.size - 1, ..stamp };
-        assert!(matches!(hash(&path, grown, &goes_on)[..], [Hashing::Changed]));
-        assert!(matches!(hash(&folder.path().join("none"), stamp, &goes_on)[..], [Hashing::Changed]));
+        assert!(matches!(hash(&path, grown, &goes_on)[..], [Hashing::Skipped(SkipReason::Changed)]));
+        assert!(matches!(
+            hash(&folder.path().join("none"), stamp, &goes_on)[..],
+            [Hashing::Skipped(SkipReason::Changed)]
+        ));
         let directory = Stamp { size: stamp.size, ..Stamp::of(&fs::metadata(folder.path()).unwrap()) };
-        assert!(matches!(hash(folder.path(), directory, &goes_on)[..], [Hashing::Changed | Hashing::Unreadable]));
+        assert!(matches!(hash(folder.path(), directory, &goes_on)[..], [Hashing::Skipped(_)]));
     }
 
     #[test]
@@ -410,9 +413,9 @@ mod tests {
         fs::write(&path, b"one").unwrap();
         let stamp = Stamp::of(&fs::metadata(&path).unwrap());
         fs::write(&path, b"longer").unwrap();
-        assert!(matches!(hash_file(&path, &stamp, &outboards), Hashing::Changed));
+        assert!(matches!(hash_file(&path, &stamp, &outboards), Hashing::Skipped(SkipReason::Changed)));
         fs::remove_file(&path).unwrap();
-        assert!(matches!(hash_file(&path, &stamp, &outboards), Hashing::Changed));
+        assert!(matches!(hash_file(&path, &stamp, &outboards), Hashing::Skipped(SkipReason::Changed)));
         fs::create_dir(&path).unwrap();
         let stamp = Stamp { size: 5, ..Stamp::of(&fs::metadata(&path).unwrap()) };
         assert!(!matches!(hash_file(&path, &stamp, &outboards), Hashing::Done(_)));

@@ -295,21 +295,12 @@ impl Pass<'_> {
         if Large::is_large(found.stamp.size) {
             let large = Arc::new(Large::new(found.below, found.stamp));
             for _ in 0..self.threads.max(1) {
-                self.send_job(Job::Together(large.clone()), known, feed);
+                send_job(Job::Together(large.clone()), known, feed);
             }
         } else {
-            self.send_job(Job::One(found), known, feed);
+            send_job(Job::One(found), known, feed);
         }
         Ok(())
-    }
-
-    fn send_job(&self, job: Job, known: &mut Known<'_>, feed: &mut Feed<'_>) {
-        if let Err(TrySendError::Full(job)) = feed.jobs.try_send(job) {
-            // For as long as somebody looks at an old state, its place in the file is not used again.
-            known.records = None;
-            (feed.is_full)();
-            let _ = feed.jobs.send(job);
-        }
     }
 
     /// One hashing thread.
@@ -350,8 +341,7 @@ impl Pass<'_> {
                 self.progress.hashed_files.fetch_add(1, Ordering::Relaxed);
                 Some(Message::Put(below, record))
             }
-            Ok(Hashing::Changed) => Some(Message::Gone(below, SkipReason::Changed)),
-            Ok(Hashing::Unreadable) => Some(Message::Gone(below, SkipReason::Unreadable)),
+            Ok(Hashing::Skipped(why)) => Some(Message::Gone(below, why)),
             Ok(Hashing::Cancelled) => None,
             // Without its outboard a file cannot be served; the next scan tries again.
             Err(error) => {
@@ -481,6 +471,16 @@ impl Known<'_> {
             self.records = Some(self.database.records()?);
         }
         Ok(self.records.as_ref().expect("set above"))
+    }
+}
+
+/// Hands a job on; waits while the queue is full.
+fn send_job(job: Job, known: &mut Known<'_>, feed: &mut Feed<'_>) {
+    if let Err(TrySendError::Full(job)) = feed.jobs.try_send(job) {
+        // For as long as somebody looks at an old state, its place in the file is not used again.
+        known.records = None;
+        (feed.is_full)();
+        let _ = feed.jobs.send(job);
     }
 }
 

@@ -53,7 +53,7 @@ const RETRY_MISSING: Duration = Duration::from_secs(30);
 const MEASURE: Duration = Duration::from_secs(1);
 /// Time without any progress after which a pass counts as stuck on a drive that does not answer. Chosen: a disk that
 /// has to spin up, or reads a bad block, takes less.
-const STUCK: Duration = Duration::from_secs(60);
+const STUCK: Duration = Duration::from_mins(1);
 /// Time for which the files of a share stay listed whose drive is not there or does not answer. Chosen: a network
 /// drive that is remounted, or a disk that was pulled by mistake.
 const MISSING_GRACE: Duration = Duration::from_mins(5);
@@ -370,7 +370,7 @@ impl Driver {
             Err(StoreError::Share { path, error }) => {
                 // It was there a moment ago: the next look tells.
                 tracing::warn!(path = %path.display(), %error, "a share cannot be read");
-                state.missing.get_or_insert(Missing { since: Instant::now(), withdrawn: false });
+                state.missing.get_or_insert_with(|| Missing { since: Instant::now(), withdrawn: false });
             }
             Err(error) => tracing::warn!(%error, "a scan failed; the next one tries again"),
         }

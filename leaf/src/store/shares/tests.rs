@@ -261,7 +261,7 @@ async fn piece_values_of_small_files_are_read_when_wanted() {
     let modified = fs::metadata(leaf.at("music/small")).unwrap().modified().unwrap();
     let other = "y".repeat(300_000);
     leaf.write("music/small", &other);
-    fs::File::options().write(true).open(leaf.at("music/small")).unwrap().set_modified(modified).unwrap();
+    File::options().write(true).open(leaf.at("music/small")).unwrap().set_modified(modified).unwrap();
     assert_eq!(shares.pieces(id(&text), 300_000).await.unwrap(), None);
     rescan(&shares).await;
     assert_eq!(shares.pieces(id(&other), 300_000).await.unwrap().map(|pieces| pieces.len()), Some(2));
@@ -274,7 +274,7 @@ async fn a_damaged_outboard_of_a_large_file_is_made_again() {
     let mut leaf = Leaf::new(&["music"]);
     leaf.write("music/large", "x");
     let size = overlay::verify::LARGE_FILE_BYTES;
-    fs::File::options().write(true).open(leaf.at("music/large")).unwrap().set_len(size).unwrap();
+    File::options().write(true).open(leaf.at("music/large")).unwrap().set_len(size).unwrap();
     let shares = leaf.start().await;
     let content = shares.catalog().find("music/large").unwrap().content;
     let outboards = Outboards::new(leaf.at("outboards"));
