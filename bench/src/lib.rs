@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `cargo run --release -p quictrack-bench --bin first_hit` | how long a search takes, beside one round trip on an open connection |
 //! | `cargo run --release -p quictrack-bench --bin transfer` | how fast a download is, beside the same bytes on a bare stream and on TCP |
+//! | `cargo run --release -p quictrack-bench --bin scan` | how fast a share is hashed, beside plain reading and `b3sum`; `--library 1000000`: what a million files cost |
 //! | `cargo bench -p quictrack-bench --bench index` | look-ups in an ultrapeer's index, and changes of it |
 //!
 //! The first two start whole nodes in one process, each with a socket of its own on loopback, and measure
@@ -16,9 +17,11 @@
 //! | [`bed`] | a small network in this process |
 //! | [`bare`] | what Quictrack is compared with: a round trip, a stream, TCP |
 //! | [`corpus`] | made-up file lists that resemble real ones |
+//! | [`library`] | a leaf with a large library, as its user meets it |
 //! | [`table`] | percentiles, and how results are printed |
 
 pub mod bare;
 pub mod bed;
 pub mod corpus;
+pub mod library;
 pub mod table;

@@ -384,7 +384,7 @@ async fn shares_are_waited_for_until_the_network_has_them() {
             "observed": [], "reachability": "unknown", "volunteer": "auto", "ready": true, "problems": [],
             "homes": [], "ultrapeers": 1, "shards": 1, "shard_prefix": null,
             "shares": { "files": 2, "bytes": 3, "pending_files": 0 },
-            "catalog": { "files": 2, "acknowledged": acknowledged }, "downloads": {}, "uploads": {},
+            "catalog": { "files": 2, "acknowledged": acknowledged, "current": acknowledged == 2 }, "downloads": {}, "uploads": {},
             "upload_rate": 0, "download_rate": 0, "election": [], "ultrapeer": null })
     };
     let (look, removed) = (rounds.clone(), Arc::new(Mutex::new(None)));

@@ -26,6 +26,7 @@ mod watch;
 
 pub use database::{Batch, Database, DatabaseError, Table};
 pub use hash::Outboards;
+pub use pass::give_way;
 pub use scan::SkipReason;
 pub use shares::{Served, Share, ShareSpec, ShareState, Shares, SharesConfig, SharesError, Skipped};
 

@@ -511,15 +511,16 @@ fn hash_of(path: &[u8]) -> u64 {
 
 /// Lets the calling thread do its work in time that nobody else wants: the system also reads for it last.
 #[cfg(target_os = "linux")]
-fn give_way() {
+pub fn give_way() {
     /// Between the usual 0 and the lowest 19, which would starve beside any other background work.
     const NICE: i32 = 10;
     // A system that does not know it hashes at full speed.
     let _ = rustix::process::nice(NICE);
 }
 
+/// Lets the calling thread do its work in time that nobody else wants, where the system knows that of threads.
 #[cfg(not(target_os = "linux"))]
-fn give_way() {}
+pub fn give_way() {}
 
 /// Lowers a counter, never below 0: a cancelled pass resets it under its workers.
 fn lower(counter: &AtomicU64, by: u64) {
