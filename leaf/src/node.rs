@@ -431,12 +431,18 @@ impl Node {
         let mut ticks = tokio::time::interval(limits::LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let [mut peers, mut jobs, mut uploads, mut shares] = ["peer", "download", "upload", "share"].map(Changes::new);
+        let mut disk: Option<JoinHandle<()>> = None;
         loop {
             ticks.tick().await;
             let inner = &self.inner;
             let (share_list, job_list, upload_list) =
                 (inner.shares.list(), inner.downloads.list(), inner.uploads.list());
-            crate::metrics::collect_disk(&inner.download_folder, &inner.data_folder);
+            // A drive that does not answer holds whoever asks it.
+            if disk.as_ref().is_none_or(JoinHandle::is_finished) {
+                let (downloads, data) = (inner.download_folder.clone(), inner.data_folder.clone());
+                let look = move || crate::metrics::collect_disk(&downloads, &data);
+                disk = Some(tokio::task::spawn_blocking(look));
+            }
             crate::metrics::collect(&share_list, inner.network.homes().len(), &job_list, &upload_list);
             let ring = &inner.events;
             let known = crate::status::peers(&self).await;

@@ -560,3 +560,47 @@ pub(super) fn presence(folder: &Path, device: Option<u64>) -> Presence {
 pub(super) fn device_of(path: &Path) -> Option<u64> {
     fs::metadata(path).ok().map(|metadata| Stamp::of(&metadata).device)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_counting_walk_saw_ahead_is_pending() {
+        let progress = Progress::default();
+        progress.queued_files.store(2, Ordering::Relaxed);
+        progress.queued_bytes.store(20, Ordering::Relaxed);
+        progress.walked_files.store(5, Ordering::Relaxed);
+        progress.walked_bytes.store(50, Ordering::Relaxed);
+        assert_eq!(progress.pending(), (2, 20), "nothing was counted");
+        progress.counted_files.store(9, Ordering::Relaxed);
+        progress.counted_bytes.store(80, Ordering::Relaxed);
+        assert_eq!(progress.pending(), (6, 50));
+        progress.read(15);
+        assert_eq!((progress.pending(), progress.hashed_bytes.load(Ordering::Relaxed)), ((6, 35), 15));
+        progress.clear();
+        progress.queued_bytes.store(7, Ordering::Relaxed);
+        assert_eq!(progress.pending(), (0, 0), "the rest of a file that was given up");
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_folder_is_gone_only_if_its_disk_is_there() {
+        let above = tempfile::tempdir().unwrap();
+        let folder = above.path().join("share");
+        let device = device_of(above.path());
+        let other = device.map(|device| device + 1);
+        assert_eq!(
+            [None, device, other].map(|was| presence(&folder, was)),
+            [Presence::Gone, Presence::Gone, Presence::Away]
+        );
+        fs::create_dir(&folder).unwrap();
+        // Empty, where something else was mounted.
+        assert_eq!(
+            [None, device, other].map(|was| presence(&folder, was)),
+            [Presence::Here, Presence::Here, Presence::Away]
+        );
+        fs::write(folder.join("file"), "x").unwrap();
+        assert_eq!(presence(&folder, other), Presence::Here, "the files were moved to another disk");
+    }
+}

@@ -2,16 +2,24 @@
 //!
 //! Events of the file system are gathered until 300 ms pass without one, or 2 s since the first: a copied folder
 //! arrives as one batch. What cannot be gathered (the system's queue overflowed, too many paths) becomes
-//! "look at everything". Where the system cannot watch at all, the periodic rescan still finds every change.
+//! "look at everything". Where the system cannot watch, the periodic rescan still finds every change, and the log
+//! says so: its watches are used up, or the share lies on a network drive, where others change files unseen and a drive
+//! that does not answer would hold all watching.
 
 use std::{
     collections::BTreeSet,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
-use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _, event::AccessKind, event::AccessMode};
+use notify::{
+    Error, ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
 use overlay::limits;
 use tokio::{sync::Notify, time};
 
@@ -51,6 +59,7 @@ impl Changes {
 struct Gathered {
     changes: Mutex<Changes>,
     arrived: Notify,
+    limit_told: AtomicBool,
 }
 
 impl Gathered {
@@ -65,9 +74,24 @@ impl Gathered {
                 return;
             }
             Ok(event) => event.paths.into_iter().for_each(|path| changes.add(path)),
+            // A new folder is not watched. That it came is told by an event of its own.
+            Err(Error { kind: ErrorKind::MaxFilesWatch, .. }) => {
+                drop(changes);
+                return self.tell_limit();
+            }
             Err(_) => *changes = Changes::Everything,
         }
         self.arrived.notify_one();
+    }
+
+    /// Says once that the system has no more watches.
+    fn tell_limit(&self) {
+        if !self.limit_told.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "the system watches no more folders: changes in some are found only by rescans \
+                 (on Linux, raise fs.inotify.max_user_watches)"
+            );
+        }
     }
 
     fn is_empty(&self) -> bool {
@@ -101,10 +125,15 @@ impl Watch {
 
     /// Adds a folder. Blocks: a large one takes the system a while.
     pub(super) fn add(&self, folder: &Path) {
-        if let Some(watcher) = &mut *self.watcher()
-            && let Err(error) = watcher.watch(folder, RecursiveMode::Recursive)
-        {
-            tracing::warn!(%error, "changes in a share are found only by rescans");
+        if is_remote(folder) {
+            let folder = folder.display();
+            return tracing::info!(%folder, "on a network drive, changes are found only by rescans");
+        }
+        let Some(watcher) = &mut *self.watcher() else { return };
+        match watcher.watch(folder, RecursiveMode::Recursive) {
+            Ok(()) => {}
+            Err(Error { kind: ErrorKind::MaxFilesWatch, .. }) => self.gathered.tell_limit(),
+            Err(error) => tracing::warn!(%error, "changes in a share are found only by rescans"),
         }
     }
 
@@ -141,6 +170,20 @@ impl Watch {
     }
 }
 
+/// True for folders of another machine.
+#[cfg(target_os = "linux")]
+fn is_remote(folder: &Path) -> bool {
+    /// From Linux' `magic.h`: NFS, SMB, CIFS, SMB 2, Ceph, AFS, Coda, 9P.
+    const REMOTE: [u32; 8] =
+        [0x6969, 0x517b, 0xff53_4d42, 0xfe53_4d42, 0x00c3_6400, 0x5346_414f, 0x7375_7245, 0x0102_1997];
+    rustix::fs::statfs(folder).is_ok_and(|about| REMOTE.contains(&(about.f_type as u32)))
+}
+
+#[cfg(not(target_os = "linux"))]
+fn is_remote(_: &Path) -> bool {
+    false
+}
+
 #[cfg(test)]
 mod tests {
     use notify::{Event, event::Flag};
@@ -161,8 +204,16 @@ mod tests {
         gathered.add(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)));
         gathered.add(modified("a"));
         assert_eq!(gathered.take(), Changes::Everything);
-        gathered.add(Err(notify::Error::generic("lost")));
+        gathered.add(Err(Error::generic("lost")));
         assert_eq!(gathered.take(), Changes::Everything);
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_watched_costs_no_look_at_everything() {
+        let gathered = Gathered::default();
+        gathered.add(Ok(Event::new(EventKind::Any).add_path("new".into())));
+        gathered.add(Err(Error::new(ErrorKind::MaxFilesWatch)));
+        assert_eq!(gathered.take(), Changes::Paths(BTreeSet::from(["new".into()])));
     }
 
     #[tokio::test]

@@ -181,6 +181,46 @@ async fn a_share_that_vanishes_comes_back_unhashed() {
 }
 
 #[tokio::test]
+async fn a_share_whose_drive_is_away_keeps_its_list() {
+    let mut leaf = Leaf::new(&["music"]);
+    leaf.write("music/one", "1");
+    let shares = leaf.start().await;
+    let sequence = shares.catalog().sequence();
+    // As if it had lain on another device, which is not mounted now.
+    for state in shares.shared.states().values_mut() {
+        state.device = Some(u64::MAX);
+    }
+    fs::rename(leaf.at("music"), leaf.at("elsewhere")).unwrap();
+    rescan(&shares).await;
+    assert_eq!((shares.list()[0].state, paths(&shares)), (ShareState::Missing, vec!["music/one".into()]));
+    fs::rename(leaf.at("elsewhere"), leaf.at("music")).unwrap();
+    rescan(&shares).await;
+    assert_eq!((shares.list()[0].state, shares.catalog().sequence()), (ShareState::Watching, sequence));
+    assert_eq!(hashed_files(&shares), 1);
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn one_changed_file_changes_one_chunk() {
+    let mut leaf = Leaf::new(&["music"]);
+    fs::create_dir_all(leaf.at("music/all")).unwrap();
+    for at in 0..limits::CHUNK_FILES + 200 {
+        fs::write(leaf.at(&format!("music/all/{at}")), at.to_string()).unwrap();
+    }
+    let shares = leaf.start().await;
+    let before = shares.catalog();
+    assert!(before.chunks().len() > 1);
+    leaf.write("music/all/77", "changed");
+    rescan(&shares).await;
+    let after = shares.catalog();
+    assert_eq!((after.chunks_since(&before).len(), before.chunks_since(&after).len()), (1, 1));
+    assert_eq!(hashed_files(&shares), before.files() + 1);
+    drop((shares, before, after));
+    leaf.stop().await;
+}
+
+#[tokio::test]
 async fn shares_are_added_named_and_removed() {
     let mut leaf = Leaf::new(&["x/music"]);
     leaf.write("x/music/one", "1");
