@@ -28,7 +28,7 @@ mod value;
 
 use std::{fmt, str::FromStr};
 
-pub use value::{Compare, Modified, duration_s, size_bytes};
+pub use value::{AgeUnit, Compare, Modified, duration_s, size_bytes};
 
 use crate::{file::Kind, limits, text::Tokenizer};
 
@@ -118,7 +118,12 @@ impl fmt::Display for Condition {
         match self {
             Self::Text(text) => text.fmt(f),
             Self::Tag(tag, text) => write!(f, "{}:{text}", tag.name()),
-            Self::Extension(list) => write!(f, "ext:{}", list.join(",")),
+            Self::Extension(list) => {
+                // One leading dot is forgiven, so an item that begins with one needs another.
+                let dotted = |item: &str| if item.starts_with('.') { format!(".{item}") } else { item.to_owned() };
+                let items: Vec<_> = list.iter().map(|item| dotted(item)).collect();
+                write!(f, "ext:{}", items.join(","))
+            }
             Self::Kind(list) => {
                 let names: Vec<_> = list.iter().map(|kind| kind.name()).collect();
                 write!(f, "kind:{}", names.join(","))

@@ -122,7 +122,7 @@ fn split_ascii(normal: &str, each: &mut impl FnMut(Run<'_>)) {
 fn split(normal: &str, each: &mut impl FnMut(Run<'_>)) {
     let mut open: Option<(usize, bool)> = None;
     for (at, c) in normal.char_indices() {
-        let class = c.is_alphanumeric().then(|| is_cjk(c));
+        let class = is_letter_or_digit(c).then(|| is_cjk(c));
         if let Some((start, cjk)) = open
             && class != Some(cjk)
         {
@@ -136,6 +136,12 @@ fn split(normal: &str, each: &mut impl FnMut(Run<'_>)) {
     if let Some((start, cjk)) = open {
         each(Run { text: &normal[start..], cjk });
     }
+}
+
+/// True for categories L and N. Rust counts letters in circles and squares among the letters, which are symbols
+/// (those with a plain form were decomposed).
+fn is_letter_or_digit(c: char) -> bool {
+    c.is_alphanumeric() && !matches!(c, '\u{1f150}'..='\u{1f189}')
 }
 
 /// True for Han and kana: the letters that are written without spaces between words. Block ranges of
@@ -190,6 +196,7 @@ mod tests {
             ("हिन्दी", "हनद"),
             ("日本Track東京", "日本 track 東京"),
             ("ｶﾞﾝﾀﾞﾑ", "カンタム"),
+            ("🅰🅱 mix 🎵7️⃣", "mix 7"),
             ("- & …", ""),
         ] {
             assert_eq!(runs(text).join(" "), want, "{text:?}");

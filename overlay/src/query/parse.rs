@@ -112,19 +112,24 @@ impl Parser {
         let apart = start == 0 || self.chars[start - 1].is_whitespace();
         let negated = apart && self.peek() == Some('-');
         self.at += usize::from(negated);
-        let condition = if self.peek() == Some('"') {
-            self.phrase()?.map(Condition::Text)
-        } else if let Some(filter) = self.filter() {
-            Some(self.filter_value(filter)?)
-        } else {
-            self.word()?.map(Condition::Text)
-        };
-        let Some(condition) = condition else { return Ok(()) };
-        if self.terms.len() == limits::QUERY_TERMS {
+        let condition = self.condition();
+        // What holds no letter or digit is no term, so only now is it known whether this is one too many.
+        if self.terms.len() == limits::QUERY_TERMS && condition != Ok(None) {
             return Err(error(start, QueryErrorKind::TooManyTerms));
         }
-        self.terms.push(Term { negated, condition });
+        self.terms.extend(condition?.map(|condition| Term { negated, condition }));
         Ok(())
+    }
+
+    /// Takes what a dash would negate. `None` if it is a word or a phrase without letter or digit.
+    fn condition(&mut self) -> Result<Option<Condition>, QueryError> {
+        if self.peek() == Some('"') {
+            Ok(self.phrase()?.map(Condition::Text))
+        } else if let Some(filter) = self.filter() {
+            self.filter_value(filter).map(Some)
+        } else {
+            Ok(self.word()?.map(Condition::Text))
+        }
     }
 
     /// Takes the name and the colon of a filter if a known one stands here.
@@ -238,13 +243,14 @@ fn kind(item: Piece<'_>) -> Result<Kind, ValueError> {
     Kind::from_name(&item.text.to_ascii_lowercase()).ok_or(ValueError::Unreadable(item.position))
 }
 
-/// An extension; one leading dot is forgiven, another can be in no extension.
+/// An extension; a leading dot is forgiven. A dot or a slash within it is readable, but in no extension, so
+/// such an item matches nothing.
 fn extension(item: Piece<'_>) -> Result<Box<str>, ValueError> {
     let bare = if item.text.starts_with('.') { item.from(1) } else { item };
     if bare.text.is_empty() {
         return Err(ValueError::Empty(bare.position));
     }
-    match bare.text.find(['.', '"', '/']) {
+    match bare.text.find('"') {
         Some(at) => Err(ValueError::Unreadable(bare.from(at).position)),
         None => Ok(bare.text.to_lowercase().into()),
     }

@@ -62,6 +62,8 @@ impl fmt::Display for Compare<u64> {
 pub enum Modified {
     /// How long ago it was, in seconds before the moment of evaluation; never [`Compare::Equal`].
     Age(Compare<i64>),
+    /// So many whole hours, days, weeks or years ago: `=30d` is from 30 up to 31 days.
+    Aged(i64, AgeUnit),
     /// On which day it was: days since 1970-01-01, UTC.
     Day(Compare<i64>),
 }
@@ -71,6 +73,7 @@ impl Modified {
     pub fn holds(&self, modified_s: i64, now_s: i64) -> bool {
         match self {
             Self::Age(compare) => compare.holds(now_s.saturating_sub(modified_s)),
+            Self::Aged(count, unit) => now_s.saturating_sub(modified_s).div_euclid(unit.seconds()) == *count,
             Self::Day(compare) => compare.holds(modified_s.div_euclid(DAY_S)),
         }
     }
@@ -80,7 +83,47 @@ impl fmt::Display for Modified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Age(compare) => compare.write(f, |seconds| format!("{}h", seconds / 3600)),
+            Self::Aged(count, unit) => write!(f, "={count}{}", unit.letter()),
             Self::Day(compare) => compare.write(f, date_of_day),
+        }
+    }
+}
+
+/// What ages are counted in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum AgeUnit {
+    /// 3,600 seconds.
+    Hour,
+    /// 24 hours.
+    Day,
+    /// 7 days.
+    Week,
+    /// 365 days.
+    Year,
+}
+
+impl AgeUnit {
+    fn from_letter(letter: &str) -> Option<Self> {
+        [Self::Hour, Self::Day, Self::Week, Self::Year]
+            .into_iter()
+            .find(|unit| letter.eq_ignore_ascii_case(unit.letter()))
+    }
+
+    const fn letter(self) -> &'static str {
+        match self {
+            Self::Hour => "h",
+            Self::Day => "d",
+            Self::Week => "w",
+            Self::Year => "y",
+        }
+    }
+
+    const fn seconds(self) -> i64 {
+        match self {
+            Self::Hour => 3600,
+            Self::Day => DAY_S,
+            Self::Week => 7 * DAY_S,
+            Self::Year => 365 * DAY_S,
         }
     }
 }
@@ -159,8 +202,10 @@ pub(super) fn modified(value: Piece<'_>) -> Read<Modified> {
     if value.text.contains('-') {
         return compare(value, day).map(Modified::Day);
     }
-    match compare(value, age)? {
-        Compare::Equal(_) => Err(ValueError::ExactAge(value.position)),
+    let seconds = |piece| age(piece).map(|(count, unit)| count * unit.seconds());
+    match compare(value, seconds)? {
+        Compare::Equal(_) if !value.text.starts_with('=') => Err(ValueError::ExactAge(value.position)),
+        Compare::Equal(_) => age(value.from(1)).map(|(count, unit)| Modified::Aged(count, unit)),
         ages => Ok(Modified::Age(ages)),
     }
 }
@@ -229,18 +274,12 @@ fn parts(value: Piece<'_>, mut units: &[(char, u64)]) -> Read<u64> {
     }
 }
 
-/// Reads an age in seconds: a number and one unit.
-fn age(value: Piece<'_>) -> Read<i64> {
+/// Reads an age: a number and one unit, together seconds that fit.
+fn age(value: Piece<'_>) -> Read<(i64, AgeUnit)> {
     let (number, rest) = digits(value)?;
-    let hours = match rest.text {
-        "h" | "H" => 1,
-        "d" | "D" => 24,
-        "w" | "W" => 7 * 24,
-        "y" | "Y" => 365 * 24,
-        _ => return Err(rest.unreadable()),
-    };
-    let seconds = number.checked_mul(hours * 3600).and_then(|seconds| i64::try_from(seconds).ok());
-    seconds.ok_or_else(|| value.unreadable())
+    let unit = AgeUnit::from_letter(rest.text).ok_or_else(|| rest.unreadable())?;
+    let count = i64::try_from(number).ok().filter(|count| count.checked_mul(unit.seconds()).is_some());
+    count.map(|count| (count, unit)).ok_or_else(|| value.unreadable())
 }
 
 /// Reads a date `2026-01-31`, as days since 1970-01-01.
@@ -298,12 +337,9 @@ fn unit_bytes(unit: &str) -> Option<u64> {
     UNITS.iter().find(|(name, _)| unit.eq_ignore_ascii_case(name)).map(|(_, bytes)| *bytes)
 }
 
-/// `0.fraction * unit`, rounded down. Digits beyond the 18th cannot change a whole number of bytes of any
-/// unit that a file's size reaches.
+/// `0.fraction * unit`, rounded down: each digit from the last on hands a tenth of what it has to the next.
 fn fraction_of(fraction: &str, unit: u64) -> u64 {
-    let kept = &fraction[..fraction.len().min(18)];
-    let value = kept.bytes().fold(0u128, |sum, digit| sum * 10 + u128::from(digit - b'0'));
-    (value * u128::from(unit) / 10u128.pow(kept.len() as u32)) as u64
+    fraction.bytes().rev().fold(0, |carry, digit| (carry + u64::from(digit - b'0') * unit) / 10)
 }
 
 const fn days_of_month(year: i64, month: i64) -> i64 {
@@ -346,6 +382,8 @@ mod tests {
             ("1.5GiB", Some(1_610_612_736)),
             ("0.5b", Some(0)),
             ("1.000000000000000000009kb", Some(1000)),
+            ("0.0000000000009094947017729282379150390625TiB", Some(1)),
+            ("0.0000000000009094947017729282379150390624TiB", Some(0)),
             ("18446744073709551615", Some(u64::MAX)),
             ("18446744073709551616", None),
             ("99999999TB", None),

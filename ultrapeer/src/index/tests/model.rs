@@ -44,6 +44,7 @@ fn holds(condition: &Condition, file: &FileEntry, now_s: i64) -> bool {
         Condition::Bitrate(x) => tags.bitrate.is_some_and(|bitrate| compares(x, bitrate.into())),
         Condition::Duration(x) => tags.duration_s.is_some_and(|duration| compares(x, duration.into())),
         Condition::Modified(Modified::Age(x)) => compares(x, now_s - file.modified_s),
+        Condition::Modified(Modified::Aged(..)) => unreachable!("never asked for"),
         Condition::Modified(Modified::Day(x)) => compares(x, file.modified_s / DAY_S),
     }
 }
