@@ -83,7 +83,7 @@ impl Searches {
     ///
     /// Fails with `bad_query`, `bad_request`, or `no_ultrapeer`; nothing is left then.
     pub async fn start(&self, request: SearchRequest) -> Result<String, ApiError> {
-        let query = request.query.trim().to_owned();
+        let query = request.query.clone();
         if let Err(error) = Query::parse(&query) {
             let position = u32::try_from(error.position).unwrap_or(u32::MAX);
             return Err(ApiError::new(Code::BadQuery, error.to_string()).position(position).hint(error.hint()));
