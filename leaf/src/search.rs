@@ -359,6 +359,7 @@ mod tests {
             modified_s: 0,
             tags: overlay::file::Tags::default(),
             sources,
+            networks: 1,
             peers: List::default(),
             holders: List::default(),
         }

@@ -91,6 +91,13 @@ pub struct Tags {
 }
 
 impl Tags {
+    /// How many are known.
+    pub fn known(&self) -> usize {
+        let texts = [&self.artist, &self.album, &self.title, &self.genre];
+        let numbers = [self.year.map(u32::from), self.track.map(u32::from), self.bitrate, self.duration_s];
+        texts.into_iter().flatten().count() + numbers.into_iter().flatten().count()
+    }
+
     /// True if nothing is known.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()

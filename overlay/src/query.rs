@@ -163,6 +163,8 @@ impl TextTag {
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Text {
     tokens: Vec<TextToken>,
+    /// Positions that they take.
+    positions: u32,
     /// The runs, with one space between: the source's normal form.
     normal: String,
 }
@@ -182,8 +184,7 @@ impl Text {
     /// The normalised words of `source`; the last one stands for everything that begins with it if
     /// `prefix`. `None` if there is no letter or digit.
     fn new(tokenizer: &mut Tokenizer, source: &str, prefix: bool) -> Option<Self> {
-        let mut text = Self { tokens: Vec::new(), normal: String::new() };
-        let mut base = 0;
+        let mut text = Self { tokens: Vec::new(), positions: 0, normal: String::new() };
         let mut last_is_word = false;
         tokenizer.runs(source, |run| {
             if !text.normal.is_empty() {
@@ -192,10 +193,10 @@ impl Text {
             text.normal.push_str(run.text);
             text.tokens.extend(run.query_tokens().map(|(position, token)| TextToken {
                 text: token.into(),
-                position: base + position,
+                position: text.positions + position,
                 prefix: run.is_lone_cjk(),
             }));
-            base += run.positions();
+            text.positions += run.positions();
             last_is_word = !run.cjk;
         });
         // Bigrams are never longer than two, so only a word can have something behind it.
@@ -206,6 +207,11 @@ impl Text {
     /// Its tokens in order of position; at least one.
     pub fn tokens(&self) -> &[TextToken] {
         &self.tokens
+    }
+
+    /// Positions that its tokens take: a word one, Han and kana one for each character.
+    pub const fn positions(&self) -> u32 {
+        self.positions
     }
 
     /// Letters and digits in it.

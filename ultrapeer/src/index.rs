@@ -36,7 +36,11 @@ mod words;
 use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 
 use arc_swap::ArcSwap;
-use overlay::{id::ContentId, limits, query::Query};
+use overlay::{
+    id::ContentId,
+    limits,
+    query::{Query, TextToken},
+};
 
 use self::{
     files::FileCursor,
@@ -251,6 +255,17 @@ impl Snapshot {
             memory: self.held.memory + copies as u64,
             file_memory: self.held.file_memory,
         }
+    }
+
+    /// How much a word of a query says: more than 0, the higher the fewer chunks hold it.
+    fn rarity(&self, token: &TextToken) -> f64 {
+        let chunks = self.held.segments.max(1) as f64;
+        let key = match (token.prefix, stem(&token.text)) {
+            (false, _) => Some(self.keys.token(token.text.as_bytes())),
+            (true, stem) => stem.map(|stem| self.keys.stem(stem)),
+        };
+        let holding = key.map_or(chunks, |key| self.routes.get(key).len().max(1) as f64);
+        (1.0 + chunks / holding).ln()
     }
 
     fn chunk(&self, slot: ChunkSlot) -> Option<&Chunk> {

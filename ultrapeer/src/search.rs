@@ -15,7 +15,10 @@
 //! - `exhausted` without a reason means: every leaf of the view was searched by some home of it, and the
 //!   logs that say so were current.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use overlay::{
     id::{ContentId, PeerId, QueryId},
@@ -26,12 +29,12 @@ use overlay::{
         bounded::List,
         leaf::{Accepted, LeafMessage},
         mesh::{Query, QueryDone},
-        search::{HITS_CAP, Hit, HitPeer, Hits, Incomplete, IncompleteSet, Search, StopReason, Summary},
+        search::{HITS_CAP, Hit, HitPeer, Hits, Incomplete, IncompleteSet, Reachability, Search, StopReason, Summary},
     },
 };
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 
-use crate::attachments::Attachments;
+use crate::{attachments::Attachments, index::rank::availability};
 
 /// A search, numbered by the driver: where its answer goes. Never reused.
 pub type Ticket = u64;
@@ -111,7 +114,10 @@ struct Active {
 #[derive(Debug)]
 struct Merged {
     hit: Hit,
-    holders: FxHashSet<u64>,
+    /// The part of its score that is not availability; the best that any ultrapeer says.
+    fit: u32,
+    /// By handle: the place in the hit's names of the holder's own.
+    holders: FxHashMap<u64, Option<u8>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -389,24 +395,69 @@ impl Active {
 
 impl Merged {
     fn new(mut hit: Hit) -> Self {
-        let holders = std::mem::take(&mut hit.holders).into_iter().collect();
-        Self { hit, holders }
+        let listed = |name: &u8| usize::from(*name) < hit.names.len();
+        let holders = hit.holders.iter().map(|holder| (holder.handle, holder.name.filter(listed))).collect();
+        hit.holders = List::default();
+        Self { fit: fit(&hit), hit, holders }
     }
 
     /// Takes over what another home knows. True if the asker should learn of it.
     fn merge(&mut self, other: Hit) -> bool {
-        let before = (self.hit.sources, self.hit.peers.len(), self.hit.names.len());
-        let homes_before: usize = self.hit.peers.iter().map(|peer| peer.homes.len()).sum();
-        self.holders.extend(other.holders.iter());
-        self.hit.sources = self.hit.sources.max(other.sources).max(self.holders.len() as u32);
-        self.hit.names = List::new(union(&self.hit.names, &other.names));
-        self.hit.peers = merge_peers(&self.hit.peers, &other.peers);
-        if other.score > self.hit.score {
-            (self.hit.score, self.hit.path) = (other.score, other.path);
-            (self.hit.tags, self.hit.modified_s) = (other.tags, other.modified_s);
+        let known = self.hit.clone();
+        let best_before = known.peers.first().map(|peer| peer.peer);
+        self.merge_sources(&other);
+        self.merge_names(&other);
+        self.fit = self.fit.max(fit(&other));
+        if other.tags.known() > self.hit.tags.known() {
+            self.hit.tags = other.tags;
         }
-        let homes: usize = self.hit.peers.iter().map(|peer| peer.homes.len()).sum();
-        (self.hit.sources, self.hit.peers.len(), self.hit.names.len()) != before || homes != homes_before
+        // A content has one size; when two are claimed, the one of more sources is the likelier.
+        if other.sources > known.sources {
+            self.hit.size = other.size;
+        }
+        let best = self.hit.peers.first().map(|peer| peer.peer);
+        if best != best_before && best == other.peers.first().map(|peer| peer.peer) {
+            (self.hit.path, self.hit.modified_s) = (other.path, other.modified_s);
+        }
+        self.hit.score = self.fit + availability(self.hit.networks, has_free_slot(&self.hit));
+        self.hit != known
+    }
+
+    /// Counts each holder once. Networks are not told one by one: two ultrapeers' are taken to overlap as much as
+    /// their holders do.
+    fn merge_sources(&mut self, other: &Hit) {
+        let apart = self.holders.len() + other.holders.len();
+        let new = other.holders.iter().filter(|holder| !self.holders.contains_key(&holder.handle)).count();
+        let together = self.holders.len() + new;
+        let hit = &mut self.hit;
+        hit.sources = hit.sources.max(other.sources).max(together as u32);
+        let networks = u64::from(hit.networks.saturating_add(other.networks)) * together as u64 / apart.max(1) as u64;
+        hit.networks = hit.networks.max(other.networks).max(networks as u32).min(hit.sources);
+        hit.peers = merge_peers(&hit.peers, &other.peers);
+    }
+
+    /// Orders the names of both by how many holders have them.
+    fn merge_names(&mut self, other: &Hit) {
+        let names = union(&self.hit.names, &other.names);
+        let place = |name: &_| names.iter().position(|known| known == name).map(|place| place as u8);
+        for holder in &*other.holders {
+            let name = holder.name.and_then(|name| other.names.get(usize::from(name)));
+            self.holders.entry(holder.handle).or_insert_with(|| name.and_then(place));
+        }
+        let mut counts = vec![0u32; names.len()];
+        for name in self.holders.values().flatten() {
+            counts[usize::from(*name)] += 1;
+        }
+        let mut order: Vec<usize> = (0..names.len()).collect();
+        order.sort_by_key(|place| (Reverse(counts[*place]), &names[*place]));
+        let mut moved = vec![None; names.len()];
+        for (new, old) in order.iter().take(limits::HIT_NAMES).enumerate() {
+            moved[*old] = Some(new as u8);
+        }
+        for name in self.holders.values_mut() {
+            *name = name.and_then(|old| moved[usize::from(old)]);
+        }
+        self.hit.names = List::new(order.into_iter().map(|place| names[place].clone()));
     }
 
     /// The hit without the handles, which are for ultrapeers only.
@@ -415,12 +466,21 @@ impl Merged {
     }
 }
 
+fn fit(hit: &Hit) -> u32 {
+    hit.score.saturating_sub(availability(hit.networks, has_free_slot(hit)))
+}
+
+/// The sources with free slots are listed first, so the first tells of all.
+fn has_free_slot(hit: &Hit) -> bool {
+    hit.peers.first().is_some_and(|peer| peer.free_slots > 0)
+}
+
 fn union<T: Clone + PartialEq>(first: &[T], second: &[T]) -> Vec<T> {
     let new = second.iter().filter(|item| !first.contains(item));
     first.iter().chain(new).cloned().collect()
 }
 
-/// Sources by both, each with all homes that know it; those with free slots and short queues first.
+/// Sources by both, each with all homes that know it, in the order of [`crate::index::rank`].
 fn merge_peers(first: &[HitPeer], second: &[HitPeer]) -> List<HitPeer, { limits::HIT_PEERS }> {
     let mut peers = first.to_vec();
     for peer in second {
@@ -429,7 +489,8 @@ fn merge_peers(first: &[HitPeer], second: &[HitPeer]) -> List<HitPeer, { limits:
             None => peers.push(peer.clone()),
         }
     }
-    peers.sort_by_key(|peer| (peer.free_slots == 0, peer.queue, peer.peer));
+    let public = |peer: &HitPeer| peer.reachability == Reachability::Public;
+    peers.sort_by_key(|peer| (peer.free_slots == 0, !public(peer), peer.queue, peer.peer));
     List::new(peers)
 }
 
@@ -458,7 +519,7 @@ fn encoded_bytes(hit: &Hit) -> usize {
     let names: usize = hit.names.iter().map(|name| name.len() + 2).sum();
     let tags = [&hit.tags.artist, &hit.tags.album, &hit.tags.title, &hit.tags.genre];
     let tags: usize = tags.into_iter().flatten().map(|tag| tag.len() + 3).sum();
-    160 + names + hit.path.len() + tags + hit.peers.len() * (48 + 32 * limits::HOMES) + hit.holders.len() * 10
+    160 + names + hit.path.len() + tags + hit.peers.len() * (48 + 32 * limits::HOMES) + hit.holders.len() * 12
 }
 
 #[cfg(test)]
@@ -466,7 +527,7 @@ mod tests {
     use overlay::wire::{
         bounded::Text,
         mesh::{AttachmentChange, Attachments as Frame},
-        search::{Reachability, Target},
+        search::{Holder, Target},
     };
 
     use super::*;
@@ -492,8 +553,9 @@ mod tests {
             modified_s: 0,
             tags: overlay::file::Tags::default(),
             sources: leaves.len() as u32,
+            networks: leaves.len() as u32,
             peers: List::new(peers),
-            holders: List::new(leaves.iter().copied()),
+            holders: List::new(leaves.iter().map(|leaf| Holder { handle: *leaf, name: Some(0) })),
         }
     }
 
@@ -677,6 +739,63 @@ mod tests {
         bed.answer(1, vec![hit(1, &[2], 1), hit(2, &[2], 1)]);
         assert_eq!(bed.summary().stopped, StopReason::Limit);
         assert_eq!(bed.hits[&ContentId([1; 32])].sources, 2);
+    }
+
+    #[test]
+    fn a_look_up_that_was_cut_is_said_so_and_what_it_found_is_given() {
+        for all in [false, true] {
+            let mut bed = Bed::new(&[(0, &[1]), (1, &[2])]);
+            let answer = Answer { hits: vec![hit(7, &[1], 0)], capped: true, ..Answer::default() };
+            bed.step(|searches, environment, out| {
+                searches.start(environment, 1, QueryId(9), search(60, all), answer, out);
+            });
+            bed.answer(1, vec![hit(8, &[2], 1)]);
+            let summary = bed.summary();
+            assert_eq!((summary.stopped, bed.hits.len()), (StopReason::Exhausted, 2));
+            assert!(summary.incomplete.contains(Incomplete::WorkCap));
+        }
+    }
+
+    /// A hit as a home tells it: its holders with the names they use, and the best of them.
+    fn told(home: u8, holders: &[(u64, &str)], best: (u64, u16)) -> Hit {
+        let handles: Vec<u64> = holders.iter().map(|(handle, _)| *handle).collect();
+        let mut names: Vec<_> = holders.iter().map(|(_, name)| Text::new(name)).collect();
+        names.sort();
+        names.dedup();
+        let place = |name: &str| names.iter().position(|known| **known == *name).map(|place| place as u8);
+        let mut told = hit(7, &handles, home);
+        told.holders = List::new(holders.iter().map(|(handle, name)| Holder { handle: *handle, name: place(name) }));
+        told.peers = List::new(
+            told.peers
+                .iter()
+                .filter(|peer| peer.peer == self::peer(100 + best.0 as u8))
+                .cloned()
+                .map(|peer| HitPeer { free_slots: best.1, ..peer }),
+        );
+        told.path = Text::new(&format!("share/{}", best.0));
+        told.names = List::new(names);
+        told.score = 400_000 + availability(told.networks, best.1 > 0);
+        told
+    }
+
+    #[test]
+    fn what_homes_tell_of_a_content_is_one_hit_in_any_order() {
+        let parts = [
+            told(1, &[(1, "a"), (2, "a")], (1, 0)),
+            told(2, &[(2, "a"), (3, "b"), (4, "b")], (3, 2)),
+            told(3, &[(4, "b"), (5, "c"), (6, "b")], (5, 1)),
+        ];
+        for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [1, 0, 2]] {
+            let mut merged = Merged::new(parts[order[0]].clone());
+            assert!(merged.merge(parts[order[1]].clone()) && merged.merge(parts[order[2]].clone()));
+            let hit = merged.for_asker();
+            assert_eq!(hit.names.iter().map(|name| &**name).collect::<Vec<_>>(), ["b", "a", "c"], "{order:?}");
+            assert_eq!((hit.sources, &*hit.path), (6, "share/3"), "{order:?}");
+            assert_eq!(hit.peers.iter().map(|peer| peer.peer).collect::<Vec<_>>(), [peer(103), peer(105), peer(101)]);
+            assert_eq!(hit.score, 400_000 + availability(hit.networks, true));
+            assert!(hit.score > parts[1].score, "more sources, a higher score");
+            assert!(!merged.merge(parts[order[2]].clone()), "nothing new");
+        }
     }
 
     #[test]

@@ -29,7 +29,7 @@ use overlay::{
         hello::Goodbye,
         leaf::{Introduce, LeafMessage, Pong},
         mesh::{MeshMessage, Query, QueryDone, QueryHits},
-        search::{Hit, HitPeer, Reachability, Search, Target},
+        search::{Hit, HitPeer, Holder, Reachability, Search, Target},
     },
 };
 use rand::RngExt;
@@ -176,6 +176,7 @@ impl Ultrapeer {
             free_slots: leaf.state.free_slots,
             queue: leaf.state.queue,
             public: leaf.state.reachability == Reachability::Public,
+            order: leaf.peer.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first)),
         }
     }
 
@@ -187,7 +188,10 @@ impl Ultrapeer {
             free_slots: leaf.state.free_slots,
             queue: leaf.state.queue,
         });
-        let holders = group.leaves.iter().filter_map(|slot| self.leaves.at(slot.0)).map(|leaf| leaf.handle);
+        let holders = group
+            .leaves
+            .iter()
+            .filter_map(|(slot, name)| self.leaves.at(slot.0).map(|leaf| Holder { handle: leaf.handle, name: *name }));
         Hit {
             content: group.content,
             size: group.size,
@@ -197,6 +201,7 @@ impl Ultrapeer {
             modified_s: group.modified_s,
             tags: group.tags,
             sources: group.sources,
+            networks: group.networks,
             peers: List::new(peers),
             holders: List::new(holders),
         }

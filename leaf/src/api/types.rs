@@ -84,7 +84,7 @@ pub struct Hit {
     pub names: Vec<String>,
     /// By the extension of the name.
     pub kind: Kind,
-    /// Of the best source.
+    /// Of the file that tells most.
     pub tags: Tags,
     /// Last change, of the best source.
     pub modified_at: Option<String>,
@@ -434,6 +434,7 @@ mod tests {
             modified_s: 0,
             tags: file::Tags { year: Some(1999), ..file::Tags::default() },
             sources: 2,
+            networks: 2,
             peers: List::new([peer(1, 3), peer(2, 4)]),
             holders: List::default(),
         };

@@ -46,21 +46,32 @@ pub struct Hit {
     pub size: u64,
     /// How well it matches and how easily it is had; higher is better, comparable between ultrapeers.
     pub score: u32,
-    /// File names under which it is shared, most frequent first.
+    /// File names under which it is shared: those of most files first, among several ultrapeers those of most leaves.
     pub names: List<Text<{ limits::NAME_BYTES }>, { limits::HIT_NAMES }>,
     /// The path of the best source, from its share's name to the file.
     pub path: Text<{ limits::PATH_BYTES }>,
     /// Seconds since 1970 UTC of the last change, at the best source.
     pub modified_s: i64,
-    /// Media tags, from the best source.
+    /// Media tags, from the file that tells most.
     pub tags: Tags,
     /// Live leaves that hold it whole.
     pub sources: u32,
+    /// Networks in which they are, as far as known.
+    pub networks: u32,
     /// The best of them.
     pub peers: List<HitPeer, { limits::HIT_PEERS }>,
-    /// Handles of all of them, between ultrapeers only: so that a leaf which two of them know counts once.
+    /// All of them, between ultrapeers only: so that a leaf which two of them know counts once.
     /// Cut at [`limits::HIT_HOLDERS`]; beyond that, `sources` is the larger count.
-    pub holders: List<u64, { limits::HIT_HOLDERS }>,
+    pub holders: List<Holder, { limits::HIT_HOLDERS }>,
+}
+
+/// A leaf that holds a content, as ultrapeers tell each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holder {
+    /// The leaf's handle.
+    pub handle: u64,
+    /// Place in the hit's names of the one that it has most files under; `None` if that is not listed.
+    pub name: Option<u8>,
 }
 
 /// A source of a hit.

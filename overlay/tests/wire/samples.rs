@@ -108,8 +108,9 @@ fn hit() -> Hit {
         modified_s: -1,
         tags: tags(),
         sources: 129,
+        networks: 128,
         peers: List::new([peer]),
-        holders: List::new([1, u64::MAX]),
+        holders: List::new([Holder { handle: 1, name: Some(1) }, Holder { handle: u64::MAX, name: None }]),
     }
 }
 

@@ -38,9 +38,14 @@ impl FieldTokens {
         Some(&self.text[start..end])
     }
 
-    /// Tokens of the field that one of a query stands for.
-    pub(super) fn count(&self, wanted: &TextToken) -> usize {
-        (0..self.len()).filter(|position| self.is(*position, wanted)).count()
+    /// True if the field holds what a word of a query stands for.
+    pub(super) fn has(&self, wanted: &TextToken) -> bool {
+        (0..self.len()).any(|position| self.is(position, wanted))
+    }
+
+    /// True if the field holds two words with that many positions from one to the other.
+    pub(super) fn has_pair(&self, first: &TextToken, gap: usize, second: &TextToken) -> bool {
+        (0..self.len()).any(|position| self.is(position, first) && self.is(position + gap, second))
     }
 
     /// True if the field holds the words one after the other.

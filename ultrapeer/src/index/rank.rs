@@ -3,17 +3,22 @@
 //! Files with the same content are one [`Group`], whoever shares them and whatever they are called. A
 //! group's score fuses three parts, each from 0 to 1:
 //!
-//! - *relevance*: BM25F over the file name (counted twice) and the other fields, the best of its names;
+//! - *relevance*: BM25F over the file name (counted twice) and the other fields, and whether the query's words
+//!   stand next to each other; the best of its names;
 //! - *availability*: sources in distinct networks, and whether one has a free slot;
 //! - *freshness*: how recently it changed.
 //!
-//! All words of a query must match, so rarity would only weigh words against each other, and differently
-//! at every ultrapeer. It is left out, and lengths are compared with constants: so scores of different
-//! ultrapeers can be merged as they are, the higher one counting for a content that both know.
+//! A word counts once in a name: who repeats it is no better an answer. All words must match, so rarity only
+//! weighs them against each other; it is taken from the share of chunks that hold a word, which is about the same
+//! at every ultrapeer, and lengths are compared with constants: so scores of different ultrapeers can be merged.
 //!
-//! Invariant: the result depends on matches, files, facts and `now` alone; ties go by content id.
+//! Invariant: the result depends on the snapshot, matches, facts and `now` alone, not on the order of the matches;
+//! ties go by content id.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use overlay::{
     file::Tags,
@@ -32,10 +37,19 @@ use super::{
 pub const SCORE_MAX: u32 = 1_000_000;
 
 /// Shares of the parts in the score. Chosen: availability decides between names that fit alike, freshness
-/// between contents that are alike in both.
+/// between contents that are alike in both: all of it is less than a second source, or one word
+/// more in a short name.
 const RELEVANCE: f64 = 0.70;
-const AVAILABILITY: f64 = 0.25;
-const FRESHNESS: f64 = 0.05;
+const AVAILABILITY: f64 = 0.28;
+const FRESHNESS: f64 = 0.02;
+
+/// Share of nearness in relevance. Chosen: the words side by side in a name outweigh any number of sources of a
+/// content that has them apart in its folders, and no more than a few of one that has them in its name.
+const NEARNESS: f64 = 0.2;
+/// What two words of one field count that are not side by side, and what those of a folder or a tag count against
+/// those of a name.
+const NEAR_APART: f64 = 0.5;
+const NEAR_ELSEWHERE: f64 = 0.5;
 
 /// BM25's usual saturation (Robertson and Zaragoza, 2009).
 const SATURATION: f64 = 1.2;
@@ -63,6 +77,8 @@ pub struct LeafFacts {
     pub queue: u32,
     /// True if it can be dialled without help.
     pub public: bool,
+    /// The first eight bytes of its key: orders leaves that are alike in all the rest, at every ultrapeer alike.
+    pub order: u64,
 }
 
 /// A content that matches, with all that this index knows of it.
@@ -74,16 +90,19 @@ pub struct Group {
     pub size: u64,
     /// File names, most frequent first, at most [`limits::HIT_NAMES`].
     pub names: Vec<String>,
-    /// The most relevant path.
+    /// The path at the best source; of several there the most relevant.
     pub path: String,
     /// The tags of the file that says most about itself.
     pub tags: Tags,
-    /// Seconds since 1970 UTC of the latest change that a source reports.
+    /// Seconds since 1970 UTC of the last change of that file at the best source.
     pub modified_s: i64,
     /// Leaves that share it.
     pub sources: u32,
-    /// They, ascending, at most [`limits::HIT_HOLDERS`].
-    pub leaves: Vec<LeafSlot>,
+    /// Networks in which they are.
+    pub networks: u32,
+    /// They, ascending, each with the place in `names` of the name it has it under most often; at most
+    /// [`limits::HIT_HOLDERS`].
+    pub leaves: Vec<(LeafSlot, Option<u8>)>,
     /// The best of them, at most [`limits::HIT_PEERS`]: with a free slot, dialable, with a short queue;
     /// distinct networks first.
     pub best: Vec<LeafSlot>,
@@ -99,7 +118,7 @@ pub fn rank(
     now_s: i64,
     facts: impl Fn(LeafSlot) -> LeafFacts,
 ) -> Vec<Group> {
-    rank_by(Relevance::new(query.terms()), snapshot, matches, now_s, facts)
+    rank_by(Relevance::new(snapshot, query.terms()), snapshot, matches, now_s, facts)
 }
 
 /// Groups the holders of a content, as [`Snapshot::holders`] gives them.
@@ -109,7 +128,7 @@ pub fn rank_holders(
     now_s: i64,
     facts: impl Fn(LeafSlot) -> LeafFacts,
 ) -> Vec<Group> {
-    rank_by(Relevance::new(&[]), snapshot, matches, now_s, facts)
+    rank_by(Relevance::new(snapshot, &[]), snapshot, matches, now_s, facts)
 }
 
 fn rank_by(
@@ -136,34 +155,37 @@ fn rank_by(
 /// A group in the making.
 #[derive(Default)]
 struct Draft {
-    size: u64,
+    /// How often each size is claimed: a content has one, and the few who say otherwise are wrong.
+    sizes: BTreeMap<u64, u32>,
     names: BTreeMap<String, u32>,
-    /// The most relevant file's relevance and path; of equals the first path.
-    best: Option<(f64, String)>,
+    relevance: f64,
     tags: Tags,
     tags_known: usize,
-    modified_s: Option<i64>,
-    leaves: BTreeSet<LeafSlot>,
+    leaves: BTreeMap<LeafSlot, Holding>,
+}
+
+/// What one leaf has of a content.
+#[derive(Default)]
+struct Holding {
+    names: BTreeMap<String, u32>,
+    /// The most relevant file's relevance, path and time of change; of equals the first path.
+    best: Option<(f64, String, i64)>,
 }
 
 impl Draft {
     fn add(&mut self, file: &FileView<'_>, leaf: LeafSlot, relevance: f64) {
-        self.size = file.size;
-        match self.names.get_mut(file.name()) {
-            Some(count) => *count += 1,
-            None => {
-                self.names.insert(file.name().to_owned(), 1);
-            }
-        }
-        let better = |(best, path): &(f64, String)| {
+        *self.sizes.entry(file.size).or_default() += 1;
+        count_name(&mut self.names, file.name());
+        self.relevance = self.relevance.max(relevance);
+        self.take_tags(&file.tags);
+        let holding = self.leaves.entry(leaf).or_default();
+        count_name(&mut holding.names, file.name());
+        let better = |(best, path, _): &(f64, String, i64)| {
             relevance.total_cmp(best).is_gt() || relevance == *best && file.path < path.as_str()
         };
-        if self.best.as_ref().is_none_or(better) {
-            self.best = Some((relevance, file.path.to_owned()));
+        if holding.best.as_ref().is_none_or(better) {
+            holding.best = Some((relevance, file.path.to_owned(), file.modified_s));
         }
-        self.take_tags(&file.tags);
-        self.modified_s = self.modified_s.max(Some(file.modified_s));
-        self.leaves.insert(leaf);
     }
 
     fn take_tags(&mut self, tags: &TagsView<'_>) {
@@ -173,34 +195,63 @@ impl Draft {
         }
     }
 
-    fn finish(self, content: ContentId, now_s: i64, facts: &impl Fn(LeafSlot) -> LeafFacts) -> Group {
-        let sources: Vec<(LeafSlot, LeafFacts)> = self.leaves.iter().map(|leaf| (*leaf, facts(*leaf))).collect();
-        let (relevance, path) = self.best.unwrap_or_default();
-        let modified_s = self.modified_s.unwrap_or_default();
-        let parts =
-            RELEVANCE * relevance + AVAILABILITY * availability(&sources) + FRESHNESS * freshness(modified_s, now_s);
-        let mut names: Vec<(String, u32)> = self.names.into_iter().collect();
-        names.sort_by(|a, b| b.1.cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
+    fn finish(mut self, content: ContentId, now_s: i64, facts: &impl Fn(LeafSlot) -> LeafFacts) -> Group {
+        let sources: Vec<(LeafSlot, LeafFacts)> = self.leaves.keys().map(|leaf| (*leaf, facts(*leaf))).collect();
+        let networks = sources.iter().map(|(_, facts)| facts.prefix).collect::<BTreeSet<_>>().len() as u32;
+        let free = sources.iter().any(|(_, facts)| facts.free_slots > 0);
+        let names: Vec<String> = most_frequent(&self.names).take(limits::HIT_NAMES).map(str::to_owned).collect();
+        let leaves = self.leaves.iter().take(limits::HIT_HOLDERS).map(|(leaf, holding)| {
+            let name = most_frequent(&holding.names).next();
+            (*leaf, names.iter().position(|listed| Some(&**listed) == name).map(|place| place as u8))
+        });
+        let leaves = leaves.collect();
+        let changed_s = self.leaves.values().filter_map(|holding| Some(holding.best.as_ref()?.2)).max();
+        let best = best_sources(sources);
+        let holding = best.first().and_then(|leaf| self.leaves.remove(leaf)).unwrap_or_default();
+        let (_, path, modified_s) = holding.best.unwrap_or_default();
+        let fit = RELEVANCE * self.relevance + FRESHNESS * freshness(changed_s.unwrap_or_default(), now_s);
         Group {
             content,
-            size: self.size,
-            names: names.into_iter().take(limits::HIT_NAMES).map(|(name, _)| name).collect(),
+            size: self.sizes.iter().max_by_key(|(size, count)| (**count, Reverse(**size))).map_or(0, |(size, _)| *size),
+            names,
             path,
             tags: self.tags,
             modified_s,
-            sources: sources.len() as u32,
-            leaves: self.leaves.into_iter().take(limits::HIT_HOLDERS).collect(),
-            best: best_sources(sources),
-            score: (f64::from(SCORE_MAX) * parts) as u32,
+            sources: self.leaves.len() as u32 + u32::from(!best.is_empty()),
+            networks,
+            leaves,
+            best,
+            score: points(fit) + availability(networks, free),
         }
     }
 }
 
-/// 0 for nobody, a half for one network with a free slot, towards 1 for many.
-fn availability(sources: &[(LeafSlot, LeafFacts)]) -> f64 {
-    let networks = sources.iter().map(|(_, facts)| facts.prefix).collect::<BTreeSet<_>>().len() as f64;
-    let waiting = if sources.iter().any(|(_, facts)| facts.free_slots > 0) { 1.0 } else { 0.5 };
-    waiting * networks / (1.0 + networks)
+fn count_name(names: &mut BTreeMap<String, u32>, name: &str) {
+    match names.get_mut(name) {
+        Some(count) => *count += 1,
+        None => {
+            names.insert(name.to_owned(), 1);
+        }
+    }
+}
+
+/// Names, the most frequent first, equals in their own order.
+fn most_frequent(names: &BTreeMap<String, u32>) -> impl Iterator<Item = &str> {
+    let mut names: Vec<(&str, u32)> = names.iter().map(|(name, count)| (&**name, *count)).collect();
+    names.sort_by_key(|(_, count)| Reverse(*count));
+    names.into_iter().map(|(name, _)| name)
+}
+
+fn points(share: f64) -> u32 {
+    (f64::from(SCORE_MAX) * share) as u32
+}
+
+/// What sources add to a score: nothing for nobody, half of [`AVAILABILITY`] for one network with a free slot,
+/// towards all of it for many; half as much if no slot is free.
+pub fn availability(networks: u32, free_slot: bool) -> u32 {
+    let networks = f64::from(networks);
+    let waiting = if free_slot { 1.0 } else { 0.5 };
+    points(AVAILABILITY * waiting * networks / (1.0 + networks))
 }
 
 /// 1 for what changed now (or claims the future), falling to 0 with age.
@@ -210,28 +261,46 @@ fn freshness(modified_s: i64, now_s: i64) -> f64 {
 }
 
 fn best_sources(mut sources: Vec<(LeafSlot, LeafFacts)>) -> Vec<LeafSlot> {
-    sources.sort_by_key(|(leaf, facts)| (facts.free_slots == 0, !facts.public, facts.queue, *leaf));
+    sources.sort_by_key(|(leaf, facts)| (facts.free_slots == 0, !facts.public, facts.queue, facts.order, *leaf));
     let mut networks = BTreeSet::new();
     let (first, rest): (Vec<_>, Vec<_>) = sources.into_iter().partition(|(_, facts)| networks.insert(facts.prefix));
     first.into_iter().chain(rest).take(limits::HIT_PEERS).map(|(leaf, _)| leaf).collect()
 }
 
-/// BM25F of the positive words of a query.
+/// BM25F of the positive words of a query, and their nearness.
 struct Relevance<'a> {
-    words: Vec<&'a TextToken>,
+    words: Vec<Word<'a>>,
+    weights: f64,
     field: FieldTokens,
-    /// By word: how often it is in the name, and elsewhere.
-    counts: Vec<(usize, usize)>,
+}
+
+/// A word of the query, and where a file has it.
+struct Word<'a> {
+    token: &'a TextToken,
+    /// How many positions before the next word of the query it stands, if they are side by side.
+    gap: usize,
+    weight: f64,
+    in_name: bool,
+    /// Other fields that hold it.
+    elsewhere: usize,
+    /// How near the next word is: 1 if side by side in the name, less in another field or apart.
+    near: f64,
 }
 
 impl<'a> Relevance<'a> {
-    fn new(terms: &'a [Term]) -> Self {
-        let positive = terms.iter().filter(|term| !term.negated);
-        let words = positive.filter_map(|term| match &term.condition {
-            Condition::Text(words) | Condition::Tag(_, words) => Some(words.tokens()),
-            _ => None,
-        });
-        Self { words: words.flatten().collect(), field: FieldTokens::default(), counts: Vec::new() }
+    fn new(snapshot: &Snapshot, terms: &'a [Term]) -> Self {
+        let mut words: Vec<Word<'a>> = Vec::new();
+        for term in terms.iter().filter(|term| !term.negated) {
+            let (Condition::Text(text) | Condition::Tag(_, text)) = &term.condition else { continue };
+            let tokens = text.tokens();
+            for (at, token) in tokens.iter().enumerate() {
+                let next = tokens.get(at + 1).map_or_else(|| text.positions(), |next| next.position);
+                let weight = snapshot.rarity(token);
+                let gap = (next - token.position) as usize;
+                words.push(Word { token, gap, weight, in_name: false, elsewhere: 0, near: 0.0 });
+            }
+        }
+        Self { weights: words.iter().map(|word| word.weight).sum(), words, field: FieldTokens::default() }
     }
 
     /// 0 to 1; 0 if the query has no words.
@@ -239,31 +308,59 @@ impl<'a> Relevance<'a> {
         if self.words.is_empty() {
             return 0.0;
         }
-        self.counts.clear();
-        self.counts.resize(self.words.len(), (0, 0));
+        for word in &mut self.words {
+            (word.in_name, word.elsewhere, word.near) = (false, 0, 0.0);
+        }
         let name = file.name();
         let folders = file.path[..file.path.len() - name.len()].split_terminator('/');
-        let name_tokens = self.count(name, |(in_name, _), more| *in_name += more);
-        let mut other_tokens = 0;
-        for text in folders.chain(file.tags.texts()) {
-            other_tokens += self.count(text, |(_, elsewhere), more| *elsewhere += more);
-        }
+        let name_tokens = self.look_into(name, true);
+        let other_tokens: usize = folders.chain(file.tags.texts()).map(|text| self.look_into(text, false)).sum();
         let length = |share: f64, tokens: usize, mean: f64| 1.0 - share + share * tokens as f64 / mean;
         let name_length = length(NAME_LENGTH, name_tokens, NAME_TOKENS);
         let other_length = length(OTHER_LENGTH, other_tokens, OTHER_TOKENS);
-        let saturated = self.counts.iter().map(|(in_name, elsewhere)| {
-            let weight = NAME_WEIGHT * *in_name as f64 / name_length + *elsewhere as f64 / other_length;
-            weight / (weight + SATURATION)
+        let saturated = self.words.iter().map(|word| {
+            let in_name = if word.in_name { NAME_WEIGHT / name_length } else { 0.0 };
+            let frequency = in_name + word.elsewhere as f64 / other_length;
+            word.weight * frequency / (frequency + SATURATION)
         });
-        saturated.sum::<f64>() / self.words.len() as f64
+        let fit = saturated.sum::<f64>() / self.weights;
+        (1.0 - NEARNESS) * fit + NEARNESS * self.nearness()
     }
 
-    /// Counts the words in a field, and returns the field's tokens.
-    fn count(&mut self, text: &str, add: impl Fn(&mut (usize, usize), usize)) -> usize {
-        self.field.load(text);
-        for (word, counts) in self.words.iter().zip(&mut self.counts) {
-            add(counts, self.field.count(word));
+    /// 0 to 1: the mean over neighbouring words of the query. A single word is as near as it stands in the name.
+    fn nearness(&self) -> f64 {
+        match &*self.words {
+            [word] => {
+                if word.in_name {
+                    1.0
+                } else {
+                    NEAR_ELSEWHERE
+                }
+            }
+            [pairs @ .., _] => pairs.iter().map(|word| word.near).sum::<f64>() / pairs.len() as f64,
+            [] => 0.0,
         }
-        self.field.len()
+    }
+
+    /// Notes which words a field holds, and returns the field's tokens.
+    fn look_into(&mut self, text: &str, is_name: bool) -> usize {
+        self.field.load(text);
+        let field = &self.field;
+        let mut rest = &mut self.words[..];
+        while let [word, after @ ..] = rest {
+            if field.has(word.token) {
+                word.in_name |= is_name;
+                word.elsewhere += usize::from(!is_name);
+                let field_value = if is_name { 1.0 } else { NEAR_ELSEWHERE };
+                let near = match after.first() {
+                    Some(next) if field.has_pair(word.token, word.gap, next.token) => field_value,
+                    Some(next) if field.has(next.token) => field_value * NEAR_APART,
+                    _ => 0.0,
+                };
+                word.near = word.near.max(near);
+            }
+            rest = after;
+        }
+        field.len()
     }
 }

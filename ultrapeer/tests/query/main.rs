@@ -8,6 +8,7 @@
 mod generate;
 mod model;
 mod parse;
+mod ranking;
 mod text;
 
 use std::{collections::BTreeSet, sync::Arc};
