@@ -194,3 +194,45 @@ fn join_problem(target: &str, problem: &JoinProblem) -> Option<Problem> {
     };
     Some(Problem { code: code.to_owned(), message: format!("{target}: {error}"), hint: Some(error.hint().to_owned()) })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use overlay::{
+        file::{FileEntry, Tags},
+        id::ContentId,
+        identity::Identity,
+    };
+
+    use super::*;
+    use crate::catalog::Change;
+
+    #[test]
+    fn a_list_that_a_home_does_not_take_whole_is_a_problem() {
+        let mut catalog = Catalog::new(3);
+        let file = |path: &str| FileEntry {
+            path: path.to_owned(),
+            content: ContentId([1; 32]),
+            size: 1,
+            modified_s: 0,
+            tags: Tags::default(),
+        };
+        catalog.apply(vec![Change::Upsert(file("m/a")), Change::Upsert(file("m/b")), Change::Upsert(file("m/c"))]);
+        let home = |seed: u8, sequence: u64, acknowledged: u64| HomeStatus {
+            peer: Identity::from_seed([seed; 32]).peer_id(),
+            address: ([127, 0, 0, 1], 1).into(),
+            rtt: Duration::ZERO,
+            age: Duration::ZERO,
+            sequence: Some(sequence),
+            acknowledged,
+            observed: ([127, 0, 0, 1], 2).into(),
+        };
+        let now = catalog.sequence();
+        assert!(truncation(&catalog, &[]).is_none());
+        assert!(truncation(&catalog, &[home(1, now, 3), home(2, now - 1, 1)]).is_none(), "an old list tells nothing");
+        let problem = truncation(&catalog, &[home(1, now, 3), home(2, now, 2)]).unwrap();
+        assert_eq!(problem.code, "catalog_truncated");
+        assert!(problem.message.contains("2 of this leaf's 3 files"), "{}", problem.message);
+    }
+}

@@ -51,6 +51,8 @@ const RETRY_DOUBLINGS: u32 = 7;
 const RETRY_MISSING: Duration = Duration::from_secs(30);
 /// Time between two measurements of the hashing rate.
 const MEASURE: Duration = Duration::from_secs(1);
+/// Measurements between two lines of the log about a scan that takes long.
+const TELL_EVERY: u32 = 15;
 /// Time without any progress after which a pass counts as stuck on a drive that does not answer. Chosen: a disk that
 /// has to spin up, or reads a bad block, takes less.
 const STUCK: Duration = Duration::from_mins(1);
@@ -74,6 +76,7 @@ pub(super) struct Driver {
     /// How often each was tried in vain.
     attempts: BTreeMap<Below, u32>,
     published_at: Option<Instant>,
+    measurements: u32,
 }
 
 struct Running {
@@ -98,6 +101,7 @@ impl Driver {
             retries: BTreeMap::new(),
             attempts: BTreeMap::new(),
             published_at: None,
+            measurements: 0,
         }
     }
 
@@ -443,7 +447,9 @@ impl Driver {
         self.shared.tell();
     }
 
-    fn measure(&self) {
+    fn measure(&mut self) {
+        self.measurements = self.measurements.wrapping_add(1);
+        let tells = self.measurements.is_multiple_of(TELL_EVERY);
         let mut moved = false;
         for state in self.shared.states().values_mut() {
             let hashed = state.progress.hashed_bytes.load(Ordering::Relaxed);
@@ -451,6 +457,9 @@ impl Driver {
             if state.running {
                 state.rate = u64::midpoint(state.rate, last);
                 moved = true;
+            }
+            if let (true, (files_left @ 1.., bytes_left)) = (tells, state.progress.pending()) {
+                tracing::info!(share = state.name, files_left, bytes_left, bytes_a_second = state.rate, "hashing");
             }
         }
         if moved {
