@@ -118,6 +118,11 @@ impl Attempts {
         self.pause = (self.pause * 2).min(limits::REDIAL_MAX);
     }
 
+    /// A moment later, another for each leaf: those that lost the same home do not return in step.
+    fn postpone(&mut self, cx: &mut Context<'_>) {
+        self.at = self.at.max(cx.now + limits::REDIAL_MIN.mul_f64(cx.rng.random_range(0.0..2.0)));
+    }
+
     fn is_due(&self, now: Time) -> bool {
         self.dialling.is_none() && self.at <= now
     }
@@ -274,11 +279,13 @@ impl Homes {
         let dialling = self.known.values().filter(|known| known.attempts.dialling.is_some()).count()
             + self.targets.values().filter(|target| target.dialling.is_some()).count();
         let mut room = self.wanted().saturating_sub(self.homes.len() + dialling);
+        let mut under_way: BTreeSet<_> = self.targets.values().filter_map(|target| target.dialling).collect();
         let mut due: Vec<_> = self
             .known
             .iter()
             .filter(|(peer, known)| !self.homes.contains_key(*peer) && known.attempts.is_due(cx.now))
             .map(|(peer, known)| (*peer, known.descriptor.address))
+            .filter(|(_, address)| !under_way.contains(address))
             .collect();
         while room > 0 && !due.is_empty() {
             let (peer, address) = due.swap_remove(cx.rng.random_range(0..due.len()));
@@ -291,8 +298,11 @@ impl Homes {
         if !self.homes.is_empty() {
             return;
         }
+        // A target where a known ultrapeer is dialled already would be dialled twice: the second connection would
+        // only replace the first.
+        under_way.extend(self.known.values().filter_map(|known| known.attempts.dialling));
         for (address, target) in &mut self.targets {
-            if target.is_due(cx.now) {
+            if target.is_due(cx.now) && !under_way.contains(address) {
                 target.dialling = Some(*address);
                 out.push(Output::Dial { address: *address, peer: None });
             }
@@ -335,6 +345,9 @@ impl Machine for Homes {
                 } else if let Some(known) = self.known.get_mut(&peer) {
                     known.attempts.failed(cx);
                 }
+                if self.homes.is_empty() {
+                    self.targets.values_mut().for_each(|target| target.postpone(cx));
+                }
             }
             Input::Leave => self.leaving = true,
         }
@@ -353,10 +366,12 @@ impl Machine for Homes {
 
     fn on_deadline(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
         self.seek(cx, out);
-        // Whatever is due and was not dialled for want of room is looked at again after a moment.
+        // Whatever is due and was not dialled, for want of room or because somebody is dialled there, is looked at
+        // again after a moment.
         let later = cx.now + limits::REDIAL_MIN;
-        for known in self.known.values_mut().filter(|known| known.attempts.is_due(cx.now)) {
-            known.attempts.at = later;
+        let known = self.known.values_mut().map(|known| &mut known.attempts);
+        for attempts in known.chain(self.targets.values_mut()).filter(|attempts| attempts.is_due(cx.now)) {
+            attempts.at = later;
         }
     }
 }
@@ -459,6 +474,42 @@ mod tests {
             assert_eq!(bed.next(), [Output::Dial { address: address(1), peer: None }]);
             assert!(bed.now.since(before) <= limits::REDIAL_MAX.mul_f64(1.25));
         }
+    }
+
+    #[test]
+    fn leaves_that_lose_their_only_home_together_return_one_after_the_other() {
+        let mut returns = BTreeSet::new();
+        for seed in 0..100 {
+            let mut bed = Bed { rng: Pcg32::new(seed, 3), ..Bed::new() };
+            bed.input(Input::Targets(vec![address(1)]));
+            bed.attach(1, &[1]);
+            assert_eq!(bed.input(Input::Lost(ultrapeer(1).0)), [Output::Changed], "nobody dials at once");
+            let before = bed.now;
+            assert!(!bed.next().is_empty());
+            returns.insert(bed.now.since(before).as_millis());
+        }
+        assert!(returns.len() > 50, "{returns:?}");
+        assert!(returns.iter().all(|pause| *pause < limits::REDIAL_MIN.as_millis() * 2), "{returns:?}");
+    }
+
+    #[test]
+    fn an_address_is_dialled_once_whether_it_is_a_target_or_that_of_a_known_ultrapeer() {
+        let mut bed = Bed::new();
+        bed.input(Input::Targets(vec![address(1)]));
+        bed.attach(1, &[1]);
+        bed.input(Input::Lost(ultrapeer(1).0));
+        let mut under_way = 0;
+        for _ in 0..20 {
+            under_way += bed.next().len();
+            assert!(under_way <= 1);
+            if under_way == 1 && bed.homes.next_deadline().is_none() {
+                break;
+            }
+        }
+        assert_eq!(under_way, 1);
+        // Either name of it is free again once the dial has failed.
+        bed.input(Input::DialFailed(address(1)));
+        assert!((0..20).any(|_| !bed.next().is_empty()));
     }
 
     #[test]

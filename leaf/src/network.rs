@@ -25,7 +25,7 @@ use overlay::{
 };
 
 #[cfg(feature = "net")]
-pub use self::driver::{HomeStatus, JoinProblem, Network as Service, SearchNews, Start};
+pub use self::driver::{FileList, HomeStatus, JoinProblem, Network as Service, SearchNews, Start};
 use crate::{
     homes::{self, Homes},
     search::{self, End, HomeFacts, Request, Searches, Ticket},

@@ -148,7 +148,7 @@ impl Node {
         let (shares, scanner) = Shares::start(configured, database.clone(), outboards, tasks.token())?;
         let (remembered, known) = Remembered::load(&start.data, endpoint.peer());
         let entering = network::Start { network: start.network.clone(), join: start.join, remembered: known };
-        let network = Network::start(endpoint.clone(), identity, shares.clone(), clock, entering, &tasks)?;
+        let network = Network::start(endpoint.clone(), identity, Arc::new(shares.clone()), clock, entering, &tasks)?;
         let holdings = Holdings::default();
         let library = Arc::new(shares.clone());
         let uploads = Uploads::start(

@@ -4,7 +4,8 @@
 //!
 //! ```text
 //! start      wait for a home and for credit, then ask the nearest home
-//! silence    not accepted after 300 ms: the same query id goes to the next home as well
+//! silence    not accepted after 300 ms, or accepted and then quiet for 2 s: the same query id goes to the next
+//!            home as well, and the silent one must show that it lives
 //! hits       merged by content, from whichever home sends them
 //! end        the first home that ends its search ends this one; if all fail, or time is over, we say so
 //! ```
@@ -21,7 +22,7 @@ use overlay::{
     time::Time,
     wire::{
         leaf::LeafMessage,
-        search::{Hit, Incomplete, Search, StopReason, Summary, Target},
+        search::{Hit, Incomplete, IncompleteSet, Search, StopReason, Summary, Target},
     },
 };
 use rand::{Rng, RngExt};
@@ -60,7 +61,7 @@ pub enum Output {
     Ask(Ticket, PeerId, Search),
     /// Drop the stream to a home.
     Drop(Ticket, PeerId),
-    /// A home did not accept a search in time: it must show that it lives.
+    /// A home did not accept a search in time, or fell silent in it: it must show that it lives.
     Suspect(PeerId),
     /// Show a hit: a new content, or better knowledge of one that was shown.
     Show(Ticket, Box<Hit>),
@@ -107,9 +108,11 @@ struct Active {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Asked {
+    /// Until when it must accept.
     Waiting(Time),
-    Accepted,
-    /// Not accepted in time; its answer still counts.
+    /// Until when it must say something more.
+    Accepted(Time),
+    /// It did not; its answer still counts.
     Late,
     Failed,
 }
@@ -170,13 +173,10 @@ impl Searches {
     ) {
         let Some(active) = self.active.get_mut(&ticket) else { return };
         let Some(asked) = active.asked.get_mut(&from) else { return };
+        *asked = Asked::Accepted(now + limits::ANSWER_PATIENCE);
         match message {
-            LeafMessage::Accepted(accepted) => {
-                *asked = Asked::Accepted;
-                active.ultrapeers = active.ultrapeers.max(accepted.ultrapeers);
-            }
+            LeafMessage::Accepted(accepted) => active.ultrapeers = active.ultrapeers.max(accepted.ultrapeers),
             LeafMessage::Hits(hits) => {
-                *asked = Asked::Accepted;
                 for hit in hits.hits {
                     active.show(now, ticket, hit, out);
                 }
@@ -224,7 +224,7 @@ impl Searches {
                 continue;
             }
             for (peer, asked) in &mut active.asked {
-                if matches!(asked, Asked::Waiting(until) if *until <= now) {
+                if asked.until().is_some_and(|until| until <= now) {
                     *asked = Asked::Late;
                     out.push(Output::Suspect(*peer));
                 }
@@ -236,7 +236,7 @@ impl Searches {
     /// Asks the nearest home that was not asked yet, unless one is at work.
     fn go_on(&mut self, now: Time, homes: &[HomeFacts], ticket: Ticket, out: &mut Outbox<Output>) {
         let Some(active) = self.active.get_mut(&ticket) else { return };
-        let at_work = active.asked.values().any(|asked| matches!(asked, Asked::Waiting(_) | Asked::Accepted));
+        let at_work = active.asked.values().any(|asked| asked.until().is_some());
         if at_work {
             return;
         }
@@ -276,9 +276,19 @@ impl Searches {
             hits: active.shown.len() as u32,
             first_hit: active.first_hit.map(|at| at.since(sent)),
             elapsed: now.since(sent),
-            no_ultrapeer: active.messages == 0,
+            no_ultrapeer: active.messages == 0 && active.retry.is_none(),
         };
         out.push(Output::End(ticket, end));
+    }
+}
+
+impl Asked {
+    /// When a home that is at work counts as silent.
+    fn until(&self) -> Option<Time> {
+        match self {
+            Self::Waiting(until) | Self::Accepted(until) => Some(*until),
+            Self::Late | Self::Failed => None,
+        }
     }
 }
 
@@ -288,10 +298,7 @@ impl Active {
     }
 
     fn next_deadline(&self) -> Time {
-        let patience = self.asked.values().filter_map(|asked| match asked {
-            Asked::Waiting(until) => Some(*until),
-            _ => None,
-        });
+        let patience = self.asked.values().filter_map(Asked::until);
         patience.chain(self.retry).fold(self.deadline(), Time::min)
     }
 
@@ -314,8 +321,14 @@ impl Active {
     /// The summary of a search that no coordinator ended.
     fn own_summary(&self, stopped: StopReason) -> Summary {
         let asked = self.messages;
+        let mut incomplete = IncompleteSet::default();
+        if asked > 0 && stopped == StopReason::Timeout {
+            // Coordinators end in time: those that were asked are dead, or out of reach.
+            incomplete.insert(Incomplete::HomeSilent);
+        }
         Summary {
             stopped,
+            incomplete,
             ultrapeers_asked: asked,
             ultrapeers_total: self.ultrapeers.max(asked),
             shards_total: 1,
@@ -442,6 +455,33 @@ mod tests {
     }
 
     #[test]
+    fn a_home_that_accepts_and_falls_silent_is_suspected_and_joined_by_the_next() {
+        let mut bed = Bed::new(&[1, 2]);
+        bed.start();
+        bed.message(1, Accepted { ultrapeers: 2 });
+        let outputs = bed.deadline();
+        assert_eq!(bed.now, Time(1) + limits::ANSWER_PATIENCE);
+        assert_eq!(outputs[0], Output::Suspect(peer(1)));
+        assert_eq!(asks(&outputs), [peer(2)]);
+        assert!(!end(bed.message(2, Summary::default())).no_ultrapeer);
+    }
+
+    #[test]
+    fn a_search_that_no_home_answers_says_that_they_were_silent() {
+        let mut bed = Bed::new(&[1, 2]);
+        bed.start();
+        assert_eq!(asks(&bed.deadline()), [peer(2)]);
+        assert_eq!(bed.now, Time(1) + limits::ACCEPT_PATIENCE, "the second is asked within 300 ms");
+        assert_eq!(bed.deadline(), [Output::Suspect(peer(2))]);
+        assert_eq!(bed.failed(1), []);
+        let end = end(bed.deadline());
+        assert_eq!(end.elapsed, request().timeout);
+        assert_eq!(end.summary.stopped, StopReason::Timeout);
+        assert_eq!(end.summary.incomplete.iter().collect::<Vec<_>>(), [Incomplete::HomeSilent]);
+        assert!(!end.no_ultrapeer);
+    }
+
+    #[test]
     fn a_home_that_dies_is_replaced_and_its_hits_are_not_shown_twice() {
         let mut bed = Bed::new(&[1, 2]);
         bed.start();
@@ -479,6 +519,20 @@ mod tests {
         }
         assert_eq!(bed.start(), []);
         assert_eq!(asks(&bed.deadline()), [peer(1)]);
+    }
+
+    #[test]
+    fn a_search_that_gets_no_credit_in_time_does_not_say_that_nobody_was_there() {
+        let mut bed = Bed::new(&[1]);
+        for _ in 0..10 {
+            bed.start();
+            bed.message(1, Summary::default());
+        }
+        let mut out = Outbox::new();
+        let request = Request { timeout: Duration::from_millis(1), ..request() };
+        bed.core.start(bed.now, &mut Pcg32::new(1, 1), &bed.homes, 99, request, &mut out);
+        let end = end(bed.deadline());
+        assert_eq!((end.summary.stopped, end.no_ultrapeer), (StopReason::Timeout, false));
     }
 
     #[test]

@@ -35,9 +35,29 @@ use tokio::{
 
 use super::{Input, Network as Core, Output, home_link::HomePort};
 use crate::{
+    catalog::Catalog,
     search::{End, Request, Ticket},
     store::Shares,
 };
+
+/// Where the leaf's file list comes from: what it shares, or made-up lists of load programs.
+pub trait FileList: std::fmt::Debug + Send + Sync {
+    /// The list as it is published now.
+    fn catalog(&self) -> Arc<Catalog>;
+
+    /// Signalled, with its sequence, when another list is published.
+    fn watch_catalog(&self) -> watch::Receiver<u64>;
+}
+
+impl FileList for Shares {
+    fn catalog(&self) -> Arc<Catalog> {
+        self.catalog()
+    }
+
+    fn watch_catalog(&self) -> watch::Receiver<u64> {
+        self.watch_catalog()
+    }
+}
 
 /// What the leaf's side of the network is started with.
 #[derive(Clone, Debug)]
@@ -61,7 +81,7 @@ pub(super) struct Shared {
     pub(super) endpoint: Endpoint,
     pub(super) identity: Arc<Identity>,
     pub(super) machine: Handle<Core>,
-    pub(super) shares: Shares,
+    pub(super) list: Arc<dyn FileList>,
     pub(super) tasks: Tasks,
     pub(super) clock: Clock,
     pub(super) load: watch::Sender<LeafState>,
@@ -118,7 +138,7 @@ impl Network {
     pub fn start(
         endpoint: Endpoint,
         identity: Arc<Identity>,
-        shares: Shares,
+        list: Arc<dyn FileList>,
         clock: Clock,
         start: Start,
         tasks: &Tasks,
@@ -129,7 +149,7 @@ impl Network {
             endpoint,
             identity,
             machine,
-            shares,
+            list,
             tasks: tasks.child(),
             clock,
             load: watch::Sender::new(LeafState::default()),

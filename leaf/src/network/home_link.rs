@@ -123,7 +123,7 @@ async fn run(
         let connection = connection.clone();
         move || connection.close(CloseCode::Failure)
     };
-    let announced = watch::Sender::new(shared.shares.catalog());
+    let announced = watch::Sender::new(shared.list.catalog());
     let (catalogs, acknowledged) = (announced.subscribe(), port.acknowledged.subscribe());
     tasks.spawn_guarded("home writer", write(outgoing, sender), guard(&connection));
     tasks.spawn_guarded(
@@ -135,7 +135,7 @@ async fn run(
     let pongs = Arc::new(Notify::new());
     let watched = watch_over(port.clone(), pongs.clone());
     tasks.spawn_guarded("home watch", watched, guard(&connection));
-    tasks.spawn("home round trip", measure(shared.clone(), connection.clone()));
+    tasks.spawn("home round trip", measure(shared.clone(), port.clone()));
     let attached = Input::Attached { peer, address, descriptor: welcome.descriptor, rtt: connection.rtt() };
     let mut drained = false;
     if shared.machine.input(attached).await.is_ok() {
@@ -252,7 +252,7 @@ async fn announce(
     announced: watch::Sender<Arc<Catalog>>,
     mut acknowledged: watch::Receiver<Option<(u64, u64)>>,
 ) {
-    let mut published = shared.shares.watch_catalog();
+    let mut published = shared.list.watch_catalog();
     let mut load = shared.load.subscribe();
     let state = *load.borrow_and_update();
     if queue.send(state.into()).await.is_err() {
@@ -260,7 +260,7 @@ async fn announce(
     }
     let (mut last, mut under_way) = (None, None);
     loop {
-        let next = shared.shares.catalog();
+        let next = shared.list.catalog();
         if is_due(&next, last.as_ref(), under_way.is_some()) {
             let root = sign(&shared, &next);
             under_way = Some(next.sequence());
@@ -372,15 +372,37 @@ async fn watch_over(port: HomePort, pongs: Arc<Notify>) {
     }
 }
 
-/// Tells the machine the round trip now and then: the nearest home is asked first.
-async fn measure(shared: Arc<Shared>, connection: Connection) {
-    let mut ticks = tokio::time::interval(limits::KEEP_ALIVE);
+/// Looks at the connection now and then: tells the machine the round trip (the nearest home is asked first), and
+/// suspects a home that left packets unanswered.
+async fn measure(shared: Arc<Shared>, port: HomePort) {
+    let mut ticks = tokio::time::interval(limits::PULSE_INTERVAL);
+    let mut pulse = Pulse::default();
     loop {
         ticks.tick().await;
-        let input = Input::RoundTrip(connection.peer(), connection.rtt());
+        let stats = port.connection.stats();
+        if pulse.is_missing(stats.sent_packets, stats.received_bytes) {
+            port.suspect();
+        }
+        let input = Input::RoundTrip(port.connection.peer(), stats.rtt);
         if shared.machine.input(input).await.is_err() {
             return;
         }
+    }
+}
+
+/// What a connection had sent and received at the last look.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pulse {
+    sent: u64,
+    received: u64,
+}
+
+impl Pulse {
+    /// True if something was sent since the last look and nothing came. An answer may just be on its way, so this
+    /// is a reason to ask, not to give up.
+    fn is_missing(&mut self, sent: u64, received: u64) -> bool {
+        let before = std::mem::replace(self, Self { sent, received });
+        sent > before.sent && received == before.received
     }
 }
 
@@ -414,5 +436,16 @@ mod tests {
         let last = (catalog.sequence(), catalog.files());
         catalog.apply(vec![Change::Remove("share/a".into())]);
         assert!(is_due(&catalog, Some(&last), true));
+    }
+
+    #[test]
+    fn a_connection_that_sends_and_hears_nothing_is_suspicious_and_a_quiet_one_is_not() {
+        let mut pulse = Pulse::default();
+        assert!(!pulse.is_missing(10, 4_000));
+        assert!(!pulse.is_missing(10, 4_000), "nothing was to be answered");
+        assert!(!pulse.is_missing(11, 4_030));
+        assert!(pulse.is_missing(12, 4_030));
+        assert!(pulse.is_missing(15, 4_030), "probes go on");
+        assert!(!pulse.is_missing(16, 4_060));
     }
 }
