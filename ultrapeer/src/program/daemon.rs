@@ -9,7 +9,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use overlay::{
     admin::{
         common::Common,
-        events::{Changes, EventRing},
+        events::{Changes, EventRing, Roster},
     },
     commands::Surroundings,
     config::{Config, Layer, Program, Settings},
@@ -26,7 +26,7 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     api::{self, App},
-    view::View,
+    view::{self, View},
 };
 use crate::{
     driver::{Service, Snapshot, Start},
@@ -44,6 +44,7 @@ const LOOK: Duration = Duration::from_secs(2);
 pub(super) async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure> {
     let plan = Plan { program: Program::Ultrapeer, role: Role::Ultrapeer, families: &[metrics::FAMILIES], page: false };
     let (mut daemon, arrivals) = startup::prepare(plan, at.global, at.environment, options).await?;
+    daemon.endpoint.expect_crowd();
     let (remembered, known) = Remembered::load(daemon.data_dir(), daemon.identity.peer_id());
     let cached = known.clone();
     let service = Service::start(
@@ -139,7 +140,7 @@ async fn live(
 ) -> Remembered {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut statuses, mut peers) = (Changes::new("status"), Changes::new("peer"));
+    let (mut statuses, mut others, mut leaves) = (Changes::new("status"), Changes::new("peer"), Roster::new("peer"));
     let mut members = Vec::new();
     loop {
         tokio::select! {
@@ -150,8 +151,10 @@ async fn live(
         view.collect(&snapshot);
         let status = view.status(&snapshot);
         statuses.publish(events, [(status.peer_id.clone(), status)], &["uptime_s"]);
-        let rows = view.peers(&snapshot).into_iter().map(|peer| (peer.peer.clone(), peer));
-        peers.publish(events, rows, &["rtt_ms"]);
+        let rows = view.other_ultrapeers(&snapshot).map(|peer| (peer.peer.clone(), peer));
+        others.publish(events, rows, &["rtt_ms"]);
+        let attached = snapshot.attached.iter().map(|leaf| (leaf.peer, leaf.address));
+        leaves.publish(events, attached, |peer, address| view::leaf(peer, *address, None));
         let now = keys(&snapshot);
         if now != members {
             members = now;

@@ -118,30 +118,39 @@ impl View {
 
     /// The objects `peer`: other ultrapeers, then own leaves, each by id.
     pub(super) fn peers(&self, snapshot: &Snapshot) -> Vec<Peer> {
+        let leaves = snapshot.attached.iter().map(|known| leaf(&known.peer, known.address, known.rtt));
+        let mut peers: Vec<Peer> = self.other_ultrapeers(snapshot).chain(leaves).collect();
+        peers.sort_by(|a, b| (b.role.as_str(), &a.peer).cmp(&(a.role.as_str(), &b.peer)));
+        peers
+    }
+
+    /// The objects `peer` of other ultrapeers.
+    pub(super) fn other_ultrapeers<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = Peer> + 'a {
         let members = snapshot.members.iter().map(|member| Peer {
             state: if member.linked { "alive" } else { "suspect" }.to_owned(),
             rtt_ms: member.rtt.map(milliseconds),
             connections: member.linked.then(|| "mesh".to_owned()).into_iter().collect(),
             ..ultrapeer(&member.peer, member.address)
         });
-        let cached = self.cached(snapshot).map(|(peer, address)| ultrapeer(peer, *address));
-        let leaves = snapshot.attached.iter().map(|leaf| Peer {
-            peer: leaf.peer.to_string(),
-            address: Some(leaf.address),
-            role: "leaf".to_owned(),
-            state: "alive".to_owned(),
-            rtt_ms: leaf.rtt.map(milliseconds),
-            connections: vec!["leaf".to_owned()],
-            ..Peer::default()
-        });
-        let mut peers: Vec<Peer> = members.chain(cached).chain(leaves).collect();
-        peers.sort_by(|a, b| (b.role.as_str(), &a.peer).cmp(&(a.role.as_str(), &b.peer)));
-        peers
+        members.chain(self.cached(snapshot).map(|(peer, address)| ultrapeer(peer, *address)))
     }
 
     /// Remembered ultrapeers that are not members now.
     fn cached<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a (PeerId, SocketAddr)> {
         self.cached.iter().filter(|(peer, _)| snapshot.members.iter().all(|member| member.peer != *peer))
+    }
+}
+
+/// An own leaf.
+pub(super) fn leaf(peer: &PeerId, address: SocketAddr, rtt: Option<Duration>) -> Peer {
+    Peer {
+        peer: peer.to_string(),
+        address: Some(address),
+        role: "leaf".to_owned(),
+        state: "alive".to_owned(),
+        rtt_ms: rtt.map(milliseconds),
+        connections: vec!["leaf".to_owned()],
+        ..Peer::default()
     }
 }
 
