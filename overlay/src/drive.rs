@@ -266,11 +266,13 @@ impl Tasks {
         on_panic: impl FnOnce() + Send + 'static,
     ) -> AbortHandle {
         let token = self.token.clone();
+        // Each wrapper of a future would hold it twice, as what it captured and as what it polls: a box is one.
+        let mut task = Box::pin(task);
         let task = async move {
             tokio::select! {
                 biased;
                 () = token.cancelled() => {}
-                () = task => {}
+                () = &mut task => {}
             }
         };
         self.track(name, task, on_panic)
@@ -278,7 +280,7 @@ impl Tasks {
 
     /// Spawns a task that runs to its end even when the group ends; it must bound its own time.
     pub fn spawn_to_end(&self, name: &'static str, task: impl Future<Output = ()> + Send + 'static) -> AbortHandle {
-        self.track(name, task, || {})
+        self.track(name, Box::pin(task), || {})
     }
 
     /// Tells all tasks to end. None can be lost: those spawned later end at once.

@@ -57,8 +57,7 @@ pub(super) struct Shared {
     credentials: Credentials,
     versions: Versions,
     /// A second handle of the socket, for packets that are not QUIC.
-    socket: Mutex<UdpSocket>,
-    dialled: Arc<TransportConfig>,
+    socket: Arc<Mutex<UdpSocket>>,
     handshakes: Arc<Semaphore>,
     pub(super) own: PeerId,
     pub(super) settings: Settings,
@@ -116,7 +115,7 @@ impl Endpoint {
         let versions = Versions { majors, agent: settings.agent.clone() };
         let endpoint = Self::open(address, mode, identity, settings, versions)?;
         let shared = &endpoint.shared;
-        shared.quic.set_server_config(Some(shared.server_config()));
+        shared.quic.set_server_config(Some(shared.server_config(tuning::dialled())));
         let (sender, queue) = mpsc::channel(limits::OFFERS);
         shared.tasks.spawn("accept", accept(Arc::downgrade(shared), shared.quic.clone(), sender));
         Ok((endpoint, Arrivals { queue }))
@@ -134,21 +133,38 @@ impl Endpoint {
         let probe = socket.try_clone().map_err(system)?;
         let quic =
             quinn::Endpoint::new(tuning::endpoint(identity), None, socket, Arc::new(TokioRuntime)).map_err(system)?;
+        let socket = Arc::new(Mutex::new(probe));
+        Ok(Self::assemble(quic, socket, identity, settings, versions))
+    }
+
+    /// Another identity that dials from this endpoint's socket, so that a load program gets along with few
+    /// sockets. Nobody can dial it; [`Self::close`] and [`Self::rebind`] of either concern both.
+    pub fn beside(&self, identity: &Identity, settings: Settings) -> Self {
+        let versions = Versions { majors: MAJOR..=MAJOR, agent: settings.agent.clone() };
+        Self::assemble(self.shared.quic.clone(), Arc::clone(&self.shared.socket), identity, settings, versions)
+    }
+
+    fn assemble(
+        quic: quinn::Endpoint,
+        socket: Arc<Mutex<UdpSocket>>,
+        identity: &Identity,
+        settings: Settings,
+        versions: Versions,
+    ) -> Self {
         let tasks = Tasks::new();
         let guard = Arc::new(tasks.token().drop_guard());
         let shared = Shared {
             quic,
             credentials: Credentials::new(identity),
             versions,
-            socket: Mutex::new(probe),
-            dialled: Arc::new(tuning::dialled()),
+            socket,
             handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
             own: identity.peer_id(),
             settings,
             stats: Arc::default(),
             tasks,
         };
-        Ok(Self { shared: Arc::new(shared), _guard: guard })
+        Self { shared: Arc::new(shared), _guard: guard }
     }
 
     /// The address that is bound, with the port that was chosen.
@@ -213,6 +229,12 @@ impl Endpoint {
         self.shared.quic.wait_idle().await;
     }
 
+    /// Those who dial from now on will send and get messages only, no files, and may be ten thousand: each is set
+    /// up to cost as little as possible. Not for an endpoint that only dials.
+    pub fn expect_crowd(&self) {
+        self.shared.quic.set_server_config(Some(self.shared.server_config(tuning::dialled_lean())));
+    }
+
     /// Connections that are open, those in handshake included.
     pub fn connections(&self) -> usize {
         self.shared.quic.open_connections()
@@ -234,13 +256,13 @@ impl Shared {
         self.quic.local_addr().unwrap_or_else(|_| (IpAddr::from([0, 0, 0, 0]), 0).into())
     }
 
-    fn server_config(&self) -> ServerConfig {
+    fn server_config(&self, transport: TransportConfig) -> ServerConfig {
         let mut protocols: Vec<Vec<u8>> =
             Protocol::ALL.iter().flat_map(|protocol| self.versions.alpns(*protocol)).collect();
         protocols.push(VERSION_ALPN.to_vec());
         let mut config = ServerConfig::with_crypto(self.credentials.server(protocols));
         config
-            .transport_config(Arc::clone(&self.dialled))
+            .transport_config(Arc::new(transport))
             .max_incoming(limits::HANDSHAKES)
             .incoming_buffer_size(limits::INCOMING_BYTES)
             .incoming_buffer_size_total(limits::INCOMING_BYTES_TOTAL);

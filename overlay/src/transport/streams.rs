@@ -8,7 +8,7 @@ use std::{fmt, marker::PhantomData, slice};
 
 use bytes::{Buf, Bytes, BytesMut};
 use quinn::{ReadError, VarInt, WriteError};
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, error::Elapsed, timeout_at};
 
 use super::{
     connection::{CloseCode, CloseReason, Connection},
@@ -84,6 +84,8 @@ pub struct Sender<M: Conversation> {
     sent: usize,
     /// Raw bytes under way, after the frame.
     raw: Bytes,
+    /// When something of what is under way must have been taken.
+    deadline: Option<Instant>,
     conversation: PhantomData<fn(M)>,
 }
 
@@ -94,9 +96,22 @@ impl<M: Conversation> Sender<M> {
     /// next: a stream is never torn, but a caller that must know should not cancel.
     pub async fn send(&mut self, message: &M) -> Result<(), SendError> {
         self.flush().await?;
+        self.begin(message)?;
+        self.flush().await
+    }
+
+    /// Takes a message to be sent by [`Self::flush`], for whoever does other things meanwhile.
+    /// [`Self::is_pending`] must be false.
+    pub fn begin(&mut self, message: &M) -> Result<(), SendError> {
+        debug_assert!(!self.is_pending(), "one frame at a time");
         frame::encode(message, &mut self.frame).map_err(SendError::Oversized)?;
         metrics::MESSAGES.increment(message, metrics::Direction::Out);
-        self.flush().await
+        Ok(())
+    }
+
+    /// True while something is left to [`Self::flush`].
+    pub fn is_pending(&self) -> bool {
+        self.sent < self.frame.len() || !self.raw.is_empty()
     }
 
     /// Sends bytes without a frame: the receiver must expect them, from an earlier message. They are not
@@ -110,15 +125,16 @@ impl<M: Conversation> Sender<M> {
     /// Sends the rest of what a cancelled call left. Cancelling loses nothing.
     pub async fn flush(&mut self) -> Result<(), SendError> {
         while self.sent < self.frame.len() {
-            let write = timeout(limits::FRAME_TIMEOUT, self.stream.write(&self.frame[self.sent..])).await;
+            let deadline = self.deadline();
+            let write = timeout_at(deadline, self.stream.write(&self.frame[self.sent..])).await;
             self.sent += self.progress(write)?;
         }
         self.sent = 0;
         self.frame.clear();
         self.frame.shrink_to(IDLE_BUFFER);
         while !self.raw.is_empty() {
-            let write = self.stream.write_chunks(slice::from_mut(&mut self.raw));
-            let write = timeout(limits::FRAME_TIMEOUT, write).await;
+            let deadline = self.deadline();
+            let write = timeout_at(deadline, self.stream.write_chunks(slice::from_mut(&mut self.raw))).await;
             self.progress(write)?;
         }
         Ok(())
@@ -156,10 +172,17 @@ impl<M: Conversation> Sender<M> {
     }
 
     pub(super) fn new(stream: quinn::SendStream, connection: Connection) -> Self {
-        Self { stream, connection, frame: Vec::new(), sent: 0, raw: Bytes::new(), conversation: PhantomData }
+        let (frame, raw, deadline) = (Vec::new(), Bytes::new(), None);
+        Self { stream, connection, frame, sent: 0, raw, deadline, conversation: PhantomData }
     }
 
-    fn progress<T>(&self, write: Result<Result<T, WriteError>, tokio::time::error::Elapsed>) -> Result<T, SendError> {
+    /// When the receiver counts as stalled; the same over cancelled calls.
+    fn deadline(&mut self) -> Instant {
+        *self.deadline.get_or_insert_with(|| Instant::now() + limits::FRAME_TIMEOUT)
+    }
+
+    fn progress<T>(&mut self, write: Result<Result<T, WriteError>, Elapsed>) -> Result<T, SendError> {
+        self.deadline = None;
         match write {
             Ok(Ok(written)) => Ok(written),
             Ok(Err(error)) => Err(self.error(error)),

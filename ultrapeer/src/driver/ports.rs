@@ -24,6 +24,10 @@ use tokio::sync::mpsc;
 
 use crate::{leaves::Session, metrics as counted, search::Ticket};
 
+/// A message that waits for a leaf. A queue holds room for 32 elements as soon as it is made: boxed, that is 0.3 kB
+/// for each leaf instead of 6.7 kB.
+pub(crate) type Queued = Box<LeafMessage>;
+
 /// All queues. Locked for moments only, never across an `await`.
 #[derive(Debug, Default)]
 pub(crate) struct Ports {
@@ -39,7 +43,7 @@ struct Inner {
 
 #[derive(Debug)]
 struct LeafPort {
-    queue: mpsc::Sender<LeafMessage>,
+    queue: mpsc::Sender<Queued>,
     connection: Connection,
 }
 
@@ -57,7 +61,7 @@ pub(crate) struct MeshPort {
 }
 
 impl Ports {
-    pub(crate) fn open_leaf(&self, session: Session, connection: Connection) -> mpsc::Receiver<LeafMessage> {
+    pub(crate) fn open_leaf(&self, session: Session, connection: Connection) -> mpsc::Receiver<Queued> {
         let (queue, receiver) = mpsc::channel(limits::LEAF_QUEUE);
         self.lock().leaves.insert(session, LeafPort { queue, connection });
         receiver
@@ -69,10 +73,6 @@ impl Ports {
         }
     }
 
-    pub(crate) fn forget_leaf(&self, session: Session) {
-        self.lock().leaves.remove(&session);
-    }
-
     pub(crate) fn to_leaf(&self, session: Session, message: LeafMessage) {
         let mut inner = self.lock();
         let Some(port) = inner.leaves.get(&session) else { return };
@@ -82,7 +82,7 @@ impl Ports {
             LeafMessage::CatalogAck(_) => port.connection.set_windows(Windows::Idle),
             _ => {}
         }
-        if port.queue.try_send(message).is_err() {
+        if port.queue.try_send(Box::new(message)).is_err() {
             counted::queue_dropped(counted::Queue::Control);
             port.connection.close(CloseCode::Overload);
             inner.leaves.remove(&session);
