@@ -175,9 +175,9 @@ async fn measure(options: &Options, bare: Option<Cost>) -> Result<()> {
     for kind in ["drained", "killed"] {
         let ended = now();
         if kind == "killed" {
-            ultrapeer.kill().await?
+            ultrapeer.kill().await?;
         } else {
-            ultrapeer.drain().await?
+            ultrapeer.drain().await?;
         }
         let searches = Searching::start(crowd.clone());
         sleep(Duration::from_secs(options.down.into())).await;
@@ -258,7 +258,7 @@ async fn search(crowd: Arc<Crowd>, stop: CancellationToken) -> Result<Searched> 
             _ if end.hits > 0 => searched.found.push(begun.elapsed()),
             _ if end.no_ultrapeer => searched.homeless += 1,
             _ if end.summary.stopped == StopReason::Exhausted && end.summary.incomplete.is_empty() => {
-                searched.complete_without += 1
+                searched.complete_without += 1;
             }
             _ => searched.incomplete += 1,
         }
