@@ -404,6 +404,28 @@ mod tests {
         assert_eq!(seen, want);
     }
 
+    #[test]
+    fn a_roster_tells_what_changed_and_who_is_gone() {
+        let ring = EventRing::new(1);
+        let mut roster = Roster::new("peer");
+        let show = |key: &u8, value: &char| serde_json::json!({ "peer": key, "at": value });
+        roster.publish(&ring, [(3, 'x'), (2, 'x'), (1, 'x')], show);
+        roster.publish(&ring, [(1, 'x'), (2, 'y'), (3, 'x')], show);
+        roster.publish(&ring, [(2, 'y')], show);
+        roster.publish(&ring, [(2, 'y'), (3, 'x')], show);
+        let seen: Vec<String> = lock(&ring.state).events.iter().map(|(_, data)| data.to_string()).collect();
+        let want = [
+            r#"{"at":"x","peer":3}"#,
+            r#"{"at":"x","peer":2}"#,
+            r#"{"at":"x","peer":1}"#,
+            r#"{"at":"y","peer":2}"#,
+            r#"{"id":"1","state":"removed"}"#,
+            r#"{"id":"3","state":"removed"}"#,
+            r#"{"at":"x","peer":3}"#,
+        ];
+        assert_eq!(seen, want);
+    }
+
     /// What can be read without waiting.
     fn ready(frames: &mut (impl Stream<Item = Frame> + Unpin)) -> Vec<(Option<String>, &'static str, String)> {
         let mut seen = Vec::new();
