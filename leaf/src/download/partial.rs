@@ -243,13 +243,36 @@ fn rename(source: &Path, target: &Path) -> io::Result<bool> {
 }
 
 /// Reserves the space, so that a full disk shows at the start; where a file system cannot, the file is sparse.
+///
+/// In memory there are no extents: every page would be touched (measured: 0.35 s for 1 GiB, a quarter of the whole
+/// download). There it is only compared with what is free.
 #[cfg(unix)]
 fn allocate(file: &File, size: u64) -> io::Result<()> {
+    if is_memory(file) {
+        let free = rustix::fs::fstatvfs(file)?;
+        if free.f_bavail.saturating_mul(free.f_frsize) < size {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        return file.set_len(size);
+    }
     match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, size) {
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {}
         result => result?,
     }
     file.set_len(size)
+}
+
+/// True on a file system whose space is memory.
+#[cfg(target_os = "linux")]
+fn is_memory(file: &File) -> bool {
+    // `TMPFS_MAGIC` of linux/magic.h.
+    rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == 0x0102_1994)
+}
+
+/// True on a file system whose space is memory: not told apart here.
+#[cfg(all(unix, not(target_os = "linux")))]
+fn is_memory(_: &File) -> bool {
+    false
 }
 
 /// Sets the length; the file is sparse.

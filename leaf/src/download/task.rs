@@ -41,7 +41,7 @@ use crate::{
         FoundSource, Via,
         holding::Holding,
         pool::Lease,
-        session::{self, Corruption, Event, Request, RequestNews, SessionNews},
+        session::{self, Buffers, Corruption, Event, Request, RequestNews, SessionNews},
     },
 };
 
@@ -119,6 +119,7 @@ struct Runner {
     unflushed: u64,
     flushing: Option<JoinHandle<io::Result<()>>>,
     finished: bool,
+    buffers: Arc<Buffers>,
 }
 
 /// Runs a download until it is complete, impossible, or told to stop.
@@ -161,6 +162,7 @@ pub(super) async fn run(
         unflushed: 0,
         flushing: None,
         finished: false,
+        buffers: Arc::default(),
         shared,
         record,
         view,
@@ -387,7 +389,10 @@ impl Runner {
                 self.requests.remove(&id);
                 self.input(Input::SegmentArrived(id)).await
             }
-            RequestNews::Piece(piece) => {
+            RequestNews::Piece { piece, last } => {
+                if last {
+                    self.requests.remove(&id);
+                }
                 self.count(peer, piece);
                 self.input(Input::PieceArrived { request: id, piece }).await
             }
@@ -503,8 +508,8 @@ impl Runner {
     fn request(&mut self, id: RequestId, peer: PeerId, work: Work) {
         let lease = self.sessions.get(&peer).and_then(|session| session.lease.clone());
         let (Some(lease), Some(holding)) = (lease, self.holding.clone()) else { return };
-        let throttle = Arc::clone(&self.shared.throttle);
-        let request = Request { id, lease, holding, throttle, events: self.events.clone() };
+        let (throttle, buffers) = (Arc::clone(&self.shared.throttle), Arc::clone(&self.buffers));
+        let request = Request { id, lease, holding, throttle, buffers, events: self.events.clone() };
         let task = match work {
             Work::Segment(segment) => self.shared.tasks.spawn("download values", request.segment(segment)),
             Work::Pieces(run) => self.shared.tasks.spawn("download pieces", request.pieces(run)),

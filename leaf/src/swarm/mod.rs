@@ -216,9 +216,9 @@ impl Swarm {
     }
 
     fn on_progress(&mut self, now: Time, peer: PeerId, bytes: u64) {
-        let Some(source) = self.sources.get_mut(&peer) else { return };
-        source.last_progress = now;
-        source.rate.add(now, bytes);
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.received(now, bytes);
+        }
     }
 
     fn on_segment(&mut self, id: RequestId) {

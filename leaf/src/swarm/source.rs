@@ -46,6 +46,8 @@ pub(super) struct Source {
     pub(super) failures: u32,
     pub(super) last_progress: Time,
     pub(super) rate: Rate,
+    /// Bytes that came before there was a rate.
+    early: u64,
 }
 
 impl Source {
@@ -60,6 +62,16 @@ impl Source {
             failures: 0,
             last_progress: now,
             rate: Rate::default(),
+            early: 0,
+        }
+    }
+
+    /// `bytes` came from it.
+    pub(super) fn received(&mut self, now: Time, bytes: u64) {
+        self.last_progress = now;
+        self.rate.add(now, bytes);
+        if self.rate.bytes_per_second().is_none() {
+            self.early = self.early.saturating_add(bytes);
         }
     }
 
@@ -79,11 +91,12 @@ impl Source {
     }
 
     /// Bytes that may be outstanding: what it sends in a second, so that a round trip of that length does
-    /// not leave it idle, but never less than two pieces nor more than a bounded amount of memory.
+    /// not leave it idle, but never less than two pieces nor more than a bounded amount of memory. Before its
+    /// rate is known they grow by what it sends: a fast source is through half a gigabyte until then.
     pub(super) fn budget(&self, piece_bytes: u64) -> u64 {
         let by_rate = match self.rate.bytes_per_second() {
             Some(rate) => rate as u64,
-            None => limits::RUN_BYTES,
+            None => limits::RUN_BYTES.saturating_add(self.early),
         };
         by_rate.clamp(2 * piece_bytes, limits::SOURCE_IN_FLIGHT_BYTES)
     }
@@ -117,6 +130,22 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_budget_grows_with_what_comes_and_then_follows_the_rate() {
+        const MIB: u64 = 1 << 20;
+        let mut source = Source::new(Time::ZERO);
+        assert_eq!(source.budget(MIB), limits::RUN_BYTES);
+        source.received(Time(1_000), 2 * MIB);
+        assert_eq!(source.budget(MIB), limits::RUN_BYTES + 2 * MIB);
+        source.received(Time(2_000), 1000 * MIB);
+        assert_eq!(source.budget(MIB), limits::SOURCE_IN_FLIGHT_BYTES);
+        // Half a second is a sample: from then on the rate counts.
+        let mut slow = Source::new(Time::ZERO);
+        slow.received(Time(100_000), 2 * MIB);
+        slow.received(Time(500_000), MIB);
+        assert_eq!(slow.budget(MIB), 6 * MIB);
+    }
 
     #[test]
     fn back_off_doubles_up_to_its_bound() {

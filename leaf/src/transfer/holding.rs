@@ -17,7 +17,7 @@ use overlay::{
     verify::{self, Layout, SEGMENT_PIECES, Value, VerifyError},
 };
 
-use crate::{bitmap::Bitmap, file_io::read_exact_at};
+use crate::{bitmap::Bitmap, file_io::read_at};
 
 /// Bytes at the begin of a piece that tell whether it was written: one page. Real data that begins with as many
 /// zeros is only fetched again.
@@ -141,9 +141,7 @@ impl Holding {
 
     /// Reads bytes. Blocks on the disk.
     pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
-        let mut buffer = vec![0; length];
-        read_exact_at(&self.file, &mut buffer, offset)?;
-        Ok(buffer)
+        read_at(&self.file, length, offset)
     }
 
     /// True if the piece may have been written: a partial file holds zeros where nothing was. Reads only its first
