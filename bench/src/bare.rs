@@ -1,31 +1,18 @@
-//! What Quictrack is compared with: round trips and bulk with nothing around them.
+//! What searches are compared with: round trips with nothing around them.
 
 use std::{
-    fs::File,
-    io::{self, Read, Write},
     net::Ipv4Addr,
-    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
-use anyhow::{Context, Result, bail, ensure};
-use bytes::Bytes;
+use anyhow::{Result, bail, ensure};
 use overlay::{
-    limits,
-    transport::{Arrival, CloseCode, Connection, Endpoint, Greeting, Windows},
+    transport::{Arrival, CloseCode, Connection, Endpoint, Greeting},
     wire::transfer::{Queued, TransferMessage},
 };
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream, UdpSocket},
-    sync::mpsc,
-    task::{JoinHandle, spawn_blocking},
-};
+use tokio::{net::UdpSocket, task::JoinHandle};
 
 use crate::bed;
-
-/// Blocks that lie between the network and the disk.
-const BLOCKS: usize = 4;
 
 /// Reads the clock of a measurement.
 #[expect(clippy::disallowed_methods, reason = "a measurement reads the clock")]
@@ -86,74 +73,6 @@ pub async fn requests(count: usize) -> Result<Vec<Duration>> {
     Ok(times)
 }
 
-/// Copies the file `from` to `to` over one stream of one connection, the receiver hashing it with BLAKE3 as it
-/// comes. Returns the time until the copy is on the disk.
-pub async fn stream(from: &Path, to: &Path, content: blake3::Hash) -> Result<Duration> {
-    let Pair { near, far, _endpoints } = Pair::new().await?;
-    near.set_windows(Windows::Bulk);
-    far.set_windows(Windows::Bulk);
-    let size = from.metadata()?.len();
-    let mut blocks = read(from.to_owned());
-    let begun = now();
-    let sending: JoinHandle<Result<()>> = tokio::spawn(async move {
-        let (mut sender, mut receiver) = far.accept::<TransferMessage>().await?;
-        receiver.next().await?.context("nothing was asked for")?;
-        while let Some(block) = blocks.recv().await {
-            sender.send_raw(block?).await?;
-        }
-        sender.finish()?;
-        Ok(sender.delivered().await?)
-    });
-    let (mut sender, mut receiver) = near.open::<TransferMessage>().await?;
-    sender.send(&Queued { position: 0 }.into()).await?;
-    let (blocks, writing) = write(to.to_owned(), true);
-    let mut left = size;
-    while left > 0 {
-        let length = left.min(limits::READ_BYTES as u64) as usize;
-        let mut block = Vec::with_capacity(length);
-        receiver.receive_raw(&mut block, length).await?;
-        left -= length as u64;
-        blocks.send(block).await?;
-    }
-    drop(blocks);
-    let hash = writing.await??;
-    let elapsed = begun.elapsed();
-    sending.await??;
-    near.close(CloseCode::Done);
-    ensure!(hash == content, "the copy is wrong");
-    Ok(elapsed)
-}
-
-/// Copies the file `from` to `to` over TCP, in the clear and without a hash. Returns the time until the copy is
-/// on the disk.
-pub async fn tcp(from: &Path, to: &Path) -> Result<Duration> {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let mut near = TcpStream::connect(listener.local_addr()?).await?;
-    let (mut far, _) = listener.accept().await?;
-    let size = from.metadata()?.len();
-    let mut blocks = read(from.to_owned());
-    let begun = now();
-    let sending: JoinHandle<Result<()>> = tokio::spawn(async move {
-        while let Some(block) = blocks.recv().await {
-            far.write_all(&block?).await?;
-        }
-        Ok(far.shutdown().await?)
-    });
-    let (blocks, writing) = write(to.to_owned(), false);
-    let mut left = size;
-    while left > 0 {
-        let mut block = vec![0; left.min(limits::READ_BYTES as u64) as usize];
-        near.read_exact(&mut block).await?;
-        left -= block.len() as u64;
-        blocks.send(block).await?;
-    }
-    drop(blocks);
-    writing.await??;
-    let elapsed = begun.elapsed();
-    sending.await??;
-    Ok(elapsed)
-}
-
 /// Two nodes and the connection between them.
 struct Pair {
     near: Connection,
@@ -176,45 +95,4 @@ impl Pair {
         let accepted = welcome.await??;
         Ok(Self { near: dialled.link.connection, far: accepted, _endpoints: [near, far] })
     }
-}
-
-/// Reads a file ahead, block by block.
-fn read(path: PathBuf) -> mpsc::Receiver<io::Result<Bytes>> {
-    let (sender, blocks) = mpsc::channel(BLOCKS);
-    spawn_blocking(move || {
-        let next = |file: &mut File| {
-            let mut block = Vec::with_capacity(limits::READ_BYTES);
-            file.take(limits::READ_BYTES as u64).read_to_end(&mut block).map(|_| Bytes::from(block))
-        };
-        let mut file = match File::open(path) {
-            Ok(file) => file,
-            // The error is a block; without a receiver nobody wants it.
-            Err(error) => return drop(sender.blocking_send(Err(error))),
-        };
-        loop {
-            let block = next(&mut file);
-            if block.as_ref().is_ok_and(Bytes::is_empty) || sender.blocking_send(block).is_err() {
-                return;
-            }
-        }
-    });
-    blocks
-}
-
-/// Writes blocks to a new file until the sender is dropped, makes them durable, and returns their hash, or that
-/// of nothing if it is not wanted.
-fn write(path: PathBuf, hashed: bool) -> (mpsc::Sender<Vec<u8>>, JoinHandle<io::Result<blake3::Hash>>) {
-    let (sender, mut blocks) = mpsc::channel::<Vec<u8>>(BLOCKS);
-    let writing = spawn_blocking(move || {
-        let (mut file, mut hasher) = (File::create(path)?, blake3::Hasher::new());
-        while let Some(block) = blocks.blocking_recv() {
-            if hashed {
-                hasher.update(&block);
-            }
-            file.write_all(&block)?;
-        }
-        file.sync_data()?;
-        Ok(hasher.finalize())
-    });
-    (sender, writing)
 }

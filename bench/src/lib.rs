@@ -3,32 +3,37 @@
 //! | measurement | what it tells |
 //! |---|---|
 //! | `cargo run --release -p quictrack-bench --bin first_hit` | how long a search takes, beside one round trip on an open connection |
-//! | `cargo run --release -p quictrack-bench --bin transfer` | how fast a download is, beside the same bytes on a bare stream and on TCP |
+//! | `cargo run --release -p quictrack-bench --bin transfer` | how fast a download is, beside plain streams of QUIC and TCP, `sendme` and `rqbit` |
 //! | `cargo run --release -p quictrack-bench --bin scan` | how fast a share is hashed, beside plain reading and `b3sum`; `--library 1000000`: what a million files cost |
 //! | `cargo run --release -p quictrack-bench --bin leaves` | what ten thousand leaves cost an ultrapeer, idle and when all come back at once, beside bare QUIC connections |
 //! | `cargo bench -p quictrack-bench --bench index` | look-ups in an ultrapeer's index, and changes of it |
 //!
-//! `first_hit` and `transfer` start whole nodes in one process, each with a socket of its own on loopback, and measure
-//! what they are compared with in the same run: the ratios carry over to other machines, the times do not.
-//! Everything shares the cores of this machine, so more nodes than cores wait for each other. `--help` lists
-//! what can be changed. Temporary files go where `TMPDIR` says.
+//! `first_hit` and `transfer` run whole nodes, each with a socket of its own on loopback: the first all in one process,
+//! the second each in one of its own. All measure what they are compared with in the same run: the ratios carry over
+//! to other machines, the times do not. Everything shares the cores of this machine, so more nodes than cores wait for
+//! each other. `--help` lists what can be changed. Temporary files go where `TMPDIR` says; those of `transfer` into
+//! memory (`/dev/shm`) unless it is set.
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`bare`] | what searches are compared with: a round trip |
 //! | [`bed`] | a small network in this process |
-//! | [`bare`] | what Quictrack is compared with: a round trip, a stream, TCP |
-//! | [`process`] | a real ultrapeer as a process of its own; memory and CPU of processes |
+//! | [`contest`] | programs that move a file from one process to another |
+//! | [`corpus`] | made-up file lists that resemble real ones |
 //! | [`crowd`] | thousands of leaves in this process, with the leaf's own network code |
 //! | [`idle`] | a bare QUIC server that holds connections, in a process of its own |
-//! | [`corpus`] | made-up file lists that resemble real ones |
 //! | [`library`] | a leaf with a large library, as its user meets it |
+//! | [`plain`] | what downloads are compared with: plain streams |
+//! | [`process`] | a real ultrapeer as a process of its own; memory and CPU of processes |
 //! | [`table`] | percentiles, and how results are printed |
 
 pub mod bare;
 pub mod bed;
+pub mod contest;
 pub mod corpus;
 pub mod crowd;
 pub mod idle;
 pub mod library;
+pub mod plain;
 pub mod process;
 pub mod table;

@@ -1,22 +1,7 @@
-//! The program `quictrack-ultrapeer`: an ultrapeer without a face, for operators.
+//! The program `quictrack-ultrapeer`: see [`ultrapeer::program`].
 
 use std::process::ExitCode;
 
-use clap::CommandFactory;
-use overlay::{
-    console::{Console, parse},
-    environment::Environment,
-};
-use ultrapeer::program::{self, Cli};
-
-#[tokio::main]
-async fn main() -> ExitCode {
-    match parse::<Cli>(Cli::command(), std::env::args_os().collect()) {
-        Ok(cli) => {
-            let console = Console::new(&cli.global);
-            let result = Box::pin(program::run(cli, &Environment::of_process(), &console)).await;
-            console.finish(result)
-        }
-        Err(exit) => exit.into(),
-    }
+fn main() -> ExitCode {
+    ultrapeer::program::main(std::env::args_os().collect())
 }

@@ -14,17 +14,36 @@ mod commands;
 mod daemon;
 mod view;
 
+use std::{ffi::OsString, process::ExitCode};
+
 use clap::CommandFactory;
 use overlay::{
     admin::Code,
     commands as common,
     config::Program,
-    console::{Console, Exit, Failure},
+    console::{Console, Exit, Failure, parse},
     environment::Environment,
 };
 
 pub use self::cli::Cli;
 use self::cli::Command;
+
+/// Runs the program with its arguments, the first of which is its name.
+pub fn main(arguments: Vec<OsString>) -> ExitCode {
+    let cli = match parse::<Cli>(Cli::command(), arguments) {
+        Ok(cli) => cli,
+        Err(exit) => return exit.into(),
+    };
+    let console = Console::new(&cli.global);
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            return console.finish(Err(Failure::new(Code::Internal, format!("no threads can be started: {error}"))));
+        }
+    };
+    let result = runtime.block_on(Box::pin(run(cli, &Environment::of_process(), &console)));
+    console.finish(result)
+}
 
 /// Runs what the command line asks for.
 ///

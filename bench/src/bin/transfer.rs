@@ -1,90 +1,237 @@
-//! How fast a download is, from one source and from three, beside the same bytes on a bare stream and on TCP.
+//! How fast a download is, beside plain streams of QUIC and TCP, `sendme` and `rqbit`.
 //!
-//! The clock of a download runs from the request, with sources that a search has just told, to the finished file:
-//! connecting, the slot, pieces, their verification, writing, making durable, the final name. What it
-//! is compared with reads, sends, writes and makes durable the same bytes, on a connection that is open.
+//! See [`bench::contest`] for what the clock counts. All take turns, round by round, so that whatever else the
+//! machine does meets all of them; every copy is compared with the original after the clock.
 
-#![expect(clippy::print_stdout, reason = "results are data")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "results are data, and errors are told")]
 
 use std::{
+    ffi::OsString,
+    fs,
     io::Write,
+    net::SocketAddr,
     path::{Path, PathBuf},
-    time::Duration,
+    process::ExitCode,
 };
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use bench::{
-    bare::{self, now},
-    bed::Bed,
+    contest::{Contender, Fetch, PLAY, What},
+    plain::{self, Tuning},
     table::median,
 };
 use clap::Parser;
-use leaf::{
-    api::types::SearchRequest,
-    download::{
-        Event, Request,
-        record::{Done, Priority},
-    },
-    node::Node,
-};
-use overlay::id::ContentId;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
+use tempfile::TempDir;
 
 /// Measures downloads on loopback.
 #[derive(Debug, Parser)]
 struct Options {
     /// Size of the file, in MiB
-    #[arg(default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(default_value_t = 1024, value_parser = clap::value_parser!(u32).range(1..))]
     size: u32,
     /// Times that everything is measured; the median counts
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..))]
     rounds: u32,
+    /// Measure only what has this in its name
+    #[arg(long, value_name = "PART")]
+    only: Vec<String>,
+    /// Where `sendme` and `rqbit` are, if not in the PATH
+    #[arg(long, value_name = "DIR")]
+    rivals: Option<PathBuf>,
+}
+
+/// A part that this program plays in a process of its own.
+#[derive(Debug, Parser)]
+enum Part {
+    SendTcp { file: PathBuf },
+    ReceiveTcp { address: SocketAddr, copy: PathBuf },
+    SendQuic { tuning: Tuning, file: PathBuf },
+    ReceiveQuic { tuning: Tuning, address: SocketAddr, copy: PathBuf },
 }
 
 /// Bytes of a MiB.
 const MIB: usize = 1 << 20;
 /// The file's name, which is also what is searched for.
 const NAME: &str = "measured";
-/// What is measured, in the order of one round.
-const KINDS: [&str; 4] = ["TCP stream", "QUIC stream, BLAKE3", "download, 1 source", "download, 3 sources"];
-/// The kind that the others are compared with: what a download cannot do without.
-const UNIT: usize = 1;
 
-#[tokio::main]
-async fn main() -> Result<()> {
-    let options = Options::parse();
-    let folder = tempfile::Builder::new().prefix("quictrack-bench-").tempdir()?;
+/// Files of the folder of small files.
+const SMALL_FILES: u64 = 1000;
+/// Bytes of each of them.
+const SMALL_BYTES: usize = 10_000;
+
+fn main() -> ExitCode {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    if arguments.get(1).is_some_and(|first| first == PLAY) {
+        return play(arguments);
+    }
+    if let Err(error) = measure(&Options::parse()) {
+        eprintln!("error: {error:#}");
+        return ExitCode::FAILURE;
+    }
+    ExitCode::SUCCESS
+}
+
+/// Plays one part: `arguments` are this program, [`PLAY`], the part, and its arguments.
+fn play(mut arguments: Vec<OsString>) -> ExitCode {
+    let mut part = arguments.split_off(2);
+    match part.first().and_then(|name| name.to_str()) {
+        Some("quictrack") => return leaf::cli::main(part),
+        Some("quictrack-ultrapeer") => return ultrapeer::program::main(part),
+        _ => part.splice(..0, arguments.into_iter().take(1)),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let work = async {
+        match Part::try_parse_from(part)? {
+            Part::SendTcp { file } => plain::send_tcp(&file).await,
+            Part::ReceiveTcp { address, copy } => plain::receive_tcp(address, &copy).await,
+            Part::SendQuic { tuning, file } => plain::send_quic(&file, tuning).await,
+            Part::ReceiveQuic { tuning, address, copy } => plain::receive_quic(address, &copy, tuning).await,
+        }
+    };
+    match runtime.map_err(anyhow::Error::from).and_then(|runtime| runtime.block_on(work)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn measure(options: &Options) -> Result<()> {
+    let folder = folder()?;
     let share = folder.path().join("share");
-    std::fs::create_dir(&share)?;
+    fs::create_dir(&share)?;
     let file = share.join(NAME);
     let content = make_file(&file, options.size)?;
-    let mut rates = [const { Vec::new() }; KINDS.len()];
+    let mut rows = Vec::new();
+    for (name, contender) in contenders(options, &file, content, folder.path()) {
+        match contender() {
+            Ok(contender) => rows.push((name, contender, Vec::new())),
+            Err(error) => println!("{name} is left out: {error:#}"),
+        }
+    }
     for _ in 0..options.rounds {
-        let copy = folder.path().join("copy");
-        let times = [
-            bare::tcp(&file, &copy).await?,
-            bare::stream(&file, &copy, content).await?,
-            download(&share, 1, content).await?,
-            download(&share, 3, content).await?,
-        ];
-        for (rates, time) in rates.iter_mut().zip(times) {
-            rates.push(f64::from(options.size) / time.as_secs_f64());
+        for (name, contender, fetches) in &mut rows {
+            let (fetch, copy) = contender.fetch(NAME).with_context(|| name.clone())?;
+            ensure!(hash(&copy)? == content, "{name}: the copy is wrong");
+            fetches.push(fetch);
         }
     }
     println!("{} MiB, median of {} rounds", options.size, options.rounds);
-    println!("{:<44}{:>9}{:>9}", "", "MiB/s", "ratio");
-    let rates = rates.map(|mut rates| median(&mut rates));
-    for (kind, rate) in KINDS.iter().zip(rates) {
-        println!("{kind:<44}{rate:>9.0}{:>9.2}", rate / rates[UNIT]);
+    println!("{:<40}{:>9}{:>9}{:>9}{:>9}{:>14}", "", "wall s", "MiB/s", "time", "least s", "CPU s per GiB");
+    let rows: Vec<(String, Row)> =
+        rows.into_iter().map(|(name, _, fetches)| (name, Row::of(&fetches, options.size))).collect();
+    let unit = rows.first().map_or(1.0, |(_, row)| row.wall);
+    for (name, Row { wall, least, cpu }) in rows {
+        let rate = f64::from(options.size) / wall;
+        println!("{name:<40}{wall:>9.2}{rate:>9.0}{:>9.2}{least:>9.2}{cpu:>14.2}", wall / unit);
     }
-    println!("ratio: to the QUIC stream");
+    println!("time: as a multiple of the first line; CPU: of both sides");
+    if options.only.is_empty() {
+        small_files(options.rounds, folder.path())?;
+    }
     Ok(())
+}
+
+/// Measures a folder of small files, where round trips count and not bytes.
+fn small_files(rounds: u32, folder: &Path) -> Result<()> {
+    let share = folder.join("small");
+    fs::create_dir_all(share.join(NAME))?;
+    for number in 0..SMALL_FILES {
+        let (mut data, mut rng) = (vec![0; SMALL_BYTES], Pcg64Mcg::seed_from_u64(number));
+        rng.fill_bytes(&mut data);
+        fs::write(share.join(NAME).join(format!("{number}")), data)?;
+    }
+    let contender = Contender::quictrack(&share, What::Folder(NAME), &folder.join("quictrack-small"), 1)?;
+    let mut walls = Vec::new();
+    for _ in 0..rounds {
+        let (fetch, copy) = contender.fetch(NAME)?;
+        ensure!(fs::read_dir(copy)?.count() == SMALL_FILES as usize, "files are missing");
+        walls.push(fetch.wall.as_secs_f64());
+    }
+    let wall = median(&mut walls);
+    println!("quictrack, a folder of {SMALL_FILES} files of {SMALL_BYTES} bytes: {wall:.2} s");
+    Ok(())
+}
+
+type Maker<'a> = Box<dyn FnOnce() -> Result<Contender> + 'a>;
+
+/// Who takes part, with its name, in the order of one round; the first is what the others are compared with.
+fn contenders<'a>(
+    options: &Options,
+    file: &'a Path,
+    content: blake3::Hash,
+    folder: &'a Path,
+) -> Vec<(String, Maker<'a>)> {
+    let own = move |name: &str| folder.join(name);
+    let share = file.parent().unwrap_or(file);
+    let quictrack = move |sources: usize| {
+        let what = What::Content(content, NAME);
+        move || Contender::quictrack(share, what, &own(&format!("quictrack-{sources}")), sources)
+    };
+    let mut all: Vec<(String, Maker<'a>)> = vec![
+        (
+            "QUIC stream, BLAKE3, our settings".into(),
+            Box::new(move || Contender::quic(file, &own("ours"), Tuning::Ours)),
+        ),
+        (
+            "QUIC stream, BLAKE3, quinn's settings".into(),
+            Box::new(move || Contender::quic(file, &own("stock"), Tuning::Stock)),
+        ),
+        ("TCP stream, no hash, not encrypted".into(), Box::new(move || Contender::tcp(file, &own("tcp")))),
+        ("quictrack, 1 source".into(), Box::new(quictrack(1))),
+        ("quictrack, 3 sources".into(), Box::new(quictrack(3))),
+    ];
+    let rivals = options.rivals.clone();
+    let find = move |name: &'static str| {
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        let places = rivals
+            .iter()
+            .flat_map(|dir| [dir.clone(), dir.join("bin")])
+            .chain(std::env::split_paths(&paths).collect::<Vec<_>>());
+        let found = places.map(|dir| dir.join(name)).find(|path| path.is_file());
+        found.with_context(|| format!("not found; `cargo install --locked {name}` installs it"))
+    };
+    let other = find.clone();
+    all.push(("sendme".into(), Box::new(move || Contender::sendme(find("sendme")?, file, &own("sendme")))));
+    all.push(("rqbit".into(), Box::new(move || Contender::rqbit(other("rqbit")?, file, &own("rqbit")))));
+    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|part| name.contains(part.as_str()));
+    all.retain(|(name, _)| wanted(name));
+    all
+}
+
+/// What one contender's fetches took.
+struct Row {
+    wall: f64,
+    least: f64,
+    cpu: f64,
+}
+
+impl Row {
+    fn of(fetches: &[Fetch], mebibytes: u32) -> Self {
+        let mut walls: Vec<f64> = fetches.iter().map(|fetch| fetch.wall.as_secs_f64()).collect();
+        let mut cpus: Vec<f64> = fetches.iter().map(|fetch| fetch.cpu).collect();
+        let wall = median(&mut walls);
+        let least = walls.first().copied().unwrap_or_default();
+        Self { wall, least, cpu: median(&mut cpus) * 1024.0 / f64::from(mebibytes) }
+    }
+}
+
+/// Where everything lies: in memory if there is such a place, so that no disk is measured.
+fn folder() -> Result<TempDir> {
+    let memory = Path::new("/dev/shm");
+    let mut builder = tempfile::Builder::new();
+    builder.prefix("quictrack-bench-");
+    let in_memory = std::env::var_os("TMPDIR").is_none() && memory.is_dir();
+    let folder = if in_memory { builder.tempdir_in(memory) } else { builder.tempdir() };
+    folder.context("no place for temporary files")
 }
 
 /// Makes a file of random bytes.
 fn make_file(path: &Path, mebibytes: u32) -> Result<blake3::Hash> {
-    let (mut file, mut hasher) = (std::fs::File::create(path)?, blake3::Hasher::new());
+    let (mut file, mut hasher) = (fs::File::create(path)?, blake3::Hasher::new());
     let (mut rng, mut block) = (Pcg64Mcg::seed_from_u64(1), vec![0; MIB]);
     for _ in 0..mebibytes {
         rng.fill_bytes(&mut block);
@@ -95,43 +242,8 @@ fn make_file(path: &Path, mebibytes: u32) -> Result<blake3::Hash> {
     Ok(hasher.finalize())
 }
 
-/// Time of a download by a leaf that knows all sources from its search.
-async fn download(share: &Path, sources: usize, content: blake3::Hash) -> Result<Duration> {
-    let mut shares: Vec<Vec<PathBuf>> = vec![vec![share.to_owned()]; sources];
-    shares.push(Vec::new());
-    let bed = Bed::start(1, shares).await?;
-    let sink = bed.leaves().last().context("a leaf downloads")?;
-    let result = fetch(sink, ContentId(*content.as_bytes())).await;
-    let (done, elapsed) = result?;
-    ensure!(done.sources.len() == sources, "{} of {sources} sources were used", done.sources.len());
+fn hash(path: &Path) -> Result<blake3::Hash> {
     let mut hasher = blake3::Hasher::new();
-    hasher.update_reader(std::fs::File::open(&done.path)?)?;
-    ensure!(hasher.finalize() == content, "the downloaded bytes are wrong");
-    bed.stop().await;
-    Ok(elapsed)
-}
-
-async fn fetch(sink: &Node, content: ContentId) -> Result<(Done, Duration)> {
-    let searches = sink.searches();
-    let id = searches.start(SearchRequest { query: NAME.to_owned(), ..SearchRequest::default() }).await?;
-    searches.finished(&id).await.context("the search was cut short")?;
-    let known = searches.known(&content);
-    let mut events = sink.downloads().subscribe();
-    let request = Request {
-        content,
-        name: NAME.to_owned(),
-        size: known.size,
-        output: None,
-        priority: Priority::Normal,
-        sources: known.sources,
-    };
-    let begun = now();
-    let (job, _) = sink.downloads().add(request).await?;
-    loop {
-        match events.recv().await? {
-            Event::Done(done) if done.id == job.id => return Ok((done, begun.elapsed())),
-            Event::Failed(failed) if failed.id == job.id => bail!("the download failed: {:?}", failed.reason),
-            _ => {}
-        }
-    }
+    hasher.update_reader(fs::File::open(path)?)?;
+    Ok(hasher.finalize())
 }
