@@ -3,6 +3,11 @@
 //! One node serves ten thousand idle leaves and a few transfers from the same socket, and when a handshake
 //! begins it is not known which it will be. So everyone begins small, and what needs more is raised after
 //! it was welcomed (see [`Windows`]).
+//!
+//! In bulk the cost is in packets: measured on loopback, 1 GiB by plain quinn with a BLAKE3 takes 2.5 times as long
+//! in packets of 1,452 bytes as in those of [`limits::UDP_PAYLOAD`], which discovery finds where the path lets them
+//! through. A download takes as long as that stream. A runtime of one thread for the leaf, without wake-ups between
+//! threads, was tried and changed nothing beyond noise, so QUIC shares the runtime with everything else.
 
 use std::{sync::Arc, time::Duration};
 
