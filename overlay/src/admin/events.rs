@@ -193,8 +193,7 @@ impl Changes {
 
 /// [`Changes`] for lists of thousands: items are compared by a part of them, and only what changed is written out.
 ///
-/// Measured with 10,000 leaves: `Changes` took 30 MB and 3 % of a core to look at them every two seconds, this
-/// takes 1 MB and a hundredth of that.
+/// An ultrapeer looks at 10,000 leaves every two seconds: `Changes` would make a JSON value of each every time.
 #[derive(Debug)]
 pub struct Roster<K, V> {
     event: &'static str,

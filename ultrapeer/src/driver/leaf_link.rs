@@ -1,8 +1,8 @@
 //! The task of one leaf's connection, and one more for each search or introduction.
 //!
 //! A leaf costs what it keeps while it does nothing, so everything that lasts as long as its connection is in one
-//! task: writing, reading and accepting streams take turns, and each can be left half done. Measured with 10,000
-//! idle leaves (`bench/`, `--bin leaves`): a task for each of the three cost 4 kB more of every leaf.
+//! task: writing, reading and accepting streams take turns, and each can be left half done. What a leaf costs is
+//! measured by `bench/`, `--bin leaves`.
 
 use std::sync::Arc;
 
