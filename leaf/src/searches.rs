@@ -237,12 +237,11 @@ impl Searches {
 
     async fn have(&self, content: ContentId) -> Have {
         match self.shared.downloads.get(&content.to_string()).map(|job| job.state) {
-            Some(State::Done) => return Have::Yes,
-            Some(State::Cancelled | State::Failed) | None => {}
+            Some(State::Done | State::Cancelled | State::Failed) | None => {}
             Some(_) => return Have::Partial,
         }
-        let here = self.shared.shares.contents_from(content.0.to_vec(), 1).await;
-        if here.is_ok_and(|found| !found.is_empty()) { Have::Yes } else { Have::No }
+        // Not the job, but the file counts: it may be gone.
+        if self.shared.shares.open(content).await.is_ok_and(|here| here.is_some()) { Have::Yes } else { Have::No }
     }
 
     /// Forgets searches that ended an hour ago, and the oldest that ended when there are too many.

@@ -18,7 +18,7 @@ use std::{
 use overlay::{
     id::ContentId,
     limits,
-    verify::{self, Layout, SEGMENT_PIECES, Value},
+    verify::{self, Layout, PieceHasher, SEGMENT_PIECES, Value},
 };
 use tempfile::TempPath;
 
@@ -197,17 +197,20 @@ pub(super) enum FinishError {
     Io(#[from] io::Error),
 }
 
-/// True if the file has this content. Blocks for as long as reading it takes.
-pub(super) fn file_is(path: &Path, content: ContentId) -> io::Result<bool> {
+/// The piece values of a file of `size` bytes, if it has this content. Blocks for as long as reading it takes.
+pub(super) fn pieces_if(path: &Path, size: u64, content: ContentId) -> io::Result<Option<Vec<Value>>> {
+    let Ok(mut hasher) = PieceHasher::new(size) else { return Ok(None) };
     let mut file = File::open(path)?;
-    let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; limits::READ_BYTES];
     loop {
         match file.read(&mut buffer)? {
-            0 => return Ok(hasher.finalize().as_bytes() == &content.0),
-            read => hasher.update(&buffer[..read]),
-        };
+            0 => break,
+            // It grows.
+            read if hasher.update(&buffer[..read]).is_err() => return Ok(None),
+            _ => {}
+        }
     }
+    Ok(hasher.finish().ok().filter(|hashed| hashed.content == content).map(|hashed| hashed.pieces))
 }
 
 fn create_parent(path: &Path) -> io::Result<()> {

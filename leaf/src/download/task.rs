@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
-    partial::{FinishError, Partial, Target, file_is},
+    partial::{FinishError, Partial, Target, pieces_if},
     record::{Bits, Record, Source, SourceState, State},
 };
 use crate::{
@@ -196,10 +196,12 @@ async fn already_here(
 ) -> io::Result<Option<Outcome>> {
     let done = |path, size| Outcome::Done { path, size, sources: vec![(shared.own, size, Via::Local)] };
     if let Some(existing) = target.existing().map(std::path::Path::to_owned) {
-        let path = existing.clone();
-        let same = blocking(move || file_is(&path, content)).await?;
-        let size = existing.metadata()?.len();
-        return Ok(Some(if same { done(existing, size) } else { Outcome::Conflict }));
+        let (path, size) = (existing.clone(), existing.metadata()?.len());
+        let Some(pieces) = blocking(move || pieces_if(&path, size, content)).await? else {
+            return Ok(Some(Outcome::Conflict));
+        };
+        shared.enter(existing.clone(), content, pieces).await;
+        return Ok(Some(done(existing, size)));
     }
     let local = match shared.library.open(content).await {
         Ok(Some(local)) => local,
@@ -215,9 +217,23 @@ async fn already_here(
     }
     let target = target.clone();
     match spawn_blocking(move || target.place_copy(local.file)).await.map_err(io::Error::other)? {
-        Ok(path) => Ok(Some(done(path, size))),
+        Ok(path) => {
+            if let Ok(Some(pieces)) = shared.library.pieces(content, size).await {
+                shared.enter(path.clone(), content, pieces).await;
+            }
+            Ok(Some(done(path, size)))
+        }
         Err(FinishError::Taken) => Ok(Some(Outcome::Conflict)),
         Err(FinishError::Io(error)) => Err(error),
+    }
+}
+
+impl Shared {
+    /// Lets others fetch a finished file from here.
+    async fn enter(&self, path: PathBuf, content: ContentId, pieces: Vec<Value>) {
+        if let Err(error) = self.library.add_download(path, content, pieces).await {
+            tracing::warn!(%error, "a finished download could not be entered in the library");
+        }
     }
 }
 
@@ -587,9 +603,7 @@ impl Runner {
             Err(FinishError::Taken) => return Ok(Outcome::Conflict),
             Err(FinishError::Io(error)) => return Err(error),
         };
-        if let Err(error) = self.shared.library.add_download(path.clone(), self.record.content, values).await {
-            tracing::warn!(%error, "a finished download could not be entered in the library");
-        }
+        self.shared.enter(path.clone(), self.record.content, values).await;
         Ok(Outcome::Done { path, size, sources: self.source_list() })
     }
 

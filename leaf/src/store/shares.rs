@@ -272,8 +272,8 @@ impl Shares {
         blocking(move || Ok(shared.database.contents_from(&prefix, limit)?)).await
     }
 
-    /// Registers a finished, verified file in the download folder, so that it is served without being hashed again.
-    /// Does nothing for a file that lies elsewhere.
+    /// Registers a finished, verified file, wherever it lies: it is served without being hashed again for as long as
+    /// it stays what it is.
     pub async fn add_download(&self, file: PathBuf, content: ContentId, pieces: Vec<Value>) -> Result<(), StoreError> {
         let shared = self.shared.clone();
         let root = blocking(move || shared.add_download(&file, content, &pieces)).await?;

@@ -112,6 +112,12 @@ impl Driver {
         let mut measure = Instant::now() + MEASURE;
         let mut publish: Option<Instant> = None;
         let (cancel, shared) = (self.cancel.clone(), self.shared.clone());
+        let pruned = shared.clone();
+        task::spawn_blocking(move || {
+            if let Err(error) = pruned.prune_downloads() {
+                tracing::warn!(%error, "finished downloads that were removed are still on record");
+            }
+        });
         loop {
             self.start_passes();
             let retry = self.retries.keys().next().copied();

@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
+    io::ErrorKind,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
 };
@@ -33,6 +34,9 @@ use crate::{
         watch::Watch,
     },
 };
+
+/// The root of finished downloads, wherever they were put: paths below it are absolute. Roots of shares count from 0.
+pub(super) const DOWNLOADS: u32 = u32::MAX;
 
 /// Something below a root: its id and the path.
 pub(super) type Below = (u32, PathBuf);
@@ -223,14 +227,16 @@ impl Shared {
         list
     }
 
-    /// The files on record with a content, below folders that are shared or downloaded to now.
+    /// The files on record with a content: below folders that are shared now, and finished downloads.
     pub(super) fn located(&self, content: ContentId) -> Result<Vec<(Place, PathBuf, Record)>, StoreError> {
         let mut located = Vec::new();
         for place in self.database.places(&content, limits::PLACES_TRIED)? {
             let Some(record) = self.database.record(&place)? else { continue };
+            let below = path::from_bytes(&place.below);
             let root = self.states().get(&place.root).map(|state| state.path.clone());
-            if let Some(root) = root {
-                located.push((place.clone(), root.join(path::from_bytes(&place.below)), record));
+            let path = if place.root == DOWNLOADS { Some(below) } else { root.map(|root| root.join(below)) };
+            if let Some(path) = path {
+                located.push((place, path, record));
             }
         }
         Ok(located)
@@ -244,9 +250,38 @@ impl Shared {
             if let Some(file) = fresh {
                 return Ok((Some(Served { file, path, size: record.stamp.size }), stale));
             }
+            if place.root == DOWNLOADS && is_gone(&path, &record.stamp) {
+                self.forget_downloads(&[place.below])?;
+                continue;
+            }
             stale.push((place.root, path::from_bytes(&place.below)));
         }
         Ok((None, stale))
+    }
+
+    /// Forgets finished downloads that were removed or changed since. Blocks for as long as looking at each takes.
+    pub(super) fn prune_downloads(&self) -> Result<(), StoreError> {
+        let gone = |below: &[u8]| {
+            let record = self.database.record(&Place { root: DOWNLOADS, below: below.to_vec() });
+            matches!(record, Ok(Some(record)) if is_gone(&path::from_bytes(below), &record.stamp))
+        };
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let limit = limits::CHUNK_FILES;
+            let (gone, next) = self.database.paths_below(DOWNLOADS, &[], after.as_deref(), limit, gone)?;
+            if !gone.is_empty() {
+                self.forget_downloads(&gone)?;
+            }
+            let Some(next) = next else { return Ok(()) };
+            after = Some(next);
+        }
+    }
+
+    fn forget_downloads(&self, files: &[Vec<u8>]) -> Result<(), StoreError> {
+        for orphan in self.database.update_files(DOWNLOADS, &[], files)? {
+            self.outboards.remove(orphan)?;
+        }
+        Ok(())
     }
 
     pub(super) fn pieces(&self, content: ContentId, size: u64) -> Result<(Option<Vec<Value>>, Vec<Below>), StoreError> {
@@ -285,24 +320,22 @@ impl Shared {
         Ok((None, stale))
     }
 
+    /// Records a finished download. Returns its place in a share, if it lies in one.
     pub(super) fn add_download(
         &self,
         file: &Path,
         content: ContentId,
         pieces: &[Value],
     ) -> Result<Option<Below>, StoreError> {
-        let found = self.states().iter().find_map(|(id, state)| {
-            let below = file.strip_prefix(&state.path).ok()?;
-            matches!(state.origin, None | Some(Origin::Default)).then(|| (*id, below.to_owned()))
-        });
-        let Some((root, below)) = found else { return Ok(None) };
         let open = File::open(file)?;
         let stamp = Stamp::of(&open.metadata()?);
         let tags = tags::read(&file.file_name().unwrap_or_default().to_string_lossy(), &open);
         self.outboards.store(content, stamp.size, pieces)?;
         let record = Record { stamp, content, tags };
-        self.database.update_files(root, &[(path::to_bytes(&below), record)], &[])?;
-        Ok(Some((root, below)))
+        self.database.update_files(DOWNLOADS, &[(path::to_bytes(file), record)], &[])?;
+        let states = self.states();
+        let mut shares = states.iter().filter(|(_, state)| state.origin.is_some());
+        Ok(shares.find_map(|(id, state)| Some((*id, file.strip_prefix(&state.path).ok()?.to_owned()))))
     }
 
     pub(super) fn pass<'a>(
@@ -314,6 +347,14 @@ impl Shared {
         publish: &'a (dyn Fn(Vec<Change>) + Sync),
     ) -> Pass<'a> {
         Pass { root, database: &self.database, outboards: &self.outboards, threads, progress, cancel, publish }
+    }
+}
+
+/// True if the file is not what it was, and not merely out of reach, as on a disk that is not mounted now.
+fn is_gone(path: &Path, stamp: &Stamp) -> bool {
+    match path.metadata() {
+        Ok(now) => Stamp::of(&now) != *stamp,
+        Err(error) => error.kind() == ErrorKind::NotFound && path.parent().is_some_and(Path::is_dir),
     }
 }
 

@@ -288,6 +288,46 @@ async fn a_download_is_served_but_listed_only_on_demand() {
 }
 
 #[tokio::test]
+async fn a_download_is_served_from_wherever_it_was_put_until_it_is_another_file() {
+    let mut leaf = Leaf::new(&["music"]);
+    let large = "x".repeat(300_000);
+    let (elsewhere, changed) = (leaf.at("else/where"), leaf.at("else/changed"));
+    leaf.write("else/where", &large);
+    leaf.write("else/changed", "old");
+    let shares = leaf.start().await;
+    let pieces = |text: &str| {
+        let mut hasher = overlay::verify::PieceHasher::new(text.len() as u64).unwrap();
+        hasher.update(text.as_bytes()).unwrap();
+        hasher.finish().unwrap().pieces
+    };
+    shares.add_download(elsewhere.clone(), id(&large), pieces(&large)).await.unwrap();
+    shares.add_download(changed.clone(), id("old"), pieces("old")).await.unwrap();
+    drop(shares);
+    leaf.stop().await;
+
+    let shares = leaf.start().await;
+    assert_eq!(shares.open(id(&large)).await.unwrap().map(|served| served.path), Some(elsewhere.clone()));
+    assert_eq!(shares.pieces(id(&large), 300_000).await.unwrap(), Some(pieces(&large)));
+    assert_eq!(paths(&shares), [""; 0], "it is in no list");
+    fs::write(&changed, "new!").unwrap();
+    assert!(shares.open(id("old")).await.unwrap().is_none());
+    assert_eq!(shares.contents_from(Vec::new(), 9).await.unwrap(), [id(&large)]);
+    // A disk that is not mounted comes back; a file that was removed does not.
+    fs::rename(leaf.at("else"), leaf.at("away")).unwrap();
+    assert!(shares.open(id(&large)).await.unwrap().is_none());
+    fs::rename(leaf.at("away"), leaf.at("else")).unwrap();
+    assert!(shares.open(id(&large)).await.unwrap().is_some());
+    fs::remove_file(&elsewhere).unwrap();
+    drop(shares);
+    leaf.stop().await;
+    let shares = leaf.start().await;
+    assert!(shares.open(id(&large)).await.unwrap().is_none());
+    assert!(!leaf.at("outboards").join(&id(&large).to_string()[..2]).join(id(&large).to_string()).exists());
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
 async fn piece_values_of_small_files_are_read_when_wanted() {
     let mut leaf = Leaf::new(&["music"]);
     let text = "x".repeat(300_000);
