@@ -22,7 +22,7 @@ use crate::cmd::{self, Context};
 
 /// Find files in everybody's shares, fetch them from all who have them, share your own.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "quictrack", version = console::version(), subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "quictrack", version = console::version(), propagate_version = true, subcommand_required = true, arg_required_else_help = true)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]

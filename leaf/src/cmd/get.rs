@@ -129,8 +129,8 @@ async fn targets(arguments: &Arguments) -> Result<Vec<Target>, Failure> {
         let read = spawn_blocking(move || read_lines(&file)).await;
         let read = read.unwrap_or_else(|error| Err(io::Error::other(error)));
         lines.extend(read.map_err(|error| {
-            let code = Failure::from(io::Error::from(error.kind())).code;
-            Failure::new(code, format!("cannot read the targets in {shown}: {error}"))
+            let hint = "name a file with one target a line, or `-` for stdin";
+            usage(format!("cannot read the targets in {shown}: {error}")).hint(hint)
         })?);
     }
     if lines.len() > limits::CLIENT_DOWNLOADS {

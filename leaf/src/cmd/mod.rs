@@ -153,7 +153,9 @@ const SHORT: usize = 14;
 
 /// The form of a content id or a prefix of one, in lower case. Which content is meant, the daemon knows.
 fn content_text(text: &str) -> Result<String, Failure> {
-    let wrong = |why: String| usage(format!("`{text}` is no content id: {why}"));
+    let wrong = |why: String| {
+        usage(format!("`{text}` is no content id: {why}")).hint("`quictrack search` shows the ids of what it finds")
+    };
     if text.len() == ContentId::TEXT_LEN {
         return text.parse::<ContentId>().map(|id| id.to_string()).map_err(|error| wrong(error.to_string()));
     }
@@ -168,7 +170,10 @@ fn content_text(text: &str) -> Result<String, Failure> {
 
 /// The form of a peer id or a prefix of one, in lower case. Which peer is meant, the daemon knows.
 fn peer_text(text: &str) -> Result<String, Failure> {
-    let wrong = |why: String| usage(format!("`{text}` is no peer id: {why}"));
+    let wrong = |why: String| {
+        usage(format!("`{text}` is no peer id: {why}"))
+            .hint("`quictrack peers` lists peers, and so does `quictrack search --json` for each content")
+    };
     if text.len() == PeerId::TEXT_LEN {
         return text.parse::<PeerId>().map(|id| id.to_string()).map_err(|error| wrong(error.to_string()));
     }

@@ -59,7 +59,7 @@ impl Layer {
         base: &Base<'_>,
         place: Place,
     ) -> Result<(), ConfigError> {
-        let written = base.resolve(program, definition, written);
+        let written = base.resolve(program, definition, written.in_shape(definition.shape));
         match definition.check(&written) {
             Ok(()) => {
                 self.values.insert(definition.key, written);
@@ -276,9 +276,11 @@ pub(super) fn known_key(program: Program, key: &str, place: &Place) -> Result<&'
 /// The key that a typing error away from `key`: closer than a third of its length, at least one edit.
 fn nearest_key(program: Program, key: &str) -> Option<&'static str> {
     let key: String = key.to_lowercase().replace('-', "_").chars().take(limits::QUERY_CHARS).collect();
-    let distance = |candidate: &str| strsim::damerau_levenshtein(candidate, &key);
+    // `--no-lan` is `lan = false`.
+    let key = key.strip_prefix("no_").unwrap_or(&key);
+    let distance = |candidate: &str| strsim::damerau_levenshtein(candidate, key);
     let nearest = definitions(program).map(|definition| (distance(definition.key), definition.key)).min()?;
-    let prefix = definitions(program).map(|definition| definition.key).find(|candidate| is_part(candidate, &key));
+    let prefix = definitions(program).map(|definition| definition.key).find(|candidate| is_part(candidate, key));
     (nearest.0 <= (key.chars().count() / 3).max(2)).then_some(nearest.1).or(prefix)
 }
 

@@ -503,7 +503,7 @@ impl ConfigError {
                 Some("text stands in quotes, lists in brackets: join = [\"node.example:7780\"]".into())
             }
             Self::Unreadable { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-                Some("make the file, or name another with --config".into())
+                Some("check its name, or make the file".into())
             }
             Self::Unreadable { .. } => Some("check that the file belongs to the user who runs the program".into()),
             Self::Unwritable { .. } => Some("check the owner of the data folder and the space on its disk".into()),

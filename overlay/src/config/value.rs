@@ -107,6 +107,14 @@ impl Written {
         })
     }
 
+    /// One text, where there may be several, is a list of one.
+    pub(super) fn in_shape(self, shape: Shape) -> Self {
+        match (self, shape) {
+            (Self::Text(text), Shape::List | Shape::Paths) => Self::List(vec![Self::Text(text)]),
+            (written, _) => written,
+        }
+    }
+
     /// Changes every text in it.
     pub(super) fn map_texts(self, change: &impl Fn(String) -> String) -> Self {
         match self {

@@ -1,6 +1,6 @@
 //! Options that stand before or after every command, and how a command line is parsed with them.
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{ffi::OsString, io::Write, path::PathBuf};
 
 use clap::{ArgAction, Args, Command, FromArgMatches, ValueEnum, error::ErrorKind};
 
@@ -110,16 +110,25 @@ pub fn version() -> String {
 pub fn parse<T: FromArgMatches>(mut command: Command, arguments: Vec<OsString>) -> Result<T, Exit> {
     let json = arguments.iter().take_while(|argument| *argument != "--").any(|argument| argument == "--json");
     let parsed = command.try_get_matches_from_mut(arguments).and_then(|matches| T::from_arg_matches(&matches));
-    parsed.map_err(|error| end(&error, json))
+    parsed.map_err(|error| end(&mut command, &error, json))
 }
 
 /// Says why a command line is none, and with which exit the program ends.
-fn end(error: &clap::Error, json: bool) -> Exit {
+fn end(command: &mut Command, error: &clap::Error, json: bool) -> Exit {
     match error.kind() {
-        ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => {
-            // A reader that left has what it wanted.
+        // A reader that left has what it wanted, here and below.
+        ErrorKind::DisplayHelp => {
             let _ = error.print();
             Exit::Done
+        }
+        // Of the program, also behind a command.
+        ErrorKind::DisplayVersion => {
+            let _ = write!(anstream::stdout(), "{}", command.render_version());
+            Exit::Done
+        }
+        ErrorKind::MissingSubcommand if !json => {
+            let _ = write!(anstream::stderr(), "{}", command.render_help().ansi());
+            Exit::Usage
         }
         ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand if !json => {
             let _ = error.print();
@@ -141,10 +150,9 @@ fn usage_failure(error: &clap::Error) -> Failure {
     let text = text.trim();
     let text = text.strip_prefix("error: ").unwrap_or(text);
     let (message, rest) = text.split_once("\n\n").unwrap_or((text, ""));
-    let message = if error.kind() == ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand {
-        "a command is missing"
-    } else {
-        message
+    let message = match error.kind() {
+        ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand | ErrorKind::MissingSubcommand => "a command is missing",
+        _ => message,
     };
     let failure = Failure::new(Code::BadRequest, message.lines().map(str::trim).collect::<Vec<_>>().join(" "));
     let tip = rest.lines().map(str::trim).find_map(|line| line.strip_prefix("tip: "));
@@ -213,6 +221,9 @@ mod tests {
         assert_eq!(exit(&["quictrack", "--version"]), Exit::Done);
         assert_eq!(exit(&["quictrack", "leaf", "--help"]), Exit::Done);
         assert_eq!(exit(&["quictrack", "-q", "-v"]), Exit::Usage);
+        let missing = command().subcommand_required(true);
+        let arguments = ["quictrack", "--data-dir", "/d"].iter().map(OsString::from).collect();
+        assert_eq!(parse::<GlobalOptions>(missing, arguments).unwrap_err(), Exit::Usage);
     }
 
     #[test]

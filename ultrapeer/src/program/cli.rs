@@ -10,7 +10,7 @@ use overlay::{
 
 /// Ultrapeer of a Quictrack network, headless. Without a command it runs the daemon.
 #[derive(Parser, Clone, Debug)]
-#[command(name = "quictrack-ultrapeer", version = version(), max_term_width = 100)]
+#[command(name = "quictrack-ultrapeer", version = version(), propagate_version = true, max_term_width = 100)]
 pub struct Cli {
     /// Options of every command.
     #[command(flatten)]
