@@ -382,6 +382,8 @@ pub const PULSE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Bytes of a request's body.
 pub const HTTP_BODY_BYTES: usize = 1 << 20;
+/// Bytes of a refused body that are read before the answer. Chosen: what a client may send by mistake.
+pub const HTTP_DISCARDED_BYTES: usize = 16 * HTTP_BODY_BYTES;
 /// Time for a request's body to arrive. Chosen: a full body at 35 kB/s.
 pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head; room for a cursor of [`PATH_BYTES`] in base64.
@@ -468,6 +470,15 @@ pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(3);
 /// Time between the dials of two addresses of one node. RFC 8305 5 recommends 250 ms; chosen shorter,
 /// because homes have just seen these addresses work.
 pub const DIAL_STAGGER: Duration = Duration::from_millis(100);
+/// Download folders that are remembered for their partial files. Chosen: nobody moves that often.
+pub const DOWNLOAD_FOLDERS: usize = 64;
+/// Links to contents that are out at the same time. Chosen: a page of videos has some dozens.
+pub const FILE_LINKS: usize = 1024;
+/// How long a link to a content works.
+pub const FILE_LINK_LIFETIME: Duration = Duration::from_hours(24);
+/// How long a request for the bytes of a content waits for a source that tells its size. Chosen: as long as `get` waits
+/// for a source.
+pub const FILE_PATIENCE: Duration = Duration::from_secs(30);
 /// How long an ended search is kept.
 pub const SEARCH_KEPT: Duration = Duration::from_hours(1);
 /// Searches that a leaf keeps, running ones included. Chosen: a page that searches at each key press stays

@@ -12,6 +12,7 @@ use axum::{
     http::{HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
+use http_body_util::BodyExt;
 use serde::{
     Deserialize, Serialize,
     de::{self, DeserializeOwned, Visitor},
@@ -231,15 +232,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, _state: &S) -> Result<Self, ApiError> {
-        let body = request.into_body();
-        let reading = axum::body::to_bytes(body, limits::HTTP_BODY_BYTES);
-        let bytes = match tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, reading).await {
-            Ok(Ok(bytes)) => bytes,
-            Ok(Err(error)) if is_length_limit(&error) => return Err(too_large()),
-            Ok(Err(error)) => return Err(ApiError::bad_request(format!("the body broke off: {error}"))),
-            Err(_) => return Err(ApiError::bad_request("the body did not arrive in time")),
-        };
-        parse_body(&bytes).map(Self)
+        match read(request.into_body()).await? {
+            Some(bytes) => parse_body(&bytes).map(Self),
+            None => Err(too_large()),
+        }
     }
 }
 
@@ -248,15 +244,33 @@ pub(super) fn too_large() -> ApiError {
     ApiError::new(Code::TooLarge, format!("the body is longer than {} bytes", limits::HTTP_BODY_BYTES))
 }
 
-fn is_length_limit(error: &axum::Error) -> bool {
-    let mut source = std::error::Error::source(error);
-    while let Some(error) = source {
-        if error.is::<http_body_util::LengthLimitError>() {
-            return true;
+/// The bytes of a body; `None` if there are more than [`limits::HTTP_BODY_BYTES`]. What is too much is still read, up
+/// to [`limits::HTTP_DISCARDED_BYTES`]: a client that writes reads its answer only afterwards, and a connection that
+/// is closed before takes the answer with it.
+pub(super) async fn read(mut body: axum::body::Body) -> Result<Option<Vec<u8>>, ApiError> {
+    let (mut kept, mut length) = (Vec::new(), 0);
+    let reading = async {
+        while length <= limits::HTTP_DISCARDED_BYTES {
+            let frame = match body.frame().await {
+                None => break,
+                Some(Ok(frame)) => frame,
+                Some(Err(error)) => return Err(ApiError::bad_request(format!("the body broke off: {error}"))),
+            };
+            let Ok(data) = frame.into_data() else { continue };
+            length += data.len();
+            if length <= limits::HTTP_BODY_BYTES {
+                kept.extend_from_slice(&data);
+            } else {
+                kept = Vec::new();
+            }
         }
-        source = error.source();
+        Ok(())
+    };
+    match tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, reading).await {
+        Ok(read) => read?,
+        Err(_) => return Err(ApiError::bad_request("the body did not arrive in time")),
     }
-    false
+    Ok((length <= limits::HTTP_BODY_BYTES).then_some(kept))
 }
 
 fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::{
     admin::{
         auth::{API_ROOT, Guard, is_api, set_security_headers},
-        error::{ApiError, Code, unknown_method, unknown_route},
+        error::{ApiError, Code, read, unknown_method, unknown_route},
     },
     limits,
     metrics::{HttpRequests, TASK_PANICS, Task},
@@ -361,7 +361,13 @@ async fn surround(State(surroundings): State<Arc<Surroundings>>, mut request: Re
     let counters = surroundings.requests.of(request.method().as_str(), template.as_deref());
     let under_api = is_api(request.uri().path());
     let mut response = match surroundings.guard.check(&request) {
-        Err(refusal) => refusal.into_response(),
+        Err(refusal) => {
+            // Whoever asks first whether it may send the body is told before it does.
+            if !request.headers().contains_key(header::EXPECT) {
+                let _refused = read(request.into_body()).await;
+            }
+            refusal.into_response()
+        }
         Ok(()) => {
             request.extensions_mut().insert(Texts(Arc::clone(&surroundings)));
             AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
