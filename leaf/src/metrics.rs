@@ -247,7 +247,9 @@ pub(crate) fn attempted(result: Result<Via, &ReachError>, span: std::time::Durat
         Err(ReachError::Refused) => (Via::Direct, AttemptResult::Refused),
         Err(ReachError::Timeout) => (Via::Direct, AttemptResult::Timeout),
         Err(ReachError::Version(_)) => (Via::Direct, AttemptResult::Version),
-        Err(ReachError::Gone | ReachError::Unreachable(_)) => (Via::Direct, AttemptResult::Unreachable),
+        Err(ReachError::Gone | ReachError::NoHome | ReachError::Unreachable(_)) => {
+            (Via::Direct, AttemptResult::Unreachable)
+        }
     };
     TRANSFER_ATTEMPTS.increment((via.into(), result));
 }

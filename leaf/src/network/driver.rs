@@ -90,6 +90,8 @@ pub(super) struct Shared {
     handle: u64,
     join: Mutex<Vec<JoinAddress>>,
     join_changed: Notify,
+    /// The addresses of the join targets, and which target each is of.
+    targets: Mutex<BTreeMap<SocketAddr, String>>,
     problems: Mutex<BTreeMap<String, JoinProblem>>,
     searches: Mutex<BTreeMap<Ticket, mpsc::Sender<SearchNews>>>,
     streams: Mutex<BTreeMap<(Ticket, PeerId), tokio::task::AbortHandle>>,
@@ -116,11 +118,13 @@ pub struct HomeStatus {
 }
 
 /// Why a join target did not lead into the network.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum JoinProblem {
     /// Its name does not resolve.
+    #[error("its name has no address: {0}")]
     Name(String),
     /// It could not be dialled, or refused.
+    #[error(transparent)]
     Dial(DialError),
 }
 
@@ -158,6 +162,7 @@ impl Network {
             handle: random_token()?,
             join: Mutex::new(start.join),
             join_changed: Notify::new(),
+            targets: Mutex::default(),
             problems: Mutex::default(),
             searches: Mutex::default(),
             streams: Mutex::default(),
@@ -320,15 +325,37 @@ impl Shared {
         }
     }
 
-    pub(super) fn problem(&self, target: &str, problem: Option<JoinProblem>) {
+    /// An address could not be joined. That of a join target is the user's business, and told in the log when it
+    /// is news.
+    pub(super) fn join_failed(&self, address: SocketAddr, error: DialError) {
+        tracing::debug!(%address, %error, "an ultrapeer could not be joined");
+        if let Some(target) = lock(&self.targets).get(&address) {
+            self.problem(address.to_string(), target, JoinProblem::Dial(error));
+        }
+    }
+
+    fn problem(&self, key: String, target: &str, problem: JoinProblem) {
         let mut problems = lock(&self.problems);
-        match problem {
-            Some(problem) => problems.insert(target.to_owned(), problem),
-            None => problems.remove(target),
-        };
+        let is_news = problems.get(&key).is_none_or(|known| known.to_string() != problem.to_string());
+        if is_news {
+            tracing::warn!(
+                join = target,
+                "this join target does not lead into the network, and is tried again: {problem}"
+            );
+        }
+        problems.insert(key, problem);
         while problems.len() > limits::JOIN_TARGETS {
             problems.pop_last();
         }
+    }
+
+    /// Other addresses are those of the join targets now; what is not among them is nobody's problem any more.
+    fn set_targets(&self, addresses: BTreeMap<SocketAddr, String>, unresolved: &[String]) {
+        lock(&self.problems).retain(|key, problem| match problem {
+            JoinProblem::Name(_) => unresolved.contains(key),
+            JoinProblem::Dial(_) => key.parse().is_ok_and(|address| addresses.contains_key(&address)),
+        });
+        *lock(&self.targets) = addresses;
     }
 
     pub(super) fn forget_problems(&self) {
@@ -347,16 +374,18 @@ async fn join(shared: Arc<Shared>, remembered: Vec<SignedDescriptor>) {
     let _ = shared.machine.input(Input::Alternatives(remembered)).await;
     loop {
         let targets = lock(&shared.join).clone();
-        let mut addresses = Vec::new();
+        let (mut addresses, mut owners, mut unresolved) = (Vec::new(), BTreeMap::new(), Vec::new());
         for target in targets.iter().take(limits::JOIN_TARGETS) {
+            let text = target.to_string();
             match tokio::net::lookup_host((target.host.as_str(), target.port)).await {
-                Ok(found) => {
-                    shared.problem(&target.to_string(), None);
-                    addresses.extend(found);
+                Ok(found) => addresses.extend(found.inspect(|address| drop(owners.insert(*address, text.clone())))),
+                Err(error) => {
+                    shared.problem(text.clone(), &text, JoinProblem::Name(error.to_string()));
+                    unresolved.push(text);
                 }
-                Err(error) => shared.problem(&target.to_string(), Some(JoinProblem::Name(error.to_string()))),
             }
         }
+        shared.set_targets(owners, &unresolved);
         let _ = shared.machine.input(Input::Targets(addresses)).await;
         // A name may lead elsewhere later; what changes is seen within the longest pause between two dials.
         let _ = timeout(limits::REDIAL_MAX, shared.join_changed.notified()).await;

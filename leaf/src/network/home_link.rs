@@ -29,7 +29,7 @@ use tokio::{
 
 use super::{
     Input,
-    driver::{HomeStatus, JoinProblem, Shared},
+    driver::{HomeStatus, Shared},
 };
 use crate::{
     catalog::Catalog,
@@ -85,12 +85,11 @@ pub(super) async fn attach(shared: Arc<Shared>, address: SocketAddr, peer: Optio
             run(&shared, dialled.link, address, dialled.welcome).await;
         }
         Err(error) => {
-            tracing::debug!(%address, %error, "an ultrapeer could not be joined");
             if let DialError::Refused { alternatives, .. } = &error {
                 // A machine that stopped dials nobody.
                 let _ = shared.machine.input(Input::Alternatives(alternatives.clone())).await;
             }
-            shared.problem(&address.to_string(), Some(JoinProblem::Dial(error)));
+            shared.join_failed(address, error);
             let _ = shared.machine.input(Input::DialFailed(address)).await;
         }
     }

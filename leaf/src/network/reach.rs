@@ -49,7 +49,7 @@ async fn connect(shared: Arc<Shared>, peer: PeerId, homes: Vec<PeerId>) -> Resul
 async fn introduce(shared: &Shared, target: PeerId, homes: &[PeerId]) -> Result<Vec<SocketAddr>, ReachError> {
     let mut own: Vec<_> = shared.homes().values().map(|home| home.connection.clone()).collect();
     own.sort_by_key(|connection| (!homes.contains(&connection.peer()), connection.rtt()));
-    let mut last = ReachError::Unreachable("this leaf has no home".to_owned());
+    let mut last = ReachError::NoHome;
     for connection in own {
         let ask = Introduce { target, homes: List::new(homes.iter().copied()) };
         let asked = timeout(limits::INTRODUCTION_TIMEOUT * 2, ask_home(&connection, ask)).await;

@@ -63,6 +63,9 @@ impl Via {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReachError {
+    /// This leaf has no ultrapeer that could introduce it.
+    #[error("this leaf is attached to no ultrapeer, which could introduce it to the peer")]
+    NoHome,
     /// No ultrapeer knows it any more.
     #[error("the peer is gone")]
     Gone,

@@ -540,6 +540,24 @@ impl DialError {
         }
     }
 
+    /// What it is called among the problems of a node that was told to join there; `None` if it is none: who is
+    /// full names others, and to dial itself harms nobody.
+    pub const fn problem(&self) -> Option<&'static str> {
+        match self {
+            Self::WrongNetwork { .. } => Some("wrong_network"),
+            Self::WrongSecret { .. } => Some("wrong_secret"),
+            Self::PeerOlder { .. } => Some("peer_older"),
+            Self::PeerNewer { .. } => Some("peer_newer"),
+            Self::Refused { .. } | Self::SelfDial { .. } => None,
+            Self::Timeout { .. }
+            | Self::Unreachable { .. }
+            | Self::WrongPeer { .. }
+            | Self::OtherProtocol { .. }
+            | Self::Violation { .. }
+            | Self::Closed { .. } => Some("unreachable"),
+        }
+    }
+
     /// Its name in metrics and logs.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -32,11 +32,13 @@ pub struct JoinStatus {
 }
 
 /// Why a join target did not lead into the network.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, thiserror::Error)]
 pub enum JoinError {
     /// Its name does not resolve.
+    #[error("its name has no address: {0}")]
     Name(String),
     /// It could not be dialled, or refused.
+    #[error(transparent)]
     Dial(DialError),
 }
 
@@ -75,9 +77,12 @@ impl Joining {
 
     fn note(&self, target: &JoinAddress, error: Option<JoinError>) {
         let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(entry) = targets.iter_mut().find(|(known, _)| known == target) {
-            entry.1 = error;
+        let Some(entry) = targets.iter_mut().find(|(known, _)| known == target) else { return };
+        let said = |error: &Option<JoinError>| error.as_ref().map(ToString::to_string);
+        if let Some(why) = said(&error).filter(|why| said(&entry.1).as_ref() != Some(why)) {
+            tracing::warn!(join = %target, "this join target does not lead into the network, and is tried again: {why}");
         }
+        entry.1 = error;
     }
 }
 
@@ -108,9 +113,6 @@ pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<Sign
             for target in shared.join.targets() {
                 let error = attempt(&shared, &target).await.err();
                 BOOTSTRAP_ATTEMPTS.increment((BootstrapSource::Config, outcome(error.as_ref())));
-                if let Some(error) = &error {
-                    tracing::debug!(%target, ?error, "a join target did not lead into the network");
-                }
                 shared.join.note(&target, error);
             }
         }

@@ -18,7 +18,7 @@ use overlay::{
     report::{Peer, Problem, Status, UltrapeerPart},
     startup::Daemon,
     time::Time,
-    transport::{DialError, Endpoint},
+    transport::Endpoint,
     wire::descriptor::SignedDescriptor,
 };
 
@@ -175,37 +175,30 @@ const fn state(phase: Phase) -> &'static str {
     }
 }
 
-/// What keeps the node out of the network it was told to join.
+/// What is wrong with the nodes it was told to join, and that it is in no network.
 fn problems(phase: Phase, targets: &[JoinStatus]) -> Vec<Problem> {
-    let mut problems: Vec<Problem> = targets.iter().filter_map(mismatch).collect();
-    if phase == Phase::Candidate && problems.is_empty() {
+    let mut problems: Vec<Problem> = targets.iter().filter_map(join_problem).collect();
+    let is_mismatch = |problem: &Problem| problem.code != "unreachable";
+    if phase == Phase::Candidate && !problems.iter().any(is_mismatch) {
         problems.push(nobody_found(targets));
     }
     problems
 }
 
-/// A target that answered and does not fit this node.
-fn mismatch(target: &JoinStatus) -> Option<Problem> {
-    let Some(JoinError::Dial(error)) = &target.error else { return None };
-    let code = match error {
-        DialError::WrongNetwork { .. } => "wrong_network",
-        DialError::WrongSecret { .. } => "wrong_secret",
-        DialError::PeerOlder { .. } => "peer_older",
-        DialError::PeerNewer { .. } => "peer_newer",
-        _ => return None,
+/// A target that cannot be reached, or does not fit this node.
+fn join_problem(target: &JoinStatus) -> Option<Problem> {
+    let error = target.error.as_ref()?;
+    let (code, hint) = match error {
+        JoinError::Name(_) => ("unreachable", "check the name, and that this machine can ask a name server"),
+        JoinError::Dial(error) => (error.problem()?, error.hint()),
     };
-    let hint = Some(error.hint().to_owned());
-    Some(Problem { code: code.to_owned(), message: format!("cannot join through {}: {error}", target.target), hint })
+    let message = format!("cannot join through {}: {error}", target.target);
+    Some(Problem { code: code.to_owned(), message, hint: Some(hint.to_owned()) })
 }
 
 fn nobody_found(targets: &[JoinStatus]) -> Problem {
     let failed = targets.iter().filter_map(|target| Some((&target.target, target.error.as_ref()?)));
-    let reasons: Vec<String> = failed
-        .map(|(target, error)| match error {
-            JoinError::Name(why) => format!("{target}: {why}"),
-            JoinError::Dial(error) => format!("{target}: {error}"),
-        })
-        .collect();
+    let reasons: Vec<String> = failed.map(|(target, error)| format!("{target}: {error}")).collect();
     let (message, hint) = if targets.is_empty() {
         ("no ultrapeer is known", "name a node of the network with --join, or begin a network with --founder")
     } else {
@@ -247,6 +240,8 @@ impl Rate {
 
 #[cfg(test)]
 mod tests {
+    use overlay::{transport::DialError, wire::hello::RefuseReason};
+
     use super::*;
 
     fn target(error: Option<JoinError>) -> JoinStatus {
@@ -269,10 +264,13 @@ mod tests {
     fn only_a_candidate_misses_others() {
         let address = "192.0.2.1:7780".parse().unwrap();
         let silent = [target(Some(JoinError::Dial(DialError::Timeout { address })))];
-        assert!(problems(Phase::Founder, &silent).is_empty());
+        let codes = |problems: &[Problem]| problems.iter().map(|problem| problem.code.clone()).collect::<Vec<_>>();
+        assert_eq!(codes(&problems(Phase::Founder, &silent)), ["unreachable"]);
+        let full = DialError::Refused { address, reason: RefuseReason::NotUltrapeer, alternatives: Vec::new() };
+        assert!(problems(Phase::Founder, &[target(Some(JoinError::Dial(full)))]).is_empty());
         let missing = problems(Phase::Candidate, &silent);
-        assert_eq!(missing[0].code, "no_ultrapeer");
-        assert!(missing[0].message.contains("no answer from 192.0.2.1:7780"), "{missing:?}");
+        assert_eq!(codes(&missing), ["unreachable", "no_ultrapeer"]);
+        assert!(missing.iter().all(|problem| problem.message.contains("no answer from 192.0.2.1:7780")), "{missing:?}");
         assert!(problems(Phase::Candidate, &[])[0].hint.as_ref().unwrap().contains("--founder"));
     }
 
