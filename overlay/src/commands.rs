@@ -1,6 +1,10 @@
 //! Commands that both programs have and that need no daemon: `id`, `config`, `completions`, `man`.
 
-use std::{collections::BTreeMap, io::Read, path::Path};
+use std::{
+    collections::BTreeMap,
+    io::Read,
+    path::{Path, PathBuf},
+};
 
 use clap::{Args, Subcommand};
 use clap_complete::Shell;
@@ -19,6 +23,7 @@ use crate::{
     folders::{self, DataFolder, Folders, PRIVATE_FILE},
     identity::Identity,
     limits,
+    shared_folders::SharedFolders,
 };
 
 /// Where a command runs: for which program, with which options, in which environment.
@@ -143,17 +148,17 @@ pub enum ConfigCommand {
     /// Check a configuration file without using it
     Check {
         /// The file
-        file: std::path::PathBuf,
+        file: PathBuf,
     },
-    /// Write the settings that were made at run time to a file, or to stdout with `-`; without keys and tokens
+    /// Write what was set and shared at run time to a file, or to stdout with `-`; without keys and tokens
     Export {
         /// The file
-        file: std::path::PathBuf,
+        file: PathBuf,
     },
-    /// Take over the settings of an exported file
+    /// Take over the settings and shares of an exported file
     Import {
         /// The file, or `-` for stdin
-        file: std::path::PathBuf,
+        file: PathBuf,
     },
 }
 
@@ -164,6 +169,9 @@ struct Export {
     /// The form of this file.
     quictrack_export: u32,
     settings: BTreeMap<String, Value>,
+    /// Folders that were shared at run time.
+    #[serde(default)]
+    shares: Vec<PathBuf>,
 }
 
 /// The form of exported files.
@@ -243,7 +251,9 @@ fn check(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
 
 fn export(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
     let settings = load(at)?.run_time_settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
-    let export = Export { quictrack_export: EXPORT_FORM, settings };
+    let shared = SharedFolders::load(&at.folders()?.data)?;
+    let shares = shared.paths().map(Path::to_owned).collect();
+    let export = Export { quictrack_export: EXPORT_FORM, settings, shares };
     let mut text = serde_json::to_string_pretty(&export).map_err(std::io::Error::from)?;
     text.push('\n');
     if file == Path::new("-") {
@@ -251,7 +261,8 @@ fn export(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     folders::write_atomically(file, text.as_bytes(), PRIVATE_FILE)?;
-    at.console.note(format_args!("{} settings written to {}", export.settings.len(), file.display()));
+    let (settings, shares) = (export.settings.len(), export.shares.len());
+    at.console.note(format_args!("{settings} settings and {shares} shares written to {}", file.display()));
     Ok(Exit::Done)
 }
 
@@ -266,22 +277,48 @@ async fn import(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
     if export.quictrack_export != EXPORT_FORM {
         return Err(unreadable(format!("its form is {}, known is {EXPORT_FORM}", export.quictrack_export)));
     }
-    let settings = export.settings;
-    match at.client() {
-        Ok(client) => match client.patch::<Value>("config", &settings).await {
-            Err(ClientError::NotRunning(_)) => import_into_files(at, &settings)?,
-            other => drop(other.map_err(|error| at.failure(error))?),
-        },
-        Err(_) => import_into_files(at, &settings)?,
+    if at.program == Program::Ultrapeer && !export.shares.is_empty() {
+        return Err(unreadable("an ultrapeer shares nothing, and these are the settings of a leaf".to_owned()));
     }
-    at.console.note(format_args!("{} settings taken over", settings.len()));
+    if export.shares.iter().any(|path| !path.is_absolute()) {
+        return Err(unreadable("a share is no absolute path".to_owned()));
+    }
+    match at.client() {
+        Ok(client) => match client.patch::<Value>("config", &export.settings).await {
+            Err(ClientError::NotRunning(_)) => import_into_files(at, &export)?,
+            other => {
+                other.map_err(|error| at.failure(error))?;
+                share(at, &client, &export.shares).await?;
+            }
+        },
+        Err(_) => import_into_files(at, &export)?,
+    }
+    let (settings, shares) = (export.settings.len(), export.shares.len());
+    at.console.note(format_args!("{settings} settings and {shares} shares taken over"));
     Ok(Exit::Done)
 }
 
-fn import_into_files(at: &Surroundings<'_>, settings: &BTreeMap<String, Value>) -> Result<(), Failure> {
+fn import_into_files(at: &Surroundings<'_>, export: &Export) -> Result<(), Failure> {
     let folders = at.folders()?;
     let _data = DataFolder::open(&folders, |_, _| Ok(()))?;
-    load(at)?.change(settings).map(drop).map_err(Failure::from)
+    load(at)?.change(&export.settings)?;
+    let mut shared = SharedFolders::load(&folders.data)?;
+    for path in &export.shares {
+        shared.set(path, true)?;
+    }
+    Ok(())
+}
+
+/// Shares folders through the daemon. One that is not there is told and left out.
+async fn share(at: &Surroundings<'_>, client: &Client, folders: &[PathBuf]) -> Result<(), Failure> {
+    for path in folders {
+        match client.post::<Value>("shares", &serde_json::json!({ "path": path })).await {
+            Ok(_) => {}
+            Err(ClientError::Refused(error)) => at.console.warn(&error.message),
+            Err(error) => return Err(at.failure(error)),
+        }
+    }
+    Ok(())
 }
 
 fn read(file: &Path) -> Result<String, Failure> {

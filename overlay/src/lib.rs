@@ -15,6 +15,7 @@
 //! | [`verify`] | pieces of a content and their proof under its BLAKE3 |
 //! | `admin`, `metrics` | the local HTTP of both programs, what Prometheus sees |
 //! | `config`, `environment`, `folders` | the configuration and its sources, and where everything lies |
+//! | `remembered`, `shared_folders` | ultrapeers of earlier sessions, and folders shared at run time, on disk |
 //! | `console` | the only place that prints; failures and exit codes |
 //! | `telemetry`, `life` | the log; signals, readiness and the end of a daemon |
 //! | `startup`, `commands` | what both daemons do before they serve, and commands that both programs have |
@@ -54,6 +55,8 @@ pub mod query;
 pub mod remembered;
 #[cfg(feature = "net")]
 pub mod report;
+#[cfg(feature = "net")]
+pub mod shared_folders;
 #[cfg(feature = "net")]
 pub mod startup;
 #[cfg(feature = "net")]

@@ -19,7 +19,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use overlay::{config::Origin, drive, id::ContentId, limits, verify::Value};
+use overlay::{config::Origin, drive, id::ContentId, limits, shared_folders::SharedFoldersError, verify::Value};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Notify, Semaphore, mpsc, oneshot, watch},
@@ -327,6 +327,9 @@ pub enum SharesError {
         /// Where it was set.
         origin: Origin,
     },
+    /// What was done is not kept over a restart: the list in the data folder cannot be written.
+    #[error(transparent)]
+    Record(#[from] SharedFoldersError),
     /// The program is ending.
     #[error("the shares are closed")]
     Stopped,
@@ -354,6 +357,7 @@ impl SharesError {
                 Origin::Default => "it is the download folder: set share_downloads to false",
                 Origin::Settings => "try again",
             }),
+            Self::Record(error) => Some(error.hint()),
             Self::Stopped | Self::Store(_) => None,
         }
     }
