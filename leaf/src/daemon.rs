@@ -12,14 +12,16 @@ use overlay::{
     commands::Surroundings,
     config::{Config, Layer, Program, Rate, ScheduleLine, Settings},
     console::{Console, Exit, Failure},
+    limits,
     metrics::Role,
+    report::Status,
     startup::{self, Daemon, Plan},
     transport::Endpoint,
 };
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    api::http::{self, State},
+    api::http::{self, State, Tickets},
     metrics,
     node::{Node, Start},
     store::{ShareSpec, SharesConfig},
@@ -60,13 +62,14 @@ pub async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure>
         telemetry: daemon.telemetry.clone(),
         events: node.events().clone(),
     });
-    spawn(&daemon, &node, &common);
     let state = State {
         node: node.clone(),
-        volunteer: settings.volunteer,
         readiness: daemon.readiness.clone(),
-        common: Some(common),
+        tickets: Tickets::default(),
+        common: Some(common.clone()),
     };
+    spawn(&daemon, &node, &common);
+    daemon.tasks.spawn("status events", publish_status(state.clone(), common));
     daemon.serve(at.console, |guard| http::router(state, guard)).await?;
     greet(at.console, &daemon, &node);
     daemon.life.draining().await;
@@ -132,6 +135,24 @@ fn spawn(daemon: &Daemon, node: &Node, common: &Arc<Common>) {
         seen: daemon.config.settings(),
     };
     daemon.tasks.spawn("settings", follower.run());
+}
+
+/// Puts the status among the events whenever it is another one.
+async fn publish_status(state: State, common: Arc<Common>) {
+    let mut ticks = interval(limits::LOOK_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut known = Status::default();
+    loop {
+        ticks.tick().await;
+        let status = crate::status::status(&state).await;
+        // What never rests is no news.
+        let mut calm = Status { uptime_s: 0, ..status.clone() };
+        calm.homes.iter_mut().flatten().for_each(|home| home.rtt_ms = None);
+        if calm != known {
+            common.events.publish("status", &status);
+            known = calm;
+        }
+    }
 }
 
 /// Carries changes of the configuration to the parts that can change, and the schedule of the rate limits.

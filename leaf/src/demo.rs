@@ -20,7 +20,7 @@ use overlay::{
         probes::{self, Readiness},
         server::{self, Listen},
     },
-    config::{Origin, Volunteer},
+    config::Origin,
     console::{Console, Exit, Failure, revision},
     drive::{Clock, Tasks},
     id::ContentId,
@@ -37,7 +37,7 @@ use ultrapeer::driver::{Service, Start as UltrapeerStart};
 
 use crate::{
     api::{
-        http::{self, State},
+        http::{self, State, Tickets},
         types::{Hit, SearchRequest, Summary},
     },
     download::{Event, Request, record::Done},
@@ -323,7 +323,7 @@ impl Bed {
         let ready = Ready::new("demo", node.peer(), "demo", node.endpoint().local_address())
             .api(Some(api.url()), false)
             .metrics(Some(scraped.url()));
-        let state = State { node, volunteer: Volunteer::Never, readiness: readiness.clone(), common: None };
+        let state = State { node, readiness: readiness.clone(), tickets: Tickets::default(), common: None };
         let router = http::router(state, Guard::new(api.address(), &[], tokens.hashes()));
         let stop = self.tasks.token();
         self.tasks.spawn_to_end("api", server::serve(api, router, stop.clone()));

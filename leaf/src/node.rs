@@ -28,6 +28,7 @@ use overlay::{
     identity::Identity,
     limits,
     remembered::Remembered,
+    shared_folders::{SharedFolders, SharedFoldersError},
     time::Time,
     transport::{Arrival, Arrivals, Endpoint},
     wire::{
@@ -44,9 +45,7 @@ use crate::{
     download::{self, Downloads},
     network::{self, Service as Network},
     searches::Searches,
-    store::{
-        Database, DatabaseError, Outboards, Share, ShareSpec, Shares, SharesConfig, SharesError, StoreError, Table,
-    },
+    store::{Database, Outboards, Share, ShareSpec, Shares, SharesConfig, SharesError, StoreError},
     transfer::{ReachError, Via, holding::Holdings, pool::Pool, serve::Uploads, session},
 };
 
@@ -79,11 +78,17 @@ pub enum StartError {
     /// The system has no random numbers.
     #[error("the system has no random numbers: {0}")]
     Random(#[from] std::io::Error),
+    /// The list of folders that were shared at run time cannot be read.
+    #[error(transparent)]
+    SharedFolders(#[from] SharedFoldersError),
 }
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
-        Self::new(Code::Internal, error.to_string()).hint("check the data folder and its disk")
+        match error {
+            StartError::SharedFolders(error) => error.into(),
+            other => Self::new(Code::Internal, other.to_string()).hint("check the data folder and its disk"),
+        }
     }
 }
 
@@ -109,20 +114,15 @@ struct Inner {
     tasks: Tasks,
     remembered: Mutex<Remembered>,
     scanner: Mutex<Option<JoinHandle<()>>>,
-    database: Arc<Database>,
-    download_folder: PathBuf,
     data_folder: PathBuf,
+    /// Folders that were shared at run time.
+    shared_at_run_time: tokio::sync::Mutex<SharedFolders>,
 }
 
-/// Folders that were shared at run time, by their path.
-const SHARED_AT_RUN_TIME: Table<String> = Table::new("shared at run time");
-
-/// Those of them that are not configured as well.
-fn run_time_shares(database: &Database, configured: &[ShareSpec]) -> Result<Vec<ShareSpec>, DatabaseError> {
-    let recorded = database.all(&SHARED_AT_RUN_TIME, limits::SHARES)?;
-    let paths = recorded.into_iter().map(|(_, path)| PathBuf::from(path));
-    let new = paths.filter(|path| configured.iter().all(|share| share.path != *path));
-    Ok(new.map(|path| ShareSpec { path, origin: Origin::Settings }).collect())
+/// The folders shared at run time that are not configured as well.
+fn run_time_shares(recorded: &SharedFolders, configured: &[ShareSpec]) -> Vec<ShareSpec> {
+    let new = recorded.paths().filter(|path| configured.iter().all(|share| share.path != *path));
+    new.map(|path| ShareSpec { path: path.to_owned(), origin: Origin::Settings }).collect()
 }
 
 impl Node {
@@ -144,7 +144,8 @@ impl Node {
         let outboards = Outboards::new(start.data.join("outboards"));
         let folder = start.shares.downloads.clone();
         let mut configured = start.shares;
-        configured.shares.extend(run_time_shares(&database, &configured.shares).map_err(StoreError::from)?);
+        let shared_at_run_time = SharedFolders::load(&start.data)?;
+        configured.shares.extend(run_time_shares(&shared_at_run_time, &configured.shares));
         let (shares, scanner) = Shares::start(configured, database.clone(), outboards, tasks.token())?;
         let (remembered, known) = Remembered::load(&start.data, endpoint.peer());
         let entering = network::Start { network: start.network.clone(), join: start.join, remembered: known };
@@ -162,7 +163,7 @@ impl Node {
         let pool = Arc::new(Pool::new(Arc::new(network.clone())));
         let parts = download::Parts {
             own: endpoint.peer(),
-            database: database.clone(),
+            database,
             library,
             holdings,
             pool: pool.clone(),
@@ -170,7 +171,7 @@ impl Node {
             clock,
             tasks: tasks.child(),
         };
-        let options = download::Options { downloads: folder.clone(), rate: start.download_rate };
+        let options = download::Options { downloads: folder, rate: start.download_rate };
         let downloads = Downloads::start(parts, options).map_err(StoreError::from)?;
         let searches = Searches::new(network.clone(), shares.clone(), downloads.clone(), clock, &tasks);
         let inner = Inner {
@@ -188,9 +189,8 @@ impl Node {
             tasks,
             remembered: Mutex::new(remembered),
             scanner: Mutex::new(Some(scanner)),
-            database,
-            download_folder: folder,
             data_folder: start.data,
+            shared_at_run_time: tokio::sync::Mutex::new(shared_at_run_time),
         };
         let node = Self { inner: Arc::new(inner) };
         node.spawn_all(arrivals);
@@ -254,37 +254,36 @@ impl Node {
 
     /// Shares a folder, also after a restart.
     pub async fn add_share(&self, path: PathBuf) -> Result<Share, SharesError> {
-        let share = self.inner.shares.add(ShareSpec { path: path.clone(), origin: Origin::Settings }).await?;
-        self.record_share(&path, true).await?;
+        let share = self.inner.shares.add(ShareSpec { path, origin: Origin::Settings }).await?;
+        if share.origin != Origin::Settings {
+            return Ok(share);
+        }
+        self.record_share(PathBuf::from(&share.path), true).await?;
         Ok(share)
     }
 
     /// Stops sharing a folder that was shared at run time, named by its name or path.
     pub async fn remove_share(&self, share: &str) -> Result<(), SharesError> {
         let removed = self.inner.shares.remove(share).await?;
-        self.record_share(std::path::Path::new(&removed.path), false).await
+        self.record_share(PathBuf::from(removed.path), false).await
     }
 
-    /// Takes over other configured shares and rules; those shared at run time stay.
+    /// Takes over other configured shares and rules, and the download folder; those shared at run time stay.
     pub async fn configure_shares(&self, mut config: SharesConfig) -> Result<(), SharesError> {
-        config.shares.extend(run_time_shares(&self.inner.database, &config.shares)?);
+        let recorded = self.inner.shared_at_run_time.lock().await;
+        config.shares.extend(run_time_shares(&recorded, &config.shares));
+        if let Err(error) = self.inner.downloads.set_folder(config.downloads.clone()).await {
+            tracing::error!(%error, "downloads go on to the folder before");
+        }
         self.inner.shares.configure(config).await
     }
 
-    async fn record_share(&self, path: &std::path::Path, shared: bool) -> Result<(), SharesError> {
-        let (database, path) = (self.inner.database.clone(), path.to_owned());
-        let record = move || {
-            let text = path.to_string_lossy().into_owned();
-            let mut batch = database.write()?;
-            if shared {
-                batch.put(&SHARED_AT_RUN_TIME, text.as_bytes(), &text)?;
-            } else {
-                batch.remove(&SHARED_AT_RUN_TIME, text.as_bytes())?;
-            }
-            batch.commit()
-        };
-        let recorded = tokio::task::spawn_blocking(record).await;
-        recorded.map_err(|_| SharesError::Stopped)?.map_err(SharesError::from)
+    async fn record_share(&self, path: PathBuf, shared: bool) -> Result<(), SharesError> {
+        let mut recorded = self.inner.shared_at_run_time.lock().await;
+        let mut changed = recorded.clone();
+        let record = move || changed.set(&path, shared).map(|()| changed);
+        *recorded = tokio::task::spawn_blocking(record).await.map_err(|_| SharesError::Stopped)??;
+        Ok(())
     }
 
     /// Contents that this leaf knows of whose ids begin with these hex digits: of hits, downloads and shares.
@@ -314,7 +313,7 @@ impl Node {
 
     /// The folder that an output names; the download folder without one.
     pub fn output_folder(&self, output: Option<&str>) -> PathBuf {
-        output.map_or_else(|| self.inner.download_folder.clone(), PathBuf::from)
+        output.map_or_else(|| self.inner.downloads.folder(), PathBuf::from)
     }
 
     /// Changes how many uploads run at the same time, besides the optimistic one.
@@ -439,7 +438,7 @@ impl Node {
                 (inner.shares.list(), inner.downloads.list(), inner.uploads.list());
             // A drive that does not answer holds whoever asks it.
             if disk.as_ref().is_none_or(JoinHandle::is_finished) {
-                let (downloads, data) = (inner.download_folder.clone(), inner.data_folder.clone());
+                let (downloads, data) = (inner.downloads.folder(), inner.data_folder.clone());
                 let look = move || crate::metrics::collect_disk(&downloads, &data);
                 disk = Some(tokio::task::spawn_blocking(look));
             }
@@ -471,7 +470,13 @@ impl From<BrowseError> for ApiError {
         match &error {
             BrowseError::Reach(ReachError::Gone) => Self::not_found("no ultrapeer knows that peer")
                 .hint("it may have left the network; a search tells who is there now"),
-            _ => Self::new(Code::PeerUnreachable, error.to_string()),
+            BrowseError::Reach(ReachError::NoHome) => Self::new(Code::NoUltrapeer, error.to_string())
+                .hint("`quictrack status` shows what keeps this leaf from the network"),
+            BrowseError::Reach(ReachError::Timeout) => {
+                Self::new(Code::Timeout, error.to_string()).hint("it may be busy or just gone; try again later")
+            }
+            _ => Self::new(Code::PeerUnreachable, error.to_string())
+                .hint("it may be gone, or behind a router that lets nobody in; try again later"),
         }
     }
 }

@@ -81,7 +81,7 @@ impl Searches {
 
     /// Starts a search and returns its id. Waits, within the search's time, until this leaf has a home.
     ///
-    /// Fails with `bad_query`, `bad_request`, or `no_ultrapeer`; nothing is left then.
+    /// Fails with `bad_query`, `bad_request`, `rate_limited` or `no_ultrapeer`; nothing is left then.
     pub async fn start(&self, request: SearchRequest) -> Result<String, ApiError> {
         let query = request.query.clone();
         if let Err(error) = Query::parse(&query) {
@@ -89,6 +89,11 @@ impl Searches {
             return Err(ApiError::new(Code::BadQuery, error.to_string()).position(position).hint(error.hint()));
         }
         let (limit, span, all) = bounds(&request)?;
+        if !self.make_room() {
+            return Err(ApiError::new(Code::RateLimited, format!("{} searches run already", limits::SEARCHES_KEPT))
+                .hint("wait until some end, or end them: DELETE searches/{id}")
+                .retry_after(Duration::from_secs(1)));
+        }
         let began = self.shared.clock.now();
         self.wait_for_home(span).await?;
         let left = span.saturating_sub(self.shared.clock.now().since(began)).max(Duration::from_millis(1));
@@ -98,7 +103,6 @@ impl Searches {
         let id = id().map_err(|error| ApiError::internal(error.to_string()))?;
         let log = Arc::new(EventLog::new());
         let entry = Entry { query, ticket, log, order: Vec::new(), hits: BTreeMap::new(), summary: None, ended: None };
-        self.make_room();
         self.book().insert(id.clone(), entry);
         let (searches, name) = (self.clone(), id.clone());
         self.shared.tasks.spawn("search", async move { searches.follow(&name, news).await });
@@ -244,16 +248,18 @@ impl Searches {
         if self.shared.shares.open(content).await.is_ok_and(|here| here.is_some()) { Have::Yes } else { Have::No }
     }
 
-    /// Forgets searches that ended an hour ago, and the oldest that ended when there are too many.
-    fn make_room(&self) {
+    /// Forgets searches that ended an hour ago, and the oldest that ended when there are too many. False if so
+    /// many run that there is no room for one more.
+    fn make_room(&self) -> bool {
         let now = self.shared.clock.now();
         let mut book = self.book();
         book.retain(|_, entry| entry.ended.is_none_or(|ended| now.since(ended) < limits::SEARCH_KEPT));
         while book.len() >= limits::SEARCHES_KEPT {
             let oldest = book.iter().filter_map(|(id, entry)| Some((entry.ended?, id.clone()))).min();
-            let Some((_, id)) = oldest else { break };
+            let Some((_, id)) = oldest else { return false };
             book.remove(&id);
         }
+        true
     }
 
     fn book(&self) -> MutexGuard<'_, BTreeMap<String, Entry>> {
@@ -286,11 +292,13 @@ fn bounds(request: &SearchRequest) -> Result<(u32, Duration, bool), ApiError> {
         None => limits::SEARCH_LIMIT,
     };
     let span = request.timeout_ms.map_or(limits::SEARCH_TIMEOUT, Duration::from_millis);
-    if span.is_zero() || span > limits::SEARCH_TIMEOUT_MAX {
-        let most = limits::SEARCH_TIMEOUT_MAX.as_secs();
-        return Err(ApiError::bad_request(format!("a search may take from a millisecond to {most} s")));
+    if span.is_zero() {
+        return Err(
+            ApiError::bad_request("a search needs a millisecond or more").hint("leave `timeout_ms` out for 10 s")
+        );
     }
-    Ok((limit, span, all))
+    // No search takes that long: who waits longer only waits for nothing.
+    Ok((limit, span.min(limits::SEARCH_TIMEOUT_MAX), all))
 }
 
 /// A name that is never used again: 60 random bits.

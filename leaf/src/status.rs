@@ -6,12 +6,12 @@ use overlay::{
     config::Volunteer,
     drive::wall_clock_s,
     report::{CatalogTotal, Home, Peer, Problem, SharesTotal, Status},
-    transport::DialError,
 };
 
 use crate::{
     api::http::State,
     catalog::Catalog,
+    download::record::{Download, Reason},
     network::{HomeStatus, JoinProblem},
     node::Node,
     store::{Share, ShareState},
@@ -29,6 +29,7 @@ pub async fn status(state: &State) -> Status {
     observed.sort_unstable();
     observed.dedup();
     let ultrapeers = node.network().ultrapeers().await;
+    let wish = state.common.as_ref().map_or(Volunteer::Never, |common| common.config.settings().volunteer);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         role: "leaf".to_owned(),
@@ -38,9 +39,9 @@ pub async fn status(state: &State) -> Status {
         listen: Some(node.endpoint().local_address()),
         observed,
         reachability: "unknown".to_owned(),
-        volunteer: Some(volunteer(state.volunteer).to_owned()),
+        volunteer: Some(volunteer(wish).to_owned()),
         ready: !homes.is_empty() && !state.readiness.is_draining(),
-        problems: problems(node, &shares, &homes),
+        problems: problems(node, &shares, &homes, &downloads),
         homes: Some(homes.iter().map(home).collect()),
         ultrapeers: u64::from(ultrapeers),
         shards: u64::from(ultrapeers > 0),
@@ -145,7 +146,7 @@ pub async fn peers(node: &Node) -> Vec<Peer> {
     peers.into_values().collect()
 }
 
-fn problems(node: &Node, shares: &[Share], homes: &[HomeStatus]) -> Vec<Problem> {
+fn problems(node: &Node, shares: &[Share], homes: &[HomeStatus], downloads: &[Download]) -> Vec<Problem> {
     let mut problems: Vec<_> =
         node.network().problems().into_iter().filter_map(|(target, problem)| join_problem(&target, &problem)).collect();
     if homes.is_empty() {
@@ -160,6 +161,13 @@ fn problems(node: &Node, shares: &[Share], homes: &[HomeStatus]) -> Vec<Problem>
             code: "share_missing".to_owned(),
             message: format!("the folder {} of the share {} is not there", share.path, share.name),
             hint: Some("mount or restore it; its files are searchable again without being hashed anew".to_owned()),
+        });
+    }
+    if let Some(job) = downloads.iter().find(|job| job.reason == Some(Reason::DiskFull)) {
+        problems.push(Problem {
+            code: "disk_full".to_owned(),
+            message: format!("the download {} waits because the disk is full", job.id),
+            hint: Some("make room, then `quictrack downloads resume all`".to_owned()),
         });
     }
     problems.extend(truncation(&node.shares().catalog(), homes));
@@ -181,18 +189,12 @@ fn truncation(catalog: &Catalog, homes: &[HomeStatus]) -> Option<Problem> {
 }
 
 fn join_problem(target: &str, problem: &JoinProblem) -> Option<Problem> {
-    let error = match problem {
-        JoinProblem::Name(_) => return None,
-        JoinProblem::Dial(error) => error,
+    let (code, hint) = match problem {
+        JoinProblem::Name(_) => ("unreachable", "check the name, and that this machine can ask a name server"),
+        JoinProblem::Dial(error) => (error.problem()?, error.hint()),
     };
-    let code = match error {
-        DialError::WrongNetwork { .. } => "wrong_network",
-        DialError::WrongSecret { .. } => "wrong_secret",
-        DialError::PeerOlder { .. } => "peer_older",
-        DialError::PeerNewer { .. } => "peer_newer",
-        _ => return None,
-    };
-    Some(Problem { code: code.to_owned(), message: format!("{target}: {error}"), hint: Some(error.hint().to_owned()) })
+    let message = format!("cannot join through {target}: {problem}");
+    Some(Problem { code: code.to_owned(), message, hint: Some(hint.to_owned()) })
 }
 
 #[cfg(test)]

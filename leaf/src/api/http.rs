@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `searches` | `searches` |
 //! | `downloads` | `downloads` |
+//! | `files` | `files`, and links to them |
 //! | `shares` | `shares`, `browse` |
 //! | `state` | `status`, `peers`, `uploads` |
 //!
@@ -11,6 +12,7 @@
 //! lies elsewhere.
 
 mod downloads;
+mod files;
 mod searches;
 mod shares;
 mod state;
@@ -26,11 +28,11 @@ use overlay::{
         index::{Api, Endpoint},
         probes::Readiness,
     },
-    config::Volunteer,
     id::{ContentId, PeerId},
     limits,
 };
 
+pub use self::files::Tickets;
 use crate::node::Node;
 
 /// What handlers work with. Cheap to clone.
@@ -38,10 +40,10 @@ use crate::node::Node;
 pub struct State {
     /// The leaf.
     pub node: Node,
-    /// Whether it volunteers to be an ultrapeer.
-    pub volunteer: Volunteer,
     /// Whether it is in the network, or leaves it.
     pub readiness: Readiness,
+    /// Links to contents that are out.
+    pub tickets: Tickets,
     /// Configuration, log and events; `None` where there is none to show (`demo`).
     pub common: Option<Arc<Common>>,
 }
@@ -73,7 +75,7 @@ pub fn router(state: State, guard: Guard) -> Router {
                 .query("recursive", "true for everything below it"),
             shares::browse,
         );
-    let api = searches::routes(downloads::routes(api));
+    let api = searches::routes(files::routes(downloads::routes(api)));
     let api = if state.common.is_some() { common::add(api) } else { api };
     api.into_router(state, guard)
 }

@@ -51,11 +51,18 @@ use crate::{
     bitmap::Bitmap,
     file_id, metrics,
     store::{Database, DatabaseError, Table},
-    transfer::{FoundSource, Library, SourceFinder, Via, holding::Holdings, pool::Pool, throttle::Throttle},
+    transfer::{
+        FoundSource, Library, SourceFinder, Via,
+        holding::{Holding, Holdings},
+        pool::Pool,
+        throttle::Throttle,
+    },
 };
 
 const JOBS: Table<Record> = Table::new("jobs");
 const BITS: Table<Bits> = Table::new("job bits");
+/// Download folders that partial files may lie in, by their path.
+const FOLDERS: Table<String> = Table::new("download folders");
 
 /// What the user decides about downloads.
 #[derive(Clone, Debug)]
@@ -129,7 +136,7 @@ pub struct Downloads {
 #[derive(Debug)]
 struct Shared {
     own: PeerId,
-    options: Options,
+    folders: Mutex<Folders>,
     database: Arc<Database>,
     library: Arc<dyn Library>,
     holdings: Holdings,
@@ -156,11 +163,15 @@ impl Downloads {
             let job = Job::new(record.clone(), bits.remove(&key));
             jobs.by_id.insert(record.id, job);
         }
+        let mut folders = Folders { current: options.downloads, earlier: Vec::new() };
+        let known = parts.database.all(&FOLDERS, limits::DOWNLOAD_FOLDERS)?.into_iter().map(|(_, path)| path.into());
+        folders.earlier.extend(known.filter(|path| *path != folders.current));
+        record_folder(&parts.database, &folders.current)?;
         let Parts { own, database, library, holdings, pool, finder, clock, tasks } = parts;
         let throttle = Arc::new(Throttle::new(clock, options.rate));
         let shared = Arc::new(Shared {
             own,
-            options,
+            folders: Mutex::new(folders),
             database,
             library,
             holdings,
@@ -237,6 +248,13 @@ impl Downloads {
         }
         let have = job.bits.as_ref().filter(|bits| bits.size == layout.size()).map_or(&[][..], |bits| &bits.have);
         Some((layout.piece_bytes(), Bitmap::from_bytes(layout.pieces(), have)))
+    }
+
+    /// What a running job of a content has, once it knows the size.
+    pub fn holding(&self, content: &ContentId) -> Option<Arc<Holding>> {
+        let jobs = self.shared.jobs();
+        let mut wanted = jobs.by_id.values().filter(|job| job.record.content == *content);
+        wanted.find_map(|job| lock(&job.view).holding.clone())
     }
 
     /// The last line of an ended job.
@@ -331,6 +349,29 @@ impl Downloads {
         Ok(count)
     }
 
+    /// The download folder.
+    pub fn folder(&self) -> PathBuf {
+        lock(&self.shared.folders).current.clone()
+    }
+
+    /// Finished downloads go to another folder from now on. What is half there stays where it is until it is whole.
+    ///
+    /// # Errors
+    /// If the database cannot be written; nothing changed.
+    pub async fn set_folder(&self, folder: PathBuf) -> Result<(), DownloadError> {
+        if self.folder() == folder {
+            return Ok(());
+        }
+        let (database, recorded) = (Arc::clone(&self.shared.database), folder.clone());
+        let record = spawn_blocking(move || record_folder(&database, &recorded)).await;
+        record.map_err(|error| DownloadError::System(error.to_string()))??;
+        let mut folders = lock(&self.shared.folders);
+        folders.earlier.retain(|earlier| *earlier != folder);
+        let before = std::mem::replace(&mut folders.current, folder);
+        folders.earlier.push(before);
+        Ok(())
+    }
+
     /// Changes the rate limit of all downloads together, in bytes a second.
     pub fn set_rate(&self, rate: Option<u64>) {
         self.shared.throttle.set_rate(rate);
@@ -420,10 +461,18 @@ impl Shared {
         if wanted {
             return;
         }
-        let partial = Partial::new(&self.options.downloads, content);
+        let partial = self.partial(content);
         if let Err(error) = task::blocking(move || partial.remove()).await {
             tracing::warn!(%error, id, "a partial file could not be removed");
         }
+    }
+
+    /// The partial files of a content: where they are, or else where they will be.
+    fn partial(&self, content: ContentId) -> Partial {
+        let folders = lock(&self.folders);
+        let all = std::iter::once(&folders.current).chain(&folders.earlier);
+        let begun = all.map(|folder| Partial::new(folder, content)).find(Partial::is_begun);
+        begun.unwrap_or_else(|| Partial::new(&folders.current, content))
     }
 
     /// Verified pieces of a job, as recorded.
@@ -521,6 +570,24 @@ impl Shared {
     fn jobs(&self) -> MutexGuard<'_, Jobs> {
         lock(&self.jobs)
     }
+}
+
+/// Where downloads go, and where they went before.
+#[derive(Debug)]
+struct Folders {
+    current: PathBuf,
+    earlier: Vec<PathBuf>,
+}
+
+fn record_folder(database: &Database, folder: &std::path::Path) -> Result<(), DatabaseError> {
+    // A folder whose name is no text cannot come from the configuration.
+    let text = folder.to_string_lossy().into_owned();
+    if database.get(&FOLDERS, text.as_bytes())?.is_some() {
+        return Ok(());
+    }
+    let mut batch = database.write()?;
+    batch.put(&FOLDERS, text.as_bytes(), &text)?;
+    batch.commit()
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -44,6 +44,11 @@ impl Partial {
         Self { data: folder.join(content.to_string()), values: folder.join(format!("{content}.values")), content }
     }
 
+    /// True if there is something of it.
+    pub(super) fn is_begun(&self) -> bool {
+        self.data.exists()
+    }
+
     /// Begins anew: an allocated file for a content of this layout. What was there is gone.
     pub(super) fn create(&self, name: String, layout: Layout, tops: Vec<Value>) -> io::Result<Holding> {
         self.remove()?;
@@ -336,7 +341,7 @@ mod tests {
     fn values_prove_themselves_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let data = vec![7; 600_000];
-        let mut hasher = verify::PieceHasher::new(data.len() as u64).unwrap();
+        let mut hasher = PieceHasher::new(data.len() as u64).unwrap();
         hasher.update(&data).unwrap();
         let hashed = hasher.finish().unwrap();
         let partial = Partial::new(folder.path(), hashed.content);

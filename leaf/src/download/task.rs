@@ -28,7 +28,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared,
+    Shared, lock,
     partial::{FinishError, Partial, Target, pieces_if},
     record::{Bits, Record, Source, SourceState, State},
 };
@@ -130,7 +130,8 @@ pub(super) async fn run(
     (found, mut finds): (mpsc::Sender<Vec<FoundSource>>, mpsc::Receiver<Vec<FoundSource>>),
     stop: CancellationToken,
 ) -> Outcome {
-    let target = Target::of(record.output.as_deref(), &shared.options.downloads, &record.name);
+    let downloads = lock(&shared.folders).current.clone();
+    let target = Target::of(record.output.as_deref(), &downloads, &record.name);
     match already_here(&shared, record.content, record.output.is_some(), &target).await {
         Ok(Some(outcome)) => return outcome,
         Ok(None) => {}
@@ -140,7 +141,7 @@ pub(super) async fn run(
         Ok(rng) => rng,
         Err(error) => return error.into(),
     };
-    let partial = Partial::new(&shared.options.downloads, record.content);
+    let partial = shared.partial(record.content);
     let (events, mut inbox) = mpsc::channel(limits::JOB_EVENTS);
     let sources = record.sources.iter().map(|(peer, bytes, via)| (*peer, (*bytes, *via))).collect();
     let mut runner = Runner {

@@ -129,6 +129,18 @@ fn the_output_is_a_folder_or_a_new_name_but_never_another_file() {
         assert_eq!(text(&done["path"]), expected);
         assert_eq!(fs::read(&expected).ok().as_ref(), Some(&small), "{expected}");
     }
+
+    // Wherever it was put, it is here, also after a restart, and as long as one of them is there.
+    let leaf = {
+        drop((leaf, source));
+        bed.leaf("leaf", &founder, &[])
+    };
+    let again = done(&leaf, &[&content]);
+    let is_local = |done: &Value| list(&done["sources"]).iter().all(|source| source["via"] == "local");
+    assert!(is_local(&again), "{again}");
+    fs::remove_file(text(&again["path"])).unwrap_or_default();
+    let other = done(&leaf, &[&content]);
+    assert!(is_local(&other) && other["path"] != again["path"], "{other}");
 }
 
 #[test]

@@ -5,6 +5,7 @@ mod support;
 
 mod commands;
 mod downloads;
+mod http;
 mod life;
 mod network;
 mod shares;

@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use serde_json::Value;
 
-use crate::support::{Bed, Daemon, bytes, eventually, number, of_type, text, within};
+use crate::support::{Bed, Daemon, Program, bytes, eventually, list, number, of_type, text, within};
 
 /// Time within which a change of a watched folder reaches the network.
 const CHANGE: Duration = Duration::from_secs(10);
@@ -161,4 +161,64 @@ fn shares_of_others_are_browsed_and_fetched_by_path() {
 fn is_below(folder: &std::path::Path, name: &str) -> bool {
     fs::read_dir(folder)
         .is_ok_and(|entries| entries.flatten().any(|entry| entry.file_name() == name || is_below(&entry.path(), name)))
+}
+
+#[test]
+fn what_was_set_and_shared_at_run_time_outlives_the_database_and_travels() {
+    let bed = Bed::new();
+    bed.write(&[("hall/vase.txt", b"vase"), ("hall/bowl.txt", b"bowl")]);
+    let founder = bed.founder("u0");
+    let leaf = bed.leaf("leaf", &founder, &[]);
+    let hall = bed.path("hall");
+    leaf.lines(&["shares", "add", "--wait", hall.to_str().unwrap_or_default()]);
+    assert_eq!(leaf.asks("PATCH config", r#"{"upload_slots":7}"#).status, 200);
+    assert_eq!(leaf.terminate(CHANGE).code(), Some(0));
+    let database = bed.path("leaf/state.redb");
+    fs::write(&database, b"no database".repeat(1000)).unwrap_or_default();
+    let leaf = bed.leaf("leaf", &founder, &[]);
+    leaf.settled(1, 2);
+    assert!(bed.path("leaf/state.redb.corrupt-1").exists());
+    let exported = bed.path("exported.json");
+    let exported = exported.to_str().unwrap_or_default();
+    leaf.lines(&["config", "export", exported]);
+
+    // Into the files of a leaf that does not run, and through one that does.
+    let idle = Program::Leaf.run(&bed.path("idle"), &["config", "import", exported]);
+    assert_eq!(idle.code, Some(0), "{idle:?}");
+    let other = bed.leaf("other", &founder, &[]);
+    other.lines(&["config", "import", exported]);
+    for leaf in [bed.leaf("idle", &founder, &[]), other] {
+        leaf.settled(1, 2);
+        let share = leaf.lines(&["shares"]).remove(0);
+        assert_eq!((&share["name"], &share["origin"]), (&"hall".into(), &"settings".into()));
+        let shown = leaf.api("config?limit=1000");
+        let slots = list(&shown["items"]).iter().find(|row| row["key"] == "upload_slots");
+        assert_eq!(slots.map(|row| (&row["value"], &row["origin"])), Some((&7.into(), &"settings".into())));
+    }
+}
+
+#[test]
+fn settings_change_while_the_daemon_runs() {
+    let bed = Bed::new();
+    bed.write(&[("pool/shell.bin", b"shell"), ("pool/stone.bin", b"stone")]);
+    let founder = bed.founder("u0");
+    let source = bed.sharing("source", &founder, "pool", &[]);
+    source.settled(1, 2);
+    let leaf = bed.leaf("leaf", &founder, &[]);
+    let first = leaf.finds(&["shell"], &["shell.bin"]);
+    let got = leaf.lines(&["get", text(&first.hits[0]["content"])]).pop().unwrap_or_default();
+    assert_eq!(text(&got["path"]), bed.path("leaf/downloads/shell.bin").to_string_lossy());
+
+    let file = b"downloads = 'else where'\nshare = ['../hall']\nvolunteer = 'never'\nnetwork = 'other'\n";
+    bed.write(&[("leaf/leaf.toml", file), ("hall/x.txt", b"x")]);
+    leaf.signal("HUP");
+    eventually("the file is in force", || leaf.lines(&["shares"]).len() == 1);
+    assert_eq!(leaf.status()["volunteer"], "never");
+    assert_eq!(leaf.status()["network"], "public", "a network needs a restart");
+    let second = leaf.finds(&["stone"], &["stone.bin"]);
+    let got = leaf.lines(&["get", text(&second.hits[0]["content"])]).pop().unwrap_or_default();
+    assert_eq!(text(&got["path"]), bed.path("leaf/else where/stone.bin").to_string_lossy());
+    // What went to the folder before is still here.
+    let again = leaf.lines(&["get", text(&first.hits[0]["content"])]).pop().unwrap_or_default();
+    assert_eq!((&again["type"], &again["sources"][0]["via"]), (&"done".into(), &"local".into()), "{again}");
 }

@@ -329,16 +329,29 @@ impl Daemon {
 
     /// Status and body of a path beside the metrics.
     pub(crate) fn probe(&self, path: &str) -> (u16, String) {
-        request(text(&self.ready["metrics"]).trim_end_matches("/metrics"), path, "")
+        let server = text(&self.ready["metrics"]).trim_end_matches("/metrics");
+        let answer = request(server, &format!("GET {path}"), "", "");
+        (answer.status, String::from_utf8(answer.body).unwrap())
     }
 
     /// The answer of the local API to a `GET`.
     pub(crate) fn api(&self, path: &str) -> Value {
+        let answer = self.asks(&format!("GET {path}"), "");
+        assert_eq!(answer.status, 200, "{path}: {answer:?}");
+        answer.json()
+    }
+
+    /// The answer of the local API to a request such as `GET status`.
+    pub(crate) fn asks(&self, asked: &str, body: &str) -> Answer {
+        self.asks_with(asked, "", body)
+    }
+
+    /// The same with headers, which end with a line break each.
+    pub(crate) fn asks_with(&self, asked: &str, headers: &str, body: &str) -> Answer {
         let token = fs::read_to_string(self.data.join("api-token")).unwrap();
-        let authorization = format!("Authorization: Bearer {}\r\n", token.trim());
-        let (status, body) = request(text(&self.ready["api"]), &format!("/api/v1/{path}"), &authorization);
-        assert_eq!(status, 200, "{path}: {body}");
-        serde_json::from_str(&body).unwrap()
+        let (method, path) = asked.split_once(' ').unwrap();
+        let headers = format!("Authorization: Bearer {}\r\n{headers}", token.trim());
+        request(text(&self.ready["api"]), &format!("{method} /api/v1/{path}"), &headers, body)
     }
 
     /// Bytes that the process has read from files so far.
@@ -374,15 +387,46 @@ impl Drop for Daemon {
     }
 }
 
-/// Asks for a path of a server such as `http://127.0.0.1:1`; status and body of the answer.
-fn request(server: &str, path: &str, headers: &str) -> (u16, String) {
+/// What a server answered.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    head: String,
+    pub(crate) body: Vec<u8>,
+}
+
+impl Answer {
+    /// The body, which must be JSON.
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
+    }
+
+    /// The code of a refusal with this status.
+    pub(crate) fn code(&self, status: u16) -> String {
+        assert_eq!(self.status, status, "{self:?}");
+        text(&self.json()["error"]["code"]).to_owned()
+    }
+
+    /// A header, by its name in lower case.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        let lines = self.head.lines().filter_map(|line| line.split_once(": "));
+        lines.filter(|(have, _)| have.eq_ignore_ascii_case(name)).map(|(_, value)| value).next()
+    }
+}
+
+/// Sends a request such as `GET /` to a server such as `http://127.0.0.1:1`; `headers` end with a line break each.
+pub(crate) fn request(server: &str, request: &str, headers: &str, body: &str) -> Answer {
     let host = server.strip_prefix("http://").unwrap();
     let mut stream = TcpStream::connect(host).unwrap();
-    write!(stream, "GET {path} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{headers}\r\n").unwrap();
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).unwrap();
-    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
-    (head.split(' ').nth(1).unwrap().parse().unwrap(), body.to_owned())
+    let length = if body.is_empty() { String::new() } else { format!("Content-Length: {}\r\n", body.len()) };
+    let head = format!("{request} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n{length}{headers}\r\n");
+    stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).unwrap();
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n").unwrap();
+    let head = String::from_utf8(answer[..end].to_vec()).unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    Answer { status, head, body: answer.split_off(end + 4) }
 }
 
 /// Fails if `promtool check metrics` has anything to say.

@@ -65,6 +65,12 @@ async fn start(
     Body(request): Body<NewDownload>,
 ) -> Result<(StatusCode, Json<Started>), ApiError> {
     let priority = priority(request.priority.as_deref())?.unwrap_or_default();
+    if let Some(output) = &request.output
+        && !std::path::Path::new(output).is_absolute()
+    {
+        return Err(ApiError::bad_request(format!("the output `{output}` is no absolute path"))
+            .hint("give a folder (with a `/` at the end if it is to be made) or a new file name, from `/` on"));
+    }
     match (&request.content, &request.peer, &request.path) {
         (Some(content), None, None) => {
             let content = resolve_content(&state, content).await?;
@@ -193,6 +199,8 @@ async fn change(
     }
     match change.state.as_deref() {
         None => {}
+        Some("paused") if job.state.is_ended() => return Err(ended(&job)),
+        Some("cancelled" | "queued") if job.state == JobState::Done => return Err(ended(&job)),
         Some("paused") => job = downloads.pause(&id).await?,
         Some("cancelled") => job = downloads.cancel(&id).await?,
         Some("queued") if job.state == JobState::Paused => job = downloads.resume(&id).await?,
@@ -293,6 +301,14 @@ fn priority(text: Option<&str>) -> Result<Option<Priority>, ApiError> {
             ApiError::bad_request(format!("{text} is no priority")).hint("priorities are `low`, `normal` and `high`")
         }),
     }
+}
+
+fn ended(job: &Download) -> ApiError {
+    let hint = match job.state {
+        JobState::Done => "`quictrack get` finds it here, or fetches it again if its file is gone",
+        _ => "`quictrack downloads retry` starts it again",
+    };
+    ApiError::new(Code::Conflict, format!("the download {} is {}", job.id, job.state.name())).hint(hint)
 }
 
 fn unknown() -> ApiError {

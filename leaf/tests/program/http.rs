@@ -1,0 +1,99 @@
+//! The local HTTP as programs use it: bytes of contents, links to them, and what it refuses.
+
+use serde_json::json;
+
+use crate::support::{Bed, bytes, content_of, request, text};
+
+#[test]
+fn contents_are_given_out_whole_in_ranges_and_by_links() {
+    let bed = Bed::new();
+    let song = bytes("song", 700_000);
+    bed.write(&[("one/a song.mp3", &song)]);
+    let founder = bed.founder("u0");
+    let leaf = bed.sharing("leaf", &founder, "one", &[]);
+    leaf.settled(1, 1);
+    let content = content_of(&song);
+    let path = format!("files/{content}");
+
+    let whole = leaf.asks(&format!("GET files/{}", &content[..8]), "");
+    assert_eq!((whole.status, &whole.body), (200, &song));
+    assert_eq!((whole.header("content-type"), whole.header("accept-ranges")), (Some("audio/mpeg"), Some("bytes")));
+    let some = leaf.asks_with(&format!("GET {path}"), "Range: bytes=699990-\r\n", "");
+    assert_eq!((some.status, &some.body[..]), (206, &song[699_990..]));
+    assert_eq!(some.header("content-range"), Some("bytes 699990-699999/700000"));
+    let changed = "Range: bytes=0-9\r\nIf-Range: \"another\"\r\n";
+    assert_eq!(leaf.asks_with(&format!("GET {path}"), changed, "").status, 200);
+    let beyond = leaf.asks_with(&format!("GET {path}"), "Range: bytes=700000-\r\n", "");
+    assert_eq!((beyond.code(416).as_str(), beyond.header("content-range")), ("bad_range", Some("bytes */700000")));
+    let head = leaf.asks(&format!("HEAD {path}"), "");
+    assert_eq!((head.status, head.header("content-length"), head.body.len()), (200, Some("700000"), 0));
+    assert_eq!(leaf.asks(&format!("GET files/{}", "0".repeat(64)), "").code(404), "not_found");
+
+    let link = leaf.asks(&format!("POST {path}/link"), "");
+    assert_eq!(link.status, 201, "{link:?}");
+    let link = link.json();
+    let url = text(&link["url"]);
+    assert!(url.starts_with("/files/") && url.ends_with("/a%20song.mp3"), "{url}");
+    assert!(text(&link["expires_at"]).ends_with('Z'), "{link}");
+    let server = text(&leaf.ready["api"]);
+    // A player has no token.
+    let played = request(server, &format!("GET {url}"), "Range: bytes=5-9\r\n", "");
+    assert_eq!((played.status, &played.body[..]), (206, &song[5..10]));
+    assert_eq!(request(server, "GET /files/0123456789abcdef/x", "", "").status, 404);
+}
+
+#[test]
+fn a_content_is_given_out_while_it_comes() {
+    let bed = Bed::new();
+    let film = bytes("film", 3 << 20);
+    bed.write(&[("pool/film.bin", &film)]);
+    let founder = bed.founder("u0");
+    let source = bed.sharing("source", &founder, "pool", &["--upload-limit", "2MB"]);
+    source.settled(1, 1);
+    let leaf = bed.leaf("leaf", &founder, &[]);
+    let content = content_of(&film);
+    leaf.finds(&["film"], &["film.bin"]);
+    leaf.lines(&["get", "--detach", &content]);
+    let given = leaf.asks(&format!("GET files/{content}"), "");
+    assert!(given.status == 200 && given.body == film, "{} of {} bytes", given.body.len(), film.len());
+}
+
+#[test]
+fn mistakes_are_refused_with_their_codes() {
+    let bed = Bed::new();
+    let founder = bed.founder("u0");
+    let leaf = bed.leaf("leaf", &founder, &[]);
+    let content = "0".repeat(64);
+    for (asked, body, status, code) in [
+        ("POST searches", json!({ "query": "  \"rose" }), 400, "bad_query"),
+        ("POST searches", json!({ "query": "rose", "colour": "red" }), 400, "bad_request"),
+        ("POST searches", json!({ "query": "rose", "timeout_ms": 0 }), 400, "bad_request"),
+        ("POST downloads", json!({ "content": content, "output": "relative" }), 400, "bad_request"),
+        ("POST downloads", json!({ "content": "00112233" }), 404, "not_found"),
+        ("POST downloads", json!({ "peer": "a".repeat(51) + "b", "path": "x" }), 400, "bad_request"),
+        ("PUT status", json!({}), 405, "method_not_allowed"),
+        ("POST shares", json!({ "path": "relative" }), 400, "bad_request"),
+        ("PATCH config", json!({ "listen": "127.0.0.1:0" }), 409, "conflict"),
+        ("PATCH config", json!({ "uplod_slots": 1 }), 400, "bad_request"),
+    ] {
+        assert_eq!(leaf.asks(asked, &body.to_string()).code(status), code, "{asked} {body}");
+    }
+    let position = leaf.asks("POST searches", &json!({ "query": "  \"rose" }).to_string()).json();
+    assert_eq!(position["error"]["position"], 3, "counted in the query as it was sent");
+    // Whoever sends far too much still reads the answer.
+    let long = json!({ "query": "x".repeat(5 << 20) }).to_string();
+    assert_eq!(leaf.asks("POST searches", &long).code(413), "too_large");
+
+    let job = leaf.asks("POST downloads", &json!({ "content": content.to_uppercase() }).to_string());
+    assert_eq!(job.status, 201, "{job:?}");
+    let id = text(&job.json()["id"]).to_owned();
+    assert_eq!(leaf.asks("POST downloads", &json!({ "content": content }).to_string()).status, 200, "there is one");
+    let change = |state: &str| leaf.asks(&format!("PATCH downloads/{id}"), &json!({ "state": state }).to_string());
+    for state in ["paused", "queued", "cancelled", "cancelled"] {
+        assert_eq!(change(state).status, 200, "{state}");
+    }
+    assert_eq!(change("paused").code(409), "conflict");
+    assert_eq!(change("queued").status, 200, "it is tried again");
+    assert_eq!(leaf.asks(&format!("DELETE downloads/{id}"), "").status, 204);
+    assert_eq!(leaf.asks(&format!("GET downloads/{id}"), "").code(404), "not_found");
+}
