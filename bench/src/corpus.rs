@@ -1,8 +1,7 @@
 //! Made-up file lists that resemble real ones, for measurements that must not depend on a download.
 //!
-//! The shape is that of 7.9 million paths of Debian packages and music data sets, one package a leaf:
-//! leaves of 4 / 12 / 131 / 2,120 files at the 10th / 50th / 90th / 99th percentile, about ten distinct
-//! tokens a path, three in its name, four of five tokens in one leaf only, and a few in nearly every path.
+//! The shape is that of 7.9 million paths of Debian packages and music data sets, one package a leaf: about
+//! ten distinct tokens a path, three in its name, four of five tokens in one leaf only, and a few in nearly every path.
 
 use overlay::{
     file::{FileEntry, Tags},
@@ -11,8 +10,6 @@ use overlay::{
 use rand::{Rng, RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-/// Files of a leaf at these shares of leaves; in between logarithms are interpolated.
-const LEAF_FILES: [(f64, f64); 6] = [(0.0, 1.0), (0.1, 4.0), (0.5, 12.0), (0.9, 131.0), (0.99, 2120.0), (1.0, 8000.0)];
 /// Words that every leaf may use.
 const COMMON_WORDS: u32 = 40_000;
 /// Extensions by falling frequency.
@@ -34,12 +31,6 @@ impl Corpus {
         Self { rng: Pcg64Mcg::seed_from_u64(seed), leaves: 0 }
     }
 
-    /// The files of the next leaf, sorted by path.
-    pub fn leaf(&mut self) -> Vec<FileEntry> {
-        let files = leaf_files(self.rng.random());
-        self.leaf_of(files)
-    }
-
     /// The files of the next leaf, sorted by path: about that many (equal paths are dropped).
     pub fn leaf_of(&mut self, files: usize) -> Vec<FileEntry> {
         let leaf = self.leaves;
@@ -49,40 +40,6 @@ impl Corpus {
         entries.sort_by(|a, b| a.path.cmp(&b.path));
         entries.dedup_by(|a, b| a.path == b.path);
         entries
-    }
-
-    /// A query of one to three tokens of one of these files: seven in ten plain, 13 % with a prefix, 17 %
-    /// with an exclusion.
-    pub fn query(&mut self, files: &[FileEntry]) -> String {
-        let file = &files[self.rng.random_range(0..files.len())];
-        let tokens = |text: &str| -> Vec<String> {
-            let parts = text.split(|c: char| !c.is_ascii_alphanumeric()).filter(|part| !part.is_empty());
-            parts.map(str::to_owned).collect()
-        };
-        let (name, all) = (tokens(file.name()), tokens(&file.path));
-        let mut words: Vec<String> = (0..self.rng.random_range(1..=3))
-            .map(|_| {
-                let from = if self.rng.random_bool(0.7) { &name } else { &all };
-                from[self.rng.random_range(0..from.len())].clone()
-            })
-            .collect();
-        match self.rng.random_range(0..100) {
-            0..13 if words[0].len() >= 4 => {
-                words[0].truncate(4);
-                words[0].push('*');
-            }
-            13..30 => words.push(format!("-{}", word(zipf(&mut self.rng, COMMON_WORDS)))),
-            _ => {}
-        }
-        words.join(" ")
-    }
-
-    /// A query of two of the most frequent words.
-    pub fn hard_query(&mut self) -> String {
-        let frequent = ["usr", "share", "doc", "lib", "html", "png", "linux", "icons", "include", "64"];
-        let mut pick = || frequent[self.rng.random_range(0..frequent.len())].to_owned();
-        let (a, b) = (pick(), pick());
-        format!("{a} {b} {}", word(zipf(&mut self.rng, 20)))
     }
 }
 
@@ -124,14 +81,6 @@ impl Own {
             tags: Tags::default(),
         }
     }
-}
-
-/// Files of the leaf at that share of leaves.
-fn leaf_files(share: f64) -> usize {
-    let above = LEAF_FILES.iter().position(|(at, _)| *at > share).unwrap_or(LEAF_FILES.len() - 1).max(1);
-    let ((low, few), (high, many)) = (LEAF_FILES[above - 1], LEAF_FILES[above]);
-    let between = (share - low) / (high - low);
-    (few.ln() + between * (many.ln() - few.ln())).exp() as usize
 }
 
 /// A number below `count`, the n-th about as frequent as 1/n.

@@ -6,7 +6,7 @@
 //! | `cargo run --release -p quictrack-bench --bin transfer` | how fast a download is, beside plain streams of QUIC and TCP, `sendme` and `rqbit` |
 //! | `cargo run --release -p quictrack-bench --bin scan` | how fast a share is hashed, beside plain reading and `b3sum`; `--library 1000000`: what a million files cost |
 //! | `cargo run --release -p quictrack-bench --bin leaves` | what ten thousand leaves cost an ultrapeer, idle and when all come back at once, beside bare QUIC connections |
-//! | `cargo bench -p quictrack-bench --bench index` | look-ups in an ultrapeer's index, and changes of it |
+//! | `cargo run --release -p quictrack-bench --features rivals --bin index` | size and speed of an ultrapeer's index, beside tantivy and SQLite |
 //!
 //! `first_hit` and `transfer` run whole nodes, each with a socket of its own on loopback: the first all in one process,
 //! the second each in one of its own. All measure what they are compared with in the same run: the ratios carry over
@@ -25,15 +25,25 @@
 //! | [`library`] | a leaf with a large library, as its user meets it |
 //! | [`plain`] | what downloads are compared with: plain streams |
 //! | [`process`] | a real ultrapeer as a process of its own; memory and CPU of processes |
+//! | [`corpus`] | made-up file lists that resemble real ones |
+//! | [`packages`], [`mix`] | real file lists, and queries made from them |
+//! | [`engine`], `rivals` | the index, and what it is compared with |
+//! | [`clock`] | CPU time |
 //! | [`table`] | percentiles, and how results are printed |
 
 pub mod bare;
 pub mod bed;
+pub mod clock;
 pub mod contest;
 pub mod corpus;
 pub mod crowd;
+pub mod engine;
 pub mod idle;
 pub mod library;
+pub mod mix;
+pub mod packages;
 pub mod plain;
 pub mod process;
+#[cfg(feature = "rivals")]
+pub mod rivals;
 pub mod table;
