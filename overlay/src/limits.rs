@@ -146,9 +146,6 @@ pub const LOOKUP_WORK: u64 = 100_000;
 /// Files that one look-up gives to be ranked, at least; more if more contents are wanted. Chosen: ranking
 /// that many takes some milliseconds.
 pub const LOOKUP_MATCHES: usize = 4_096;
-/// Changes of the index that wait for a search to let go of an old state, before the state is copied.
-/// Chosen: some seconds of heavy churn.
-pub const INDEX_PENDING: usize = 1024;
 /// Ordinary upload slots unless told otherwise. Chosen: four transfers fill a home line and still move.
 pub const UPLOAD_SLOTS: usize = 4;
 /// Ordinary upload slots that may be configured: each may hold a few MiB of unsent bytes.

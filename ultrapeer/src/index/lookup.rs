@@ -5,9 +5,13 @@
 //! positive check implies of words is required as well, so few files are read.
 //!
 //! ```text
+//!   run after run:
 //!   the shortest required list names the chunks ─> chunks that all other lists name too
 //!     ─> positions: intersect required, subtract excluded ─> check each file ─> match
 //! ```
+//!
+//! A list can only be read from its start. So a list that is very much longer than the one that names the
+//! chunks is not read: its token is looked for in each of these chunks ([`READ_PER_CANDIDATE`]).
 //!
 //! Invariants: matches come in ascending order of (chunk, position); every match fulfils the whole query,
 //! except in a digest, where checks are left to a home; work is counted and ends at the caller's cap.
@@ -19,13 +23,21 @@ use super::{
     fields::{FieldTokens, fields_of},
     files::{FileCursor, FileView},
     postings::Positions,
-    routes::Entry,
+    routes::{Entry, Key, Keys, List},
+    runs::{Chunk, Run},
     segment::{Segment, extension_token, kind_token},
     words::stem,
 };
 
 /// Tokens walked by a prefix that cost as much as one chunk visited.
 const TOKENS_PER_WORK: usize = 8;
+/// Bytes of a list that take as long to read as its token to be found in a segment: about half a microsecond
+/// for five cache misses.
+const BYTES_PER_SEARCH: usize = 256;
+/// Bytes of one entry of a list, mostly.
+const ENTRY_BYTES: usize = 3;
+/// Bytes of a list that are read for each byte of the list that names the chunks, at most.
+const READ_PER_CANDIDATE: usize = BYTES_PER_SEARCH / ENTRY_BYTES;
 
 /// A file that matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -53,30 +65,26 @@ pub struct Lookup {
 
 /// Looks a query up. See [`Snapshot::lookup`].
 pub(super) fn lookup(snapshot: &Snapshot, query: &Query, now_s: i64, max_matches: usize, work_cap: u64) -> Lookup {
-    let mut lookup = Lookup::default();
-    let Some(mut plan) = Plan::new(snapshot, query) else { return lookup };
-    let mut scratch = Scratch::default();
-    for chunk in plan.candidates() {
-        if lookup.matches.len() >= max_matches {
-            lookup.full = true;
+    let plan = Plan::new(snapshot.keys, query);
+    let mut search = Search {
+        limits: Limits { max_matches, work_cap, now_s },
+        scratch: Scratch::default(),
+        found: Lookup::default(),
+    };
+    for run in &snapshot.runs {
+        plan.search(run, &mut search);
+        if search.found.full || search.found.capped {
             break;
         }
-        if lookup.work >= work_cap {
-            lookup.capped = true;
-            break;
-        }
-        lookup.work += 1;
-        let Some(held) = snapshot.chunk(ChunkSlot(chunk)) else { continue };
-        if !plan.required.iter_mut().all(|source| source.locate(chunk)) {
-            continue;
-        }
-        if !plan.positions(chunk, &held.segment, &mut scratch, &mut lookup.work) {
-            continue;
-        }
-        let limits = Limits { max_matches, work_cap, now_s };
-        plan.emit((ChunkSlot(chunk), held.leaf), &held.segment, &mut scratch, &limits, &mut lookup);
     }
-    lookup
+    search.found
+}
+
+/// A look-up under way.
+struct Search {
+    limits: Limits,
+    scratch: Scratch,
+    found: Lookup,
 }
 
 struct Limits {
@@ -104,37 +112,34 @@ impl Default for Scratch {
     }
 }
 
-/// A query, prepared for one snapshot.
+/// A query, prepared for one index.
 struct Plan<'a> {
-    /// By ascending length of their lists; not empty, and the first has one.
     required: Vec<Source<'a>>,
     excluded: Vec<Source<'a>>,
     checks: Vec<&'a Term>,
 }
 
 impl<'a> Plan<'a> {
-    /// `None` if nothing can match.
-    fn new(snapshot: &'a Snapshot, query: &'a Query) -> Option<Self> {
+    fn new(keys: Keys, query: &'a Query) -> Self {
         let mut plan = Self { required: Vec::new(), excluded: Vec::new(), checks: Vec::new() };
         for term in query.terms() {
-            plan.add(snapshot, term);
+            plan.add(keys, term);
         }
-        plan.required.sort_by_key(Source::length);
         plan.checks.sort_by_key(|term| matches!(term.condition, Condition::Text(_) | Condition::Tag(..)));
-        (plan.required.first()?.length() > 0).then_some(plan)
+        plan
     }
 
-    fn add(&mut self, snapshot: &'a Snapshot, term: &'a Term) {
+    fn add(&mut self, keys: Keys, term: &'a Term) {
         let (words, exact) = match &term.condition {
             Condition::Text(words) => (Some(words), words.tokens().len() == 1),
             Condition::Tag(_, words) => (Some(words), false),
             Condition::Extension(list) => {
                 let tokens = list.iter().map(|extension| extension_token(extension));
-                return self.add_source(term.negated, Source::any_of(snapshot, tokens));
+                return self.add_source(term.negated, Source::any_of(keys, tokens));
             }
             Condition::Kind(list) => {
                 let tokens = list.iter().map(|kind| kind_token(*kind));
-                return self.add_source(term.negated, Source::any_of(snapshot, tokens));
+                return self.add_source(term.negated, Source::any_of(keys, tokens));
             }
             _ => (None, false),
         };
@@ -143,7 +148,7 @@ impl<'a> Plan<'a> {
         }
         if let Some(words) = words.filter(|_| exact || !term.negated) {
             for token in words.tokens() {
-                self.add_source(term.negated, Source::of_token(snapshot, &token.text, token.prefix));
+                self.add_source(term.negated, Source::of_token(keys, &token.text, token.prefix));
             }
         }
     }
@@ -152,33 +157,70 @@ impl<'a> Plan<'a> {
         if negated { self.excluded.push(source) } else { self.required.push(source) }
     }
 
-    /// The lists that name the candidates: those of the shortest required source.
-    fn candidates(&self) -> Candidates<'a> {
-        Candidates { rest: self.required.first().map(Source::lists).unwrap_or_default() }
+    /// Appends the matches of a run.
+    fn search(&self, run: &Run, search: &mut Search) {
+        let mut required = Vec::with_capacity(self.required.len());
+        for source in &self.required {
+            let cursor = Cursor::new(source, run);
+            if cursor.length() == 0 {
+                return;
+            }
+            required.push(cursor);
+        }
+        required.sort_by_key(Cursor::length);
+        let mut excluded: Vec<Cursor<'_>> = self.excluded.iter().map(|source| Cursor::new(source, run)).collect();
+        let Some((first, others)) = required.split_first_mut() else { return };
+        let most = first.length().saturating_mul(READ_PER_CANDIDATE);
+        for cursor in others.iter_mut().chain(&mut excluded) {
+            cursor.search_segments_beyond(most);
+        }
+        while let Some(number) = first.front() {
+            if search.found.matches.len() >= search.limits.max_matches {
+                search.found.full = true;
+                return;
+            }
+            if search.found.work >= search.limits.work_cap {
+                search.found.capped = true;
+                return;
+            }
+            search.found.work += 1;
+            if others.iter_mut().all(|cursor| cursor.locate(number))
+                && let Some((slot, chunk)) = run.chunk(number)
+            {
+                self.visit(number, (slot, chunk), (first, others, &mut excluded), search);
+            }
+            first.pass(number);
+        }
     }
 
-    /// Leaves in `scratch.found` what sources allow, after all required ones were located; false if nothing.
-    fn positions(&mut self, chunk: u32, segment: &Segment, scratch: &mut Scratch, work: &mut u64) -> bool {
-        let Scratch { found, other, .. } = scratch;
-        for (index, source) in self.required.iter().enumerate() {
-            let target = if index == 0 { &mut *found } else { &mut *other };
-            target.reset(segment.files());
-            *work += source.insert_positions(segment, target);
-            if index > 0 {
-                found.intersect(other);
-            }
+    /// Appends the matches of a chunk that all required sources name.
+    fn visit(
+        &self,
+        number: u32,
+        (slot, chunk): (ChunkSlot, &Chunk),
+        (first, others, excluded): (&Cursor<'_>, &[Cursor<'_>], &mut [Cursor<'_>]),
+        search: &mut Search,
+    ) {
+        let segment = &*chunk.segment;
+        let (Scratch { found, other, .. }, work) = (&mut search.scratch, &mut search.found.work);
+        found.reset(segment.files());
+        *work += first.insert_positions(number, segment, found);
+        for cursor in others {
+            other.reset(segment.files());
+            *work += cursor.insert_positions(number, segment, other);
+            found.intersect(other);
             if found.is_empty() {
-                return false;
+                return;
             }
         }
-        for source in &mut self.excluded {
-            if source.locate(chunk) {
+        for cursor in excluded {
+            if cursor.locate(number) {
                 other.reset(segment.files());
-                *work += source.insert_positions(segment, other);
+                *work += cursor.insert_positions(number, segment, other);
                 found.subtract(other);
             }
         }
-        !found.is_empty()
+        self.emit((slot, chunk.leaf), segment, &mut search.scratch, &search.limits, &mut search.found);
     }
 
     /// Appends the files of `scratch.found` that pass the checks.
@@ -244,123 +286,139 @@ fn tag_holds(tag: TextTag, words: &Text, file: &FileView<'_>, field: &mut FieldT
     text.is_some_and(|text| field.text_holds(text, words))
 }
 
-/// A list of chunks, read in ascending order.
-struct List<'a> {
-    entries: &'a [Entry],
-    /// Entries before this one are below every chunk still to come.
-    at: usize,
-    /// The ordinal at the chunk that was last located.
-    ordinal: Option<u32>,
-}
-
-impl<'a> List<'a> {
-    const fn new(entries: &'a [Entry]) -> Self {
-        Self { entries, at: 0, ordinal: None }
-    }
-
-    /// Goes to a chunk, not below the last one; true if the list names it. Gallops, so a pass over all
-    /// chunks of a short list costs the logarithm of the gaps in a long one.
-    fn locate(&mut self, chunk: u32) -> bool {
-        let rest = &self.entries[self.at..];
-        let mut bound = 1;
-        while rest.get(bound - 1).is_some_and(|entry| entry.chunk() < chunk) {
-            bound *= 2;
-        }
-        let (low, high) = (bound / 2, rest.len().min(bound));
-        self.at += low + rest[low.min(high)..high].partition_point(|entry| entry.chunk() < chunk);
-        self.ordinal = self.entries.get(self.at).filter(|entry| entry.chunk() == chunk).map(|entry| entry.ordinal());
-        self.ordinal.is_some()
-    }
-}
-
-/// The chunks that any of some lists name, ascending, each once.
-struct Candidates<'a> {
-    rest: Vec<&'a [Entry]>,
-}
-
-impl Iterator for Candidates<'_> {
-    type Item = u32;
-
-    fn next(&mut self) -> Option<u32> {
-        let chunk = self.rest.iter().filter_map(|list| list.first()).map(|entry| entry.chunk()).min()?;
-        for list in &mut self.rest {
-            if let [first, rest @ ..] = list
-                && first.chunk() == chunk
-            {
-                *list = rest;
-            }
-        }
-        Some(chunk)
-    }
-}
-
 /// Where the positions of one word, prefix or list filter come from.
 enum Source<'a> {
     /// A token.
-    Token(List<'a>),
-    /// All tokens that begin so; the list is that of their stem.
-    Prefix(List<'a>, &'a str),
+    Token(Key, &'a str),
+    /// All tokens that begin so; the key is that of their stem.
+    Prefix(Key, &'a str),
     /// As [`Self::Prefix`], but too short for a stem: only ever beside another word of a phrase.
     ShortPrefix(&'a str),
     /// Any of several tokens.
-    AnyOf(Vec<List<'a>>),
+    AnyOf(Vec<Key>),
 }
 
 impl<'a> Source<'a> {
-    fn of_token(snapshot: &'a Snapshot, token: &'a str, prefix: bool) -> Self {
-        let list = |key| List::new(snapshot.routes.get(key));
+    fn of_token(keys: Keys, token: &'a str, prefix: bool) -> Self {
         match (prefix, stem(token)) {
-            (false, _) => Self::Token(list(snapshot.keys.token(token.as_bytes()))),
-            (true, Some(stem)) => Self::Prefix(list(snapshot.keys.stem(stem)), token),
+            (false, _) => Self::Token(keys.token(token.as_bytes()), token),
+            (true, Some(stem)) => Self::Prefix(keys.stem(stem), token),
             (true, None) => Self::ShortPrefix(token),
         }
     }
 
-    fn any_of(snapshot: &'a Snapshot, tokens: impl Iterator<Item = String>) -> Self {
-        let list = |token: String| List::new(snapshot.routes.get(snapshot.keys.token(token.as_bytes())));
-        Self::AnyOf(tokens.map(list).collect())
+    fn any_of(keys: Keys, tokens: impl Iterator<Item = String>) -> Self {
+        Self::AnyOf(tokens.map(|token| keys.token(token.as_bytes())).collect())
+    }
+}
+
+/// A list of chunks, read in ascending order.
+struct Head<'a> {
+    list: List<'a>,
+    /// The first entry that was not passed.
+    entry: Option<Entry>,
+}
+
+impl<'a> Head<'a> {
+    fn new(mut list: List<'a>) -> Self {
+        let entry = list.next();
+        Self { list, entry }
     }
 
-    /// Chunks that it names, at most. A short prefix may be anywhere.
-    fn length(&self) -> usize {
-        match self {
-            Self::Token(list) | Self::Prefix(list, _) => list.entries.len(),
-            Self::ShortPrefix(_) => usize::MAX,
-            Self::AnyOf(lists) => lists.iter().map(|list| list.entries.len()).sum(),
+    /// Goes to the first entry not below that chunk, and returns its ordinal if it is of that chunk.
+    #[inline]
+    fn locate(&mut self, number: u32) -> Option<u32> {
+        while self.entry.is_some_and(|entry| entry.number < number) {
+            self.entry = self.list.next();
         }
+        self.ordinal(number)
     }
 
-    /// The lists that name its chunks.
-    fn lists(&self) -> Vec<&'a [Entry]> {
-        match self {
-            Self::Token(list) | Self::Prefix(list, _) => vec![list.entries],
-            Self::ShortPrefix(_) => Vec::new(),
-            Self::AnyOf(lists) => lists.iter().map(|list| list.entries).collect(),
+    fn ordinal(&self, number: u32) -> Option<u32> {
+        self.entry.filter(|entry| entry.number == number).map(|entry| entry.ordinal)
+    }
+}
+
+/// A source in one run.
+struct Cursor<'a> {
+    source: &'a Source<'a>,
+    head: Head<'a>,
+    /// Further lists of [`Source::AnyOf`].
+    heads: Vec<Head<'a>>,
+    /// Bytes of the lists.
+    length: usize,
+    /// True if the lists are not read, and each segment is searched instead.
+    searches: bool,
+}
+
+impl<'a> Cursor<'a> {
+    fn new(source: &'a Source<'a>, run: &'a Run) -> Self {
+        let empty = Head { list: List::default(), entry: None };
+        let mut cursor = Self { source, head: empty, heads: Vec::new(), length: 0, searches: false };
+        let mut head = |key: Key| {
+            let list = run.words().get(key);
+            cursor.length += list.bytes();
+            Head::new(list)
+        };
+        match source {
+            Source::Token(key, _) | Source::Prefix(key, _) => cursor.head = head(*key),
+            Source::AnyOf(tokens) => cursor.heads = tokens.iter().map(|key| head(*key)).collect(),
+            Source::ShortPrefix(_) => (cursor.length, cursor.searches) = (usize::MAX, true),
+        }
+        cursor
+    }
+
+    /// How long it takes to read. 0 if no chunk has any of it.
+    const fn length(&self) -> usize {
+        self.length
+    }
+
+    /// From now on searches segments if its list has more than that many bytes.
+    fn search_segments_beyond(&mut self, bytes: usize) {
+        self.searches |= self.length > bytes && !matches!(self.source, Source::AnyOf(_));
+    }
+
+    fn heads(&self) -> impl Iterator<Item = &Head<'a>> {
+        std::iter::once(&self.head).chain(&self.heads)
+    }
+
+    /// The lowest chunk that was not passed.
+    fn front(&self) -> Option<u32> {
+        self.heads().filter_map(|head| head.entry).map(|entry| entry.number).min()
+    }
+
+    /// Passes that chunk, the front.
+    fn pass(&mut self, number: u32) {
+        for head in std::iter::once(&mut self.head).chain(&mut self.heads) {
+            while head.entry.is_some_and(|entry| entry.number == number) {
+                head.entry = head.list.next();
+            }
         }
     }
 
     /// Goes to a chunk, not below the last one; false if the chunk certainly holds nothing of it.
-    fn locate(&mut self, chunk: u32) -> bool {
-        match self {
-            Self::Token(list) | Self::Prefix(list, _) => list.locate(chunk),
-            Self::ShortPrefix(_) => true,
-            Self::AnyOf(lists) => lists.iter_mut().fold(false, |any, list| list.locate(chunk) | any),
-        }
+    fn locate(&mut self, number: u32) -> bool {
+        let first = self.searches || self.head.locate(number).is_some();
+        self.heads.iter_mut().fold(first, |any, head| head.locate(number).is_some() | any)
     }
 
     /// Adds its positions in the located chunk, and returns the work that took.
-    fn insert_positions(&self, segment: &Segment, out: &mut Positions) -> u64 {
-        match self {
-            Self::Token(list) => insert_token(list, segment, out),
-            Self::Prefix(list, prefix) => insert_prefix(prefix, list.ordinal, segment, out),
-            Self::ShortPrefix(prefix) => insert_prefix(prefix, None, segment, out),
-            Self::AnyOf(lists) => lists.iter().map(|list| insert_token(list, segment, out)).sum(),
+    fn insert_positions(&self, number: u32, segment: &Segment, out: &mut Positions) -> u64 {
+        match self.source {
+            Source::Token(_, token) if self.searches => {
+                segment.words.insert_token(token.as_bytes(), out);
+                2
+            }
+            Source::Token(..) => insert_token(&self.head, number, segment, out),
+            Source::Prefix(_, prefix) => insert_prefix(prefix, self.head.ordinal(number), segment, out),
+            Source::ShortPrefix(prefix) => insert_prefix(prefix, None, segment, out),
+            Source::AnyOf(_) => self.heads.iter().map(|head| insert_token(head, number, segment, out)).sum(),
         }
     }
 }
 
-fn insert_token(list: &List<'_>, segment: &Segment, out: &mut Positions) -> u64 {
-    let Some(ordinal) = list.ordinal else { return 0 };
+fn insert_token(head: &Head<'_>, number: u32, segment: &Segment, out: &mut Positions) -> u64 {
+    let Some(ordinal) = head.ordinal(number) else { return 0 };
     segment.words.insert_positions(ordinal, out);
     1
 }

@@ -196,6 +196,12 @@ pub(super) fn read_counted<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
     read_bytes(bytes, count)
 }
 
+/// Bytes of the longest common start.
+pub(super) fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
+    let eights = a.chunks_exact(8).zip(b.chunks_exact(8)).take_while(|(a, b)| a == b).count() * 8;
+    eights + a[eights..].iter().zip(&b[eights..]).take_while(|(a, b)| a == b).count()
+}
+
 /// Appends bytes with their count.
 pub(super) fn write_counted(out: &mut Vec<u8>, bytes: &[u8]) {
     write_varint(out, bytes.len() as u64);

@@ -4,8 +4,7 @@
 //! words alone: it can tell which of a leaf's files hold which words, and the rest is decided at a home.
 
 use std::{
-    collections::HashMap,
-    hash::{BuildHasherDefault, DefaultHasher},
+    hash::{DefaultHasher, Hasher},
     ops::Range,
 };
 
@@ -103,111 +102,209 @@ fn collect_words(files: &[FileEntry]) -> Words {
 }
 
 /// Gathers the tokens of files that come in path order. What consecutive files have in common, their
-/// folders, is cut into tokens once.
+/// folders, is cut into tokens once, and so are their extensions.
 #[derive(Default)]
 struct Collector<'a> {
     tokenizer: Tokenizer,
-    ids: Ids,
-    /// By token id: the run that may still grow.
-    open: Vec<Range<u16>>,
-    /// Finished runs with their token id.
-    closed: Vec<(u32, Range<u16>)>,
-    /// Folders of the last file, outermost first, with the end of their tokens in `folder_tokens`.
+    tokens: Tokens,
+    /// Folders of the last file.
+    parents: &'a str,
+    /// They one by one, outermost first, with the end of their tokens in `folder_tokens`.
     folders: Vec<(&'a str, usize)>,
     folder_tokens: Vec<u32>,
+    /// Extensions as they are written, with the tokens of their kind and of themselves.
+    extensions: Vec<(Option<&'a str>, u32, Option<u32>)>,
 }
+
+/// Extensions that are remembered. Chosen: most leaves have fewer.
+const EXTENSIONS: usize = 16;
 
 impl<'a> Collector<'a> {
     fn add(&mut self, position: u16, file: &'a FileEntry) {
         let name = file_name(&file.path);
         self.enter_folders(file.path.strip_suffix(name).unwrap_or_default());
-        for index in 0..self.folder_tokens.len() {
-            self.mark(self.folder_tokens[index], position);
+        for id in &self.folder_tokens {
+            self.tokens.mark(*id, position);
         }
         let tags = &file.tags;
         self.add_text(name, position);
         for text in [&tags.artist, &tags.album, &tags.title, &tags.genre].into_iter().flatten() {
             self.add_text(text, position);
         }
-        self.add_token(&kind_token(file.kind()), position);
-        if let Some(extension) = queryable_extension(name) {
-            self.add_token(&extension_token(&extension), position);
+        let (kind, extension) = self.filters(name);
+        self.tokens.mark(kind, position);
+        if let Some(extension) = extension {
+            self.tokens.mark(extension, position);
         }
     }
 
     /// Makes `folders` those of `parents`, keeping what both have in common.
     fn enter_folders(&mut self, parents: &'a str) {
+        if parents == self.parents {
+            return;
+        }
+        self.parents = parents;
         let parts = || parents.split_terminator('/');
         let kept = self.folders.iter().zip(parts()).take_while(|((old, _), new)| old == new).count();
         self.folders.truncate(kept);
         self.folder_tokens.truncate(self.folders.last().map_or(0, |(_, end)| *end));
         for part in parts().skip(kept) {
-            let Self { tokenizer, ids, open, folder_tokens, .. } = self;
-            tokenizer.name_tokens(part, |token, _| folder_tokens.push(id_of(ids, open, token)));
+            let Self { tokenizer, tokens, folder_tokens, .. } = self;
+            tokenizer.name_tokens(part, |token, _| folder_tokens.push(tokens.id(token)));
             self.folders.push((part, self.folder_tokens.len()));
         }
     }
 
     fn add_text(&mut self, text: &str, position: u16) {
-        let Self { tokenizer, ids, open, closed, .. } = self;
+        let Self { tokenizer, tokens, .. } = self;
         tokenizer.name_tokens(text, |token, _| {
-            let id = id_of(ids, open, token);
-            mark(open, closed, id, position);
+            let id = tokens.id(token);
+            tokens.mark(id, position);
         });
     }
 
-    fn add_token(&mut self, token: &str, position: u16) {
-        let id = id_of(&mut self.ids, &mut self.open, token);
-        self.mark(id, position);
+    /// The tokens of the filters that the name passes: its kind's, and its extension's.
+    fn filters(&mut self, name: &'a str) -> (u32, Option<u32>) {
+        let written = extension(name);
+        if let Some((_, kind, extension)) = self.extensions.iter().find(|(known, ..)| *known == written) {
+            return (*kind, *extension);
+        }
+        let kind = self.tokens.id(&kind_token(Kind::of_name(name)));
+        let extension = queryable_extension(name).map(|extension| self.tokens.id(&extension_token(&extension)));
+        if self.extensions.len() < EXTENSIONS {
+            self.extensions.push((written, kind, extension));
+        }
+        (kind, extension)
     }
 
+    fn finish(self, files: u16) -> Words {
+        self.tokens.finish(files)
+    }
+}
+
+/// Distinct tokens, by the order in which they came, and the files that hold them.
+///
+/// A table of our own, because the tokens lie in one buffer: a thousand files have some hundred different ones,
+/// and as many small allocations took a third of the time.
+#[derive(Default)]
+struct Tokens {
+    text: String,
+    tokens: Vec<Token>,
+    /// Hash and id of a token, its id plus one in the lower half; 0 is free. A power of two of places, at
+    /// least half of them free.
+    table: Vec<u64>,
+    /// Finished runs with their token.
+    closed: Vec<(u32, Range<u16>)>,
+}
+
+struct Token {
+    start: u32,
+    end: u32,
+    /// The run that may still grow; empty at first.
+    open: Range<u16>,
+    /// Finished runs.
+    closed: u32,
+}
+
+impl Tokens {
+    /// The id of a token; a new one starts with an empty run.
+    fn id(&mut self, token: &str) -> u32 {
+        if self.tokens.len() * 2 >= self.table.len() {
+            self.grow();
+        }
+        let hash = hash(token);
+        let mut place = hash as usize & (self.table.len() - 1);
+        loop {
+            let held = self.table[place];
+            if held == 0 {
+                let (start, id) = (self.text.len() as u32, self.tokens.len() as u32);
+                self.text.push_str(token);
+                self.tokens.push(Token { start, end: self.text.len() as u32, open: 0..0, closed: 0 });
+                self.table[place] = hash & HASH_HALF | u64::from(id + 1);
+                return id;
+            }
+            let id = held as u32 - 1;
+            if held & HASH_HALF == hash & HASH_HALF && self.token(id) == token {
+                return id;
+            }
+            place = (place + 1) & (self.table.len() - 1);
+        }
+    }
+
+    fn grow(&mut self) {
+        self.table = vec![0; (self.table.len() * 2).max(256)];
+        let places = self.table.len() - 1;
+        for id in 0..self.tokens.len() as u32 {
+            let hash = hash(self.token(id));
+            let mut place = hash as usize & places;
+            while self.table[place] != 0 {
+                place = (place + 1) & places;
+            }
+            self.table[place] = hash & HASH_HALF | u64::from(id + 1);
+        }
+    }
+
+    fn token(&self, id: u32) -> &str {
+        let Token { start, end, .. } = self.tokens[id as usize];
+        &self.text[start as usize..end as usize]
+    }
+
+    /// Notes that the file at `position`, the last one so far, holds the token.
     fn mark(&mut self, id: u32, position: u16) {
-        mark(&mut self.open, &mut self.closed, id, position);
+        let Token { open, closed, .. } = &mut self.tokens[id as usize];
+        let unused = open.start == open.end;
+        if unused || open.end < position {
+            if !unused {
+                self.closed.push((id, open.clone()));
+                *closed += 1;
+            }
+            *open = position..position + 1;
+        } else {
+            // The last file again, or the one behind it.
+            open.end = position + 1;
+        }
     }
 
-    fn finish(mut self, files: u16) -> Words {
-        let mut tokens: Vec<(&str, u32)> = self.ids.iter().map(|(token, id)| (&**token, *id)).collect();
-        tokens.sort_unstable();
-        let mut rank = vec![0; tokens.len()];
-        for (order, (_, id)) in tokens.iter().enumerate() {
-            rank[*id as usize] = order as u32;
+    fn finish(self, files: u16) -> Words {
+        // Finished runs side by side for each token, in their order.
+        let mut starts = Vec::with_capacity(self.tokens.len());
+        let mut runs = 0;
+        for token in &self.tokens {
+            starts.push(runs as usize);
+            runs += token.closed;
         }
-        let open = self.open.into_iter().enumerate().map(|(id, run)| (id as u32, run));
-        self.closed.extend(open);
-        self.closed.sort_unstable_by_key(|(id, run)| (rank[*id as usize], run.start));
-        let groups = self.closed.chunk_by(|a, b| a.0 == b.0);
-        let runs = |(_, run): &(u32, Range<u16>)| (usize::from(run.start), usize::from(run.end));
-        Words::build(files, tokens.iter().zip(groups).map(|((token, _), group)| (*token, group.iter().map(runs))))
+        let mut sorted = vec![0..0; runs as usize];
+        let mut next = starts.clone();
+        for (id, run) in &self.closed {
+            sorted[next[*id as usize]] = run.clone();
+            next[*id as usize] += 1;
+        }
+        // Compared by their first eight bytes, mostly.
+        let first = |token: &str| {
+            let mut bytes = [0; 8];
+            let count = token.len().min(8);
+            bytes[..count].copy_from_slice(&token.as_bytes()[..count]);
+            u64::from_be_bytes(bytes)
+        };
+        let mut order: Vec<(u64, u32)> = (0..self.tokens.len() as u32).map(|id| (first(self.token(id)), id)).collect();
+        order.sort_unstable_by(|a, b| a.0.cmp(&b.0).then_with(|| self.token(a.1).cmp(self.token(b.1))));
+        let entry = |(_, id): (u64, u32)| {
+            let at = id as usize;
+            let runs = sorted[starts[at]..next[at]].iter().chain([&self.tokens[at].open]);
+            (self.token(id), runs.map(|run| (usize::from(run.start), usize::from(run.end))))
+        };
+        Words::build(files, order.into_iter().map(entry))
     }
 }
 
-/// Ids by token. With SipHash, because others choose the tokens.
-type Ids = HashMap<Box<str>, u32, BuildHasherDefault<DefaultHasher>>;
+/// The half of an entry of the table that holds the hash.
+const HASH_HALF: u64 = !(u32::MAX as u64);
 
-/// The id of a token; a new one starts with an empty run.
-fn id_of(ids: &mut Ids, open: &mut Vec<Range<u16>>, token: &str) -> u32 {
-    if let Some(id) = ids.get(token) {
-        return *id;
-    }
-    let id = open.len() as u32;
-    ids.insert(token.into(), id);
-    open.push(0..0);
-    id
-}
-
-/// Notes that the file at `position`, the last one so far, holds the token.
-fn mark(open: &mut [Range<u16>], closed: &mut Vec<(u32, Range<u16>)>, id: u32, position: u16) {
-    let run = &mut open[id as usize];
-    let unused = run.start == run.end;
-    if unused || run.end < position {
-        if !unused {
-            closed.push((id, run.clone()));
-        }
-        *run = position..position + 1;
-    } else {
-        // The last file again, or the one behind it.
-        run.end = position + 1;
-    }
+/// SipHash, because others choose the tokens.
+fn hash(token: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(token.as_bytes());
+    hasher.finish()
 }
 
 /// The extension of a name in lower case, unless it holds a space, which no query can ask for.

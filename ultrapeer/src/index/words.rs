@@ -14,7 +14,7 @@
 use overlay::{limits, text::is_cjk};
 
 use super::postings::{
-    Positions, Runs, read_bytes, read_counted, read_varint, write_counted, write_runs, write_varint,
+    Positions, Runs, read_bytes, read_counted, read_varint, shared_bytes, write_counted, write_runs, write_varint,
 };
 
 /// Tokens of a block. Fewer cost an offset of 4 bytes more often, more cost decoding: 8 puts the offsets
@@ -51,7 +51,7 @@ impl Words {
                 blocks.push(coded.len() as u32);
                 previous = "";
             }
-            let shared = token.bytes().zip(previous.bytes()).take_while(|(a, b)| a == b).count();
+            let shared = shared_bytes(token.as_bytes(), previous.as_bytes());
             write_varint(&mut coded, shared as u64);
             write_counted(&mut coded, &token.as_bytes()[shared..]);
             positions.clear();
@@ -125,6 +125,19 @@ impl Words {
         }
         if let Some(positions) = skip_entry(&mut rest) {
             out.insert_coded(positions);
+        }
+    }
+
+    /// Adds the positions of a token; nothing if it is not there.
+    pub(super) fn insert_token(&self, token: &[u8], out: &mut Positions) {
+        let mut walk = self.walk_from(self.block_before(token));
+        while let Some((_, held, positions)) = walk.next() {
+            if held == token {
+                out.insert_coded(positions);
+            }
+            if held >= token {
+                return;
+            }
         }
     }
 
