@@ -15,11 +15,12 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use overlay::{
     id::PeerId,
+    limits,
     machine::{Context, Machine, Outbox},
     time::Time,
     wire::{
         descriptor::SignedDescriptor,
-        leaf::{LeafMessage, Members},
+        leaf::{Allowance, LeafMessage, Members},
         search::Hit,
     },
 };
@@ -53,6 +54,8 @@ pub enum Input {
     DialFailed(SocketAddr),
     /// A home tells which ultrapeers there are.
     Members(PeerId, Members),
+    /// A home tells how often this leaf may search there.
+    Allowance(PeerId, Allowance),
     /// The round trip to a home, measured again.
     RoundTrip(PeerId, Duration),
     /// A home is gone.
@@ -94,12 +97,18 @@ pub struct Network {
     homes: Homes,
     searches: Searches,
     round_trips: BTreeMap<PeerId, Duration>,
+    allowances: BTreeMap<PeerId, Allowance>,
 }
 
 impl Network {
     /// No home, no search.
-    pub fn new(me: PeerId, network: &str, now: Time) -> Self {
-        Self { homes: Homes::new(me, network), searches: Searches::new(now), round_trips: BTreeMap::new() }
+    pub fn new(me: PeerId, network: &str) -> Self {
+        Self {
+            homes: Homes::new(me, network),
+            searches: Searches::default(),
+            round_trips: BTreeMap::new(),
+            allowances: BTreeMap::new(),
+        }
     }
 
     /// The homes.
@@ -111,7 +120,7 @@ impl Network {
         let fact = |(peer, address, _): (PeerId, SocketAddr, Time)| HomeFacts {
             peer,
             rtt_us: self.round_trips.get(&peer).map_or(u64::MAX, |rtt| rtt.as_micros() as u64),
-            unlimited: address.ip().to_canonical().is_loopback(),
+            allowance: self.allowances.get(&peer).copied().unwrap_or_else(|| usual_allowance(address)),
         };
         self.homes.iter().map(fact).collect()
     }
@@ -163,6 +172,14 @@ impl Network {
     }
 }
 
+/// What a home allows until it says so itself: the default, which does not count loopback.
+fn usual_allowance(address: SocketAddr) -> Allowance {
+    if address.ip().to_canonical().is_loopback() {
+        return Allowance { interval_us: 0, burst: 0 };
+    }
+    Allowance { interval_us: (1e6 / limits::QUERY_RATE) as u64, burst: limits::QUERY_BURST as u32 }
+}
+
 impl Machine for Network {
     type Input = Input;
     type Output = Output;
@@ -179,10 +196,18 @@ impl Machine for Network {
             }
             Input::Lost(peer) => {
                 self.round_trips.remove(&peer);
+                self.allowances.remove(&peer);
                 homes::Input::Lost(peer)
             }
             Input::Leave => homes::Input::Leave,
             Input::Members(from, members) => return self.members(cx, from, members, out),
+            Input::Allowance(peer, allowance) => {
+                // Of a home only: what a connection that has ended said last may come late.
+                if self.round_trips.contains_key(&peer) {
+                    self.allowances.insert(peer, allowance);
+                }
+                return;
+            }
             Input::RoundTrip(peer, rtt) => {
                 if let Some(known) = self.round_trips.get_mut(&peer) {
                     *known = rtt;

@@ -3,7 +3,7 @@
 //! What it decides: which home coordinates, when the next one is asked instead, and what the user gets.
 //!
 //! ```text
-//! start      wait for a home and for credit, then ask the nearest home
+//! start      wait for a home and for credit there, then ask the nearest home
 //! silence    not accepted after 300 ms, or accepted and then quiet for 2 s: the same query id goes to the next
 //!            home as well, and the silent one must show that it lives
 //! hits       merged by content, from whichever home sends them
@@ -21,7 +21,7 @@ use overlay::{
     machine::Outbox,
     time::Time,
     wire::{
-        leaf::LeafMessage,
+        leaf::{Allowance, LeafMessage},
         search::{Hit, Incomplete, IncompleteSet, Search, StopReason, Summary, Target},
     },
 };
@@ -50,8 +50,8 @@ pub struct HomeFacts {
     pub peer: PeerId,
     /// Microseconds of its round trip; the nearest home is asked first.
     pub rtt_us: u64,
-    /// True if it does not limit how often this leaf asks.
-    pub unlimited: bool,
+    /// How often it lets this leaf ask.
+    pub allowance: Allowance,
 }
 
 /// What must be done.
@@ -85,11 +85,16 @@ pub struct End {
 }
 
 /// The searches under way. See the module text.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Searches {
     active: BTreeMap<Ticket, Active>,
-    credit: TokenBucket,
+    /// What is left of the homes' allowances.
+    credit: BTreeMap<PeerId, (Allowance, TokenBucket)>,
 }
+
+/// The part of an allowance that is used: a search that is faster on its way than the one before must not come
+/// before its credit does.
+const CAUTION: f64 = 0.95;
 
 #[derive(Debug)]
 struct Active {
@@ -118,11 +123,6 @@ enum Asked {
 }
 
 impl Searches {
-    /// None under way, with full credit.
-    pub fn new(now: Time) -> Self {
-        Self { active: BTreeMap::new(), credit: TokenBucket::new(now, limits::QUERY_RATE, limits::QUERY_BURST) }
-    }
-
     /// Begins a search.
     pub fn start(
         &mut self,
@@ -151,6 +151,7 @@ impl Searches {
 
     /// The homes changed: searches that wait for one may go on.
     pub fn homes_changed(&mut self, now: Time, homes: &[HomeFacts], out: &mut Outbox<Output>) {
+        self.credit.retain(|peer, _| homes.iter().any(|home| home.peer == *peer));
         for ticket in self.active.keys().copied().collect::<Vec<_>>() {
             // A home that failed and is no home any more may come back as a new one.
             if let Some(active) = self.active.get_mut(&ticket) {
@@ -241,10 +242,15 @@ impl Searches {
             return;
         }
         let fresh = homes.iter().filter(|home| !active.asked.contains_key(&home.peer));
-        let Some(home) = fresh.min_by_key(|home| (home.rtt_us, home.peer)) else { return };
-        // Credit is spent once for each search, however many homes must be tried.
-        if active.sent.is_none() && !home.unlimited && !self.credit.take(now) {
-            active.retry = self.credit.wait(now).map(|wait| now + wait);
+        let Some(home) = fresh.min_by_key(|home| (home.rtt_us, home.peer)) else {
+            // It waits for a home now, not for credit at one that is gone.
+            active.retry = None;
+            return;
+        };
+        // Each home counts for itself what it is asked.
+        let wait = spend(&mut self.credit, now, home);
+        if wait != Some(Duration::ZERO) {
+            active.retry = wait.map(|wait| now + wait);
             return;
         }
         active.retry = None;
@@ -290,6 +296,23 @@ impl Asked {
             Self::Late | Self::Failed => None,
         }
     }
+}
+
+/// Spends one search of what a home allows: zero if there was one, else the time until there is.
+fn spend(credit: &mut BTreeMap<PeerId, (Allowance, TokenBucket)>, now: Time, home: &HomeFacts) -> Option<Duration> {
+    let allowance = home.allowance;
+    if allowance.interval_us == 0 {
+        return Some(Duration::ZERO);
+    }
+    let full = || {
+        let per_second = 1e6 / allowance.interval_us as f64 * CAUTION;
+        (allowance, TokenBucket::new(now, per_second, f64::from(allowance.burst)))
+    };
+    let (known, bucket) = credit.entry(home.peer).or_insert_with(full);
+    if *known != allowance {
+        (*known, *bucket) = full();
+    }
+    if bucket.take(now) { Some(Duration::ZERO) } else { bucket.wait(now) }
 }
 
 impl Active {
@@ -354,7 +377,8 @@ mod tests {
     }
 
     fn home(byte: u8) -> HomeFacts {
-        HomeFacts { peer: peer(byte), rtt_us: u64::from(byte), unlimited: false }
+        let allowance = Allowance { interval_us: 2_000_000, burst: 10 };
+        HomeFacts { peer: peer(byte), rtt_us: u64::from(byte), allowance }
     }
 
     fn request() -> Request {
@@ -388,7 +412,7 @@ mod tests {
     impl Bed {
         fn new(homes: &[u8]) -> Self {
             let homes = homes.iter().map(|byte| home(*byte)).collect();
-            Self { core: Searches::new(Time(1)), homes, now: Time(1), next: 0 }
+            Self { core: Searches::default(), homes, now: Time(1), next: 0 }
         }
 
         fn start(&mut self) -> Vec<Output> {
@@ -533,6 +557,43 @@ mod tests {
         bed.core.start(bed.now, &mut Pcg32::new(1, 1), &bed.homes, 99, request, &mut out);
         let end = end(bed.deadline());
         assert_eq!((end.summary.stopped, end.no_ultrapeer), (StopReason::Timeout, false));
+    }
+
+    #[test]
+    fn what_a_home_allows_is_never_exceeded_there_however_searches_are_delayed() {
+        let mut bed = Bed::new(&[1]);
+        // The home counts when a search arrives: up to 50 ms later.
+        let mut theirs = TokenBucket::new(bed.now, 0.5, 10.0);
+        let mut delays = [50_u64, 0, 7, 31].into_iter().cycle();
+        let mut asked = 0;
+        let mut outputs = Vec::new();
+        for _ in 0..100 {
+            outputs.extend(bed.start());
+            while asks(&outputs).is_empty() {
+                outputs = bed.deadline();
+            }
+            outputs.clear();
+            asked += 1;
+            assert!(theirs.take(bed.now + Duration::from_millis(delays.next().unwrap())), "search {asked}");
+            bed.message(1, Summary::default());
+        }
+        let spent_s = bed.now.as_micros() as f64 / 1e6;
+        assert!((180.0..200.0).contains(&spent_s), "90 searches at one in 2 s took {spent_s} s");
+    }
+
+    #[test]
+    fn another_allowance_counts_at_once_and_none_is_no_limit() {
+        let mut bed = Bed::new(&[1]);
+        bed.homes[0].allowance = Allowance { interval_us: 60_000_000, burst: 1 };
+        assert_eq!(asks(&bed.start()), [peer(1)]);
+        bed.message(1, Summary::default());
+        assert_eq!(bed.start(), []);
+        assert_eq!(end(bed.deadline()).summary.stopped, StopReason::Timeout, "no credit within its time");
+        bed.homes[0].allowance = Allowance { interval_us: 0, burst: 0 };
+        for _ in 0..50 {
+            assert_eq!(asks(&bed.start()), [peer(1)]);
+            bed.message(1, Summary::default());
+        }
     }
 
     #[test]

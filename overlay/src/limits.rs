@@ -336,6 +336,15 @@ pub const UPLOADS: usize = 64;
 /// Chunks of one list that are under way at a time. With [`UPLOADS`] and compressed chunks of some 150 KiB
 /// this bounds the memory of all uploads to about 40 MiB.
 pub const WANTED_CHUNKS: usize = 4;
+/// Time for the next chunk of a list that a home asked for. Chosen: the largest chunk passes at 170 kbit/s, the
+/// usual one at 20, and a leaf that announces a list and does not send it is gone soon.
+pub const UPLOAD_PATIENCE: Duration = Duration::from_mins(1);
+/// Time after which a leaf that uploads lets others go first, if any wait.
+pub const UPLOAD_TURN: Duration = Duration::from_secs(10);
+/// File lists a second that a leaf may announce over time. An honest one publishes at most one a second.
+pub const LIST_RATE: f64 = 2.0;
+/// File lists that a leaf may announce at once.
+pub const LIST_BURST: f64 = 20.0;
 /// Time in which a leaf that someone failed to reach must answer its home.
 pub const LEAF_PATIENCE: Duration = Duration::from_secs(3);
 /// How long the list of a leaf that went away is kept.

@@ -378,6 +378,9 @@ impl Shared {
 /// Decodes and builds a chunk on a worker thread, as many at a time as there are cores.
 async fn build(shared: Arc<Shared>, session: Session, chunk: ChunkRef, parts: Vec<Blob<{ limits::BATCH_BYTES }>>) {
     let Ok(_permit) = shared.builders.clone().acquire_owned().await else { return };
+    if !shared.ports.has_leaf(session) {
+        return; // it left while its chunk waited
+    }
     let built = tokio::task::spawn_blocking(move || build_segment(&chunk, &parts)).await;
     let segment = match built {
         Ok(segment) => segment,
@@ -423,6 +426,11 @@ fn close_code(why: Closing) -> CloseCode {
         }
         Closing::Replaced => CloseCode::Replaced,
         Closing::Silent => CloseCode::Silent,
+        Closing::Stalled => {
+            tracing::debug!("a leaf did not send the list that it announced");
+            CloseCode::Silent
+        }
+        Closing::Full => CloseCode::Overload,
     }
 }
 

@@ -13,7 +13,9 @@
 //! - what is searchable of a leaf is always one whole list that it signed, never a mixture;
 //! - at most [`limits::UPLOADS`] leaves upload at a time, each with [`limits::WANTED_CHUNKS`] chunks under
 //!   way, so memory for uploads is bounded whatever leaves send;
-//! - a leaf has one session: a new connection under its key replaces the old one at once.
+//! - a leaf has one session: a new connection under its key replaces the old one at once;
+//! - nobody keeps others from uploading: a chunk that was asked for comes within [`limits::UPLOAD_PATIENCE`], or
+//!   the session ends; and who has uploaded for [`limits::UPLOAD_TURN`] lets those that wait go first.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -29,7 +31,7 @@ use overlay::{
     time::Time,
     wire::{
         bounded::{Blob, List},
-        leaf::{CatalogAck, CatalogPart, CatalogRoot, CatalogWant, ChunkRef, LeafMessage, LeafState, Ping},
+        leaf::{Allowance, CatalogAck, CatalogPart, CatalogRoot, CatalogWant, ChunkRef, LeafMessage, LeafState, Ping},
     },
 };
 
@@ -74,6 +76,10 @@ pub enum Closing {
     Replaced,
     /// It does not answer.
     Silent,
+    /// It does not send what it announced.
+    Stalled,
+    /// There is no room for it any more.
+    Full,
 }
 
 /// The attached leaves. See the module text.
@@ -84,7 +90,8 @@ pub struct Leaves<S> {
     by_peer: BTreeMap<PeerId, Session>,
     by_slot: Vec<Option<Session>>,
     free_slots: Vec<Slot>,
-    uploading: BTreeSet<Session>,
+    /// Who uploads, and until when it may while others wait.
+    uploading: BTreeMap<Session, Time>,
     waiting: VecDeque<Session>,
     kept: BTreeMap<PeerId, Kept<S>>,
     kept_files: u64,
@@ -138,7 +145,10 @@ pub struct Leaf<S> {
     chunks: BTreeMap<[u8; 32], Arc<S>>,
     sequence: Option<u64>,
     upload: Option<Upload<S>>,
+    /// Chunks that are being built now, of whichever list.
+    building: BTreeSet<[u8; 32]>,
     queries: TokenBucket,
+    lists: TokenBucket,
 }
 
 /// A list that is not whole yet.
@@ -149,7 +159,8 @@ struct Upload<S> {
     ready: BTreeMap<[u8; 32], Arc<S>>,
     missing: VecDeque<u32>,
     under_way: BTreeMap<u32, Vec<Blob<{ limits::BATCH_BYTES }>>>,
-    building: BTreeSet<[u8; 32]>,
+    /// When the next of the chunks under way must be whole.
+    due: Time,
 }
 
 /// The list of a leaf that went away.
@@ -169,7 +180,7 @@ impl<S> Leaves<S> {
             by_peer: BTreeMap::new(),
             by_slot: Vec::new(),
             free_slots: Vec::new(),
-            uploading: BTreeSet::new(),
+            uploading: BTreeMap::new(),
             waiting: VecDeque::new(),
             kept: BTreeMap::new(),
             kept_files: 0,
@@ -225,7 +236,7 @@ impl<S> Leaves<S> {
         }
     }
 
-    /// A leaf was welcomed. The caller has checked [`Self::has_room_for`].
+    /// A leaf was welcomed. If others took the last place meanwhile, it is turned away.
     pub fn attach(
         &mut self,
         now: Time,
@@ -235,6 +246,9 @@ impl<S> Leaves<S> {
         address: SocketAddr,
         out: &mut Outbox<Output<S>>,
     ) {
+        if !self.has_room_for(&peer) {
+            return out.push(Output::Close(session, Closing::Full));
+        }
         if let Some(old) = self.by_peer.get(&peer).copied() {
             self.detach(now, old, out);
             out.push(Output::Close(old, Closing::Replaced));
@@ -256,7 +270,9 @@ impl<S> Leaves<S> {
             chunks: BTreeMap::new(),
             sequence: None,
             upload: None,
+            building: BTreeSet::new(),
             queries: TokenBucket::new(now, self.settings.query_rate, self.settings.query_burst),
+            lists: TokenBucket::new(now, limits::LIST_RATE, limits::LIST_BURST),
         };
         self.sessions.insert(session, leaf);
     }
@@ -279,7 +295,7 @@ impl<S> Leaves<S> {
             out.push(Output::Logged(leaf.handle, None));
             self.keep(now, leaf.peer, leaf.chunks, leaf.files);
         }
-        self.end_upload(session, out);
+        self.end_upload(now, session, out);
     }
 
     /// How busy a leaf is.
@@ -297,9 +313,23 @@ impl<S> Leaves<S> {
             .is_some_and(|leaf| (is_loopback(leaf.address.ip()) && !limit_loopback) || leaf.queries.take(now))
     }
 
+    /// How often a leaf may search here.
+    pub fn allowance(&self, session: Session) -> Option<Allowance> {
+        let leaf = self.sessions.get(&session)?;
+        if is_loopback(leaf.address.ip()) && !self.settings.limit_loopback {
+            return Some(Allowance { interval_us: 0, burst: 0 });
+        }
+        let interval_us = (1e6 / self.settings.query_rate).clamp(1.0, u64::MAX as f64) as u64;
+        Some(Allowance { interval_us, burst: self.settings.query_burst.max(1.0) as u32 })
+    }
+
     /// A leaf announces its list.
-    pub fn root(&mut self, session: Session, root: &CatalogRoot, out: &mut Outbox<Output<S>>) {
+    pub fn root(&mut self, now: Time, session: Session, root: &CatalogRoot, out: &mut Outbox<Output<S>>) {
+        let limit_loopback = self.settings.limit_loopback;
         let Some(leaf) = self.sessions.get_mut(&session) else { return };
+        if (limit_loopback || !is_loopback(leaf.address.ip())) && !leaf.lists.take(now) {
+            return out.push(Output::Close(session, Closing::Protocol("too many lists")));
+        }
         let Ok(statement) = root.open(&leaf.peer) else {
             return out.push(Output::Close(session, Closing::Protocol("unacceptable catalog")));
         };
@@ -330,11 +360,10 @@ impl<S> Leaves<S> {
         }
         let wanted: BTreeSet<_> = chunks.iter().map(|chunk| chunk.hash).collect();
         here.retain(|hash, _| wanted.contains(hash));
-        let mut asked = BTreeSet::new();
         let missing = (0..chunks.len() as u32)
             .filter(|index| {
                 let hash = chunks[*index as usize].hash;
-                !here.contains_key(&hash) && asked.insert(hash)
+                !here.contains_key(&hash) && !leaf.building.contains(&hash)
             })
             .collect();
         leaf.upload = Some(Upload {
@@ -343,13 +372,13 @@ impl<S> Leaves<S> {
             ready: here,
             missing,
             under_way: BTreeMap::new(),
-            building: BTreeSet::new(),
+            due: now,
         });
-        self.go_on(session, out);
+        self.go_on(now, session, out);
     }
 
     /// A part of a chunk arrived.
-    pub fn part(&mut self, session: Session, part: CatalogPart, out: &mut Outbox<Output<S>>) {
+    pub fn part(&mut self, now: Time, session: Session, part: CatalogPart, out: &mut Outbox<Output<S>>) {
         let Some(leaf) = self.sessions.get_mut(&session) else { return };
         let Some(upload) = leaf.upload.as_mut().filter(|upload| upload.sequence == part.sequence) else {
             return; // of a list that was replaced meanwhile
@@ -364,23 +393,31 @@ impl<S> Leaves<S> {
         if part.last {
             let parts = upload.under_way.remove(&part.chunk).unwrap_or_default();
             let chunk = upload.chunks[part.chunk as usize];
-            upload.building.insert(chunk.hash);
+            upload.due = now + limits::UPLOAD_PATIENCE;
+            leaf.building.insert(chunk.hash);
             out.push(Output::Build { session, chunk, parts });
         }
     }
 
     /// A chunk was built; `None` if its parts were not what they had to be.
-    pub fn built(&mut self, session: Session, hash: [u8; 32], segment: Option<Arc<S>>, out: &mut Outbox<Output<S>>) {
+    pub fn built(
+        &mut self,
+        now: Time,
+        session: Session,
+        hash: [u8; 32],
+        segment: Option<Arc<S>>,
+        out: &mut Outbox<Output<S>>,
+    ) {
         let Some(leaf) = self.sessions.get_mut(&session) else { return };
+        leaf.building.remove(&hash);
         let Some(segment) = segment else {
             return out.push(Output::Close(session, Closing::Protocol("unacceptable chunk")));
         };
         let Some(upload) = leaf.upload.as_mut() else { return };
-        upload.building.remove(&hash);
         if upload.chunks.iter().any(|chunk| chunk.hash == hash) {
             upload.ready.insert(hash, segment);
         }
-        self.go_on(session, out);
+        self.go_on(now, session, out);
     }
 
     /// Someone failed to reach this leaf: it must show that it lives.
@@ -399,16 +436,23 @@ impl<S> Leaves<S> {
     /// When [`Self::on_deadline`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
         let kept = self.kept.values().map(|kept| kept.since + limits::KEPT_LIST_LIFETIME);
-        self.suspects.values().copied().chain(kept).min()
+        let uploads = self.uploading.keys().filter_map(|session| self.sessions.get(session)?.upload_due());
+        self.suspects.values().copied().chain(kept).chain(uploads).min()
     }
 
-    /// Gives up on leaves that stayed silent, and forgets lists that nobody came back for.
+    /// Gives up on leaves that stayed silent or do not upload what they announced, and forgets lists that
+    /// nobody came back for.
     pub fn on_deadline(&mut self, now: Time, out: &mut Outbox<Output<S>>) {
-        let silent: Vec<_> =
-            self.suspects.iter().filter(|(_, until)| **until <= now).map(|(session, _)| *session).collect();
-        for session in silent {
+        let is_stalled = |session: &Session| {
+            let due = self.sessions.get(session).and_then(Leaf::upload_due);
+            due.is_some_and(|due| due <= now)
+        };
+        let stalled = self.uploading.keys().copied().filter(is_stalled).map(|session| (session, Closing::Stalled));
+        let silent = self.suspects.iter().filter(|(_, until)| **until <= now);
+        let silent = silent.map(|(session, _)| (*session, Closing::Silent));
+        for (session, why) in stalled.chain(silent).collect::<Vec<_>>() {
             self.detach(now, session, out);
-            out.push(Output::Close(session, Closing::Silent));
+            out.push(Output::Close(session, why));
         }
         let kept_files = &mut self.kept_files;
         self.kept.retain(|_, kept| {
@@ -421,27 +465,42 @@ impl<S> Leaves<S> {
     }
 
     /// Asks for more of a list, or puts it in place when it is whole.
-    fn go_on(&mut self, session: Session, out: &mut Outbox<Output<S>>) {
+    fn go_on(&mut self, now: Time, session: Session, out: &mut Outbox<Output<S>>) {
+        let others_wait = self.waiting.iter().any(|waiting| *waiting != session);
         let Some(leaf) = self.sessions.get_mut(&session) else { return };
+        let pending = leaf.pending();
         let Some(upload) = leaf.upload.as_mut() else { return };
-        let pending = upload.under_way.len() + upload.building.len();
         if upload.missing.is_empty() && pending == 0 {
             leaf.put_in_place(session, out);
-            self.end_upload(session, out);
+            self.end_upload(now, session, out);
             return;
         }
-        if !self.uploading.contains(&session) {
-            if self.uploading.len() >= limits::UPLOADS {
+        match self.uploading.get(&session) {
+            // Its turn is over: what it was asked for still counts, then it waits again.
+            Some(turn) if others_wait && *turn <= now => {
+                if pending == 0 {
+                    self.end_upload(now, session, out);
+                    self.waiting.push_back(session);
+                }
+                return;
+            }
+            Some(_) => {}
+            None if self.uploading.len() >= limits::UPLOADS => {
                 if !self.waiting.contains(&session) {
                     self.waiting.push_back(session);
                 }
                 return;
             }
-            self.uploading.insert(session);
+            None => {
+                self.uploading.insert(session, now + limits::UPLOAD_TURN);
+            }
         }
         let room = limits::WANTED_CHUNKS.saturating_sub(pending).min(upload.missing.len());
         let chunks: Vec<_> = upload.missing.drain(..room).collect();
         if !chunks.is_empty() {
+            if upload.under_way.is_empty() {
+                upload.due = now + limits::UPLOAD_PATIENCE;
+            }
             upload.under_way.extend(chunks.iter().map(|chunk| (*chunk, Vec::new())));
             let want = CatalogWant { sequence: upload.sequence, chunks: List::new(chunks) };
             out.push(Output::Send(session, want.into()));
@@ -449,13 +508,13 @@ impl<S> Leaves<S> {
     }
 
     /// Gives the session's place among the uploaders to the next that waits.
-    fn end_upload(&mut self, session: Session, out: &mut Outbox<Output<S>>) {
+    fn end_upload(&mut self, now: Time, session: Session, out: &mut Outbox<Output<S>>) {
         self.waiting.retain(|waiting| *waiting != session);
-        if !self.uploading.remove(&session) {
+        if self.uploading.remove(&session).is_none() {
             return;
         }
         if let Some(next) = self.waiting.pop_front() {
-            self.go_on(next, out);
+            self.go_on(now, next, out);
         }
     }
 
@@ -474,6 +533,16 @@ impl<S> Leaves<S> {
 }
 
 impl<S> Leaf<S> {
+    /// Chunks that it was asked for and that are not built yet.
+    fn pending(&self) -> usize {
+        self.upload.as_ref().map_or(0, |upload| upload.under_way.len()) + self.building.len()
+    }
+
+    /// When it must have sent the next chunk that it was asked for.
+    fn upload_due(&self) -> Option<Time> {
+        self.upload.as_ref().filter(|upload| !upload.under_way.is_empty()).map(|upload| upload.due)
+    }
+
     /// The sequence of its list that is searchable.
     pub fn sequence(&self) -> Option<u64> {
         self.sequence

@@ -341,6 +341,11 @@ impl Ultrapeer {
         }
     }
 
+    fn tell_allowance(&self, session: Session, out: &mut Outbox<Output>) {
+        let allowance = self.leaves.allowance(session);
+        out.extend(allowance.map(|allowance| Output::ToLeaf(session, allowance.into())));
+    }
+
     fn serve(&mut self, cx: &mut Context<'_>, phase: Phase, out: &mut Outbox<Output>) {
         if self.phase == Phase::Candidate {
             self.phase = phase;
@@ -380,10 +385,10 @@ impl Ultrapeer {
         self.leaves.alive(session);
         match message {
             LeafMessage::CatalogRoot(root) => {
-                self.with_leaves(now, out, |leaves, inner| leaves.root(session, &root, inner));
+                self.with_leaves(now, out, |leaves, inner| leaves.root(now, session, &root, inner));
             }
             LeafMessage::CatalogPart(part) => {
-                self.with_leaves(now, out, |leaves, inner| leaves.part(session, part, inner));
+                self.with_leaves(now, out, |leaves, inner| leaves.part(now, session, part, inner));
             }
             LeafMessage::LeafState(state) => self.leaves.state(session, state),
             LeafMessage::Goodbye(_) => self.leaf_gone(now, session, out),
@@ -556,11 +561,16 @@ impl Machine for Ultrapeer {
             Input::Address(address) => self.with_membership(cx, membership::Input::Address(address), out),
             Input::Found => self.serve(cx, Phase::Founder, out),
             Input::Drain => self.drain(cx, out),
-            Input::Settings(settings) => self.leaves.reconfigure(now, settings),
+            Input::Settings(settings) => {
+                self.leaves.reconfigure(now, settings);
+                let sessions: Vec<_> = self.leaves.iter().map(|(session, _)| session).collect();
+                sessions.into_iter().for_each(|session| self.tell_allowance(session, out));
+            }
             Input::LeafAttached { session, peer, handle, address } => {
                 self.with_leaves(now, out, |leaves, inner| {
                     leaves.attach(now, session, peer, handle, address, inner);
                 });
+                self.tell_allowance(session, out);
                 for members in self.membership.snapshot() {
                     out.push(Output::ToLeaf(session, members.into()));
                 }
@@ -568,7 +578,7 @@ impl Machine for Ultrapeer {
             Input::LeafMessage(session, message) => self.leaf_message(cx, session, message, out),
             Input::LeafGone(session) => self.leaf_gone(now, session, out),
             Input::Built(session, hash, segment) => {
-                self.with_leaves(now, out, |leaves, inner| leaves.built(session, hash, segment, inner));
+                self.with_leaves(now, out, |leaves, inner| leaves.built(now, session, hash, segment, inner));
             }
             Input::Search(ticket, session, search) => self.search(cx, ticket, session, search, out),
             Input::Introduce(ticket, session, ask) => self.introduce(now, ticket, session, &ask, out),

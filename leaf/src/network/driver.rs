@@ -148,7 +148,7 @@ impl Network {
         tasks: &Tasks,
     ) -> std::io::Result<Self> {
         let rng = system_rng()?;
-        let (machine, driver) = Driver::new(Core::new(identity.peer_id(), &start.network, clock.now()));
+        let (machine, driver) = Driver::new(Core::new(identity.peer_id(), &start.network));
         let shared = Arc::new(Shared {
             endpoint,
             identity,

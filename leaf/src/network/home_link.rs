@@ -195,6 +195,7 @@ impl Reader<'_> {
         let (machine, peer) = (&self.shared.machine, self.port.connection.peer());
         match message {
             LeafMessage::Members(members) => machine.input(Input::Members(peer, members)).await.is_ok(),
+            LeafMessage::Allowance(allowance) => machine.input(Input::Allowance(peer, allowance)).await.is_ok(),
             LeafMessage::CatalogWant(want) => self.wants.send(want).await.is_ok(),
             LeafMessage::CatalogAck(ack) => {
                 self.port.acknowledged.send_replace(Some((ack.sequence, ack.files)));

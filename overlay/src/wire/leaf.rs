@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! control stream   leaf: Hello, CatalogRoot, CatalogPart.., LeafState, Goodbye, IntroductionReply
-//!                  ultrapeer: Welcome | Refuse, Members, CatalogWant, CatalogAck, Introduction, Goodbye
+//!                  ultrapeer: Welcome | Refuse, Allowance, Members, CatalogWant, CatalogAck, Introduction, Goodbye
 //! one stream each  leaf: Search              ultrapeer: Accepted, Hits.., Summary
 //!                  leaf: Introduce           ultrapeer: Introduced
 //! ```
@@ -70,6 +70,8 @@ messages! {
         19 Ping(Ping) up to 64,
         /// Yes.
         20 Pong(Pong) up to 64,
+        /// How often the leaf may search here.
+        21 Allowance(Allowance) up to 64,
     }
 }
 
@@ -151,7 +153,11 @@ impl CatalogRoot {
             chunk.bytes as usize <= limits::CHUNK_BYTES && (1..=limits::CHUNK_FILES).contains(&usize::from(chunk.files))
         });
         let files: u64 = self.chunks.iter().map(|chunk| u64::from(chunk.files)).sum();
-        if !fits || files != statement.files {
+        // A chunk names its paths, and a path is only once in a list.
+        let mut hashes: Vec<_> = self.chunks.iter().map(|chunk| &chunk.hash).collect();
+        hashes.sort_unstable();
+        let unique = hashes.windows(2).all(|pair| pair[0] != pair[1]);
+        if !fits || !unique || files != statement.files {
             return Err(CatalogError::Malformed);
         }
         if catalog_root(self.chunks.iter().map(|chunk| &chunk.hash)) != statement.root {
@@ -299,4 +305,14 @@ pub struct Ping {
 pub struct Pong {
     /// Of the [`Ping`].
     pub token: u64,
+}
+
+/// How often the leaf may search through this ultrapeer. Sent with the attachment and when it changes, so that a
+/// leaf can hold its searches back instead of being refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Allowance {
+    /// Microseconds in which it regains one search; 0: it is not limited.
+    pub interval_us: u64,
+    /// Searches that it may make at once.
+    pub burst: u32,
 }

@@ -161,6 +161,7 @@ pub(crate) fn leaf() -> Vec<LeafMessage> {
         IntroductionReply { session: 400, accept: true }.into(),
         Ping { token: 500 }.into(),
         Pong { token: 500 }.into(),
+        Allowance { interval_us: 2_000_000, burst: 10 }.into(),
     ]
 }
 

@@ -67,6 +67,10 @@ impl Ports {
         receiver
     }
 
+    pub(crate) fn has_leaf(&self, session: Session) -> bool {
+        self.lock().leaves.contains_key(&session)
+    }
+
     pub(crate) fn close_leaf(&self, session: Session, code: CloseCode) {
         if let Some(port) = self.lock().leaves.remove(&session) {
             port.connection.close(code);

@@ -62,23 +62,23 @@ impl Home {
     }
 
     fn root(&mut self, session: Session, root: &CatalogRoot) -> Vec<String> {
-        self.leaves.root(session, root, &mut self.out);
+        self.leaves.root(self.now, session, root, &mut self.out);
         self.said()
     }
 
     fn part(&mut self, session: Session, part: CatalogPart) -> Vec<String> {
-        self.leaves.part(session, part, &mut self.out);
+        self.leaves.part(self.now, session, part, &mut self.out);
         self.said()
     }
 
     fn built(&mut self, session: Session, name: u8) -> Vec<String> {
-        self.leaves.built(session, [name; 32], Some(Arc::new(())), &mut self.out);
+        self.leaves.built(self.now, session, [name; 32], Some(Arc::new(())), &mut self.out);
         self.said()
     }
 
     /// Uploads whatever is wanted of a list until it is in place.
     fn upload(&mut self, session: Session, root: &CatalogRoot, sequence: u64) {
-        self.leaves.root(session, root, &mut self.out);
+        self.leaves.root(self.now, session, root, &mut self.out);
         loop {
             let outputs: Vec<_> = self.out.drain().collect();
             if outputs.is_empty() {
@@ -88,11 +88,11 @@ impl Home {
                 match output {
                     Output::Send(_, LeafMessage::CatalogWant(want)) => {
                         for index in want.chunks {
-                            self.leaves.part(session, part(sequence, index, true), &mut self.out);
+                            self.leaves.part(self.now, session, part(sequence, index, true), &mut self.out);
                         }
                     }
                     Output::Build { session, chunk, .. } => {
-                        self.leaves.built(session, chunk.hash, Some(Arc::new(())), &mut self.out);
+                        self.leaves.built(self.now, session, chunk.hash, Some(Arc::new(())), &mut self.out);
                     }
                     _ => {}
                 }
@@ -148,14 +148,6 @@ fn an_empty_list_is_in_place_at_once() {
 }
 
 #[test]
-fn a_chunk_that_is_twice_in_a_list_is_wanted_once() {
-    let mut home = Home::with_leaf();
-    assert_eq!(home.root(1, &root(1, 1, &[7, 7])), [want(1, 1, &[0])]);
-    home.part(1, part(1, 0, true));
-    assert_eq!(home.built(1, 7), ["insert 0 7", "publish", "log 100 Some(1)", &ack(1, 1, 20)]);
-}
-
-#[test]
 fn nothing_is_wanted_of_an_unchanged_list_and_one_chunk_of_a_list_with_one_change() {
     let mut home = Home::with_leaf();
     home.upload(1, &root(1, 1, &[7, 8, 9]), 1);
@@ -182,15 +174,13 @@ fn a_newer_list_takes_over_what_was_built_of_the_one_it_replaces() {
     home.part(1, part(1, 0, true));
     home.built(1, 6);
     home.part(1, part(1, 1, true));
-    assert_eq!(home.root(1, &root(1, 2, &[6, 7, 9])), [want(1, 2, &[1, 2])]);
+    assert_eq!(home.root(1, &root(1, 2, &[6, 7, 9])), [want(1, 2, &[2])], "7 is being built");
     assert!(home.part(1, part(1, 2, true)).is_empty(), "a part of the replaced list is ignored");
-    assert!(home.built(1, 7).is_empty(), "what was being built still counts, the list is not whole");
-    home.part(1, part(2, 1, true));
+    assert!(home.built(1, 7).is_empty(), "what was being built counts, the list is not whole");
     home.part(1, part(2, 2, true));
-    home.built(1, 9);
     let ack = ack(1, 2, 30);
     assert_eq!(
-        home.built(1, 7),
+        home.built(1, 9),
         ["insert 0 6", "insert 0 7", "insert 0 9", "publish", "log 100 Some(2)", &ack],
         "nothing of the replaced list is searchable"
     );
@@ -210,6 +200,106 @@ fn so_many_leaves_upload_at_a_time_and_the_next_gets_its_turn() {
     assert_eq!(home.built(3, 7).last(), Some(&want(last - 1, 1, &[0])), "one is done");
     home.leaves.detach(home.now, 4, &mut home.out);
     assert_eq!(home.said().last(), Some(&want(last, 1, &[0])), "one left");
+}
+
+#[test]
+fn a_list_that_is_announced_and_not_sent_ends_the_session_and_makes_room() {
+    let mut home = Home::new(Settings::default());
+    for session in 1..=limits::UPLOADS as u64 + 1 {
+        home.attach(session, session as u8);
+        home.root(session, &root(session as u8, 1, &[7, 8]));
+    }
+    // All but one send a chunk in time; a part alone is no chunk.
+    home.now += limits::UPLOAD_PATIENCE / 2;
+    for session in 2..=limits::UPLOADS as u64 {
+        home.part(session, part(1, 0, true));
+    }
+    home.part(1, part(1, 0, false));
+    home.now = home.leaves.next_deadline().unwrap();
+    assert_eq!(home.now, Time::ZERO + limits::UPLOAD_PATIENCE);
+    home.leaves.on_deadline(home.now, &mut home.out);
+    let last = limits::UPLOADS as u64 + 1;
+    assert_eq!(home.said(), ["publish", &want(last, 1, &[0, 1]), "close 1 Stalled"]);
+    // Who has sent a chunk has as long for the next one.
+    assert_eq!(home.leaves.next_deadline().unwrap(), home.now + limits::UPLOAD_PATIENCE / 2);
+}
+
+#[test]
+fn a_long_upload_lets_those_that_wait_go_first_and_goes_on_after_them() {
+    let mut home = Home::new(Settings::default());
+    let long: Vec<u8> = (10..30).collect();
+    for session in 1..=limits::UPLOADS as u64 {
+        home.attach(session, session as u8);
+        home.root(session, &root(session as u8, 1, &long));
+    }
+    let late = limits::UPLOADS as u64 + 1;
+    home.attach(late, late as u8);
+    assert!(home.root(late, &root(late as u8, 1, &[7])).is_empty(), "no place is free");
+    home.part(1, part(1, 0, true));
+    assert_eq!(home.built(1, 10), [want(1, 1, &[4])], "its turn is not over");
+    home.now += limits::UPLOAD_TURN;
+    for (chunk, name) in [(1, 11), (2, 12), (3, 13)] {
+        home.part(1, part(1, chunk, true));
+        assert!(home.built(1, name).is_empty(), "what was asked for is finished first");
+    }
+    home.part(1, part(1, 4, true));
+    assert_eq!(home.built(1, 14), [want(late, 1, &[0])]);
+    home.part(late, part(1, 0, true));
+    let said = home.built(late, 7);
+    assert_eq!(said[said.len() - 2..], [ack(late, 1, 10), want(1, 1, &[5, 6, 7, 8])]);
+}
+
+#[test]
+fn who_announces_lists_without_end_is_turned_away_but_not_on_loopback() {
+    let mut home = Home::with_leaf();
+    let burst = limits::LIST_BURST as u64;
+    let mut refused = None;
+    for sequence in 1..=2 * burst {
+        if home.root(1, &root(1, sequence, &[])).iter().any(|said| said.starts_with("close 1")) {
+            refused.get_or_insert(sequence);
+        }
+    }
+    assert_eq!(refused, Some(burst + 1));
+    // One a second is never too many.
+    let mut home = Home::with_leaf();
+    for sequence in 1..=4 * burst {
+        home.now += std::time::Duration::from_secs(1);
+        assert_eq!(home.root(1, &root(1, sequence, &[])).last(), Some(&ack(1, sequence, 0)));
+    }
+    let loopback = SocketAddr::from(([127, 0, 0, 1], 7780));
+    home.leaves.attach(home.now, 2, identity(2).peer_id(), 1, loopback, &mut home.out);
+    home.said();
+    for sequence in 1..=2 * burst {
+        assert_eq!(home.root(2, &root(2, sequence, &[])).last(), Some(&ack(2, sequence, 0)));
+    }
+}
+
+#[test]
+fn chunks_of_replaced_lists_that_are_still_built_count_as_under_way() {
+    let mut home = Home::with_leaf();
+    let mut building = 0;
+    for sequence in 1..=10 {
+        let names: Vec<u8> = (0..8).map(|name| sequence as u8 * 10 + name).collect();
+        for said in home.root(1, &root(1, sequence, &names)) {
+            assert!(said.contains("want"), "{said}");
+        }
+        for chunk in 0..limits::WANTED_CHUNKS - building {
+            building += home.part(1, part(sequence, chunk as u32, true)).len();
+        }
+        assert_eq!(building, limits::WANTED_CHUNKS, "whatever it announces, no more are built at once");
+    }
+}
+
+#[test]
+fn the_last_place_is_given_once() {
+    let mut home = Home::new(Settings { max_leaves: 1, ..Settings::default() });
+    // Two were welcomed at the same time.
+    home.attach(1, 1);
+    home.attach(2, 2);
+    assert_eq!(home.said(), ["close 2 Full"]);
+    assert_eq!(home.leaves.len(), 1);
+    home.attach(3, 1);
+    assert_eq!(home.said(), ["publish", "close 1 Replaced"], "the same leaf again");
 }
 
 #[test]
@@ -272,6 +362,9 @@ fn what_a_leaf_may_not_send_closes_its_session_and_changes_nothing() {
     assert_eq!(home.leaves.get(1).unwrap().sequence(), None);
 
     let mut home = Home::with_leaf();
+    assert_eq!(home.root(1, &root(1, 1, &[7, 8, 7])), protocol("unacceptable catalog"), "one chunk twice");
+
+    let mut home = Home::with_leaf();
     home.root(1, &root(1, 1, &[7]));
     assert_eq!(home.part(1, part(1, 1, true)), protocol("a part that was not asked for"));
     home.part(1, part(1, 0, true));
@@ -287,7 +380,7 @@ fn what_a_leaf_may_not_send_closes_its_session_and_changes_nothing() {
     let mut home = Home::with_leaf();
     home.root(1, &root(1, 1, &[7]));
     home.part(1, part(1, 0, true));
-    home.leaves.built(1, [7; 32], None, &mut home.out);
+    home.leaves.built(home.now, 1, [7; 32], None, &mut home.out);
     assert_eq!(home.said(), protocol("unacceptable chunk"));
 }
 
