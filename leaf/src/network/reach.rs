@@ -106,12 +106,11 @@ async fn find(network: Network, content: ContentId) -> Vec<FoundSource> {
     let request = Request { target: Target::Content(content), limit: 1, timeout: limits::LOOKUP_TIMEOUT, all: true };
     let Ok((_, mut news)) = network.search(request).await else { return Vec::new() };
     let mut sources = Vec::new();
-    while let Some(news) = news.recv().await {
-        if let SearchNews::Hit(hit) = news {
-            let own = network.shared.endpoint.peer();
-            let others = hit.peers.iter().filter(|source| source.peer != own);
-            sources = others.map(|source| FoundSource { peer: source.peer, homes: source.homes.to_vec() }).collect();
-        }
+    // The end is told, and nothing comes after it.
+    while let Some(SearchNews::Hit(hit)) = news.recv().await {
+        let own = network.shared.endpoint.peer();
+        let others = hit.peers.iter().filter(|source| source.peer != own);
+        sources = others.map(|source| FoundSource { peer: source.peer, homes: source.homes.to_vec() }).collect();
     }
     sources
 }
