@@ -196,8 +196,8 @@ impl Swarm {
         self.take_back(peer, out);
         let Some(source) = self.sources.get_mut(&peer).filter(|source| source.is_engaged()) else { return };
         let pause = match reason {
-            CloseReason::NotHeld => limits::SOURCE_RETRY_NOT_HELD,
-            CloseReason::Lost | CloseReason::Busy => source.back_off(cx.rng.next_u64()),
+            CloseReason::NotHeld => source.back_off(limits::SOURCE_RETRY_NOT_HELD, cx.rng.next_u64()),
+            CloseReason::Lost | CloseReason::Busy => source.back_off(limits::SOURCE_RETRY, cx.rng.next_u64()),
         };
         source.failures = source.failures.saturating_add(1);
         source.state = SourceState::Idle { retry_at: cx.now + pause };

@@ -118,10 +118,10 @@ impl Source {
         }
     }
 
-    /// Time until the next attempt: doubles with each failure, with jitter, so that the losers of one event
-    /// do not come back together.
-    pub(super) fn back_off(&self, random: u64) -> Duration {
-        let doubled = limits::SOURCE_RETRY.saturating_mul(1 << self.failures.min(16));
+    /// Time until the next attempt: `first`, doubled with each failure, with jitter, so that the losers of one
+    /// event do not come back together.
+    pub(super) fn back_off(&self, first: Duration, random: u64) -> Duration {
+        let doubled = first.saturating_mul(1 << self.failures.min(16));
         let span = doubled.min(limits::SOURCE_RETRY_MAX);
         span.mul_f64(0.5 + (random % 1024) as f64 / 1024.0)
     }
@@ -153,7 +153,7 @@ mod tests {
         let mut last = Duration::ZERO;
         for failures in 0..40 {
             source.failures = failures;
-            let next = source.back_off(512);
+            let next = source.back_off(limits::SOURCE_RETRY, 512);
             assert!(next >= last && next <= limits::SOURCE_RETRY_MAX);
             last = next;
         }

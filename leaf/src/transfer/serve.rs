@@ -423,7 +423,8 @@ impl Shared {
             return Err(DenyReason::NotHeld);
         }
         let pieces = self.library.pieces(content, size).await.map_err(|error| failed(&error))?;
-        let pieces = pieces.ok_or(DenyReason::NotHeld)?;
+        // The file is here; its values were lost or damaged, and are made anew now.
+        let pieces = pieces.ok_or(DenyReason::Busy)?;
         let name = local.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let holding = Holding::whole(content, name, local.file, &pieces).map_err(|error| failed(&error))?;
         let holding = Arc::new(holding);
