@@ -257,8 +257,8 @@ pub(crate) fn attempted(result: Result<Via, &ReachError>, span: std::time::Durat
 /// Brings the free space up to date. A folder that is not there yet will lie on the disk of the first one above it.
 pub(crate) fn collect_disk(downloads: &Path, data: &Path) {
     for (label, folder) in [(DiskFolder::Downloads, downloads), (DiskFolder::State, data)] {
-        if let Some(disk) = folder.ancestors().find_map(|above| rustix::fs::statvfs(above).ok()) {
-            DISK_FREE.set(label, (disk.f_bavail * disk.f_frsize) as f64);
+        if let Some(free) = crate::download::free_bytes(folder) {
+            DISK_FREE.set(label, free as f64);
         }
     }
 }

@@ -45,7 +45,7 @@ use crate::{
     download::{self, Downloads},
     network::{self, Service as Network},
     searches::Searches,
-    store::{Database, Outboards, Share, ShareSpec, Shares, SharesConfig, SharesError, StoreError},
+    store::{Database, DatabaseError, Outboards, Share, ShareSpec, Shares, SharesConfig, SharesError, StoreError},
     transfer::{ReachError, Via, holding::Holdings, pool::Pool, serve::Uploads, session},
 };
 
@@ -87,6 +87,9 @@ impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
             StartError::SharedFolders(error) => error.into(),
+            StartError::Store(StoreError::Database(DatabaseError::Full)) => {
+                Self::new(Code::DiskFull, error.to_string()).hint("make room on the disk of the data folder")
+            }
             other => Self::new(Code::Internal, other.to_string()).hint("check the data folder and its disk"),
         }
     }
@@ -115,6 +118,7 @@ struct Inner {
     remembered: Mutex<Remembered>,
     scanner: Mutex<Option<JoinHandle<()>>>,
     data_folder: PathBuf,
+    database: Arc<Database>,
     /// Folders that were shared at run time.
     shared_at_run_time: tokio::sync::Mutex<SharedFolders>,
 }
@@ -141,6 +145,7 @@ impl Node {
             tracing::warn!(path = %path.display(), "the database was damaged and is made anew; the old one was set aside");
         }
         let database = Arc::new(database);
+        let kept = database.clone();
         let outboards = Outboards::new(start.data.join("outboards"));
         let folder = start.shares.downloads.clone();
         let mut configured = start.shares;
@@ -190,6 +195,7 @@ impl Node {
             remembered: Mutex::new(remembered),
             scanner: Mutex::new(Some(scanner)),
             data_folder: start.data,
+            database: kept,
             shared_at_run_time: tokio::sync::Mutex::new(shared_at_run_time),
         };
         let node = Self { inner: Arc::new(inner) };
@@ -210,6 +216,12 @@ impl Node {
     /// The name of its network.
     pub fn network_name(&self) -> &str {
         &self.inner.network_name
+    }
+
+    /// True if the database found its disk full, and it still is.
+    pub fn is_data_disk_full(&self) -> bool {
+        let free = || download::free_bytes(&self.inner.data_folder);
+        self.inner.database.is_full() && free().is_none_or(|free| free < limits::DISK_MARGIN)
     }
 
     /// Homes and known ultrapeers.
@@ -258,7 +270,11 @@ impl Node {
         if share.origin != Origin::Settings {
             return Ok(share);
         }
-        self.record_share(PathBuf::from(&share.path), true).await?;
+        if let Err(error) = self.record_share(PathBuf::from(&share.path), true).await {
+            // It would be gone after a restart: it is not shared, then. The first error counts.
+            let _ = self.inner.shares.remove(&share.path).await;
+            return Err(error);
+        }
         Ok(share)
     }
 

@@ -163,13 +163,7 @@ fn problems(node: &Node, shares: &[Share], homes: &[HomeStatus], downloads: &[Do
             hint: Some("mount or restore it; its files are searchable again without being hashed anew".to_owned()),
         });
     }
-    if let Some(job) = downloads.iter().find(|job| job.reason == Some(Reason::DiskFull)) {
-        problems.push(Problem {
-            code: "disk_full".to_owned(),
-            message: format!("the download {} waits because the disk is full", job.id),
-            hint: Some("make room, then `quictrack downloads resume all`".to_owned()),
-        });
-    }
+    problems.extend(full_disk(node, downloads));
     problems.extend(truncation(&node.shares().catalog(), homes));
     problems
 }
@@ -186,6 +180,19 @@ fn truncation(catalog: &Catalog, homes: &[HomeStatus]) -> Option<Problem> {
         message,
         hint: Some("share fewer folders, or exclude what nobody looks for; paths are taken in order".to_owned()),
     })
+}
+
+/// What waits for room on a disk.
+fn full_disk(node: &Node, downloads: &[Download]) -> Option<Problem> {
+    let waiting = downloads.iter().filter(|job| job.reason == Some(Reason::DiskFull)).count();
+    let message = match (waiting, node.is_data_disk_full()) {
+        (0, false) => return None,
+        (0, true) => "the disk of the data folder is full: nothing new can be recorded".to_owned(),
+        (1, _) => "a download waits for room on the disk".to_owned(),
+        (many, _) => format!("{many} downloads wait for room on the disk"),
+    };
+    let hint = "make room: everything goes on by itself".to_owned();
+    Some(Problem { code: "disk_full".to_owned(), message, hint: Some(hint) })
 }
 
 fn join_problem(target: &str, problem: &JoinProblem) -> Option<Problem> {

@@ -28,8 +28,6 @@ pub const CHUNKS_PER_LEAF: usize = 2000;
 pub const BATCH_BYTES: usize = 256 << 10;
 /// Uncompressed bytes cut into one upload batch: leaves room for the expansion of incompressible data.
 pub const BATCH_RAW_BYTES: usize = 240 << 10;
-/// Base-2 logarithm of the zstd window that is accepted, so a decoder never needs more than 256 KiB.
-pub const ZSTD_WINDOW_LOG: u32 = 18;
 
 // --- the store of a leaf --------------------------------------------------------------------------
 
@@ -126,8 +124,9 @@ pub const JOB_IN_FLIGHT_BYTES: u64 = 64 << 20;
 pub const SOURCE_RETRY: Duration = Duration::from_secs(2);
 /// Longest pause before a source is tried again. Chosen: a source that comes back is used within minutes.
 pub const SOURCE_RETRY_MAX: Duration = Duration::from_mins(5);
-/// Pause after a source said that it does not have the content.
-pub const SOURCE_RETRY_NOT_HELD: Duration = Duration::from_mins(5);
+/// First pause after a source said that it does not have the content; doubles with each failure. Chosen: a file
+/// that is being hashed anew is there again by then.
+pub const SOURCE_RETRY_NOT_HELD: Duration = Duration::from_secs(10);
 /// Silence after which a source with outstanding requests is left. Chosen: longer than a lost path takes
 /// to be noticed by an active sender, shorter than a user's patience.
 pub const SOURCE_STALL: Duration = Duration::from_secs(30);
@@ -194,6 +193,15 @@ pub const FLUSH_BYTES: u64 = 64 << 20;
 pub const FLUSH_INTERVAL: Duration = Duration::from_secs(2);
 /// Least time between two reports of a download's progress: at most 4 a second.
 pub const PROGRESS_INTERVAL: Duration = Duration::from_millis(250);
+/// First pause before a full disk is looked at again. Looking costs one system call.
+pub const DISK_LOOK: Duration = Duration::from_secs(2);
+/// Longest pause before a download goes on that found the disk full although the system says that there is room:
+/// a quota, or an output folder elsewhere.
+pub const DISK_LOOK_MAX: Duration = Duration::from_mins(5);
+/// Bytes that a download needs besides those of its content: piece values, and the database's next transaction.
+pub const DISK_MARGIN: u64 = 1 << 20;
+/// Pause before a scan that met a failing disk or database is repeated.
+pub const SCAN_RETRY: Duration = Duration::from_secs(10);
 /// Pause before a download that met a failing disk is tried again.
 pub const DISK_RETRY: Duration = Duration::from_secs(30);
 

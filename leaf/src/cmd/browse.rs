@@ -51,15 +51,20 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failur
     if !context.console.is_json() {
         match first_file {
             Some(file) => context.console.note(format_args!(
-                "download one with `quictrack get '{}/{}'`, or a folder in the same way",
+                "download one with `quictrack get {}/{}`, or a folder in the same way",
                 arguments.peer,
-                harmless(&file)
+                shell_word(&harmless(&file))
             )),
             None if listed == 0 => context.console.note("nothing is shared there"),
             None => {}
         }
     }
     Ok(Exit::Done)
+}
+
+/// `text` as one word of a shell: a name of others must not end its quotes and begin a command.
+fn shell_word(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "'\\''"))
 }
 
 fn path_of_file(item: &Listed) -> Option<String> {

@@ -276,7 +276,7 @@ fn tell_failed(context: &Context, failed: &Failed) -> Result<(), Failure> {
     let (code, why, hint) = match failed.reason {
         Reason::Conflict => (Code::Conflict, "a file of other content has that name", "choose another name with -o"),
         Reason::Blocked => (Code::Conflict, "the content is blocked here", "`quictrack bans` shows what is blocked"),
-        Reason::DiskFull => (Code::DiskFull, "the disk is full", "make room, then `quictrack downloads retry`"),
+        Reason::DiskFull => (Code::DiskFull, "the disk is full", "make room: it goes on by itself"),
         Reason::Cancelled | Reason::User => {
             (Code::Conflict, "it was cancelled", "`quictrack downloads retry` starts it again")
         }

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex},
+    time::Duration,
 };
 
 use overlay::{drive::wall_clock_s, id::PeerId, limits, time::Time, verify::Layout};
@@ -37,6 +38,10 @@ pub(super) struct Job {
     pub(super) found: Option<mpsc::Sender<Vec<FoundSource>>>,
     /// Not started again before.
     pub(super) not_before: Time,
+    /// Pause before the disk is looked at again, while it is full.
+    pub(super) full_pause: Duration,
+    /// True if the database lacks its last state.
+    pub(super) unsaved: bool,
 }
 
 impl Job {
@@ -45,7 +50,21 @@ impl Job {
     }
 
     pub(super) fn new(record: Record, bits: Option<Bits>) -> Self {
-        Self { record, bits, view: Arc::default(), stop: None, found: None, not_before: Time::ZERO }
+        Self {
+            record,
+            bits,
+            view: Arc::default(),
+            stop: None,
+            found: None,
+            not_before: Time::ZERO,
+            full_pause: limits::DISK_LOOK,
+            unsaved: false,
+        }
+    }
+
+    /// True if it waits for room on the disk.
+    pub(super) fn waits_for_room(&self) -> bool {
+        self.record.state == State::Paused && self.record.reason == Some(Reason::DiskFull) && self.stop.is_none()
     }
 
     /// Remembers sources, and tells the task if it runs.

@@ -24,6 +24,8 @@ pub mod record;
 mod scheduler;
 mod task;
 
+pub(crate) use self::partial::free_bytes;
+
 use std::{
     collections::BTreeMap,
     path::PathBuf,
@@ -213,7 +215,13 @@ impl Downloads {
             }
         };
         let (id, new) = existing.map_or((id, true), |id| (id, false));
-        self.shared.save(&id).await?;
+        if let Err(error) = self.shared.save(&id).await {
+            if new {
+                // It would be gone after a restart, so it was never there.
+                self.shared.jobs().by_id.remove(&id);
+            }
+            return Err(error);
+        }
         self.shared.wake.notify_one();
         self.shared.changed(&id);
         Ok((self.get(&id).ok_or(DownloadError::NotFound)?, new))
@@ -504,6 +512,7 @@ impl Shared {
     /// Makes the job in the database that of the table in memory.
     async fn save(self: &Arc<Self>, id: &str) -> Result<(), DownloadError> {
         let (shared, id) = (Arc::clone(self), id.to_owned());
+        let key = id.clone();
         let save = move || -> Result<(), DatabaseError> {
             // Transactions follow one another, so the last one writes the last state.
             let mut batch = shared.database.write()?;
@@ -515,7 +524,12 @@ impl Shared {
             }
             batch.commit()
         };
-        Ok(spawn_blocking(save).await.map_err(|error| DownloadError::System(error.to_string()))??)
+        let saved = spawn_blocking(save).await.map_err(|error| DownloadError::System(error.to_string()));
+        let saved = saved.and_then(|saved| Ok(saved?));
+        if let Some(job) = self.jobs().by_id.get_mut(&key) {
+            job.unsaved = saved.is_err();
+        }
+        saved
     }
 
     /// Removes jobs, which the table in memory has no more, from the database.
@@ -618,6 +632,7 @@ impl DownloadError {
         match self {
             Self::NotFound => Some("list the downloads for their ids"),
             Self::TooMany => Some("clear the ended ones"),
+            Self::Database(DatabaseError::Full) => Some("make room on the disk of the data folder"),
             Self::Database(_) => Some("check the disk of the data folder"),
             Self::System(_) => None,
         }

@@ -49,9 +49,17 @@ impl Partial {
         self.data.exists()
     }
 
-    /// Begins anew: an allocated file for a content of this layout. What was there is gone.
+    /// Begins anew: an allocated file for a content of this layout. What was there is gone. After an error
+    /// nothing is there, so that a full disk is not filled by what cannot be completed.
     pub(super) fn create(&self, name: String, layout: Layout, tops: Vec<Value>) -> io::Result<Holding> {
         self.remove()?;
+        self.make(name, layout, tops).inspect_err(|_| {
+            // The first error is the one that counts.
+            let _ = self.remove();
+        })
+    }
+
+    fn make(&self, name: String, layout: Layout, tops: Vec<Value>) -> io::Result<Holding> {
         if let Some(folder) = self.data.parent() {
             fs::create_dir_all(folder)?;
         }
@@ -103,6 +111,19 @@ impl Partial {
     pub(super) fn flush(&self, holding: &Holding) -> io::Result<()> {
         File::open(&self.values)?.sync_data()?;
         holding.file().sync_data()
+    }
+
+    /// Bytes that the data already takes on the disk.
+    #[cfg(unix)]
+    pub(super) fn allocated(&self) -> u64 {
+        use std::os::unix::fs::MetadataExt;
+        fs::metadata(&self.data).map_or(0, |data| data.blocks() * 512)
+    }
+
+    /// Bytes that the data already takes on the disk, as far as the system tells.
+    #[cfg(not(unix))]
+    pub(super) fn allocated(&self) -> u64 {
+        0
     }
 
     /// Removes the files, if they are there.
@@ -216,6 +237,12 @@ pub(super) fn pieces_if(path: &Path, size: u64, content: ContentId) -> io::Resul
         }
     }
     Ok(hasher.finish().ok().filter(|hashed| hashed.content == content).map(|hashed| hashed.pieces))
+}
+
+/// Bytes that are free for this user where `folder` lies, or will lie; `None` if the system does not tell.
+pub(crate) fn free_bytes(folder: &Path) -> Option<u64> {
+    let disk = folder.ancestors().find_map(|above| rustix::fs::statvfs(above).ok())?;
+    Some(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 fn create_parent(path: &Path) -> io::Result<()> {

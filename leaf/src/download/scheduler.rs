@@ -6,12 +6,13 @@
 use std::sync::Arc;
 
 use overlay::{drive::wall_clock_s, limits, time::Time};
-use tokio::{sync::mpsc, time::sleep};
+use tokio::{sync::mpsc, task::spawn_blocking, time::sleep};
 
 use super::{
     Shared,
     job::Job,
     lock,
+    partial::{Partial, free_bytes},
     record::{Reason, State},
     task::{self, Outcome, View},
 };
@@ -20,6 +21,7 @@ impl Shared {
     /// Starts waiting jobs whenever something changed.
     pub(super) async fn schedule(self: Arc<Self>) {
         loop {
+            self.look_for_room().await;
             let next = self.start_waiting();
             let now = self.clock.now();
             tokio::select! {
@@ -29,14 +31,58 @@ impl Shared {
         }
     }
 
+    /// Lets jobs go on that found the disk full once there is room for them, and saves what could not be saved.
+    async fn look_for_room(self: &Arc<Self>) {
+        let now = self.clock.now();
+        let (due, unsaved) = {
+            let jobs = self.jobs();
+            let due = jobs.by_id.values().filter(|job| job.waits_for_room() && job.not_before <= now);
+            let due: Vec<_> = due.map(|job| (job.record.id.clone(), job.record.content, job.record.size)).collect();
+            let unsaved = jobs.by_id.values().filter(|job| job.unsaved).map(|job| job.record.id.clone());
+            (due, unsaved.collect::<Vec<_>>())
+        };
+        if due.is_empty() && unsaved.is_empty() {
+            return;
+        }
+        let (downloads, data) = (lock(&self.folders).current.clone(), self.database.folder().to_owned());
+        let look = move || {
+            let free = |folder: &std::path::Path| free_bytes(folder).unwrap_or(u64::MAX);
+            if free(&data) < limits::DISK_MARGIN {
+                return None;
+            }
+            let mut left = free(&downloads);
+            let fits = |(id, content, size): (String, _, Option<u64>)| {
+                let missing = size.unwrap_or(0).saturating_sub(Partial::new(&downloads, content).allocated());
+                left = left.checked_sub(missing.saturating_add(limits::DISK_MARGIN))?;
+                Some(id)
+            };
+            Some(due.into_iter().map_while(fits).collect::<Vec<_>>())
+        };
+        let Ok(Some(fitting)) = spawn_blocking(look).await else { return };
+        for id in &fitting {
+            if let Some(job) = self.jobs().by_id.get_mut(id).filter(|job| job.waits_for_room()) {
+                job.enqueue();
+            }
+        }
+        for id in fitting.iter().chain(&unsaved) {
+            if let Err(error) = self.save(id).await {
+                tracing::warn!(%error, "a download could not be saved yet");
+            }
+            self.changed(id);
+        }
+    }
+
     /// Starts what may run; returns when the next one may.
     fn start_waiting(self: &Arc<Self>) -> Option<Time> {
         let now = self.clock.now();
         let mut jobs = self.jobs();
         let running = jobs.by_id.values().filter(|job| job.stop.is_some()).count();
+        let full = jobs.by_id.values().filter(|job| job.waits_for_room() || job.unsaved);
+        let look = full.map(|job| job.not_before.max(now + limits::DISK_LOOK)).min();
         let mut waiting: Vec<&mut Job> = jobs.by_id.values_mut().filter(|job| job.is_waiting()).collect();
         waiting.sort_unstable_by_key(|job| (std::cmp::Reverse(job.record.priority), job.record.order));
         let next = waiting.iter().map(|job| job.not_before).filter(|at| *at > now && *at < Time(u64::MAX)).min();
+        let next = next.into_iter().chain(look).min();
         let free = limits::ACTIVE_DOWNLOADS.saturating_sub(running);
         for job in waiting.into_iter().filter(|job| job.not_before <= now).take(free) {
             let stop = self.tasks.token().child_token();
@@ -83,6 +129,9 @@ impl Shared {
                 }
                 Outcome::DiskFull if record.state == State::Queued => {
                     (record.state, record.reason) = (State::Paused, Some(Reason::DiskFull));
+                    // An end for shutdown is no reason to look again.
+                    job.not_before = job.not_before.max(now + job.full_pause);
+                    job.full_pause = (job.full_pause * 2).min(limits::DISK_LOOK_MAX);
                 }
                 Outcome::Disk(error) => {
                     tracing::warn!(%error, "a download met a failing disk and is tried again later");

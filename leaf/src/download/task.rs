@@ -566,7 +566,7 @@ impl Runner {
         let (size, sources) = (self.record.size, self.record.sources.clone());
         Some(spawn_blocking(move || {
             partial.flush(&holding)?;
-            shared.save_pieces(&id, &bits, size, sources).map_err(io::Error::other)
+            Ok(shared.save_pieces(&id, &bits, size, sources)?)
         }))
     }
 

@@ -10,7 +10,11 @@
 //! | others | by their owner | through [`Table`]: jobs, searches, wishes, ... |
 //!
 //! Everything but jobs can be made anew from the file system. So a damaged file is set aside and a new one
-//! started; keys, shares and partial files lie elsewhere and survive.
+//! started; keys, shares and partial files lie elsewhere and survive. Damage that shows only later is noted in
+//! `state.redb.damaged`, and the next start sets the file aside.
+//!
+//! A full disk fails the transaction that met it, and nothing else: the library refuses all work after a failed
+//! write, so the file is opened again when it is needed next.
 //!
 //! All calls block on the disk: never from an async task. One write transaction runs at a time.
 
@@ -19,6 +23,10 @@ use std::{
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    sync::{
+        PoisonError, RwLock, RwLockReadGuard,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use overlay::{batch::ChunkHash, file::Tags, id::ContentId, limits};
@@ -124,17 +132,33 @@ impl Place {
 /// The open database.
 #[derive(Debug)]
 pub struct Database {
-    inner: redb::Database,
+    path: PathBuf,
+    /// `None` while it cannot be opened again after a failure.
+    inner: RwLock<Option<redb::Database>>,
+    full: AtomicBool,
 }
 
 impl Database {
     /// Opens the database, or makes a new one. A damaged one is renamed to `state.redb.corrupt-N`; its new
     /// path is returned, for the user to be told.
     pub fn open(path: &Path) -> Result<(Self, Option<PathBuf>), DatabaseError> {
-        match Self::try_open(path) {
+        let opened = if damage_note(path).exists() {
+            Err(DatabaseError::Damaged("an earlier run met damage".into()))
+        } else {
+            Self::try_open(path)
+        };
+        match opened {
             Err(error) if error.is_damage() => {
                 let aside = free_name(path);
-                fs::rename(path, &aside).map_err(|error| DatabaseError::Access(error.to_string()))?;
+                let access = |error: io::Error| DatabaseError::Access(error.to_string());
+                match fs::rename(path, &aside) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(access(error)),
+                    _ => {}
+                }
+                match fs::remove_file(damage_note(path)) {
+                    Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(access(error)),
+                    _ => {}
+                }
                 Ok((Self::try_open(path)?, Some(aside)))
             }
             other => Ok((other?, None)),
@@ -142,19 +166,72 @@ impl Database {
     }
 
     fn try_open(path: &Path) -> Result<Self, DatabaseError> {
-        // The library asserts what a damaged file may violate.
-        let open = AssertUnwindSafe(|| {
-            let mut builder = redb::Builder::new();
-            builder.set_cache_size(limits::DATABASE_CACHE_BYTES);
-            let inner = builder.create(path).map_err(redb::Error::from)?;
-            let write = inner.begin_write().map_err(redb::Error::from)?;
-            for table in [ROOTS, FILES, INODES, CONTENTS, CHUNKS, CATALOG] {
-                write.open_table(table).map_err(redb::Error::from)?;
+        let inner = guarded(|| {
+            let inner = create(path)?;
+            if !looks_sound(&inner)? {
+                let write = inner.begin_write()?;
+                for table in [ROOTS, FILES, INODES, CONTENTS, CHUNKS, CATALOG] {
+                    write.open_table(table)?;
+                }
+                write.commit()?;
             }
-            write.commit().map_err(redb::Error::from)?;
-            Ok(Self { inner })
-        });
-        catch_unwind(open).unwrap_or_else(|_| Err(DatabaseError::Damaged("the file violates its format".into())))
+            Ok(inner)
+        })?;
+        Ok(Self { path: path.to_owned(), inner: RwLock::new(Some(inner)), full: AtomicBool::new(false) })
+    }
+
+    /// True if the last transaction found the disk full.
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// The folder that it lies in.
+    pub fn folder(&self) -> &Path {
+        self.path.parent().unwrap_or(&self.path)
+    }
+
+    /// Runs `act` on the open database. After a failed write the library refuses everything: then it is opened
+    /// again, once.
+    fn with<'a, T>(
+        &'a self,
+        act: impl Fn(&redb::Database, RwLockReadGuard<'a, Option<redb::Database>>) -> Result<T, redb::Error>,
+    ) -> Result<T, DatabaseError> {
+        let attempt = || {
+            let lock = || self.inner.read().unwrap_or_else(PoisonError::into_inner);
+            guarded(|| match &*lock() {
+                Some(inner) => act(inner, lock()),
+                None => Err(redb::Error::PreviousIo),
+            })
+        };
+        let result = match attempt() {
+            Err(DatabaseError::Refused) => self.reopen().and_then(|()| attempt()),
+            other => other,
+        };
+        self.noted(result)
+    }
+
+    /// Opens the file again, unless somebody is still at work with it: then the next attempt does.
+    fn reopen(&self) -> Result<(), DatabaseError> {
+        let Ok(mut inner) = self.inner.try_write() else { return Err(DatabaseError::Refused) };
+        // Its lock on the file must be gone first.
+        *inner = None;
+        *inner = Some(guarded(|| create(&self.path))?);
+        Ok(())
+    }
+
+    /// Remembers what a failure says of the disk and the file.
+    fn noted<T>(&self, result: Result<T, DatabaseError>) -> Result<T, DatabaseError> {
+        match &result {
+            Err(DatabaseError::Full) => self.full.store(true, Ordering::Relaxed),
+            Err(error) if error.is_damage() => {
+                tracing::error!(%error, "the database is damaged; the next start sets it aside and makes a new one");
+                if let Err(error) = fs::write(damage_note(&self.path), []) {
+                    tracing::warn!(%error, "that cannot be noted");
+                }
+            }
+            _ => {}
+        }
+        result
     }
 
     /// The value under a key; `None` also if it was written by a version that this one cannot read.
@@ -181,22 +258,22 @@ impl Database {
     }
 
     /// Starts a transaction. It waits for the one before, and counts only once it is committed.
-    pub fn write(&self) -> Result<Batch, DatabaseError> {
-        Ok(Batch { inner: self.inner.begin_write().map_err(redb::Error::from)? })
+    pub fn write(&self) -> Result<Batch<'_>, DatabaseError> {
+        let (inner, open) = self.with(|inner, open| Ok((inner.begin_write()?, open)))?;
+        Ok(Batch { inner, database: self, _open: open })
     }
 
     /// Runs `read` on a table; `None` if nothing was ever written to it.
     fn read<T>(
         &self,
         table: Bytes,
-        read: impl FnOnce(&redb::ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<T, redb::StorageError>,
+        read: impl Fn(&redb::ReadOnlyTable<&'static [u8], &'static [u8]>) -> Result<T, redb::StorageError>,
     ) -> Result<Option<T>, DatabaseError> {
-        let transaction = self.inner.begin_read().map_err(redb::Error::from)?;
-        match transaction.open_table(table) {
-            Ok(table) => Ok(Some(read(&table).map_err(redb::Error::from)?)),
+        self.with(|inner, _| match inner.begin_read()?.open_table(table) {
+            Ok(table) => Ok(Some(read(&table)?)),
             Err(TableError::TableDoesNotExist(_)) => Ok(None),
-            Err(error) => Err(redb::Error::from(error).into()),
-        }
+            Err(error) => Err(error.into()),
+        })
     }
 
     fn value<V: DeserializeOwned>(&self, table: Bytes, key: &[u8]) -> Result<Option<V>, DatabaseError> {
@@ -218,9 +295,10 @@ impl Database {
     /// The records as they are now. They stay so for whoever holds this, and what is removed meanwhile keeps its place
     /// in the file: not to be held for long.
     pub(super) fn records(&self) -> Result<Records, DatabaseError> {
-        let transaction = self.inner.begin_read().map_err(redb::Error::from)?;
-        let open = |table| transaction.open_table(table).map_err(redb::Error::from);
-        Ok(Records { files: open(FILES)?, inodes: open(INODES)? })
+        self.with(|inner, _| {
+            let transaction = inner.begin_read()?;
+            Ok(Records { files: transaction.open_table(FILES)?, inodes: transaction.open_table(INODES)? })
+        })
     }
 
     /// The record of a file.
@@ -308,15 +386,15 @@ impl Database {
     ) -> Result<Vec<ContentId>, DatabaseError> {
         let batch = self.write()?;
         let mut dropped = Vec::new();
-        {
-            let mut tables = batch.file_tables()?;
+        batch.change_files(|tables| {
             for (below, record) in puts {
-                dropped.extend(tables.put(&file_key(root, below), record).map_err(redb::Error::from)?);
+                dropped.extend(tables.put(&file_key(root, below), record)?);
             }
             for below in removes {
-                dropped.extend(tables.remove(&file_key(root, below)).map_err(redb::Error::from)?);
+                dropped.extend(tables.remove(&file_key(root, below))?);
             }
-        }
+            Ok(())
+        })?;
         batch.commit()?;
         dropped.sort_unstable();
         dropped.dedup();
@@ -360,18 +438,19 @@ impl Database {
         let saved = self.value::<(u64, Vec<ChunkHash>)>(CATALOG, b"")?.map_or_else(Vec::new, |(_, hashes)| hashes);
         let wanted: FxHashSet<&ChunkHash> = hashes.iter().collect();
         let mut batch = self.write()?;
-        {
-            let mut table = batch.inner.open_table(CHUNKS).map_err(redb::Error::from)?;
+        batch.act(|inner| {
+            let mut table = inner.open_table(CHUNKS)?;
             for hash in saved.iter().filter(|hash| !wanted.contains(hash)) {
-                table.remove(&hash[..]).map_err(redb::Error::from)?;
+                table.remove(&hash[..])?;
             }
             let known: FxHashSet<&ChunkHash> = saved.iter().collect();
             for hash in hashes.iter().filter(|hash| !known.contains(hash)) {
                 if let Some(bytes) = catalog.chunk_bytes(hash) {
-                    table.insert(&hash[..], bytes).map_err(redb::Error::from)?;
+                    table.insert(&hash[..], bytes)?;
                 }
             }
-        }
+            Ok(())
+        })?;
         batch.insert(CATALOG, b"", &encode(&(catalog.sequence(), hashes)))?;
         batch.commit()
     }
@@ -424,17 +503,20 @@ impl<V> Table<V> {
 }
 
 /// A write transaction. Dropped without [`Self::commit`], it changes nothing.
-pub struct Batch {
+pub struct Batch<'a> {
     inner: redb::WriteTransaction,
+    database: &'a Database,
+    /// Keeps the file from being opened again under the transaction.
+    _open: RwLockReadGuard<'a, Option<redb::Database>>,
 }
 
-impl fmt::Debug for Batch {
+impl fmt::Debug for Batch<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Batch").finish_non_exhaustive()
     }
 }
 
-impl Batch {
+impl Batch<'_> {
     /// Writes a value.
     pub fn put<V: Serialize>(&mut self, table: &Table<V>, key: &[u8], value: &V) -> Result<(), DatabaseError> {
         self.insert(table.definition, key, &encode(value))
@@ -447,24 +529,35 @@ impl Batch {
 
     /// Makes it so, on the disk.
     pub fn commit(self) -> Result<(), DatabaseError> {
-        Ok(self.inner.commit().map_err(redb::Error::from)?)
+        let Self { inner, database, _open } = self;
+        let committed = guarded(move || Ok(inner.commit()?));
+        if committed.is_ok() {
+            database.full.store(false, Ordering::Relaxed);
+        }
+        database.noted(committed)
+    }
+
+    fn act<T>(&self, act: impl FnOnce(&redb::WriteTransaction) -> Result<T, redb::Error>) -> Result<T, DatabaseError> {
+        self.database.noted(guarded(|| act(&self.inner)))
     }
 
     fn insert(&mut self, table: Bytes, key: &[u8], value: &[u8]) -> Result<(), DatabaseError> {
-        let mut table = self.inner.open_table(table).map_err(redb::Error::from)?;
-        table.insert(key, value).map_err(redb::Error::from)?;
-        Ok(())
+        self.act(|inner| inner.open_table(table)?.insert(key, value).map(|_| ()).map_err(redb::Error::from))
     }
 
     fn delete(&mut self, table: Bytes, key: &[u8]) -> Result<(), DatabaseError> {
-        let mut table = self.inner.open_table(table).map_err(redb::Error::from)?;
-        table.remove(key).map_err(redb::Error::from)?;
-        Ok(())
+        self.act(|inner| inner.open_table(table)?.remove(key).map(|_| ()).map_err(redb::Error::from))
     }
 
-    fn file_tables(&self) -> Result<FileTables<'_>, DatabaseError> {
-        let open = |table| self.inner.open_table(table).map_err(redb::Error::from);
-        Ok(FileTables { files: open(FILES)?, inodes: open(INODES)?, contents: open(CONTENTS)? })
+    /// Changes records together.
+    fn change_files(
+        &self,
+        change: impl FnOnce(&mut FileTables<'_>) -> Result<(), redb::StorageError>,
+    ) -> Result<(), DatabaseError> {
+        self.act(|inner| {
+            let (files, inodes) = (inner.open_table(FILES)?, inner.open_table(INODES)?);
+            Ok(change(&mut FileTables { files, inodes, contents: inner.open_table(CONTENTS)? })?)
+        })
     }
 }
 
@@ -521,6 +614,41 @@ fn decode(bytes: &[u8]) -> Option<Record> {
     postcard::from_bytes(bytes).ok()
 }
 
+/// Runs what the library may answer with a panic: it asserts what a damaged file may violate.
+fn guarded<T>(act: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, DatabaseError> {
+    match catch_unwind(AssertUnwindSafe(act)) {
+        Ok(result) => result.map_err(DatabaseError::from),
+        Err(_) => Err(DatabaseError::Damaged("the file violates its format".into())),
+    }
+}
+
+fn create(path: &Path) -> Result<redb::Database, redb::Error> {
+    let mut builder = redb::Builder::new();
+    builder.set_cache_size(limits::DATABASE_CACHE_BYTES);
+    Ok(builder.create(path)?)
+}
+
+/// True if all tables are there and both ends of each can be read; false if one is missing.
+fn looks_sound(inner: &redb::Database) -> Result<bool, redb::Error> {
+    let read = inner.begin_read()?;
+    for table in [ROOTS, FILES, INODES, CONTENTS, CHUNKS, CATALOG] {
+        match read.open_table(table) {
+            Ok(table) => {
+                table.first()?;
+                table.last()?;
+            }
+            Err(TableError::TableDoesNotExist(_)) => return Ok(false),
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(true)
+}
+
+/// The file whose presence says that the database beside it is damaged.
+fn damage_note(path: &Path) -> PathBuf {
+    path.with_extension("redb.damaged")
+}
+
 fn encode<V: Serialize>(value: &V) -> Vec<u8> {
     postcard::to_stdvec(value).expect("values of the store are plain structs, which postcard encodes")
 }
@@ -556,6 +684,12 @@ pub enum DatabaseError {
     /// Another process holds it.
     #[error("the database is in use by another process")]
     InUse,
+    /// The disk is full.
+    #[error("the disk of the data folder is full")]
+    Full,
+    /// A write failed earlier, and the file cannot be opened again just now.
+    #[error("the database waits for its disk")]
+    Refused,
     /// The disk or its rights are at fault.
     #[error("the database cannot be used: {0}")]
     Access(String),
@@ -564,6 +698,15 @@ pub enum DatabaseError {
 impl DatabaseError {
     fn is_damage(&self) -> bool {
         matches!(self, Self::Damaged(_))
+    }
+}
+
+impl From<DatabaseError> for io::Error {
+    fn from(error: DatabaseError) -> Self {
+        match error {
+            DatabaseError::Full => Self::new(io::ErrorKind::StorageFull, error),
+            other => Self::other(other),
+        }
     }
 }
 
@@ -576,6 +719,12 @@ impl From<redb::Error> for DatabaseError {
                 Self::Damaged(error.to_string())
             }
             redb::Error::DatabaseAlreadyOpen => Self::InUse,
+            redb::Error::PreviousIo => Self::Refused,
+            redb::Error::Io(error)
+                if matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded) =>
+            {
+                Self::Full
+            }
             redb::Error::Io(error)
                 if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
             {

@@ -72,6 +72,8 @@ pub(super) struct Progress {
     pub(super) beats: AtomicU64,
     /// True while it does something that may take long: standing still means nothing then.
     pub(super) waits: AtomicBool,
+    /// True once piece values could not be stored: the pass is worth repeating.
+    pub(super) disk_failed: AtomicBool,
 }
 
 impl Progress {
@@ -343,8 +345,9 @@ impl Pass<'_> {
             }
             Ok(Hashing::Skipped(why)) => Some(Message::Gone(below, why)),
             Ok(Hashing::Cancelled) => None,
-            // Without its outboard a file cannot be served; the next scan tries again.
+            // Without its outboard a file cannot be served.
             Err(error) => {
+                self.progress.disk_failed.store(true, Ordering::Relaxed);
                 tracing::warn!(%error, "piece values cannot be stored");
                 Some(Message::Gone(below, SkipReason::Unreadable))
             }

@@ -101,8 +101,9 @@ impl fmt::Debug for TokenTexts {
 }
 
 fn load_or_make(data_dir: &Path, name: &str) -> io::Result<String> {
-    match fs::read_to_string(data_dir.join(name)) {
-        Ok(text) if text.trim().len() >= TOKEN_CHARS_MIN => Ok(text.trim().to_owned()),
+    let usable = |text: &str| text.len() >= TOKEN_CHARS_MIN && text.bytes().all(|byte| byte.is_ascii_graphic());
+    match fs::read(data_dir.join(name)).map(|bytes| String::from_utf8_lossy(bytes.trim_ascii()).into_owned()) {
+        Ok(text) if usable(&text) => Ok(text),
         Ok(_) => {
             let message = format!("{} holds no token; remove it to have one made", data_dir.join(name).display());
             Err(io::Error::new(io::ErrorKind::InvalidData, message))

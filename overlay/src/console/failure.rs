@@ -166,7 +166,9 @@ impl From<io::Error> for Failure {
             io::ErrorKind::BrokenPipe => Self::reader_left(),
             io::ErrorKind::PermissionDenied => Self::new(Code::PermissionDenied, error.to_string()),
             io::ErrorKind::AddrInUse => Self::new(Code::AddressInUse, error.to_string()),
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::new(Code::DiskFull, error.to_string()),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::new(Code::DiskFull, error.to_string()).hint("make room on that disk")
+            }
             _ => Self::new(Code::Internal, error.to_string()),
         }
     }

@@ -104,8 +104,8 @@ impl Endpoint {
         Self::open(SocketAddr::new(ip, 0), BindMode::Given, identity, settings, versions)
     }
 
-    /// [`Self::bind`] as a node of other major versions would.
-    pub(super) fn bind_speaking(
+    /// [`Self::bind`] as a node of other major versions would: what it says in the version exchange.
+    pub fn bind_speaking(
         majors: std::ops::RangeInclusive<u32>,
         address: SocketAddr,
         mode: BindMode,

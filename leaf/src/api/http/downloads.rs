@@ -33,6 +33,7 @@ use crate::{
         DownloadError, Event, Request,
         record::{Download, Priority, Progress, State as JobState},
     },
+    store::DatabaseError,
     transfer::FoundSource,
 };
 
@@ -113,13 +114,21 @@ async fn start_from_peer(
         let request = Browse { path: Text::new(path), recursive: true, after, limit: limits::PAGE_ENTRIES as u16 };
         let page = state.node.browse(peer, request).await?;
         let page = page.ok_or_else(|| ApiError::not_found(format!("the peer shares no {path}")))?;
-        for entry in page.entries.iter().filter(|entry| entry.check().is_ok()) {
+        // What else a peer lists was not asked for.
+        let below = |file: &str| {
+            file.strip_prefix(path).is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with('/'))
+        };
+        let before = items.len();
+        for entry in page.entries.iter().filter(|entry| entry.check().is_ok() && below(&entry.path)) {
             if items.len() >= limits::JOBS {
                 return Err(ApiError::new(Code::TooLarge, "the folder has more files than there can be downloads"));
             }
             items.push((entry.content, entry.size, entry.path.clone()));
         }
         match page.next {
+            Some(_) if items.len() == before => {
+                return Err(ApiError::new(Code::PeerUnreachable, "the peer's listing has no end"));
+            }
             Some(next) => after = next,
             None => break,
         }
@@ -145,7 +154,8 @@ async fn start_from_peer(
     let root = state.node.output_folder(output.as_deref());
     let mut jobs = Vec::new();
     for (content, size, file) in items {
-        let below = &file[parent.min(file.len())..];
+        // All of them begin with the path.
+        let below = file.get(parent..).unwrap_or(&file);
         let folder = crate::names::folder_below(&root, below);
         let request = Request {
             content,
@@ -320,6 +330,7 @@ impl From<DownloadError> for ApiError {
         let code = match &error {
             DownloadError::NotFound => Code::NotFound,
             DownloadError::TooMany => Code::Conflict,
+            DownloadError::Database(DatabaseError::Full) => Code::DiskFull,
             _ => Code::Internal,
         };
         let refused = Self::new(code, error.to_string());

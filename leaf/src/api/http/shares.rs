@@ -1,5 +1,7 @@
 //! `shares` and `browse`.
 
+use std::io::ErrorKind;
+
 use axum::{Json, extract::State as Shared, http::StatusCode};
 use overlay::{
     admin::{
@@ -7,6 +9,7 @@ use overlay::{
         list::{ListQuery, Page},
     },
     limits,
+    shared_folders::SharedFoldersError,
     wire::{
         bounded::Text,
         transfer::{Browse, Cursor},
@@ -17,7 +20,7 @@ use serde::Deserialize;
 use super::{State, resolve_peer};
 use crate::{
     api::types::{Entry, Folder, Listed, NewShare},
-    store::{Share, SharesError, Skipped},
+    store::{DatabaseError, Share, SharesError, Skipped, StoreError},
 };
 
 pub(super) async fn list(
@@ -64,6 +67,13 @@ fn refused(error: SharesError) -> ApiError {
         SharesError::Conflict { .. } => Code::Conflict,
         SharesError::NoFolder { .. } => Code::BadRequest,
         SharesError::Stopped => Code::Draining,
+        SharesError::Store(StoreError::Database(DatabaseError::Full)) => Code::DiskFull,
+        SharesError::Store(StoreError::Disk(error))
+        | SharesError::Record(SharedFoldersError::Write { source: error, .. })
+            if error.kind() == ErrorKind::StorageFull =>
+        {
+            Code::DiskFull
+        }
         _ => Code::Internal,
     };
     let refused = ApiError::new(code, error.to_string());

@@ -336,6 +336,8 @@ impl Driver {
         let Some(state) = states.get_mut(&root).filter(|_| !void.load(Ordering::Relaxed)) else { return };
         state.running = false;
         state.rate = 0;
+        // Then all of it is looked at again, when the disk may have recovered.
+        let mut disk_failed = state.progress.disk_failed.swap(false, Ordering::Relaxed);
         match result {
             Ok(Outcome::Missing { is_gone }) => {
                 if state.origin.is_some() && state.missing.is_none() {
@@ -382,9 +384,16 @@ impl Driver {
                 tracing::warn!(path = %path.display(), %error, "a share cannot be read");
                 state.missing.get_or_insert_with(|| Missing { since: Instant::now(), withdrawn: false });
             }
-            Err(error) => tracing::warn!(%error, "a scan failed; the next one tries again"),
+            Err(error) => {
+                tracing::warn!(%error, "a scan failed and is repeated soon");
+                disk_failed = true;
+            }
         }
         drop(states);
+        if disk_failed {
+            let parts = parts.into_iter().map(|part| (root, part));
+            self.retries.entry(Instant::now() + limits::SCAN_RETRY).or_default().extend(parts);
+        }
         self.shared.tell();
     }
 

@@ -55,6 +55,72 @@ async fn only_a_hello_begins_a_conversation() {
     assert_eq!(receiver.next().await, Err(ReceiveError::Closed(closed)));
 }
 
+/// A connection of any protocol whose keys are proven, with `bytes` in place of a hello.
+async fn knock(client: &Endpoint, server: &Endpoint, protocol: Protocol, bytes: &[u8]) -> Connection {
+    let (shared, address) = (&client.shared, server.local_address());
+    let quic = shared.connect(address, None, protocol, protocol.alpn()).await.unwrap();
+    let (mut send, receive) = quic.open_bi().await.unwrap();
+    // A server that hangs up first is told by the end of the connection.
+    let _ = send.write_all(bytes).await;
+    let connection = Connection::new(quic, server.peer(), protocol, Arc::clone(&shared.stats));
+    // The stream stays open as long as the connection.
+    tokio::spawn({
+        let connection = connection.clone();
+        async move {
+            connection.closed().await;
+            drop((send, receive));
+        }
+    });
+    connection
+}
+
+#[tokio::test]
+async fn what_is_no_hello_ends_the_connection_in_every_protocol() {
+    let (server, mut arrivals) = node(1, 1..=1);
+    let (client, _) = node(2, 1..=1);
+    let header = |number: u16, length: u32| [&length.to_le_bytes()[..], &number.to_le_bytes()].concat();
+    let knocks = [
+        ("noise", vec![0xa5; 300]),
+        ("another message than a hello", header(4, 1)),
+        ("an unknown message, which may be skipped only later", header(0x7fff, 4)),
+        ("a hello of four billion bytes", header(1, u32::MAX)),
+        ("a hello over its cap", header(1, 1 << 16)),
+        ("an empty hello", header(1, 0)),
+    ];
+    for protocol in Protocol::ALL {
+        for (what, bytes) in &knocks {
+            let connection = knock(&client, &server, protocol, bytes).await;
+            assert_eq!(connection.closed().await, CloseReason::Remote(CloseCode::Violation), "{protocol:?}: {what}");
+        }
+    }
+    assert!(arrivals.queue.try_recv().is_err());
+}
+
+#[tokio::test]
+async fn those_that_stall_inside_of_their_hello_are_dropped_and_keep_nobody_out() {
+    let (server, mut arrivals) = node(1, 1..=1);
+    let (client, _) = node(2, 1..=1);
+    let (honest, _) = node(3, 1..=1);
+    let mut stalled = Vec::new();
+    for at in 0..60_usize {
+        let protocol = Protocol::ALL[at % Protocol::ALL.len()];
+        stalled.push(knock(&client, &server, protocol, &[200, 0, 0, 0, 1, 0, 6, b'p', b'u']).await);
+    }
+    let welcome = async {
+        let Some(Arrival::Leaf(offer)) = arrivals.next().await else { panic!("a leaf should arrive") };
+        offer.welcome(None).await.unwrap()
+    };
+    let address = server.local_address();
+    let (dialled, _theirs) = tokio::join!(honest.dial::<LeafMessage>(address, None, Greeting::default()), welcome);
+    let _ours = dialled.unwrap();
+    tokio::time::pause();
+    for connection in stalled {
+        connection.closed().await;
+    }
+    assert_eq!(server.stats().count(Event::HandshakeFailed), 60);
+    assert!(arrivals.queue.try_recv().is_err());
+}
+
 #[tokio::test]
 async fn nothing_is_granted_before_the_welcome() {
     let (server, _arrivals) = node(1, 1..=1);
