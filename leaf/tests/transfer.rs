@@ -396,6 +396,62 @@ async fn a_source_that_sends_wrong_bytes_is_dropped_and_nothing_of_it_stays() {
     check(&done(node.outcome(&download.id, &mut events).await), &data);
 }
 
+/// What may happen to a shared file while it is served.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Truncated,
+    Emptied,
+    Rewritten,
+    Replaced,
+    Removed,
+    /// The whole share, as when its disk is unplugged.
+    Gone,
+}
+
+fn befall(share: &Path, fate: Fate) {
+    let path = share.join("a.bin");
+    match fate {
+        Fate::Truncated => File::options().write(true).open(&path).unwrap().set_len(MIB as u64 + 5).unwrap(),
+        Fate::Emptied => File::create(&path).map(drop).unwrap(),
+        Fate::Rewritten => fs::write(&path, vec![7; fs::metadata(&path).unwrap().len() as usize]).unwrap(),
+        Fate::Replaced => {
+            fs::write(share.join("b.bin"), b"another file").unwrap();
+            fs::rename(share.join("b.bin"), &path).unwrap();
+        }
+        Fate::Removed => fs::remove_file(&path).unwrap(),
+        Fate::Gone => fs::remove_dir_all(share).unwrap(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_changes_while_it_is_served_spoils_nothing() {
+    for fate in [Fate::Truncated, Fate::Emptied, Fate::Rewritten, Fate::Replaced, Fate::Removed, Fate::Gone] {
+        let network = Network::default();
+        let data = bytes(6 * MIB + 3);
+        let first = Node::new(&network, 1, &[("a.bin", &data)]).await;
+        let second = Node::new(&network, 2, &[("a.bin", &data)]).await;
+        first.uploads.set_rate(Some(2 << 20));
+        second.uploads.set_rate(Some(2 << 20));
+        let node = Node::new(&network, 3, &[]).await;
+        let mut events = node.downloads.subscribe();
+        let (download, _) = node.downloads.add(request(&data)).await.unwrap();
+        node.reach_bytes(&download.id, MIB as u64).await;
+        befall(&first.folder.path().join("Share"), fate);
+        first.uploads.set_rate(None);
+        second.uploads.set_rate(None);
+        check(&done(node.outcome(&download.id, &mut events).await), &data);
+        // Asked anew, the first source says what it has, or that it has nothing: it never sends other bytes.
+        let dialled = node.endpoint.dial::<TransferMessage>(first.endpoint.local_address(), None, Greeting::default());
+        let connection = dialled.await.unwrap().link.connection;
+        let open = Open { content: request(&data).content };
+        match ask(&connection, open).await {
+            Ok(Some(TransferMessage::NotHeld(_) | TransferMessage::Opened(_))) => {}
+            other => panic!("{fate:?}: {other:?}"),
+        }
+        [first, second, node].iter().for_each(Node::die);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_restarted_download_fetches_only_what_is_missing() {
     let network = Network::default();

@@ -8,16 +8,18 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use overlay::{
     identity::Identity,
+    limits,
     transport::{
         Arrival, Arrivals, BindError, BindMode, CloseCode, CloseReason, DialError, Dialled, Endpoint, Event, Greeting,
-        Link, ReceiveError, Secret, SendError, Settings, Windows,
+        Link, Offer, ReceiveError, Secret, SendError, Settings, Windows,
     },
     wire::{
-        Protocol,
+        Conversation, Protocol,
         bounded::List,
         hello::{Goodbye, RefuseReason},
         leaf::{LeafMessage, Ping, Pong},
         mesh::MeshMessage,
+        transfer::TransferMessage,
     },
 };
 
@@ -262,34 +264,130 @@ async fn messages_of_later_releases_are_skipped() {
     assert_eq!(received, Ok(Some(Ping { token: 4 }.into())));
 }
 
-/// What is sent on the control stream, and the error that it must give.
-async fn hostile(bytes: &[u8]) -> ReceiveError {
-    let mut pair = pair().await;
+/// A protocol, and who knocks for it.
+trait Spoken: Conversation + PartialEq + std::fmt::Debug {
+    fn offer(arrival: Arrival) -> Option<Offer<Self>>;
+}
+
+impl Spoken for LeafMessage {
+    fn offer(arrival: Arrival) -> Option<Offer<Self>> {
+        if let Arrival::Leaf(offer) = arrival { Some(offer) } else { None }
+    }
+}
+
+impl Spoken for MeshMessage {
+    fn offer(arrival: Arrival) -> Option<Offer<Self>> {
+        if let Arrival::Mesh(offer) = arrival { Some(offer) } else { None }
+    }
+}
+
+impl Spoken for TransferMessage {
+    fn offer(arrival: Arrival) -> Option<Offer<Self>> {
+        if let Arrival::Transfer(offer) = arrival { Some(offer) } else { None }
+    }
+}
+
+/// A welcomed connection of any protocol: dialling end, dialled end.
+async fn link<M: Spoken>(client: &Endpoint, server: &Endpoint, arrivals: &mut Arrivals) -> (Link<M>, Link<M>) {
+    let welcome = async {
+        let offer = arrivals.next().await.and_then(M::offer).expect("a dialler of this protocol arrives");
+        offer.welcome(None).await.unwrap()
+    };
+    let (dialled, theirs) = tokio::join!(client.dial::<M>(server.local_address(), None, Greeting::default()), welcome);
+    (dialled.unwrap().link, theirs)
+}
+
+fn frame(number: u16, length: usize, body: &[u8]) -> Vec<u8> {
+    [&(length as u32).to_le_bytes()[..], &number.to_le_bytes(), body].concat()
+}
+
+/// Bytes that no message of any protocol begins with, after the hello.
+fn hostile_frames() -> Vec<(&'static str, Vec<u8>)> {
+    let noise: Vec<u8> = (1..=200_u8).map(|at| at.wrapping_mul(151) | 1).collect();
+    vec![
+        ("four billion bytes of an unknown message", vec![0xff; 6]),
+        ("an unknown message over its cap", frame(0x7fff, limits::UNKNOWN_FRAME_BYTES + 1, &[])),
+        ("a good-bye over its cap, judged before its body", frame(4, 1 << 20, &[])),
+        ("a good-bye that ends early", frame(4, 0, &[])),
+        ("a good-bye with bytes left over", frame(4, 2, &[0, 0])),
+        ("a good-bye that counts to four billion", frame(4, 5, &[0xff, 0xff, 0xff, 0xff, 0x0f])),
+        ("noise", noise),
+    ]
+}
+
+async fn hostile_frames_close_only_their_connection<M: Spoken>() {
+    let (server, mut arrivals) = node(1, settings());
     let (bystander, _) = node(3, settings());
-    let (other, mut beside) =
-        tokio::join!(dial(&bystander, pair.server.local_address()), welcome_leaf(&mut pair.arrivals));
-    let mut other = other.unwrap().link;
-
-    pair.ours.sender.send_raw(Bytes::copy_from_slice(bytes)).await.unwrap();
-    let error = pair.theirs.receiver.next().await.unwrap_err();
-    assert_eq!(pair.ours.connection.closed().await, CloseReason::Remote(CloseCode::Violation));
-    assert_eq!(pair.theirs.connection.closed().await, CloseReason::Local(CloseCode::Violation));
-    assert_eq!(pair.server.stats().count(Event::MalformedFrame), 1);
-
-    ping(&mut other, 1).await.unwrap();
-    assert_eq!(beside.receiver.next().await, Ok(Some(Ping { token: 1 }.into())));
-    error
+    let (mut other, mut beside) = link::<LeafMessage>(&bystander, &server, &mut arrivals).await;
+    for (at, (what, bytes)) in hostile_frames().into_iter().enumerate() {
+        let (client, _) = node(2, settings());
+        // On the control stream, and on one of its own.
+        for own_stream in [false, true] {
+            let (mut ours, mut theirs) = link::<M>(&client, &server, &mut arrivals).await;
+            let before = server.stats().count(Event::MalformedFrame);
+            let error = if own_stream && M::PROTOCOL != Protocol::Mesh {
+                let (mut sender, _receiver) = ours.connection.open::<M>().await.unwrap();
+                sender.send_raw(Bytes::copy_from_slice(&bytes)).await.unwrap();
+                let (_, mut receiver) = theirs.connection.accept::<M>().await.unwrap();
+                receiver.next().await.unwrap_err()
+            } else {
+                ours.sender.send_raw(Bytes::copy_from_slice(&bytes)).await.unwrap();
+                theirs.receiver.next().await.unwrap_err()
+            };
+            assert!(matches!(error, ReceiveError::Malformed(_)), "{what}: {error}");
+            assert_eq!(ours.connection.closed().await, CloseReason::Remote(CloseCode::Violation), "{what}");
+            assert_eq!(theirs.connection.closed().await, CloseReason::Local(CloseCode::Violation), "{what}");
+            assert_eq!(server.stats().count(Event::MalformedFrame), before + 1, "{what}");
+        }
+        let token = at as u64;
+        ping(&mut other, token).await.unwrap();
+        assert_eq!(beside.receiver.next().await, Ok(Some(Ping { token }.into())), "others go on");
+    }
 }
 
 #[tokio::test]
-async fn hostile_frames_close_only_their_connection() {
-    // A length over the cap of `Ping`, which is judged before a byte of the body comes.
-    assert!(matches!(hostile(&[65, 0, 0, 0, 19, 0]).await, ReceiveError::Malformed(_)));
-    // Four billion bytes of an unknown message.
-    assert!(matches!(hostile(&[0xff; 6]).await, ReceiveError::Malformed(_)));
-    // A body that ends early, and one that does not end.
-    assert!(matches!(hostile(&[0, 0, 0, 0, 19, 0]).await, ReceiveError::Malformed(_)));
-    assert!(matches!(hostile(&[2, 0, 0, 0, 19, 0, 1, 1]).await, ReceiveError::Malformed(_)));
+async fn hostile_frames_of_a_leaf_close_only_its_connection() {
+    hostile_frames_close_only_their_connection::<LeafMessage>().await;
+}
+
+#[tokio::test]
+async fn hostile_frames_of_an_ultrapeer_close_only_its_connection() {
+    hostile_frames_close_only_their_connection::<MeshMessage>().await;
+}
+
+#[tokio::test]
+async fn hostile_frames_of_a_downloader_close_only_its_connection() {
+    hostile_frames_close_only_their_connection::<TransferMessage>().await;
+}
+
+/// Many that stall inside of a frame: each is closed in bounded time, and meanwhile others are served.
+#[tokio::test]
+async fn many_that_stall_inside_of_a_frame_are_closed_and_hold_up_nobody() {
+    let (server, mut arrivals) = node(1, settings());
+    let (client, _) = node(2, settings());
+    let mut stalled = Vec::new();
+    for _ in 0..40 {
+        let (mut ours, mut theirs) = link::<TransferMessage>(&client, &server, &mut arrivals).await;
+        // A page that would be within its cap, of which hardly anything comes.
+        ours.sender.send_raw(frame(4, 1000, &[1, 2, 3]).into()).await.unwrap();
+        let reading = tokio::spawn(async move { (theirs.receiver.next().await, theirs.connection) });
+        stalled.push((ours, reading));
+    }
+    let (honest, _) = node(3, settings());
+    let (mut ours, mut theirs) = link::<LeafMessage>(&honest, &server, &mut arrivals).await;
+    ping(&mut ours, 1).await.unwrap();
+    assert_eq!(theirs.receiver.next().await, Ok(Some(Ping { token: 1 }.into())));
+    tokio::time::pause();
+    for (ours, reading) in stalled {
+        let (result, connection) = reading.await.unwrap();
+        assert_eq!(result, Err(ReceiveError::Stalled));
+        assert_eq!(connection.closed().await, CloseReason::Local(CloseCode::Silent));
+        assert_eq!(ours.connection.closed().await, CloseReason::Remote(CloseCode::Silent));
+    }
+    tokio::time::resume();
+    assert_eq!(server.stats().count(Event::StalledFrame), 40);
+    ping(&mut ours, 2).await.unwrap();
+    assert_eq!(theirs.receiver.next().await, Ok(Some(Ping { token: 2 }.into())));
 }
 
 #[tokio::test]

@@ -564,7 +564,9 @@ impl Machine for Ultrapeer {
             Input::Settings(settings) => {
                 self.leaves.reconfigure(now, settings);
                 let sessions: Vec<_> = self.leaves.iter().map(|(session, _)| session).collect();
-                sessions.into_iter().for_each(|session| self.tell_allowance(session, out));
+                for session in sessions {
+                    self.tell_allowance(session, out);
+                }
             }
             Input::LeafAttached { session, peer, handle, address } => {
                 self.with_leaves(now, out, |leaves, inner| {

@@ -4,8 +4,12 @@
 mod support;
 
 mod commands;
+mod disk;
 mod downloads;
+mod hostile;
 mod http;
 mod life;
+mod names;
+mod namespace;
 mod network;
 mod shares;

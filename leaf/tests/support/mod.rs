@@ -260,6 +260,12 @@ impl Daemon {
         self.program.run(&self.data, &[&["--json"], arguments].concat())
     }
 
+    /// What a command says to a person, on both streams.
+    pub(crate) fn text(&self, arguments: &[&str]) -> String {
+        let ended = self.program.run(&self.data, arguments);
+        format!("{}{}", ended.stdout, ended.stderr)
+    }
+
     /// The lines of a command, which must succeed.
     pub(crate) fn lines(&self, arguments: &[&str]) -> Vec<Value> {
         let ended = self.run(arguments);
