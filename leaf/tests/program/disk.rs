@@ -152,7 +152,7 @@ fn a_damaged_database_is_rebuilt_and_key_shares_and_partial_files_survive() {
 }
 
 #[test]
-fn damaged_partial_files_and_outboards_cost_only_what_was_in_them() {
+fn damaged_partial_files_cost_only_what_was_in_them() {
     let bed = Bed::new();
     let large = bytes("large", 4 * MIB);
     bed.write(&[("pool/large.bin", &large)]);
@@ -173,15 +173,12 @@ fn damaged_partial_files_and_outboards_cost_only_what_was_in_them() {
         assert_eq!(leaf.download()["state"], "paused", "{how}");
         leaf.lines(&["downloads", "resume", "all"]);
     }
-    // The source's piece values are damaged, too: they are made again, and served.
-    assert_eq!(source.terminate(std::time::Duration::from_secs(20)).code(), Some(0));
-    let outboard = bed.path("source/outboards").join(&content[..2]).join(&content);
-    damage(&outboard, "noise");
+    // It need not be slow any more.
+    source.kill();
     let source = bed.sharing("source", &founder, "pool", &[]);
     source.settled(1, 1);
     let job = awaited("it is done", || Some(leaf.download()).filter(|job| job["state"] == "done"));
     assert!(fs::read(text(&job["path"])).unwrap() == large, "the bytes are right");
-    assert!(hashed(&source) > 0, "the source has hashed its file again");
 }
 
 /// Starts a leaf that must not start: what it said.
