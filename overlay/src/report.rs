@@ -182,7 +182,7 @@ mod tests {
     #[test]
     fn objects_have_the_promised_fields() {
         assert_same::<Status>(
-            r#"{"version":"0.1.0","role":"leaf","peer_id":"aa","network":"public","uptime_s":1,"listen":"[::]:7780","observed":[],"reachability":"unknown","volunteer":"auto","ready":false,"problems":[{"code":"no_ultrapeer","message":"m","hint":null}],"homes":[{"peer":"bb","address":"127.0.0.1:1","rtt_ms":0.2,"since_at":null,"acknowledged":3}],"ultrapeers":0,"shards":0,"shard_prefix":null,"shares":{"files":1,"bytes":2,"pending_files":3},"catalog":{"files":1,"acknowledged":0},"downloads":{"active":1},"uploads":{},"upload_rate":0,"download_rate":0,"election":[{"name":"uptime","met":false,"have":"1 s","want":"1 h"}],"ultrapeer":null}"#,
+            r#"{"version":"0.1.0","role":"leaf","peer_id":"aa","network":"public","uptime_s":1,"listen":"[::]:7780","observed":[],"reachability":"unknown","volunteer":"auto","ready":false,"problems":[{"code":"no_ultrapeer","message":"m","hint":null}],"homes":[{"peer":"bb","address":"127.0.0.1:1","rtt_ms":0.2,"since_at":null,"acknowledged":3}],"ultrapeers":0,"shards":0,"shard_prefix":null,"shares":{"files":1,"bytes":2,"pending_files":3},"catalog":{"files":1,"acknowledged":0,"current":false},"downloads":{"active":1},"uploads":{},"upload_rate":0,"download_rate":0,"election":[{"name":"uptime","met":false,"have":"1 s","want":"1 h"}],"ultrapeer":null}"#,
         );
         assert_same::<UltrapeerPart>(
             r#"{"state":"admitted","leaves":1,"max_leaves":2,"index_files":3,"index_bytes":4,"digest_leaves":5,"queries_per_s":0.5}"#,
