@@ -236,6 +236,13 @@ fn damaged_settings_and_keys_are_named_and_never_replaced() {
     assert!(refused(&bed, 1).1.contains("chmod 600"));
     fs::set_permissions(&key, fs::Permissions::from_mode(0o600)).unwrap();
 
+    let shared = bed.path("leaf/shares.json");
+    for damaged in [&b""[..], b"[", &[0xff, 0]] {
+        fs::write(&shared, damaged).unwrap();
+        assert!(refused(&bed, 2).1.contains("shares.json"));
+    }
+    fs::remove_file(&shared).unwrap();
+
     // What can be made anew is.
     for token in ["api-token", "api-token-readonly"] {
         let path = bed.path("leaf").join(token);
@@ -246,7 +253,7 @@ fn damaged_settings_and_keys_are_named_and_never_replaced() {
         }
         fs::write(&path, &good).unwrap();
     }
-    for file in ["ultrapeers.json", "api.json", "shares.json"] {
+    for file in ["ultrapeers.json", "api.json"] {
         let path = bed.path("leaf").join(file);
         for damaged in [&b""[..], &[0xff, 0, 0x1b, b'['][..]] {
             fs::write(&path, damaged).unwrap();
