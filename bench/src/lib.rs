@@ -16,6 +16,7 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`any_key`] | the TLS of bare connections |
 //! | [`bare`] | what searches are compared with: a round trip |
 //! | [`bed`] | a small network in this process |
 //! | [`contest`] | programs that move a file from one process to another |
@@ -25,12 +26,12 @@
 //! | [`library`] | a leaf with a large library, as its user meets it |
 //! | [`plain`] | what downloads are compared with: plain streams |
 //! | [`process`] | a real ultrapeer as a process of its own; memory and CPU of processes |
-//! | [`corpus`] | made-up file lists that resemble real ones |
 //! | [`packages`], [`mix`] | real file lists, and queries made from them |
 //! | [`engine`], `rivals` | the index, and what it is compared with |
 //! | [`clock`] | CPU time |
 //! | [`table`] | percentiles, and how results are printed |
 
+pub mod any_key;
 pub mod bare;
 pub mod bed;
 pub mod clock;

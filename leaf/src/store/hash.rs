@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     SkipReason,
-    database::{Record, Stamp},
+    record::{Record, Stamp},
     tags,
 };
 use crate::file_io::read_exact_at;

@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`database`] | `state.redb`: records of files, the catalog, tables of other modules |
+//! | [`record`] | what is known of a file that was hashed |
 //! | `scan` | walking a share: which files count |
 //! | `hash`, `tags` | content ids and piece values; media tags |
 //! | `pass` | one pass over a share: walk, compare, hash, record |
@@ -19,6 +20,7 @@ pub mod database;
 mod hash;
 mod pass;
 mod path;
+pub mod record;
 mod scan;
 mod shares;
 mod tags;

@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     StoreError,
-    database::{Database, Place, Record, Records, Stamp},
+    database::{Database, Records},
     hash::{Hands, Hashing, Large, Outboards},
     path,
     scan::{Found, SkipReason, Step, Walk},

@@ -24,7 +24,7 @@ use overlay::limits;
 use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
-use super::{database::Stamp, path};
+use super::{path, record::Stamp};
 
 /// Name of the files that hold a folder's own patterns.
 const IGNORE_FILE: &str = ".quictrackignore";

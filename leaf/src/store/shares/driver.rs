@@ -31,9 +31,10 @@ use super::{
 };
 use crate::store::{
     SkipReason, StoreError,
-    database::Root,
     pass::{PassRoot, Progress},
-    path, scan,
+    path,
+    record::Root,
+    scan,
     watch::Changes,
 };
 

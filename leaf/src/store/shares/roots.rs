@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     catalog::Change,
-    store::{StoreError, database::Root, path},
+    store::{StoreError, path, record::Root},
 };
 
 impl Shared {

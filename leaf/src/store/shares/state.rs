@@ -26,11 +26,11 @@ use super::{Served, Share, ShareState, run::Lanes};
 use crate::{
     catalog::{Catalog, Change},
     store::{
-        Database, Outboards, SkipReason, StoreError,
-        database::{Place, Record, Stamp},
-        hash,
+        Database, Outboards, SkipReason, StoreError, hash,
         pass::{Pass, PassRoot, Progress, Report},
-        path, tags,
+        path,
+        record::{Place, Record, Stamp},
+        tags,
         watch::Watch,
     },
 };
