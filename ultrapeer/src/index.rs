@@ -187,7 +187,7 @@ struct Held {
 
 impl Snapshot {
     /// The files that match, until there are `max_matches`, or `work_cap` chunks, postings and files were
-    /// looked at ([`limits::LOOKUP_WORK`] for an ordinary search). `now_s` is in seconds since 1970 UTC:
+    /// looked at ([`overlay::limits::LOOKUP_WORK`] for an ordinary search). `now_s` is in seconds since 1970 UTC:
     /// ages are resolved against it.
     pub fn lookup(&self, query: &Query, now_s: i64, max_matches: usize, work_cap: u64) -> Lookup {
         lookup::lookup(self, query, now_s, max_matches, work_cap)
