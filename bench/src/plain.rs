@@ -21,7 +21,7 @@ use quinn::{
 };
 use rustls::{
     crypto::{CryptoProvider, aws_lc_rs},
-    pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer},
+    pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer},
     server::AlwaysResolvesServerRawPublicKeys,
     sign::CertifiedKey,
     version::TLS13,
@@ -169,4 +169,17 @@ fn transport(tuning: Tuning) -> TransportConfig {
 fn provider() -> Arc<CryptoProvider> {
     let cipher_suites = vec![aws_lc_rs::cipher_suite::TLS13_AES_128_GCM_SHA256];
     Arc::new(CryptoProvider { cipher_suites, ..aws_lc_rs::default_provider() })
+}
+
+fn announce(address: SocketAddr) -> Result<()> {
+    let mut out = io::stdout();
+    writeln!(out, "{address}")?;
+    out.flush().context("nobody listens")
+}
+
+/// The next block of a file; `None` at its end.
+fn next_block(file: &mut File) -> io::Result<Option<Bytes>> {
+    let mut block = Vec::with_capacity(BLOCK);
+    file.take(BLOCK as u64).read_to_end(&mut block)?;
+    Ok((!block.is_empty()).then(|| block.into()))
 }

@@ -398,6 +398,8 @@ pub const PULSE_INTERVAL: Duration = Duration::from_secs(10);
 pub const HTTP_BODY_BYTES: usize = 1 << 20;
 /// Bytes of a refused body that are read before the answer. Chosen: what a client may send by mistake.
 pub const HTTP_DISCARDED_BYTES: usize = 16 * HTTP_BODY_BYTES;
+/// Longest wait for more of a refused body. Chosen: a client that writes does not pause so long.
+pub const HTTP_DISCARD_PAUSE: Duration = Duration::from_secs(1);
 /// Time for a request's body to arrive. Chosen: a full body at 35 kB/s.
 pub const HTTP_BODY_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of a request's head; room for a cursor of [`PATH_BYTES`] in base64.

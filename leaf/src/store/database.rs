@@ -653,6 +653,8 @@ impl From<redb::Error> for DatabaseError {
 
 #[cfg(test)]
 mod tests {
+    use overlay::file::Tags;
+
     use super::*;
 
     fn record(inode: u64, content: u8) -> Record {

@@ -36,6 +36,7 @@ use super::{
     database::{Database, Records},
     hash::{Hands, Hashing, Large, Outboards},
     path,
+    record::{Place, Record, Stamp},
     scan::{Found, SkipReason, Step, Walk},
 };
 use crate::{catalog::Change, metrics::HASHED_BYTES};

@@ -244,33 +244,41 @@ pub(super) fn too_large() -> ApiError {
     ApiError::new(Code::TooLarge, format!("the body is longer than {} bytes", limits::HTTP_BODY_BYTES))
 }
 
-/// The bytes of a body; `None` if there are more than [`limits::HTTP_BODY_BYTES`]. What is too much is still read, up
-/// to [`limits::HTTP_DISCARDED_BYTES`]: a client that writes reads its answer only afterwards, and a connection that
-/// is closed before takes the answer with it.
-pub(super) async fn read(mut body: axum::body::Body) -> Result<Option<Vec<u8>>, ApiError> {
-    let (mut kept, mut length) = (Vec::new(), 0);
+/// The bytes of a body; `None` if there are more than [`limits::HTTP_BODY_BYTES`]; the rest is discarded then.
+async fn read(mut body: axum::body::Body) -> Result<Option<Vec<u8>>, ApiError> {
+    let mut kept = Vec::new();
     let reading = async {
-        while length <= limits::HTTP_DISCARDED_BYTES {
-            let frame = match body.frame().await {
-                None => break,
-                Some(Ok(frame)) => frame,
-                Some(Err(error)) => return Err(ApiError::bad_request(format!("the body broke off: {error}"))),
-            };
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| ApiError::bad_request(format!("the body broke off: {error}")))?;
             let Ok(data) = frame.into_data() else { continue };
-            length += data.len();
-            if length <= limits::HTTP_BODY_BYTES {
-                kept.extend_from_slice(&data);
-            } else {
-                kept = Vec::new();
+            if kept.len() + data.len() > limits::HTTP_BODY_BYTES {
+                return Ok(false);
             }
+            kept.extend_from_slice(&data);
         }
-        Ok(())
+        Ok(true)
     };
     match tokio::time::timeout(limits::HTTP_BODY_TIMEOUT, reading).await {
-        Ok(read) => read?,
-        Err(_) => return Err(ApiError::bad_request("the body did not arrive in time")),
+        Ok(Ok(true)) => Ok(Some(kept)),
+        Ok(Ok(false)) => {
+            discard(body).await;
+            Ok(None)
+        }
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(ApiError::bad_request("the body did not arrive in time")),
     }
-    Ok((length <= limits::HTTP_BODY_BYTES).then_some(kept))
+}
+
+/// Reads a body that is refused, up to [`limits::HTTP_DISCARDED_BYTES`] and as long as it keeps coming: a client
+/// that writes reads its answer only afterwards, and a connection that is closed before takes the answer with it.
+pub(super) async fn discard(mut body: axum::body::Body) {
+    let mut left = limits::HTTP_DISCARDED_BYTES;
+    while let Ok(Some(Ok(frame))) = tokio::time::timeout(limits::HTTP_DISCARD_PAUSE, body.frame()).await {
+        match left.checked_sub(frame.data_ref().map_or(0, bytes::Bytes::len)) {
+            Some(rest) => left = rest,
+            None => return,
+        }
+    }
 }
 
 fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {

@@ -21,7 +21,7 @@ use tokio::time::Instant;
 use crate::{
     admin::{
         auth::{API_ROOT, Guard, is_api, set_security_headers},
-        error::{ApiError, Code, read, unknown_method, unknown_route},
+        error::{ApiError, Code, discard, unknown_method, unknown_route},
     },
     limits,
     metrics::{HttpRequests, TASK_PANICS, Task},
@@ -364,7 +364,7 @@ async fn surround(State(surroundings): State<Arc<Surroundings>>, mut request: Re
         Err(refusal) => {
             // Whoever asks first whether it may send the body is told before it does.
             if !request.headers().contains_key(header::EXPECT) {
-                let _refused = read(request.into_body()).await;
+                discard(request.into_body()).await;
             }
             refusal.into_response()
         }
