@@ -17,6 +17,8 @@
 //! - nobody keeps others from uploading: a chunk that was asked for comes within [`limits::UPLOAD_PATIENCE`], or
 //!   the session ends; and who has uploaded for [`limits::UPLOAD_TURN`] lets those that wait go first.
 
+mod kept;
+
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
     net::{IpAddr, SocketAddr},
@@ -34,6 +36,8 @@ use overlay::{
         leaf::{Allowance, CatalogAck, CatalogPart, CatalogRoot, CatalogWant, ChunkRef, LeafMessage, LeafState, Ping},
     },
 };
+
+use self::kept::KeptLists;
 
 /// A connection of a leaf, numbered by the driver. Never reused.
 pub type Session = u64;
@@ -93,8 +97,7 @@ pub struct Leaves<S> {
     /// Who uploads, and until when it may while others wait.
     uploading: BTreeMap<Session, Time>,
     waiting: VecDeque<Session>,
-    kept: BTreeMap<PeerId, Kept<S>>,
-    kept_files: u64,
+    kept: KeptLists<S>,
     suspects: BTreeMap<Session, Time>,
 }
 
@@ -163,14 +166,6 @@ struct Upload<S> {
     due: Time,
 }
 
-/// The list of a leaf that went away.
-#[derive(Debug)]
-struct Kept<S> {
-    chunks: BTreeMap<[u8; 32], Arc<S>>,
-    files: u64,
-    since: Time,
-}
-
 impl<S> Leaves<S> {
     /// No leaf yet.
     pub fn new(settings: Settings) -> Self {
@@ -182,8 +177,7 @@ impl<S> Leaves<S> {
             free_slots: Vec::new(),
             uploading: BTreeMap::new(),
             waiting: VecDeque::new(),
-            kept: BTreeMap::new(),
-            kept_files: 0,
+            kept: KeptLists::new(),
             suspects: BTreeMap::new(),
         }
     }
@@ -293,7 +287,7 @@ impl<S> Leaves<S> {
         out.push(Output::Publish);
         if leaf.sequence.is_some() {
             out.push(Output::Logged(leaf.handle, None));
-            self.keep(now, leaf.peer, leaf.chunks, leaf.files);
+            self.kept.put(now, leaf.peer, leaf.chunks, leaf.files);
         }
         self.end_upload(now, session, out);
     }
@@ -354,10 +348,7 @@ impl<S> Leaves<S> {
             .collect();
         let mut here = leaf.upload.take().map(|upload| upload.ready).unwrap_or_default();
         here.extend(leaf.chunks.iter().map(|(hash, segment)| (*hash, segment.clone())));
-        if let Some(kept) = self.kept.remove(&leaf.peer) {
-            self.kept_files -= kept.files;
-            here.extend(kept.chunks);
-        }
+        here.extend(self.kept.take(&leaf.peer).into_iter().flatten());
         let wanted: BTreeSet<_> = chunks.iter().map(|chunk| chunk.hash).collect();
         here.retain(|hash, _| wanted.contains(hash));
         let missing = (0..chunks.len() as u32)
@@ -435,9 +426,8 @@ impl<S> Leaves<S> {
 
     /// When [`Self::on_deadline`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
-        let kept = self.kept.values().map(|kept| kept.since + limits::KEPT_LIST_LIFETIME);
         let uploads = self.uploading.keys().filter_map(|session| self.sessions.get(session)?.upload_due());
-        self.suspects.values().copied().chain(kept).chain(uploads).min()
+        self.suspects.values().copied().chain(self.kept.next_deadline()).chain(uploads).min()
     }
 
     /// Gives up on leaves that stayed silent or do not upload what they announced, and forgets lists that
@@ -454,14 +444,7 @@ impl<S> Leaves<S> {
             self.detach(now, session, out);
             out.push(Output::Close(session, why));
         }
-        let kept_files = &mut self.kept_files;
-        self.kept.retain(|_, kept| {
-            let stays = now < kept.since + limits::KEPT_LIST_LIFETIME;
-            if !stays {
-                *kept_files -= kept.files;
-            }
-            stays
-        });
+        self.kept.on_deadline(now);
     }
 
     /// Asks for more of a list, or puts it in place when it is whole.
@@ -515,19 +498,6 @@ impl<S> Leaves<S> {
         }
         if let Some(next) = self.waiting.pop_front() {
             self.go_on(now, next, out);
-        }
-    }
-
-    fn keep(&mut self, now: Time, peer: PeerId, chunks: BTreeMap<[u8; 32], Arc<S>>, files: u64) {
-        self.kept_files += files;
-        self.kept.insert(peer, Kept { chunks, files, since: now });
-        while self.kept_files > limits::KEPT_FILES {
-            let Some(oldest) = self.kept.iter().min_by_key(|(_, kept)| kept.since).map(|(peer, _)| *peer) else {
-                break;
-            };
-            if let Some(kept) = self.kept.remove(&oldest) {
-                self.kept_files -= kept.files;
-            }
         }
     }
 }
