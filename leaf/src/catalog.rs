@@ -11,12 +11,15 @@
 //! Chunks are shared between clones, which makes a published copy cheap.
 //!
 //! Order is by the bytes of the path. All paths below a folder are neighbours in it.
+//!
+//! Unlisted files, finished downloads that lie in no share, are below the share without a name: homes find them by
+//! their content, and no listing shows them.
 
 use std::{borrow::Cow, collections::BTreeMap, sync::Arc};
 
 use overlay::{
     batch::{self, BatchError, ChunkHash},
-    file::{FileEntry, Tags, file_name},
+    file::{FileEntry, Tags, UNLISTED, file_name, is_unlisted},
     id::ContentId,
     limits,
 };
@@ -61,6 +64,7 @@ pub struct Catalog {
     sequence: u64,
     files: u64,
     bytes: u64,
+    unlisted: (u64, u64),
 }
 
 impl Catalog {
@@ -86,6 +90,7 @@ impl Catalog {
             catalog.bytes += chunk.size;
             catalog.chunks.push(Arc::new(chunk));
         }
+        catalog.unlisted = catalog.totals_inside(UNLISTED);
         Ok(catalog)
     }
 
@@ -114,18 +119,29 @@ impl Catalog {
             self.sequence += 1;
             self.files = self.chunks.iter().map(|chunk| u64::from(chunk.files)).sum();
             self.bytes = self.chunks.iter().map(|chunk| chunk.size).sum();
+            self.unlisted = self.totals_inside(UNLISTED);
         }
         changed
     }
 
-    /// Number of files.
+    /// Number of shared files: all but the unlisted ones.
     pub fn files(&self) -> u64 {
-        self.files
+        self.files - self.unlisted.0
     }
 
-    /// Bytes of all files together.
+    /// Bytes of these files together.
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.bytes - self.unlisted.1
+    }
+
+    /// Number of unlisted files.
+    pub fn unlisted_files(&self) -> u64 {
+        self.unlisted.0
+    }
+
+    /// The unlisted files, by content.
+    pub fn unlisted(&self) -> impl Iterator<Item = FileEntry> + '_ {
+        self.rows_from(UNLISTED).take_while(|row| is_unlisted(&row.path)).map(Row::into_entry)
     }
 
     /// Rises with every change.
@@ -171,12 +187,15 @@ impl Catalog {
 
     /// The shares that have files.
     pub fn share_names(&self) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
+        let (mut names, mut from) = (Vec::new(), String::new());
         loop {
-            let from = names.last().map_or_else(String::new, |name| successor(&format!("{name}/")));
             let next = self.rows_from(&from).next();
             let Some((name, _)) = next.as_ref().and_then(|row| row.path.split_once('/')) else { return names };
-            names.push(name.to_owned());
+            let name = name.to_owned();
+            from = successor(&format!("{name}/"));
+            if !name.is_empty() {
+                names.push(name);
+            }
         }
     }
 
@@ -187,6 +206,9 @@ impl Catalog {
     /// has files only, in path order. A file's page is the file.
     pub fn browse(&self, path: &str, recursive: bool, after: Option<&Cursor>, limit: usize) -> Option<Page> {
         let path = path.trim_end_matches('/');
+        if is_unlisted(path) {
+            return None;
+        }
         if let Some(file) = self.find(path) {
             return Some(Page { items: vec![Item::Entry(file)], next: None });
         }
@@ -317,6 +339,10 @@ impl Catalog {
                 return false;
             }
             let inside = format!("{below}{name}/");
+            if is_unlisted(&inside) {
+                from = successor(&inside);
+                continue;
+            }
             let (files, bytes) = self.totals_inside(&inside);
             from = successor(&inside);
             page.items.push(Item::Folder(Folder { path: format!("{below}{name}"), name, files, bytes }));
@@ -332,7 +358,7 @@ impl Catalog {
         };
         for row in self.rows_from(&from) {
             let Some(rest) = row.path.strip_prefix(below) else { break };
-            if !recursive && rest.contains('/') {
+            if (!recursive && rest.contains('/')) || is_unlisted(&row.path) {
                 continue;
             }
             if page.is_full() {

@@ -7,7 +7,8 @@ use crate::{id::ContentId, limits};
 /// One file of a leaf's catalog. Encoded in catalog chunks, so its field order is part of the wire format.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileEntry {
-    /// From the share's name to the file, `/` between components: `Music/x/a b.flac`.
+    /// From the share's name to the file, `/` between components: `Music/x/a b.flac`. Of an
+    /// [unlisted](Self::unlisted) file `/` and its content id.
     pub path: String,
     /// BLAKE3 of the bytes.
     pub content: ContentId,
@@ -20,6 +21,17 @@ pub struct FileEntry {
 }
 
 impl FileEntry {
+    /// A file that is served to whoever looks its content up, and is in no search and no listing: nothing is told of
+    /// it but content and size. Its share has no name, which no share can have.
+    pub fn unlisted(content: ContentId, size: u64) -> Self {
+        Self { path: unlisted_path(&content), content, size, modified_s: 0, tags: Tags::default() }
+    }
+
+    /// True for what [`Self::unlisted`] makes.
+    pub fn is_unlisted(&self) -> bool {
+        is_unlisted(&self.path)
+    }
+
     /// The file name: the last component of the path.
     pub fn name(&self) -> &str {
         file_name(&self.path)
@@ -36,8 +48,12 @@ impl FileEntry {
         if self.path.len() > limits::PATH_BYTES {
             return Err(FileEntryError::PathTooLong);
         }
+        if self.is_unlisted() && *self != Self::unlisted(self.content, self.size) {
+            return Err(FileEntryError::NotUnlisted);
+        }
         let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
-        if !self.path.contains('/') || !self.path.split('/').all(plain) {
+        let is_plain = self.path.contains('/') && self.path.split('/').all(plain);
+        if !self.is_unlisted() && !is_plain {
             return Err(FileEntryError::PathNotPlain);
         }
         if self.size == 0 || self.size > limits::FILE_BYTES {
@@ -61,6 +77,9 @@ pub enum FileEntryError {
     /// The path lacks a share name, or holds an empty, `.`, `..` or NUL component.
     #[error("path is not made of plain components below a share")]
     PathNotPlain,
+    /// The path has no share's name, as that of an unlisted file, but tells more than an unlisted file does.
+    #[error("an unlisted file that tells more than content and size")]
+    NotUnlisted,
     /// The size is 0 or above [`limits::FILE_BYTES`].
     #[error("size out of range")]
     Size,
@@ -174,6 +193,19 @@ impl Kind {
     }
 }
 
+/// The path of an unlisted file with that content. Such paths are neighbours in a catalog.
+pub fn unlisted_path(content: &ContentId) -> String {
+    format!("{UNLISTED}{content}")
+}
+
+/// True for the path of an unlisted file.
+pub fn is_unlisted(path: &str) -> bool {
+    path.starts_with(UNLISTED)
+}
+
+/// What the paths of unlisted files, and no others, begin with.
+pub const UNLISTED: &str = "/";
+
 /// The last component of a path.
 pub fn file_name(path: &str) -> &str {
     path.rsplit('/').next().unwrap_or(path)
@@ -195,9 +227,27 @@ mod tests {
     #[test]
     fn paths_are_plain_components_below_a_share() {
         assert_eq!(entry("Music/x/a b.flac").check(), Ok(()));
-        for path in ["a", "/a/b", "a//b", "a/", "a/../b", "./a", "a/\0"] {
+        for path in ["a", "a//b", "a/", "a/../b", "./a", "a/\0"] {
             assert_eq!(entry(path).check(), Err(FileEntryError::PathNotPlain), "{path:?}");
         }
+    }
+
+    #[test]
+    fn unlisted_files_tell_content_and_size_alone() {
+        let unlisted = FileEntry::unlisted(ContentId([7; 32]), 9);
+        assert!(unlisted.is_unlisted() && !entry("a/b").is_unlisted());
+        assert_eq!(unlisted.check(), Ok(()));
+        let year = Tags { year: Some(1999), ..Tags::default() };
+        for talkative in [
+            FileEntry { path: "/a/b".into(), ..unlisted.clone() },
+            FileEntry { path: "/a".into(), ..unlisted.clone() },
+            FileEntry { content: ContentId([8; 32]), ..unlisted.clone() },
+            FileEntry { modified_s: 1, ..unlisted.clone() },
+            FileEntry { tags: year, ..unlisted.clone() },
+        ] {
+            assert_eq!(talkative.check(), Err(FileEntryError::NotUnlisted), "{talkative:?}");
+        }
+        assert_eq!(FileEntry { size: 0, ..unlisted }.check(), Err(FileEntryError::Size));
     }
 
     #[test]

@@ -53,6 +53,39 @@ fn an_empty_list_has_a_root_and_no_chunks() {
 }
 
 #[test]
+fn unlisted_files_are_counted_apart_and_shown_nowhere() {
+    let mut catalog = Catalog::new(0);
+    let unlisted: Vec<_> = (1..=3).map(|byte| FileEntry::unlisted(ContentId([byte; 32]), 5)).collect();
+    // Names that sort before and behind those of unlisted files.
+    let listed = ["!first/a", "+/b", "0/c", "music/d"].map(|path| file(path, 0));
+    catalog.apply(unlisted.iter().chain(&listed).cloned().map(Change::Upsert).collect());
+    assert_eq!((catalog.files(), catalog.bytes(), catalog.unlisted_files()), (4, 4, 3));
+    assert_eq!(catalog.unlisted().collect::<Vec<_>>(), unlisted);
+    assert_eq!(catalog.share_names(), ["!first", "+", "0", "music"]);
+    for limit in [1, 2, 10] {
+        for recursive in [true, false] {
+            let (mut after, mut seen) = (None, Vec::new());
+            loop {
+                let page = catalog.browse("", recursive, after.as_ref(), limit).unwrap();
+                seen.extend(page.items.iter().map(|item| item.name().to_owned()));
+                after = page.next;
+                if after.is_none() {
+                    break;
+                }
+            }
+            let want = if recursive { ["a", "b", "c", "d"] } else { ["!first", "+", "0", "music"] };
+            assert_eq!(seen, want, "{limit}");
+        }
+    }
+    assert_eq!(catalog.browse(&unlisted[0].path, false, None, 10), None);
+    let chunks = catalog.chunks().map(|info| (info.hash, catalog.chunk_bytes(&info.hash).unwrap().to_vec()));
+    let restored = Catalog::restore(1, chunks.collect::<Vec<_>>()).unwrap();
+    assert_eq!((restored.files(), restored.unlisted_files()), (4, 3));
+    assert!(catalog.apply(vec![Change::RemoveFolder("music".into()), Change::Remove(unlisted[1].path.clone())]));
+    assert_eq!((catalog.files(), catalog.unlisted_files()), (3, 2));
+}
+
+#[test]
 fn changes_that_change_nothing_keep_sequence_and_root() {
     let mut catalog = Catalog::new(0);
     assert!(catalog.apply(run(1, 5000)));

@@ -198,7 +198,9 @@ impl Reader<'_> {
             LeafMessage::Allowance(allowance) => machine.input(Input::Allowance(peer, allowance)).await.is_ok(),
             LeafMessage::CatalogWant(want) => self.wants.send(want).await.is_ok(),
             LeafMessage::CatalogAck(ack) => {
-                self.port.acknowledged.send_replace(Some((ack.sequence, ack.files)));
+                // Homes count all that they look after; people count what they share.
+                let shown = ack.files.saturating_sub(self.shared.list.catalog().unlisted_files());
+                self.port.acknowledged.send_replace(Some((ack.sequence, shown)));
                 self.shared.signal();
                 true
             }

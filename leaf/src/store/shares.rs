@@ -10,6 +10,9 @@
 //! A share whose folder vanishes is `missing`: its files leave the catalog, their records stay, and when the
 //! folder is back nothing is hashed again. If what it lies on has vanished or does not answer, its files stay listed
 //! for some minutes: drives come back, and a list of a million files is not uploaded twice for that.
+//!
+//! Finished downloads outside of the shares are in the catalog as unlisted files: whoever looks a content up finds
+//! it here, and no search and no listing shows it.
 
 use std::{
     fs::File,
@@ -164,6 +167,7 @@ impl Shares {
             catalog: ArcSwap::from_pointee(catalog.clone()),
             working: Mutex::new(catalog),
             changed: Notify::new(),
+            downloads: Mutex::default(),
             states: Mutex::default(),
             activity: watch::Sender::new(()),
             watch: Watch::new(),

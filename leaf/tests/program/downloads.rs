@@ -1,6 +1,6 @@
 //! `get`: from several sources, again, under another name, over restarts and deaths.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use data_encoding::BASE64;
 use serde_json::Value;
@@ -141,6 +141,29 @@ fn the_output_is_a_folder_or_a_new_name_but_never_another_file() {
     fs::remove_file(text(&again["path"])).unwrap_or_default();
     let other = done(&leaf, &[&content]);
     assert!(is_local(&other) && other["path"] != again["path"], "{other}");
+}
+
+#[test]
+fn a_finished_download_is_found_by_its_content_alone() {
+    let bed = Bed::new();
+    let small = bytes("small", 300_000);
+    bed.write(&[("pool/small.bin", &small)]);
+    let founder = bed.founder("u0");
+    let source = bed.sharing("source", &founder, "pool", &[]);
+    source.settled(1, 1);
+    let second = bed.leaf("second", &founder, &[]);
+    let content = text(&second.finds(&["small"], &["small.bin"]).hits[0]["content"]).to_owned();
+    done(&second, &[&content]);
+    source.terminate(Duration::from_secs(20));
+    second.settled(1, 0);
+
+    // Nobody's search shows it, and no listing; who knows the content gets it.
+    let third = bed.leaf("third", &founder, &[]);
+    third.finds(&["small"], &[]);
+    assert_eq!(third.run(&["browse", "--recursive", second.peer()]).lines(), [Value::Null; 0]);
+    let third = done(&third, &["--timeout", "30", "-o", &bed.path("third.bin").to_string_lossy(), &content]);
+    assert_eq!(fs::read(text(&third["path"])).ok(), Some(small));
+    assert_eq!(sources_of(&third).into_keys().collect::<Vec<_>>(), [second.peer()]);
 }
 
 #[test]

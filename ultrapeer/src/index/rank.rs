@@ -21,7 +21,7 @@ use std::{
 };
 
 use overlay::{
-    file::Tags,
+    file::{Tags, is_unlisted},
     id::ContentId,
     limits,
     query::{Condition, Query, Term, TextToken},
@@ -175,10 +175,12 @@ struct Holding {
 impl Draft {
     fn add(&mut self, file: &FileView<'_>, leaf: LeafSlot, relevance: f64) {
         *self.sizes.entry(file.size).or_default() += 1;
+        let holding = self.leaves.entry(leaf).or_default();
+        if is_unlisted(file.path) {
+            return;
+        }
         count_name(&mut self.names, file.name());
         self.relevance = self.relevance.max(relevance);
-        self.take_tags(&file.tags);
-        let holding = self.leaves.entry(leaf).or_default();
         count_name(&mut holding.names, file.name());
         let better = |(best, path, _): &(f64, String, i64)| {
             relevance.total_cmp(best).is_gt() || relevance == *best && file.path < path.as_str()
@@ -186,6 +188,7 @@ impl Draft {
         if holding.best.as_ref().is_none_or(better) {
             holding.best = Some((relevance, file.path.to_owned(), file.modified_s));
         }
+        self.take_tags(&file.tags);
     }
 
     fn take_tags(&mut self, tags: &TagsView<'_>) {

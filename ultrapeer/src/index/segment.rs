@@ -121,6 +121,10 @@ const EXTENSIONS: usize = 16;
 
 impl<'a> Collector<'a> {
     fn add(&mut self, position: u16, file: &'a FileEntry) {
+        // Every query needs a token, so what has none is found by its content alone.
+        if file.is_unlisted() {
+            return;
+        }
         let name = file_name(&file.path);
         self.enter_folders(file.path.strip_suffix(name).unwrap_or_default());
         for id in &self.folder_tokens {

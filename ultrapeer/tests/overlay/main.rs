@@ -6,11 +6,13 @@ mod net;
 use std::{collections::BTreeMap, time::Duration};
 
 use overlay::{
+    file::FileEntry,
     id::ContentId,
+    limits,
     wire::{
         bounded::List,
         leaf::{Introduced, IntroductionFailure},
-        search::StopReason,
+        search::{Incomplete, StopReason, Target},
     },
 };
 
@@ -20,7 +22,7 @@ const HOMES: usize = 3;
 
 /// What leaf `number` shares: seven files of its own, one that every second leaf has too under a name of
 /// its own, and one that no search here is for.
-fn files(number: usize) -> Vec<overlay::file::FileEntry> {
+fn files(number: usize) -> Vec<FileEntry> {
     let own = (0..7)
         .map(|track| file(&format!("Music/leaf {number}/{track:02} tune.flac"), &format!("own {number} {track}")));
     let common = number.is_multiple_of(2).then(|| file(&format!("Music/common tune {number}.ogg"), "common"));
@@ -105,6 +107,62 @@ fn a_hit_names_every_name_and_homes_that_hold_its_source() {
     for source in hit.peers.iter() {
         let leaf = (0..4).find(|leaf| net.peer_of(*leaf) == source.peer).expect("a leaf of the network");
         assert!(source.homes.iter().all(|home| net.homes_of(leaf).contains(home)));
+    }
+}
+
+#[test]
+fn unlisted_files_are_found_by_their_content_alone() {
+    let mut net = populated(3, 4, 4);
+    let home = net.ultrapeers()[0];
+    let (secret, common) = (file("Secret/tune.flac", "secret").content, file("", "common").content);
+    let mut files = vec![FileEntry::unlisted(secret, 1_000), FileEntry::unlisted(common, 1_000)];
+    files.push(file("Own/tune.flac", "own"));
+    let holder = net.add_leaf(files);
+    net.attach(holder, home);
+    net.run(Duration::from_secs(5));
+    let asker = (0..4).find(|leaf| !net.homes_of(*leaf).contains(&home)).expect("a leaf of other homes");
+    let through = net.homes_of(asker)[0];
+
+    let by_words = net.search(asker, through, "tune").hits;
+    assert!(!by_words.contains_key(&secret) && by_words.contains_key(&file("", "own").content));
+    assert_eq!(by_words[&common].sources, 2, "who lists it not is no source of a search");
+    let hex = secret.to_string();
+    for query in [hex.as_str(), &format!("{}*", &hex[..8]), "kind:other,audio", "tune -nothing size:1000"] {
+        assert!(!net.search(asker, through, query).hits.contains_key(&secret), "{query}");
+    }
+    let by_content = net.find(asker, through, Target::Content(secret)).hits;
+    let hit = &by_content[&secret];
+    assert_eq!((hit.sources, hit.size, hit.names.len(), &*hit.path), (1, 1_000, 0, ""));
+    assert_eq!(hit.peers.iter().map(|source| source.peer).collect::<Vec<_>>(), [net.peer_of(holder)]);
+    let hit = net.find(asker, through, Target::Content(common)).hits.remove(&common).expect("it is held");
+    assert_eq!((hit.sources, hit.names.len()), (3, 2), "the names of those who list it");
+}
+
+#[test]
+fn a_query_that_costs_too_much_is_cut_and_said_so() {
+    let mut net = Net::new(6, 2);
+    let [home, other] = net.ultrapeers()[..] else { panic!("two ultrapeers") };
+    // Every file has both words, and none has them side by side: each must be read to know that it is no match.
+    let files = |count: usize| {
+        let name = move |at| file(&format!("Share/alpha {at:06} beta.txt"), &format!("{count} {at}"));
+        (0..count).map(name).collect::<Vec<_>>()
+    };
+    let many = usize::try_from(limits::LOOKUP_WORK).expect("a small number") + 1_000;
+    let big = net.add_leaf(files(many));
+    let small = net.add_leaf([files(3), vec![file("Share/the alpha beta.txt", "the one")]].concat());
+    net.attach(big, home);
+    net.attach(small, other);
+    net.run(Duration::from_secs(60));
+    assert_eq!((net.acknowledged(big).len(), net.acknowledged(small).len()), (1, 1));
+
+    // Whether the own index or another ultrapeer's is cut; what the rest finds is given.
+    for (leaf, through) in [(small, other), (big, home)] {
+        let Found { hits, summary } = net.search(leaf, through, "\"alpha beta\"");
+        assert_eq!((hits.len(), summary.stopped), (1, StopReason::Exhausted), "{summary:?}");
+        assert_eq!(summary.incomplete.iter().collect::<Vec<_>>(), [Incomplete::WorkCap]);
+        // A rare word beside the frequent ones makes it cheap, and complete.
+        let Found { hits, summary } = net.search(leaf, through, "\"alpha beta\" the");
+        assert_eq!((hits.len(), summary.incomplete.is_empty()), (1, true), "{summary:?}");
     }
 }
 

@@ -238,9 +238,13 @@ impl Net {
 
     /// A leaf searches through one of its homes for everything that matches, until the summary is there.
     pub(crate) fn search(&mut self, leaf: usize, home: PeerId, query: &str) -> Found {
+        self.find(leaf, home, Target::Query(Text::new(query)))
+    }
+
+    /// A leaf searches, by words or by content, through one of its homes until the summary is there.
+    pub(crate) fn find(&mut self, leaf: usize, home: PeerId, target: Target) -> Found {
         let id = QueryId(self.number());
-        let search =
-            Search { id, target: Target::Query(Text::new(query)), limit: 1_000, timeout_ms: 10_000, all: true };
+        let search = Search { id, target, limit: 1_000, timeout_ms: 10_000, all: true };
         let answers = self.ask(leaf, home, |ticket, session| Input::Search(ticket, session, search));
         assert!(matches!(answers.first(), Some(LeafMessage::Accepted(_))), "the search is accepted first");
         let mut hits = BTreeMap::new();

@@ -113,12 +113,7 @@ impl Driver {
         let mut measure = Instant::now() + MEASURE;
         let mut publish: Option<Instant> = None;
         let (cancel, shared) = (self.cancel.clone(), self.shared.clone());
-        let pruned = shared.clone();
-        task::spawn_blocking(move || {
-            if let Err(error) = pruned.prune_downloads() {
-                tracing::warn!(%error, "finished downloads that were removed are still on record");
-            }
-        });
+        self.settle_downloads();
         loop {
             self.start_passes();
             let retry = self.retries.keys().next().copied();
@@ -201,6 +196,7 @@ impl Driver {
             shared.open_root(&folder, Some(origin))
         };
         let id = blocking(add).await?;
+        self.settle_downloads();
         let states = self.shared.states();
         let mut share = states.get(&id).map(State::share).ok_or(SharesError::Stopped)?;
         share.count(&self.shared.catalog.load());
@@ -234,6 +230,7 @@ impl Driver {
             shared.reconcile(&config)
         };
         blocking(forget).await?;
+        self.settle_downloads();
         // A million records take a while, and nobody waits for it. What an end of the program leaves of them is found
         // again if the folder is shared again.
         let shared = self.shared.clone();
@@ -251,10 +248,21 @@ impl Driver {
         self.config = config;
         let (shared, config) = (self.shared.clone(), self.config.clone());
         blocking(move || shared.reconcile(&config)).await?;
+        self.settle_downloads();
         if rules_changed {
             self.mark_all(|_| true);
         }
         Ok(())
+    }
+
+    /// Brings the unlisted files in line with shares and records. Nobody waits for it.
+    fn settle_downloads(&self) {
+        let shared = self.shared.clone();
+        task::spawn_blocking(move || {
+            if let Err(error) = shared.settle_downloads() {
+                tracing::warn!(%error, "finished downloads that were removed are still on record");
+            }
+        });
     }
 
     fn mark_all(&self, choose: impl Fn(&State) -> bool) {

@@ -11,6 +11,7 @@ use std::{
 use arc_swap::ArcSwap;
 use overlay::{
     config::Origin,
+    file::{FileEntry, unlisted_path},
     id::ContentId,
     limits,
     verify::{self, LARGE_FILE_BYTES, Value},
@@ -50,6 +51,8 @@ pub(super) struct Shared {
     /// Ahead of the published one.
     pub(super) working: Mutex<Catalog>,
     pub(super) changed: Notify,
+    /// Held by whoever brings the unlisted files in line with the records, so that the last one sees all.
+    pub(super) downloads: Mutex<()>,
     pub(super) states: Mutex<BTreeMap<u32, State>>,
     pub(super) watch: Watch,
     pub(super) lanes: Lanes,
@@ -259,8 +262,48 @@ impl Shared {
         Ok((None, stale))
     }
 
-    /// Forgets finished downloads that were removed or changed since. Blocks for as long as looking at each takes.
-    pub(super) fn prune_downloads(&self) -> Result<(), StoreError> {
+    /// Makes the unlisted files those finished downloads that lie in no share, and forgets what was removed or changed
+    /// since. Blocks for as long as looking at each takes.
+    pub(super) fn settle_downloads(&self) -> Result<(), StoreError> {
+        self.prune_downloads()?;
+        let _turn = self.downloads_turn();
+        let folders = self.share_folders();
+        let mut unlisted = BTreeMap::new();
+        let mut after: Option<Vec<u8>> = None;
+        loop {
+            let page = self.database.paths_below(DOWNLOADS, &[], after.as_deref(), limits::CHUNK_FILES, |_| true)?;
+            for below in page.0 {
+                let path = path::from_bytes(&below);
+                if folders.iter().any(|folder| path.starts_with(folder)) {
+                    continue;
+                }
+                if let Some(record) = self.database.record(&Place { root: DOWNLOADS, below })? {
+                    let file = FileEntry::unlisted(record.content, record.stamp.size);
+                    unlisted.insert(file.path.clone(), file);
+                }
+            }
+            after = page.1;
+            if after.is_none() || unlisted.len() as u64 >= limits::FILES_PER_LEAF {
+                break;
+            }
+        }
+        let known: Vec<_> = self.working().unlisted().map(|file| file.path).collect();
+        let gone = known.into_iter().filter(|path| !unlisted.contains_key(path)).map(Change::Remove).collect();
+        self.apply(gone);
+        self.apply(unlisted.into_values().map(Change::Upsert).collect());
+        Ok(())
+    }
+
+    fn downloads_turn(&self) -> MutexGuard<'_, ()> {
+        self.downloads.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The folders that are shared.
+    fn share_folders(&self) -> Vec<PathBuf> {
+        self.states().values().filter(|state| state.origin.is_some()).map(|state| state.path.clone()).collect()
+    }
+
+    fn prune_downloads(&self) -> Result<(), StoreError> {
         let gone = |below: &[u8]| {
             let record = self.database.record(&Place { root: DOWNLOADS, below: below.to_vec() });
             matches!(record, Ok(Some(record)) if is_gone(&path::from_bytes(below), &record.stamp))
@@ -278,7 +321,9 @@ impl Shared {
     }
 
     fn forget_downloads(&self, files: &[Vec<u8>]) -> Result<(), StoreError> {
-        for orphan in self.database.update_files(DOWNLOADS, &[], files)? {
+        let orphans = self.database.update_files(DOWNLOADS, &[], files)?;
+        self.apply(orphans.iter().map(|orphan| Change::Remove(unlisted_path(orphan))).collect());
+        for orphan in orphans {
             self.outboards.remove(orphan)?;
         }
         Ok(())
@@ -303,7 +348,7 @@ impl Shared {
                     && !fits(pieces)
                 {
                     // The disk gives other bytes than it did, or somebody hid a change: it must be hashed again.
-                    self.database.update_files(place.root, &[], std::slice::from_ref(&place.below))?;
+                    self.forget_damaged(&place)?;
                 } else if pieces.is_some() {
                     return Ok((pieces, stale));
                 }
@@ -314,10 +359,20 @@ impl Shared {
         // Without its records the files are found as new, and hashed.
         self.outboards.remove(content)?;
         for (place, _, _) in located {
-            self.database.update_files(place.root, &[], std::slice::from_ref(&place.below))?;
+            self.forget_damaged(&place)?;
             stale.push((place.root, path::from_bytes(&place.below)));
         }
         Ok((None, stale))
+    }
+
+    /// Forgets a file that is not what its record says: in a share it is found as new, and hashed.
+    fn forget_damaged(&self, place: &Place) -> Result<(), StoreError> {
+        let files = std::slice::from_ref(&place.below);
+        if place.root == DOWNLOADS {
+            return self.forget_downloads(files);
+        }
+        self.database.update_files(place.root, &[], files)?;
+        Ok(())
     }
 
     /// Records a finished download. Returns its place in a share, if it lies in one.
@@ -332,10 +387,17 @@ impl Shared {
         let tags = tags::read(&file.file_name().unwrap_or_default().to_string_lossy(), &open);
         self.outboards.store(content, stamp.size, pieces)?;
         let record = Record { stamp, content, tags };
+        let _turn = self.downloads_turn();
         self.database.update_files(DOWNLOADS, &[(path::to_bytes(file), record)], &[])?;
-        let states = self.states();
-        let mut shares = states.iter().filter(|(_, state)| state.origin.is_some());
-        Ok(shares.find_map(|(id, state)| Some((*id, file.strip_prefix(&state.path).ok()?.to_owned()))))
+        let in_share = {
+            let states = self.states();
+            let mut shares = states.iter().filter(|(_, state)| state.origin.is_some());
+            shares.find_map(|(id, state)| Some((*id, file.strip_prefix(&state.path).ok()?.to_owned())))
+        };
+        if in_share.is_none() {
+            self.apply(vec![Change::Upsert(FileEntry::unlisted(content, stamp.size))]);
+        }
+        Ok(in_share)
     }
 
     pub(super) fn pass<'a>(

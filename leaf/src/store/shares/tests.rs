@@ -79,6 +79,22 @@ fn id(text: &str) -> ContentId {
     ContentId(*blake3::hash(text.as_bytes()).as_bytes())
 }
 
+/// What is found by its content without being in a search.
+fn unlisted(shares: &Shares) -> Vec<ContentId> {
+    shares.catalog().unlisted().map(|file| file.content).collect()
+}
+
+/// Waits for a published catalog with these unlisted files.
+async fn until_unlisted(shares: &Shares, wanted: &[ContentId]) {
+    let mut published = shares.watch_catalog();
+    let become_so = async {
+        while unlisted(shares) != wanted {
+            published.changed().await.unwrap();
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), become_so).await.unwrap();
+}
+
 async fn rescan(shares: &Shares) {
     shares.rescan().await.unwrap();
     shares.settled(None).await;
@@ -273,15 +289,18 @@ async fn a_download_is_served_but_listed_only_on_demand() {
     assert!(shares.open(id("s")).await.unwrap().is_none());
     shares.settled(None).await;
     assert_eq!((paths(&shares), shares.list().len()), (vec![], 1));
+    assert_eq!(unlisted(&shares), [id("got")]);
     leaf.config.share_downloads = true;
     shares.configure(leaf.config.clone()).await.unwrap();
     shares.settled(None).await;
+    until_unlisted(&shares, &[]).await;
     assert_eq!(paths(&shares), ["downloads/got", "downloads/stranger"]);
     assert_eq!(hashed_files(&shares), 1, "only what was not downloaded is hashed");
     leaf.config.share_downloads = false;
     shares.configure(leaf.config.clone()).await.unwrap();
     shares.settled(None).await;
     assert_eq!(paths(&shares), [""; 0]);
+    until_unlisted(&shares, &[id("got")]).await;
     assert!(shares.open(id("got")).await.unwrap().is_some());
     drop(shares);
     leaf.stop().await;
@@ -309,8 +328,12 @@ async fn a_download_is_served_from_wherever_it_was_put_until_it_is_another_file(
     assert_eq!(shares.open(id(&large)).await.unwrap().map(|served| served.path), Some(elsewhere.clone()));
     assert_eq!(shares.pieces(id(&large), 300_000).await.unwrap(), Some(pieces(&large)));
     assert_eq!(paths(&shares), [""; 0], "it is in no list");
+    let mut both = [id(&large), id("old")];
+    both.sort_unstable();
+    assert_eq!(unlisted(&shares), both);
     fs::write(&changed, "new!").unwrap();
     assert!(shares.open(id("old")).await.unwrap().is_none());
+    until_unlisted(&shares, &[id(&large)]).await;
     assert_eq!(shares.contents_from(Vec::new(), 9).await.unwrap(), [id(&large)]);
     // A disk that is not mounted comes back; a file that was removed does not.
     fs::rename(leaf.at("else"), leaf.at("away")).unwrap();
@@ -322,6 +345,7 @@ async fn a_download_is_served_from_wherever_it_was_put_until_it_is_another_file(
     leaf.stop().await;
     let shares = leaf.start().await;
     assert!(shares.open(id(&large)).await.unwrap().is_none());
+    until_unlisted(&shares, &[]).await;
     assert!(!leaf.at("outboards").join(&id(&large).to_string()[..2]).join(id(&large).to_string()).exists());
     drop(shares);
     leaf.stop().await;
