@@ -101,6 +101,23 @@ impl Life {
     }
 }
 
+/// A token that the first SIGINT or SIGTERM of this process cancels; the second ends the process at once. For commands
+/// that have something to say at their end; a daemon has a [`Life`]. Call it once, in a runtime.
+///
+/// # Errors
+/// If the system does not let this process hear its signals: then they end it as they would without this.
+pub fn interruption() -> io::Result<CancellationToken> {
+    let mut signals = Signals::install_ends()?;
+    let interrupted = CancellationToken::new();
+    let heard = interrupted.clone();
+    tokio::spawn(async move {
+        signals.next().await;
+        heard.cancel();
+        end_at_once(if signals.next().await == Signal::Terminate { 143 } else { 130 });
+    });
+    Ok(interrupted)
+}
+
 /// Keeps the values in effect those of the files: reads them again at SIGHUP and when the configuration
 /// file changes, and makes the log follow `log` and `log_format` however they were changed. A file that is
 /// wrong is reported and changes nothing. Runs until it is dropped.
@@ -345,26 +362,38 @@ enum Signal {
 struct Signals {
     interrupt: tokio::signal::unix::Signal,
     terminate: tokio::signal::unix::Signal,
-    hang_up: tokio::signal::unix::Signal,
+    /// `None` where a closed terminal simply ends the process, or is ignored, as `nohup` wants it.
+    hang_up: Option<tokio::signal::unix::Signal>,
 }
 
 #[cfg(unix)]
 impl Signals {
     fn install() -> io::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        Ok(Self {
-            interrupt: signal(SignalKind::interrupt())?,
-            terminate: signal(SignalKind::terminate())?,
-            hang_up: signal(SignalKind::hangup())?,
-        })
+        Ok(Self { hang_up: Some(signal(SignalKind::hangup())?), ..Self::install_ends()? })
+    }
+
+    /// Only those that ask for the end.
+    fn install_ends() -> io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        let (interrupt, terminate) = (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
+        Ok(Self { interrupt, terminate, hang_up: None })
     }
 
     async fn next(&mut self) -> Signal {
         tokio::select! {
             _ = self.interrupt.recv() => Signal::Interrupt,
             _ = self.terminate.recv() => Signal::Terminate,
-            _ = self.hang_up.recv() => Signal::HangUp,
+            () = heard(self.hang_up.as_mut()) => Signal::HangUp,
         }
+    }
+}
+
+#[cfg(unix)]
+async fn heard(signal: Option<&mut tokio::signal::unix::Signal>) {
+    match signal {
+        Some(signal) => drop(signal.recv().await),
+        None => std::future::pending().await,
     }
 }
 
@@ -378,6 +407,10 @@ struct Signals {
 impl Signals {
     fn install() -> io::Result<Self> {
         Ok(Self { interrupt: tokio::signal::windows::ctrl_c()?, terminate: tokio::signal::windows::ctrl_close()? })
+    }
+
+    fn install_ends() -> io::Result<Self> {
+        Self::install()
     }
 
     async fn next(&mut self) -> Signal {

@@ -181,6 +181,8 @@ pub const TRANSFER_PEERS: usize = 512;
 pub const ACTIVE_DOWNLOADS: usize = 16;
 /// Downloads that are remembered, ended ones included.
 pub const JOBS: usize = 100_000;
+/// Bytes of the copy of a download beside the database. Chosen: 20 times what [`SOURCES_PER_JOB`] with their homes take.
+pub const JOB_COPY_BYTES: u64 = 1 << 20;
 /// Findings of sources that wait for the task of one download.
 pub const SOURCE_NEWS: usize = 4;
 /// Messages that wait for the task of one download.

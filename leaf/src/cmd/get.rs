@@ -8,6 +8,8 @@
 //! The jobs are the daemon's: giving up, an interrupt and the end of this program end the waiting, never a job.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     io::{self, BufRead},
     path::PathBuf,
     time::Duration,
@@ -90,6 +92,9 @@ struct GaveUp {
     content: ContentId,
     /// `no_source` or `timeout`.
     reason: &'static str,
+    /// Why it was paused when the command gave up.
+    #[serde(skip)]
+    paused: Option<Reason>,
 }
 
 /// Runs it.
@@ -97,6 +102,7 @@ struct GaveUp {
 /// # Errors
 /// Malformed targets, and what the daemon refuses. Jobs that failed are told as such, and by the exit.
 pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failure> {
+    let left = Left::default();
     let work = async {
         let targets = targets(&arguments).await?;
         let output = arguments.output.as_deref().map(|path| output(context, path, targets.len())).transpose()?;
@@ -105,19 +111,45 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failur
         let exit = if arguments.detach {
             queued(context, &jobs)?
         } else {
-            Box::pin(wait(context, &client, jobs, arguments.timeout)).await?
+            Box::pin(wait(context, &client, jobs, arguments.timeout, &left)).await?
         };
         refused.map_or(Ok(exit), Err)
     };
     tokio::select! {
         biased;
         () = context.interrupted() => {
-            context.console.note(
-                "what was started goes on; `quictrack downloads` shows it, `quictrack downloads cancel ID` ends it",
-            );
+            left.tell(context)?;
             Ok(Exit::Interrupted)
         }
         result = work => result,
+    }
+}
+
+/// The jobs that are waited for, by id.
+#[derive(Default)]
+struct Left(RefCell<BTreeMap<String, ContentId>>);
+
+impl Left {
+    fn ended(&self, id: &str) {
+        self.0.borrow_mut().remove(id);
+    }
+
+    /// Tells, as if they had never been waited for, that they go on.
+    fn tell(&self, context: &Context) -> Result<(), Failure> {
+        let left = self.0.borrow();
+        if context.console.is_json() {
+            for (id, content) in left.iter() {
+                context.console.typed_line("queued", &Queued { id: id.clone(), content: *content })?;
+            }
+        }
+        if !left.is_empty() {
+            let many = count(left.len() as u64, "download");
+            context.console.warn(format_args!(
+                "interrupted, but what was started goes on ({many}); `quictrack downloads` shows it, `quictrack downloads \
+                 cancel ID` ends it"
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -218,7 +250,9 @@ async fn wait(
     client: &Client,
     jobs: Vec<Download>,
     timeout: Option<Duration>,
+    left: &Left,
 ) -> Result<Exit, Failure> {
+    *left.0.borrow_mut() = jobs.iter().map(|job| (job.id.clone(), job.content)).collect();
     if jobs.is_empty() {
         context.console.note("there is nothing to download");
         return Ok(Exit::Done);
@@ -231,14 +265,17 @@ async fn wait(
     while let Some(end) = ends.next().await {
         let ended = match end? {
             End::Done(done) => {
+                left.ended(&done.id);
                 bars.suspend(|| tell_done(context, &done))?;
                 Exit::Done
             }
             End::Failed(failed) => {
+                left.ended(&failed.id);
                 bars.suspend(|| tell_failed(context, &failed))?;
                 Exit::Failed
             }
             End::GaveUp(gave_up) => {
+                left.ended(&gave_up.id);
                 bars.suspend(|| tell_gave_up(context, &gave_up))?;
                 if gave_up.reason == NO_SOURCE { Exit::NothingFound } else { Exit::Failed }
             }
@@ -290,7 +327,9 @@ fn tell_gave_up(context: &Context, gave_up: &GaveUp) -> Result<(), Failure> {
     if context.console.is_json() {
         context.console.typed_line("failed", gave_up)?;
     }
-    let (code, why, hint) = if gave_up.reason == NO_SOURCE {
+    let (code, why, hint) = if gave_up.paused == Some(Reason::DiskFull) {
+        (Code::DiskFull, FULL, "make room: the download goes on by itself")
+    } else if gave_up.reason == NO_SOURCE {
         (Code::NotFound, "no source was seen", "the download goes on, and begins when somebody has it")
     } else {
         (Code::Timeout, "it is not complete in time", "the download goes on; `quictrack downloads` shows it")
@@ -300,6 +339,7 @@ fn tell_gave_up(context: &Context, gave_up: &GaveUp) -> Result<(), Failure> {
     Ok(())
 }
 
+const FULL: &str = "it waits for room on the disk";
 const NO_SOURCE: &str = "no_source";
 const TIMEOUT: &str = "timeout";
 /// Without a source in this time, nobody seems to have it.
@@ -319,7 +359,12 @@ struct Watch<'a> {
     /// True if the deadline counts whether or not there are sources.
     is_final: bool,
     source_seen: bool,
-    printed: Option<(Instant, State)>,
+    /// Why it is paused, while it is: time in which it cannot find a source is no time without one.
+    paused: Option<Option<Reason>>,
+    /// When the last progress was printed.
+    printed: Option<Instant>,
+    /// The last progress, if it came too soon after the one before to be printed.
+    held: Option<Progress>,
 }
 
 impl<'a> Watch<'a> {
@@ -342,7 +387,9 @@ impl<'a> Watch<'a> {
             deadline,
             is_final: timeout.is_some(),
             source_seen,
+            paused: None,
             printed: None,
+            held: None,
         }
     }
 
@@ -361,7 +408,13 @@ impl<'a> Watch<'a> {
             let event = tokio::select! {
                 biased;
                 event = events.next() => event,
-                () = sleep_until(self.deadline), if self.is_final || !self.source_seen => return Ok(self.give_up()),
+                () = sleep_until(self.deadline), if self.is_final || !self.source_seen && self.paused.is_none() => {
+                    return Ok(self.give_up());
+                }
+                () = sleep_until(self.next_line()), if self.held.is_some() => {
+                    self.print_held()?;
+                    continue;
+                }
             };
             let Some(event) = event else {
                 return Err(Failure::new(Code::Draining, "the daemon ended before the download did")
@@ -372,7 +425,7 @@ impl<'a> Watch<'a> {
             match event.event.as_str() {
                 "progress" => {
                     let progress = event.json().map_err(failed)?;
-                    self.progress(&progress)?;
+                    self.progress(progress)?;
                 }
                 "done" => return event.json().map(End::Done).map_err(failed),
                 "failed" => return event.json().map(End::Failed).map_err(failed),
@@ -382,32 +435,57 @@ impl<'a> Watch<'a> {
     }
 
     fn give_up(&self) -> End {
-        let reason = if self.source_seen { TIMEOUT } else { NO_SOURCE };
-        End::GaveUp(GaveUp { id: self.job.id.clone(), content: self.job.content, reason })
+        let reason = if self.source_seen || self.paused.is_some() { TIMEOUT } else { NO_SOURCE };
+        End::GaveUp(GaveUp {
+            id: self.job.id.clone(),
+            content: self.job.content,
+            reason,
+            paused: self.paused.flatten(),
+        })
     }
 
-    fn progress(&mut self, progress: &Progress) -> Result<(), Failure> {
+    /// When the next line of progress may be printed.
+    fn next_line(&self) -> Instant {
+        self.printed.map_or_else(Instant::now, |at| at + PROGRESS_INTERVAL)
+    }
+
+    fn print_held(&mut self) -> Result<(), Failure> {
+        let Some(progress) = self.held.take() else { return Ok(()) };
+        self.printed = Some(Instant::now());
+        if self.context.console.is_json() { self.context.console.typed_line("progress", &progress) } else { Ok(()) }
+    }
+
+    /// Tells once that the job is paused, and why.
+    fn pause(&mut self, progress: &Progress) {
+        let is_news = self.paused != Some(progress.reason);
+        self.paused = Some(progress.reason);
+        if !is_news {
+            return;
+        }
+        let (name, id) = (harmless(&progress.name), &progress.id);
+        let console = &self.context.console;
+        self.bars.suspend(|| match progress.reason {
+            Some(Reason::DiskFull) => {
+                console.warn(format_args!("{name} waits for room on the disk; make room: it goes on by itself"));
+            }
+            _ => console.warn(format_args!("{name} is paused; `quictrack downloads resume {id}` goes on")),
+        });
+    }
+
+    fn progress(&mut self, progress: Progress) -> Result<(), Failure> {
         self.source_seen |= progress.sources > 0 || progress.bytes > 0;
         let left = progress.eta_s.map(Duration::from_secs);
         if let Some(bar) = &self.bar {
             bar.advance(progress.bytes, progress.size.unwrap_or(0), progress.rate as f64, left);
         }
-        let now = Instant::now();
-        let before = self.printed.map(|(_, state)| state);
-        if progress.state == State::Paused && before != Some(State::Paused) {
-            let (name, id) = (harmless(&progress.name), &progress.id);
-            let say = || {
-                self.context.console.warn(format_args!("{name} is paused; `quictrack downloads resume {id}` goes on"));
-            };
-            self.bars.suspend(say);
+        if progress.state == State::Paused {
+            self.pause(&progress);
+        } else if self.paused.take().is_some() && !self.is_final {
+            self.deadline = Instant::now() + SOURCE_PATIENCE;
         }
-        let is_due = self.printed.is_none_or(|(at, _)| now.duration_since(at) >= PROGRESS_INTERVAL);
-        if is_due && self.context.console.is_json() {
-            self.context.console.typed_line("progress", progress)?;
-        }
-        if is_due || before != Some(progress.state) {
-            let at = if is_due { now } else { self.printed.map_or(now, |(at, _)| at) };
-            self.printed = Some((at, progress.state));
+        self.held = Some(progress);
+        if self.next_line() <= Instant::now() {
+            self.print_held()?;
         }
         Ok(())
     }

@@ -28,6 +28,7 @@ use overlay::{
     console::{Console, Exit, Failure, GlobalOptions},
     environment::Environment,
     id::{ContentId, PeerId},
+    life,
 };
 use serde::de::DeserializeOwned;
 use tokio_util::sync::CancellationToken;
@@ -50,7 +51,7 @@ impl Context {
         Self { global, console, environment, interrupted: OnceLock::new() }
     }
 
-    /// The same, for a command that `interrupted` interrupts instead of SIGINT.
+    /// The same, for a command that `interrupted` interrupts instead of a signal.
     pub fn interrupted_by(self, interrupted: CancellationToken) -> Self {
         Self { interrupted: interrupted.into(), ..self }
     }
@@ -118,17 +119,8 @@ impl Context {
     }
 
     fn interrupt(&self) -> &CancellationToken {
-        self.interrupted.get_or_init(|| {
-            let token = CancellationToken::new();
-            let heard = token.clone();
-            tokio::spawn(async move {
-                // Without a handler the system's own way of interrupting stays.
-                if tokio::signal::ctrl_c().await.is_ok() {
-                    heard.cancel();
-                }
-            });
-            token
-        })
+        // Where signals cannot be heard the system's own way of interrupting stays.
+        self.interrupted.get_or_init(|| life::interruption().unwrap_or_default())
     }
 }
 

@@ -197,6 +197,38 @@ async fn a_search_prints_each_content_once_and_then_the_summary() {
 }
 
 #[tokio::test]
+async fn every_order_goes_by_its_value_and_equals_by_name_and_content() {
+    let hits = || {
+        // Content, name, size, sources, score.
+        let all = [
+            ("1", "c", 5, 2, 3),
+            ("2", "b", 9, 1, 1),
+            ("3", "a", 9, 3, 1),
+            ("4", "d", 1, 3, 3),
+            ("6", "a", 9, 3, 1),
+            ("5", "a", 9, 3, 1),
+        ];
+        let events = all.map(|(digit, name, size, sources, score)| {
+            let mut hit = hit(&digit.repeat(64), name, size, score);
+            hit["sources"] = json!(sources);
+            event("hit", &hit)
+        });
+        self::events(events.concat() + &event("summary", &summary(6)))
+    };
+    let (daemon, _) = searching(hits).await;
+    for (sort, order) in
+        [("rank", "143562"), ("size", "356214"), ("sources", "356412"), ("name", "356214"), ("found", "123465")]
+    {
+        let outcome = daemon.run(&["search", "x", "--json", "--sort", sort]).await;
+        let lines = outcome.lines();
+        let contents: String = lines[..6].iter().map(|line| &line["content"].as_str().unwrap()[..1]).collect();
+        assert_eq!(contents, order, "{sort}");
+    }
+    let default = daemon.run(&["search", "x", "--json"]).await;
+    assert_eq!(default.out, daemon.run(&["search", "x", "--json", "--sort", "rank"]).await.out);
+}
+
+#[tokio::test]
 async fn a_search_without_hits_prints_its_summary_and_exits_3() {
     let (daemon, _) = searching(|| events(event("summary", &summary(0)))).await;
     let outcome = daemon.run(&["search", "x", "--json"]).await;
@@ -317,8 +349,24 @@ async fn failures_of_downloads_have_their_exits() {
     assert_eq!((outcome.exit, &outcome.lines().pop().unwrap()["reason"]), (exit(Exit::Failed), &json!("timeout")));
 
     let outcome = daemon.run_and_interrupt(&["get", A, "--json"]).await;
-    assert_eq!((outcome.exit, outcome.types()), (exit(Exit::Interrupted), vec!["progress".to_owned()]));
+    assert_eq!((outcome.exit, outcome.types()), (exit(Exit::Interrupted), vec!["progress".into(), "queued".into()]));
     assert!(outcome.err.contains("goes on"));
+}
+
+#[tokio::test]
+async fn who_waits_for_room_on_the_disk_is_told_so() {
+    let full = || {
+        let mut full = progress(0, 0);
+        (full["state"], full["reason"]) = (json!("paused"), json!("disk_full"));
+        endless_events(event("progress", &progress(0, 0)) + &event("progress", &full))
+    };
+    let (daemon, _) = downloading(full).await;
+    let outcome = daemon.run(&["get", A, "--json", "--timeout", "0.5"]).await;
+    assert_eq!(outcome.types(), ["progress", "progress", "failed"], "the last state is printed, if a little later");
+    let lines = outcome.lines();
+    assert_eq!((&lines[1]["state"], &lines[1]["reason"]), (&json!("paused"), &json!("disk_full")));
+    assert_eq!((outcome.exit, &lines[2]["reason"]), (exit(Exit::Failed), &json!("timeout")));
+    assert!(outcome.err.contains("room on the disk") && !outcome.err.contains("no source"), "{}", outcome.err);
 }
 
 #[tokio::test]

@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Event, Request, lock,
-    record::{self, Bits, Download, Progress, Reason, Record, State},
+    record::{self, Bits, Download, Reason, Record, State},
     task::{View, bytes_in},
 };
 use crate::{
@@ -182,22 +182,6 @@ impl Record {
 
     pub(super) fn outcome(&self) -> Option<Event> {
         self.done().map(Event::Done).or_else(|| self.failed().map(Event::Failed))
-    }
-}
-
-/// The line `progress` of a job.
-pub(super) fn progress(download: Download) -> Progress {
-    Progress {
-        id: download.id,
-        content: download.content,
-        name: download.name,
-        state: download.state,
-        bytes: download.bytes,
-        size: download.size,
-        rate: download.rate,
-        eta_s: download.eta_s,
-        sources: download.sources.len(),
-        queue_position: download.queue_position,
     }
 }
 

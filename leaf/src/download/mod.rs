@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`record`] | a job as it is stored and shown |
 //! | `job` | a job as it is remembered and runs |
+//! | `copies` | jobs beside the database, which outlive it |
 //! | `scheduler` | which job runs, and what its end means |
 //! | `task` | the driver of one running job |
 //! | `partial` | its files, and how a finished one gets its name |
@@ -18,6 +19,7 @@
 //! [`limits::ACTIVE_DOWNLOADS`] run at once, those of high priority and old age first; one content has at
 //! most one job that is not ended.
 
+mod copies;
 mod job;
 mod partial;
 pub mod record;
@@ -28,6 +30,7 @@ pub(crate) use self::partial::free_bytes;
 
 use std::{
     collections::BTreeMap,
+    io,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -45,7 +48,8 @@ use tokio::{
 };
 
 use self::{
-    job::{Job, Jobs, progress},
+    copies::Copies,
+    job::{Job, Jobs},
     partial::Partial,
     record::{Bits, Done, Download, Failed, Priority, Progress, Reason, Record, State},
 };
@@ -140,6 +144,8 @@ struct Shared {
     own: PeerId,
     folders: Mutex<Folders>,
     database: Arc<Database>,
+    /// Locked for as long as a copy is written, so that the last one written is of the last state.
+    copies: Mutex<Copies>,
     library: Arc<dyn Library>,
     holdings: Holdings,
     pool: Arc<Pool>,
@@ -158,10 +164,13 @@ impl Downloads {
     /// Loads the jobs and goes on with those that were not ended. Blocks on the database; call it before
     /// there is anything to wait for.
     pub fn start(parts: Parts, options: Options) -> Result<Self, DatabaseError> {
+        let copies = Copies::new(parts.database.folder());
+        take_back(&parts.database, &copies)?;
         let mut jobs = Jobs::default();
         let mut bits: BTreeMap<Vec<u8>, Bits> = parts.database.all(&BITS, limits::JOBS)?.into_iter().collect();
         for (key, record) in parts.database.all(&JOBS, limits::JOBS)? {
             jobs.next_order = jobs.next_order.max(record.order + 1);
+            keep_if_missing(&copies, &record, &options.downloads);
             let job = Job::new(record.clone(), bits.remove(&key));
             jobs.by_id.insert(record.id, job);
         }
@@ -175,6 +184,7 @@ impl Downloads {
             own,
             folders: Mutex::new(folders),
             database,
+            copies: Mutex::new(copies),
             library,
             holdings,
             pool,
@@ -522,7 +532,9 @@ impl Shared {
             if !has_bits {
                 batch.remove(&BITS, id.as_bytes())?;
             }
-            batch.commit()
+            batch.commit()?;
+            shared.keep_copy(&id);
+            Ok(())
         };
         let saved = spawn_blocking(save).await.map_err(|error| DownloadError::System(error.to_string()));
         let saved = saved.and_then(|saved| Ok(saved?));
@@ -532,18 +544,33 @@ impl Shared {
         saved
     }
 
+    /// Makes the copy of a job that of the table in memory. Blocking.
+    fn keep_copy(&self, id: &str) {
+        let copies = lock(&self.copies);
+        let Some(record) = self.jobs().by_id.get(id).map(|job| job.record.clone()) else { return };
+        if let Err(error) = copies.keep(&record, &self.partial(record.content).downloads()) {
+            tracing::debug!(%error, id, "a download has no copy beside the database");
+        }
+    }
+
     /// Removes jobs, which the table in memory has no more, from the database.
     async fn forget(self: &Arc<Self>, ids: Vec<String>) -> Result<(), DownloadError> {
         let (shared, gone) = (Arc::clone(self), ids.clone());
-        let remove = move || -> Result<(), DatabaseError> {
+        let remove = move || -> io::Result<()> {
+            let copies = lock(&shared.copies);
+            for id in &gone {
+                copies.remove(id)?;
+            }
+            drop(copies);
             let mut batch = shared.database.write()?;
             for id in &gone {
                 batch.remove(&JOBS, id.as_bytes())?;
                 batch.remove(&BITS, id.as_bytes())?;
             }
-            batch.commit()
+            Ok(batch.commit()?)
         };
-        spawn_blocking(remove).await.map_err(|error| DownloadError::System(error.to_string()))??;
+        let removed = spawn_blocking(remove).await.unwrap_or_else(|error| Err(io::Error::other(error)));
+        removed.map_err(|error| DownloadError::System(error.to_string()))?;
         for id in ids {
             self.tell(Event::Removed(id));
         }
@@ -564,7 +591,7 @@ impl Shared {
         let now = self.clock.now();
         let shown = self.jobs().by_id.get(id).map(|job| job.show(now));
         if let Some(download) = shown {
-            self.tell(Event::Progress(Box::new(progress(download))));
+            self.tell(Event::Progress(Box::new(download.progress())));
         }
     }
 
@@ -591,6 +618,42 @@ impl Shared {
 struct Folders {
     current: PathBuf,
     earlier: Vec<PathBuf>,
+}
+
+/// Enters the jobs in the database that only have a copy: they were lost with an earlier one. Blocking.
+fn take_back(database: &Database, copies: &Copies) -> Result<(), DatabaseError> {
+    let copies = copies.all().unwrap_or_else(|error| {
+        tracing::warn!(%error, "the copies of downloads cannot be read");
+        Vec::new()
+    });
+    let mut lost = Vec::new();
+    for copy in copies {
+        if database.get(&JOBS, copy.record.id.as_bytes())?.is_none() {
+            lost.push(copy);
+        }
+    }
+    if lost.is_empty() {
+        return Ok(());
+    }
+    let mut batch = database.write()?;
+    for copy in &lost {
+        let folder = copy.downloads.to_string_lossy().into_owned();
+        batch.put(&JOBS, copy.record.id.as_bytes(), &copy.record)?;
+        batch.put(&FOLDERS, folder.as_bytes(), &folder)?;
+    }
+    batch.commit()?;
+    tracing::warn!(downloads = lost.len(), "downloads that the database had lost go on from their copies");
+    Ok(())
+}
+
+/// Gives a job a copy that has none yet. Blocking.
+fn keep_if_missing(copies: &Copies, record: &Record, downloads: &std::path::Path) {
+    if !record.state.is_ended()
+        && !copies.has(&record.id)
+        && let Err(error) = copies.keep(record, downloads)
+    {
+        tracing::debug!(%error, id = record.id, "a download has no copy beside the database");
+    }
 }
 
 fn record_folder(database: &Database, folder: &std::path::Path) -> Result<(), DatabaseError> {

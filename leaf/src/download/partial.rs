@@ -44,6 +44,11 @@ impl Partial {
         Self { data: folder.join(content.to_string()), values: folder.join(format!("{content}.values")), content }
     }
 
+    /// The download folder.
+    pub(super) fn downloads(&self) -> PathBuf {
+        self.data.parent().and_then(Path::parent).map(Path::to_owned).unwrap_or_default()
+    }
+
     /// True if there is something of it.
     pub(super) fn is_begun(&self) -> bool {
         self.data.exists()

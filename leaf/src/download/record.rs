@@ -237,6 +237,9 @@ pub struct Progress {
     pub sources: usize,
     /// The best place in a source's queue, while it has no slot anywhere.
     pub queue_position: Option<u32>,
+    /// Why it is paused.
+    #[serde(default)]
+    pub reason: Option<Reason>,
 }
 
 /// A download began to wait: the line `queued`.
@@ -289,6 +292,25 @@ pub struct Failed {
     pub content: ContentId,
     /// Why.
     pub reason: Reason,
+}
+
+impl Download {
+    /// The line `progress`.
+    pub fn progress(&self) -> Progress {
+        Progress {
+            id: self.id.clone(),
+            content: self.content,
+            name: self.name.clone(),
+            state: self.state,
+            bytes: self.bytes,
+            size: self.size,
+            rate: self.rate,
+            eta_s: self.eta_s,
+            sources: self.sources.len(),
+            queue_position: self.queue_position,
+            reason: self.reason,
+        }
+    }
 }
 
 impl Record {

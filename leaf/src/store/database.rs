@@ -9,8 +9,9 @@
 //! | chunks, catalog | chunk hash; nothing | encoded chunk; sequence and order |
 //! | others | by their owner | through [`Table`]: jobs, searches, wishes, ... |
 //!
-//! Everything but jobs can be made anew from the file system. So a damaged file is set aside and a new one
-//! started; keys, shares and partial files lie elsewhere and survive. Damage that shows only later is noted in
+//! Everything but jobs can be made anew from the file system, and jobs that are not ended have copies beside the
+//! database. So a damaged file is set aside and a new one started; keys, shares and partial files lie elsewhere and
+//! survive. Damage that shows only later is noted in
 //! `state.redb.damaged`, and the next start sets the file aside.
 //!
 //! A full disk fails the transaction that met it, and nothing else: the library refuses all work after a failed

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use crate::support::{Bed, Ended, Program, number, text};
+use crate::support::{Bed, Daemon, Ended, Program, content_of, number, text};
 
 /// Digits of a content that nobody has.
 const UNKNOWN: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -110,4 +110,34 @@ fn usage_and_configuration_are_checked_before_anything_starts() {
     let id = run(&["--json", "id"]);
     assert_eq!(text(&id.lines()[0]["peer_id"]).len(), 52);
     assert_eq!(run(&["--json", "id"]).stdout, id.stdout, "the key is kept");
+}
+
+#[test]
+fn a_command_that_is_told_to_end_says_what_it_has_and_what_goes_on() {
+    let bed = Bed::new();
+    // Nobody is there to be asked, so both wait.
+    let leaf = Daemon::start(Program::Leaf, &bed.path("leaf"), &[]);
+    let content = content_of(b"nobody has it");
+    for signal in ["INT", "TERM"] {
+        let search = leaf.start_command(&["search", "--timeout", "100", "anything"]);
+        search.heeds_signals();
+        search.signal(signal);
+        let ended = search.end();
+        assert_eq!(ended.code, Some(130), "{signal}: {ended:?}");
+        let summary = ended.lines().pop().unwrap();
+        assert_eq!((text(&summary["type"]), text(&summary["stopped"])), ("summary", "cancelled"), "{signal}");
+        assert_eq!((&summary["complete"], &summary["hits"]), (&false.into(), &0.into()));
+        let get = leaf.start_command(&["get", &content]);
+        get.says("progress");
+        get.signal(signal);
+        let ended = get.end();
+        assert_eq!(ended.code, Some(130), "{signal}: {ended:?}");
+        let queued = ended.lines().pop().unwrap();
+        let job = leaf.download();
+        assert_eq!(
+            (&queued["type"], &queued["id"], &queued["content"]),
+            (&"queued".into(), &job["id"], &job["content"])
+        );
+        assert!(ended.stderr.contains("goes on") && job["state"] != "cancelled", "{ended:?}");
+    }
 }

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use crate::{
     namespace,
-    support::{Bed, Daemon, Program, awaited, bytes, content_of, eventually, list, number, of_type, sources_of, text},
+    support::{Bed, Daemon, Program, awaited, bytes, content_of, eventually, list, number, of_type, text},
 };
 
 const MIB: usize = 1 << 20;
@@ -62,6 +62,8 @@ fn a_full_disk_pauses_downloads_loses_nothing_and_needs_no_hand_when_there_is_ro
     let job = awaited("it is paused", || Some(leaf.download()).filter(|job| job["state"] == "paused"));
     assert_eq!(job["reason"], "disk_full");
     eventually("the problem is told", || has_problem(&leaf, "disk_full"));
+    let problem = list(&leaf.status()["problems"])[0].clone();
+    assert!(text(&problem["message"]).contains("room on the disk") && problem["hint"].is_string(), "{problem}");
 
     // No room for anything.
     let more = disk.join("more");
@@ -81,9 +83,21 @@ fn a_full_disk_pauses_downloads_loses_nothing_and_needs_no_hand_when_there_is_ro
     assert_eq!(leaf.peer(), peer);
     assert_eq!(text(&leaf.download()["id"]), id);
     assert_eq!(leaf.download()["state"], "paused");
+    // Who waits for it is told so, and does not take it for a content that nobody has.
+    let waited = leaf.run(&["get", "--timeout", "2", &content_of(&large)]);
+    assert_eq!(waited.code, Some(1), "{waited:?}");
+    let failed = waited.lines().pop().unwrap();
+    assert_eq!((text(&failed["type"]), text(&failed["reason"])), ("failed", "timeout"));
+    let paused = waited.lines().into_iter().find(|line| line["state"] == "paused").unwrap();
+    assert_eq!((text(&paused["type"]), text(&paused["reason"])), ("progress", "disk_full"));
+    assert!(waited.stderr.contains("waits for room on the disk"), "{waited:?}");
 
-    // Room: everything goes on by itself.
+    // Room: everything goes on by itself, and who waits sees it to its end.
+    let waiting = leaf.start_command(&["get", &content_of(&large)]);
+    waiting.says("\"disk_full\"");
     fs::remove_file(&ballast).unwrap();
+    let waited = waiting.end();
+    assert_eq!((waited.code, of_type(&waited.lines(), "done").len()), (Some(0), 1), "{waited:?}");
     let job = awaited("it is done", || Some(leaf.download()).filter(|job| job["state"] == "done"));
     assert_eq!(text(&job["id"]), id);
     assert!(fs::read(text(&job["path"])).unwrap() == large, "the bytes are right");
@@ -112,7 +126,7 @@ fn damage(path: &Path, how: &str) {
 }
 
 #[test]
-fn a_damaged_database_is_rebuilt_and_key_shares_and_partial_files_survive() {
+fn a_damaged_database_is_rebuilt_and_key_shares_and_downloads_survive() {
     let bed = Bed::new();
     let large = bytes("large", 4 * MIB);
     bed.write(&[("pool/large.bin", &large), ("one/a.txt", b"of one"), ("two/b.txt", b"of two")]);
@@ -126,29 +140,45 @@ fn a_damaged_database_is_rebuilt_and_key_shares_and_partial_files_survive() {
     leaf.settled(1, 2);
     leaf.finds(&["large"], &["large.bin"]);
     leaf.lines(&["get", "--detach", &content_of(&large)]);
-    eventually("a part is there", || number(&leaf.download()["bytes"]) >= MIB as u64);
+    eventually("a part is there", || number(&leaf.download()["bytes"]) >= 2 * MIB as u64);
     leaf.lines(&["downloads", "pause", "all"]);
+    let before = leaf.download();
     for how in ["truncated", "empty", "noise", "noise in the middle"] {
         assert_eq!(leaf.terminate(std::time::Duration::from_secs(20)).code(), Some(0));
         damage(&bed.path("leaf/state.redb"), how);
         leaf = bed.sharing("leaf", &founder, "one", &[]);
         assert_eq!(leaf.peer(), peer, "{how}");
         leaf.settled(1, 2);
+        let after = leaf.download();
+        for field in ["id", "content", "name", "state", "reason", "size", "priority", "created_at"] {
+            assert_eq!(after[field], before[field], "{how}: {after}");
+        }
         assert!(!leaf.log().contains("ERROR"), "{how}: {}", leaf.log());
     }
     let aside = fs::read_dir(bed.path("leaf"))
         .unwrap()
         .filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("state.redb.corrupt-"));
     assert!(aside.count() >= 3, "what was damaged is kept");
-    // The job is forgotten, its bytes are not.
     source.finds(&["txt"], &["a.txt", "b.txt"]);
-    leaf.finds(&["large"], &["large.bin"]);
+    // A job that was forgotten does not come back with a new database, and one that is ended does not either.
+    let other = text(&leaf.lines(&["get", "--detach", &content_of(b"nobody has it")])[0]["id"]).to_owned();
+    assert_eq!(list(&leaf.api("downloads")["items"]).len(), 2);
+    leaf.lines(&["downloads", "cancel", &other]);
+    leaf.lines(&["downloads", "clear"]);
+    // The rest of the work goes on where it was.
+    let sent_before = sent(&source);
+    leaf.lines(&["downloads", "resume", "all"]);
     let lines = leaf.lines(&["get", &content_of(&large)]);
     let done = of_type(&lines, "done")[0];
+    assert_eq!(done["id"], before["id"]);
     assert!(fs::read(text(&done["path"])).unwrap() == large, "the bytes are right");
-    let kept = sources_of(done).get(peer.as_str()).copied().unwrap_or_default();
-    assert!(kept >= MIB as u64, "{done}");
+    let (sent, missing) = (sent(&source) - sent_before, large.len() as u64 - number(&before["bytes"]));
+    assert!(sent <= missing + MIB as u64, "{sent} bytes were sent for {missing} that were missing");
     assert_eq!(number(&done["bytes"]), large.len() as u64);
+    assert_eq!(leaf.terminate(std::time::Duration::from_secs(20)).code(), Some(0));
+    damage(&bed.path("leaf/state.redb"), "empty");
+    leaf = bed.sharing("leaf", &founder, "one", &[]);
+    assert_eq!(leaf.lines(&["downloads"]), [Value::Null; 0]);
 }
 
 #[test]
@@ -277,10 +307,11 @@ impl Seeded {
 }
 
 fn hashed(leaf: &Daemon) -> u64 {
-    let metrics = leaf.probe("/metrics").1;
-    let value =
-        metrics.lines().find_map(|line| line.strip_prefix("quictrack_hashed_bytes_total ")?.parse::<f64>().ok());
-    value.unwrap_or_else(|| panic!("{metrics}")) as u64
+    leaf.counted("quictrack_hashed_bytes_total")
+}
+
+fn sent(leaf: &Daemon) -> u64 {
+    leaf.counted("quictrack_transfer_bytes_total{direction=\"out\",via=\"direct\"}")
 }
 
 #[test]

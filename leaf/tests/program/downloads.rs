@@ -203,3 +203,28 @@ fn the_death_of_one_source_is_survived() {
     assert_eq!(sources.values().sum::<u64>(), LARGE as u64);
     assert!(sources[survivor.peer()] > LARGE as u64 / 4, "{job}");
 }
+
+#[test]
+fn get_gives_up_after_half_a_minute_without_a_source_and_the_job_goes_on() {
+    let bed = Bed::new();
+    let late = bytes("late", 300_000);
+    let founder = bed.founder("u0");
+    let leaf = bed.leaf("leaf", &founder, &[]);
+    leaf.settled(1, 0);
+    // The one that has a time of its own gives up before the one that has none.
+    let patient = leaf.start_command(&["get", &content_of(&late)]);
+    patient.says("progress");
+    let hasty = leaf.run(&["get", "--timeout", "1", &content_of(&late)]);
+    for ended in [hasty, patient.end()] {
+        let failed = ended.lines().pop().unwrap_or_default();
+        assert_eq!((ended.code, text(&failed["type"]), text(&failed["reason"])), (Some(3), "failed", "no_source"));
+        assert_eq!(text(&failed["content"]), content_of(&late));
+        assert!(ended.stderr.contains("goes on"), "{ended:?}");
+    }
+    let id = text(&leaf.download()["id"]).to_owned();
+    bed.write(&[("pool/late.bin", &late)]);
+    let source = bed.sharing("source", &founder, "pool", &[]);
+    source.settled(1, 1);
+    let job = awaited("it is done", || Some(leaf.download()).filter(|job| job["state"] == "done"));
+    assert_eq!((text(&job["id"]), fs::read(text(&job["path"])).ok()), (&*id, Some(late)));
+}

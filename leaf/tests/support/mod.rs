@@ -9,6 +9,7 @@ use std::{
     net::TcpStream,
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Arc, Mutex},
     thread,
     time::{Duration, Instant},
 };
@@ -223,7 +224,10 @@ impl Daemon {
     pub(crate) fn start(program: Program, data: &Path, options: &[&str]) -> Self {
         let log = data.with_extension("log");
         let mut arguments = if matches!(program, Program::Leaf) { vec!["leaf"] } else { Vec::new() };
-        let free = ADDRESSES.iter().filter(|option| !options.contains(option));
+        // Those that the configuration sets are left to it.
+        let configured = fs::read_to_string(data.join("leaf.toml")).unwrap_or_default();
+        let is_set = |option: &&&str| options.contains(*option) || configured.contains(&option[2..]);
+        let free = ADDRESSES.iter().filter(|option| !is_set(option));
         arguments.extend(free.flat_map(|option| [*option, "127.0.0.1:0"]));
         arguments.extend(ALONE.iter().chain(options));
         let mut child = program
@@ -258,6 +262,20 @@ impl Daemon {
     /// Runs a command of this daemon to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
         self.program.run(&self.data, &[&["--json"], arguments].concat())
+    }
+
+    /// Starts a command of this daemon.
+    pub(crate) fn start_command(&self, arguments: &[&str]) -> Running {
+        let mut command = self.program.command(&self.data, &[&["--json"], arguments].concat());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let (heard, stdout) = (said.clone(), BufReader::new(child.stdout.take().unwrap()));
+        let reader = thread::spawn(move || {
+            for line in stdout.lines() {
+                *heard.lock().unwrap() += &(line.unwrap() + "\n");
+            }
+        });
+        Running { child, said, reader }
     }
 
     /// What a command says to a person, on both streams.
@@ -340,6 +358,13 @@ impl Daemon {
         (answer.status, String::from_utf8(answer.body).unwrap())
     }
 
+    /// What a counter stands at.
+    pub(crate) fn counted(&self, series: &str) -> u64 {
+        let metrics = self.probe("/metrics").1;
+        let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse::<f64>().ok();
+        metrics.lines().find_map(value).unwrap_or_else(|| panic!("no {series}: {metrics}")) as u64
+    }
+
     /// The answer of the local API to a `GET`.
     pub(crate) fn api(&self, path: &str) -> Value {
         let answer = self.asks(&format!("GET {path}"), "");
@@ -368,8 +393,7 @@ impl Daemon {
 
     /// Sends a signal, by the name that `kill` knows.
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").arg(format!("-{name}")).arg(self.child.id().to_string()).status().unwrap();
-        assert!(sent.success());
+        send_signal(&self.child, name);
     }
 
     /// Ends it without a warning.
@@ -383,6 +407,50 @@ impl Daemon {
         self.signal("TERM");
         within(patience, "the daemon ends", || self.child.try_wait().unwrap())
     }
+}
+
+/// A command that runs.
+pub(crate) struct Running {
+    child: Child,
+    said: Arc<Mutex<String>>,
+    reader: thread::JoinHandle<()>,
+}
+
+impl Running {
+    /// Waits until its lines hold this text.
+    pub(crate) fn says(&self, text: &str) {
+        eventually(&format!("the command says {text}"), || self.said.lock().unwrap().contains(text));
+    }
+
+    /// Waits until it listens to SIGINT and SIGTERM.
+    pub(crate) fn heeds_signals(&self) {
+        let ends = 1 << (2 - 1) | 1 << (15 - 1);
+        eventually("the command listens to signals", || {
+            let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap_or_default();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:"));
+            caught.is_some_and(|mask| u64::from_str_radix(mask.trim(), 16).unwrap() & ends == ends)
+        });
+    }
+
+    /// Sends a signal, by the name that `kill` knows.
+    pub(crate) fn signal(&self, name: &str) {
+        send_signal(&self.child, name);
+    }
+
+    /// Waits for its end.
+    pub(crate) fn end(mut self) -> Ended {
+        let status = awaited("the command ends", || self.child.try_wait().unwrap());
+        self.reader.join().unwrap();
+        let mut stderr = String::new();
+        self.child.stderr.take().unwrap().read_to_string(&mut stderr).unwrap();
+        let stdout = std::mem::take(&mut *self.said.lock().unwrap());
+        Ended { code: status.code(), stdout, stderr }
+    }
+}
+
+fn send_signal(child: &Child, name: &str) {
+    let sent = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status().unwrap();
+    assert!(sent.success());
 }
 
 impl Drop for Daemon {

@@ -31,7 +31,7 @@ use crate::{
     api::types::{DownloadChange, NewDownload},
     download::{
         DownloadError, Event, Request,
-        record::{Download, Priority, Progress, State as JobState},
+        record::{Download, Priority, State as JobState},
     },
     store::DatabaseError,
     transfer::FoundSource,
@@ -239,13 +239,17 @@ async fn events(Shared(state): Shared<State>, Path(id): Path<String>) -> Result<
     if put_end(&log, downloads.outcome(&job.id)) {
         return Ok(respond(follow).into_response());
     }
-    log.put("progress", "progress", &progress(&job));
+    log.put("progress", "progress", &job.progress());
     tokio::spawn(async move {
         // Who listens keeps the other half of the log; when it is gone, so is the reason to go on.
         while Arc::strong_count(&log) > 1 {
             match news.recv().await {
                 Ok(Event::Progress(progress)) if progress.id == job.id => {
                     log.put("progress", "progress", &progress);
+                }
+                // What does not run gets on no more, but its state changes.
+                Ok(Event::Changed(changed)) if changed.id == job.id => {
+                    log.put("progress", "progress", &changed.progress());
                 }
                 Ok(Event::Done(done)) if done.id == job.id => {
                     put_end(&log, Some(Event::Done(done)));
@@ -264,21 +268,6 @@ async fn events(Shared(state): Shared<State>, Path(id): Path<String>) -> Result<
         }
     });
     Ok(respond(follow).into_response())
-}
-
-fn progress(job: &Download) -> Progress {
-    Progress {
-        id: job.id.clone(),
-        content: job.content,
-        name: job.name.clone(),
-        state: job.state,
-        bytes: job.bytes,
-        size: job.size,
-        rate: job.rate,
-        eta_s: job.eta_s,
-        sources: job.sources.len(),
-        queue_position: job.queue_position,
-    }
 }
 
 /// Writes how a job ended and closes the log. False if it has not.
