@@ -28,7 +28,7 @@ mod value;
 
 use std::{fmt, str::FromStr};
 
-pub use value::{AgeUnit, Compare, Modified, duration_s, size_bytes};
+pub use value::{AgeUnit, Compare, Modified};
 
 use crate::{file::Kind, limits, text::Tokenizer};
 
@@ -256,7 +256,18 @@ impl QueryError {
             QueryErrorKind::MisplacedStar => "put * last in a word, or the words in quotes to search for the text",
             QueryErrorKind::ShortPrefix => "write more of the word before the *",
             QueryErrorKind::EmptyValue { .. } => "write the value right after the colon, or put the text in quotes",
-            QueryErrorKind::UnreadableValue { .. } => "correct the value, or put the text in quotes to search for it",
+            QueryErrorKind::UnreadableValue { .. } | QueryErrorKind::UnfinishedValue { .. } => {
+                "correct the value, or put the whole text in quotes to search for it"
+            }
+            QueryErrorKind::QuotedValue { .. } => {
+                "leave these quotes out, or put the whole text in quotes to search for it"
+            }
+            QueryErrorKind::UnknownKind => {
+                "the kinds are audio, video, image, document, archive, software and other; ext: names an extension"
+            }
+            QueryErrorKind::TooLarge { .. } => "write a smaller number",
+            QueryErrorKind::NoMonth => "write a month from 01 to 12, as in 2026-01-31",
+            QueryErrorKind::NoDay { .. } => "write a day that the month has, from 01 on",
             QueryErrorKind::SwappedRange => "write the smaller value first",
             QueryErrorKind::ExactAge => "write <30d for younger than 30 days, or >30d for older",
             QueryErrorKind::TooBroad => "add a word to search for, or a kind: or ext: filter",
@@ -290,12 +301,48 @@ pub enum QueryErrorKind {
         filter: &'static str,
     },
     /// The value is not of the filter's sort.
-    #[error("{filter}: wants {want}")]
+    #[error("{filter}: takes {want}; `{}` does not belong here", found.escape_debug())]
     UnreadableValue {
         /// The filter's name.
         filter: &'static str,
         /// What it takes, in words.
         want: &'static str,
+        /// The first character that does not fit.
+        found: char,
+    },
+    /// The value ends where more of it must stand.
+    #[error("{filter}: takes {want}; here its value ends too early")]
+    UnfinishedValue {
+        /// The filter's name.
+        filter: &'static str,
+        /// What it takes, in words.
+        want: &'static str,
+    },
+    /// A quote in the value of a filter that takes no phrase.
+    #[error("{filter}: takes {want}, without quotes")]
+    QuotedValue {
+        /// The filter's name.
+        filter: &'static str,
+        /// What it takes, in words.
+        want: &'static str,
+    },
+    /// No kind has that name.
+    #[error("there is no such kind")]
+    UnknownKind,
+    /// The number does not fit in 64 bits.
+    #[error("{filter}: this number is too large, no file has it")]
+    TooLarge {
+        /// The filter's name.
+        filter: &'static str,
+    },
+    /// The month of a date is not one of 01 to 12.
+    #[error("there is no such month")]
+    NoMonth,
+    /// The month of a date does not have that day.
+    #[error("there is no such day: this month has {days}")]
+    NoDay {
+        /// Days that it has.
+        days: u8,
     },
     /// The first end of a range is above the second.
     #[error("the ends of this range are swapped")]

@@ -158,7 +158,26 @@ impl Parser {
             return Err(error(start + star, QueryErrorKind::MisplacedStar));
         }
         let value = Piece { text: &source, position: start + 1 };
-        read_value(filter, value).map_err(|problem| value_error(filter, problem))
+        read_value(filter, value).map_err(|problem| self.value_error(filter, problem))
+    }
+
+    fn value_error(&self, filter: Filter, problem: ValueError) -> QueryError {
+        let (name, want) = (filter.name(), filter.want());
+        let (position, kind) = match problem {
+            ValueError::Empty(position) => (position, QueryErrorKind::EmptyValue { filter: name }),
+            ValueError::Unreadable(position) => match self.chars.get(position - 1).filter(|c| !c.is_whitespace()) {
+                Some('"') => (position, QueryErrorKind::QuotedValue { filter: name, want }),
+                Some(found) => (position, QueryErrorKind::UnreadableValue { filter: name, want, found: *found }),
+                None => (position, QueryErrorKind::UnfinishedValue { filter: name, want }),
+            },
+            ValueError::UnknownKind(position) => (position, QueryErrorKind::UnknownKind),
+            ValueError::TooLarge(position) => (position, QueryErrorKind::TooLarge { filter: name }),
+            ValueError::NoMonth(position) => (position, QueryErrorKind::NoMonth),
+            ValueError::NoDay { position, days } => (position, QueryErrorKind::NoDay { days }),
+            ValueError::Swapped(position) => (position, QueryErrorKind::SwappedRange),
+            ValueError::ExactAge(position) => (position, QueryErrorKind::ExactAge),
+        };
+        QueryError { position, kind }
     }
 
     /// Takes a phrase, opening quote included. `None` if it holds no letter or digit.
@@ -240,7 +259,8 @@ fn list<T: Ord>(value: Piece<'_>, read: fn(Piece<'_>) -> Result<T, ValueError>) 
 }
 
 fn kind(item: Piece<'_>) -> Result<Kind, ValueError> {
-    Kind::from_name(&item.text.to_ascii_lowercase()).ok_or(ValueError::Unreadable(item.position))
+    let unknown = if item.text.starts_with('"') { ValueError::Unreadable } else { ValueError::UnknownKind };
+    Kind::from_name(&item.text.to_ascii_lowercase()).ok_or(unknown(item.position))
 }
 
 /// An extension; a leading dot is forgiven. A dot or a slash within it is readable, but in no extension, so
@@ -254,17 +274,4 @@ fn extension(item: Piece<'_>) -> Result<Box<str>, ValueError> {
         Some(at) => Err(ValueError::Unreadable(bare.from(at).position)),
         None => Ok(bare.text.to_lowercase().into()),
     }
-}
-
-fn value_error(filter: Filter, problem: ValueError) -> QueryError {
-    let name = filter.name();
-    let (position, kind) = match problem {
-        ValueError::Empty(position) => (position, QueryErrorKind::EmptyValue { filter: name }),
-        ValueError::Unreadable(position) => {
-            (position, QueryErrorKind::UnreadableValue { filter: name, want: filter.want() })
-        }
-        ValueError::Swapped(position) => (position, QueryErrorKind::SwappedRange),
-        ValueError::ExactAge(position) => (position, QueryErrorKind::ExactAge),
-    };
-    QueryError { position, kind }
 }

@@ -116,31 +116,66 @@ fn bad_queries_name_the_first_offending_character() {
         ("x duration:3m..90", 12, Kind::SwappedRange),
         ("x modified:30d..7d", 12, Kind::SwappedRange),
         ("x modified:30d", 12, Kind::ExactAge),
+        ("kind:audio,song", 12, Kind::UnknownKind),
+        ("x size:99999999TB", 8, Kind::TooLarge { filter: "size" }),
+        ("x size:1..99999999999999999999", 11, Kind::TooLarge { filter: "size" }),
+        ("x year:>99999999999999999999", 9, Kind::TooLarge { filter: "year" }),
+        ("x duration:1h9999999999999999999m", 14, Kind::TooLarge { filter: "duration" }),
+        ("x modified:<99999999999999y", 13, Kind::TooLarge { filter: "modified" }),
+        ("x modified:2026-13-01", 17, Kind::NoMonth),
+        ("x modified:>2026-00-01", 18, Kind::NoMonth),
+        ("x modified:2026-02-29", 20, Kind::NoDay { days: 28 }),
+        ("x modified:2026-01-01..2024-02-30", 32, Kind::NoDay { days: 29 }),
+        ("x modified:2026-04-31", 20, Kind::NoDay { days: 30 }),
+        ("x modified:2026-04-00", 20, Kind::NoDay { days: 30 }),
     ] {
         assert_eq!(read(source), Err((position, kind)), "{source:?}");
     }
+    for (source, position) in
+        [("ext:\"mp3\"", 5), ("ext:flac,\"mp3\"", 10), ("kind:\"audio\"", 6), ("x size:\"1 MB\"", 8)]
+    {
+        let error = Query::parse(source).unwrap_err();
+        assert!(matches!(error.kind, Kind::QuotedValue { .. }) && error.position == position, "{source:?}: {error}");
+    }
+    for (source, position) in
+        [("x duration:1h2", 15), ("x modified:<30", 15), ("x size:>1. y", 10), ("x modified:2026-01", 19)]
+    {
+        let found = read(source).map_err(|(position, kind)| (position, matches!(kind, Kind::UnfinishedValue { .. })));
+        assert_eq!(found, Err((position, position != 10)), "{source:?}");
+    }
     for (source, position) in [
-        ("kind:audio,song", 12),
-        ("ext:\"mp3\"", 5),
         ("x size:ten", 8),
         ("x size:10XB", 10),
         ("x size:1.MB", 9),
         ("x size:=>5", 9),
         ("x size:>1..2", 10),
-        ("x size:99999999TB", 8),
         ("x year:19x9", 10),
         ("x year:-5", 8),
         ("x duration:1m2h", 15),
-        ("x duration:1h2", 15),
-        ("x modified:<30", 15),
         ("x modified:<30m", 15),
-        ("x modified:2026-13-01", 17),
-        ("x modified:2026-02-29", 20),
         ("x modified:2026-1-01", 18),
         ("x modified:2026-01-01..30d", 26),
     ] {
         let found = read(source).map_err(|(position, kind)| (position, matches!(kind, Kind::UnreadableValue { .. })));
         assert_eq!(found, Err((position, true)), "{source:?}");
+    }
+}
+
+#[test]
+fn every_refusal_says_what_why_and_what_to_do() {
+    for (source, says) in [
+        ("ext:\"mp3\"", "ext: takes extensions such as flac,mp3, without quotes (at character 5)"),
+        ("x modified:2026-02-30", "there is no such day: this month has 28 (at character 20)"),
+        ("x modified:2026-13-30", "there is no such month (at character 17)"),
+        ("x year:99999999999999999999", "year: this number is too large, no file has it (at character 8)"),
+        (
+            "x bitrate:high",
+            "bitrate: takes a whole number of kbit/s such as >=320; `h` does not belong here (at character 11)",
+        ),
+    ] {
+        let error = Query::parse(source).unwrap_err();
+        assert_eq!(error.to_string(), says);
+        assert!(!error.hint().is_empty());
     }
 }
 

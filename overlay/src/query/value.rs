@@ -156,6 +156,10 @@ impl Piece<'_> {
     fn unreadable(self) -> ValueError {
         ValueError::Unreadable(self.position)
     }
+
+    fn too_large(self) -> ValueError {
+        ValueError::TooLarge(self.position)
+    }
 }
 
 /// Why a value cannot be read, with the position of the first offending character.
@@ -163,6 +167,10 @@ impl Piece<'_> {
 pub(super) enum ValueError {
     Empty(usize),
     Unreadable(usize),
+    UnknownKind(usize),
+    TooLarge(usize),
+    NoMonth(usize),
+    NoDay { position: usize, days: u8 },
     Swapped(usize),
     ExactAge(usize),
 }
@@ -230,7 +238,7 @@ pub(super) fn size(value: Piece<'_>) -> Read<u64> {
     }
     let unit = unit_bytes(rest.text).ok_or_else(|| rest.unreadable())?;
     let tail = fraction_of(fraction, unit);
-    whole.checked_mul(unit).and_then(|bytes| bytes.checked_add(tail)).ok_or_else(|| value.unreadable())
+    whole.checked_mul(unit).and_then(|bytes| bytes.checked_add(tail)).ok_or_else(|| value.too_large())
 }
 
 /// Reads a duration in seconds: a number alone, or hours, minutes and seconds in that order.
@@ -239,24 +247,7 @@ pub(super) fn duration(value: Piece<'_>) -> Read<u64> {
     if rest.text.is_empty() {
         return Ok(number);
     }
-    parts(value, &[('h', 3600), ('m', 60), ('s', 1)])
-}
-
-/// The bytes of a size as queries and options write it: `1.5GB`, `700 MiB` without the space, `4096`.
-/// `None` if it is no size, or does not fit in 64 bits.
-pub fn size_bytes(text: &str) -> Option<u64> {
-    size(Piece { text, position: 1 }).ok()
-}
-
-/// The seconds of a duration as options write it: as the filter `duration` (`90`, `1h2m3s`), and days (`7d12h`).
-/// `None` if it is no duration, or does not fit in 64 bits.
-pub fn duration_s(text: &str) -> Option<u64> {
-    let value = Piece { text, position: 1 };
-    duration(value).or_else(|_| parts(value, &[('d', 86_400), ('h', 3600), ('m', 60), ('s', 1)])).ok()
-}
-
-/// Reads numbers with units, each unit at most once and in the order given.
-fn parts(value: Piece<'_>, mut units: &[(char, u64)]) -> Read<u64> {
+    let mut units = &[('h', 3600), ('m', 60), ('s', 1)][..];
     let mut rest = value;
     let mut total = 0u64;
     loop {
@@ -264,8 +255,8 @@ fn parts(value: Piece<'_>, mut units: &[(char, u64)]) -> Read<u64> {
         let letter = after.text.chars().next().ok_or_else(|| after.unreadable())?;
         let found =
             units.iter().position(|(unit, _)| letter.eq_ignore_ascii_case(unit)).ok_or_else(|| after.unreadable())?;
-        let seconds = number.checked_mul(units[found].1).ok_or_else(|| rest.unreadable())?;
-        total = total.checked_add(seconds).ok_or_else(|| rest.unreadable())?;
+        let seconds = number.checked_mul(units[found].1).ok_or_else(|| rest.too_large())?;
+        total = total.checked_add(seconds).ok_or_else(|| rest.too_large())?;
         units = &units[found + 1..];
         rest = after.from(1);
         if rest.text.is_empty() {
@@ -279,7 +270,7 @@ fn age(value: Piece<'_>) -> Read<(i64, AgeUnit)> {
     let (number, rest) = digits(value)?;
     let unit = AgeUnit::from_letter(rest.text).ok_or_else(|| rest.unreadable())?;
     let count = i64::try_from(number).ok().filter(|count| count.checked_mul(unit.seconds()).is_some());
-    count.map(|count| (count, unit)).ok_or_else(|| value.unreadable())
+    count.map(|count| (count, unit)).ok_or_else(|| value.too_large())
 }
 
 /// Reads a date `2026-01-31`, as days since 1970-01-01.
@@ -287,12 +278,13 @@ fn day(value: Piece<'_>) -> Read<i64> {
     let (year, rest) = fixed(value, 4)?;
     let (month, rest_of_date) = fixed(dash(rest)?, 2)?;
     if !(1..=12).contains(&month) {
-        return Err(dash(rest)?.unreadable());
+        return Err(ValueError::NoMonth(dash(rest)?.position));
     }
     let day_piece = dash(rest_of_date)?;
     let (day, end) = fixed(day_piece, 2)?;
-    if day < 1 || day > days_of_month(year, month) {
-        return Err(day_piece.unreadable());
+    let days = days_of_month(year, month);
+    if !(1..=i64::from(days)).contains(&day) {
+        return Err(ValueError::NoDay { position: day_piece.position, days });
     }
     if !end.text.is_empty() {
         return Err(end.unreadable());
@@ -317,7 +309,10 @@ fn fixed(value: Piece<'_>, count: usize) -> Read<(i64, Piece<'_>)> {
 /// Reads one or more digits.
 fn digits(value: Piece<'_>) -> Read<(u64, Piece<'_>)> {
     let count = value.text.bytes().take_while(u8::is_ascii_digit).count();
-    let number = value.text[..count].parse().map_err(|_| value.unreadable())?;
+    if count == 0 {
+        return Err(value.unreadable());
+    }
+    let number = value.text[..count].parse().map_err(|_| value.too_large())?;
     Ok((number, value.from(count)))
 }
 
@@ -342,7 +337,7 @@ fn fraction_of(fraction: &str, unit: u64) -> u64 {
     fraction.bytes().rev().fold(0, |carry, digit| (carry + u64::from(digit - b'0') * unit) / 10)
 }
 
-const fn days_of_month(year: i64, month: i64) -> i64 {
+const fn days_of_month(year: i64, month: i64) -> u8 {
     match month {
         2 if year % 4 == 0 && (year % 100 != 0 || year % 400 == 0) => 29,
         2 => 28,
@@ -375,7 +370,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn sizes_and_durations_of_options() {
+    fn sizes_and_durations_are_exact() {
         for (text, want) in [
             ("0", Some(0)),
             ("10MB", Some(10_000_000)),
@@ -393,19 +388,19 @@ mod tests {
             ("10M", None),
             ("", None),
         ] {
-            assert_eq!(size_bytes(text), want, "{text:?}");
+            assert_eq!(size(Piece { text, position: 1 }).ok(), want, "{text:?}");
         }
         for (text, want) in [
             ("90", Some(90)),
             ("1h2m3s", Some(3723)),
             ("90m", Some(5400)),
-            ("7d12H", Some(648_000)),
+            ("7h12M", Some(25_920)),
             ("1m2h", None),
             ("1h2", None),
             ("1x", None),
             ("", None),
         ] {
-            assert_eq!(duration_s(text), want, "{text:?}");
+            assert_eq!(duration(Piece { text, position: 1 }).ok(), want, "{text:?}");
         }
     }
 
