@@ -343,7 +343,7 @@ impl Node {
         self.inner.downloads.set_rate(download);
     }
 
-    /// A page of a peer's share; `None` if it has no such folder.
+    /// A page of a peer's share, of which only what was asked for is believed; `None` if it has no such folder.
     pub async fn browse(&self, peer: PeerId, request: Browse) -> Result<Option<Page>, BrowseError> {
         if peer == self.peer() {
             return Ok(crate::transfer::Library::browse(&self.inner.shares, request).await);
@@ -351,8 +351,11 @@ impl Node {
         let known = self.inner.searches.peers().into_iter().find(|known| known.peer == peer);
         let homes = known.map(|known| known.homes).unwrap_or_default();
         let lease = self.inner.pool.connect(peer, homes).await?;
-        match session::ask(lease.connection(), request).await {
-            Ok(Some(TransferMessage::Page(page))) => Ok(Some(page)),
+        match session::ask(lease.connection(), request.clone()).await {
+            Ok(Some(TransferMessage::Page(page))) => match page.answering(&request) {
+                Some(page) => Ok(Some(page)),
+                None => Err(BrowseError::Failed("its listing has no end".to_owned())),
+            },
             Ok(Some(TransferMessage::Denied(_))) => Ok(None),
             Ok(_) => Err(BrowseError::Failed("it answered nonsense".to_owned())),
             Err(error) => Err(BrowseError::Failed(error.to_string())),

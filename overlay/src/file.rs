@@ -51,9 +51,7 @@ impl FileEntry {
         if self.is_unlisted() && *self != Self::unlisted(self.content, self.size) {
             return Err(FileEntryError::NotUnlisted);
         }
-        let plain = |part: &str| !part.is_empty() && part != "." && part != ".." && !part.contains('\0');
-        let is_plain = self.path.contains('/') && self.path.split('/').all(plain);
-        if !self.is_unlisted() && !is_plain {
+        if !self.is_unlisted() && !(self.path.contains('/') && is_plain(&self.path)) {
             return Err(FileEntryError::PathNotPlain);
         }
         if self.size == 0 || self.size > limits::FILE_BYTES {
@@ -191,6 +189,11 @@ impl Kind {
     pub fn from_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|kind| kind.name() == name)
     }
+}
+
+/// True for a path that is made of plain components: none of them is empty, `.` or `..`, or holds a NUL.
+pub fn is_plain(path: &str) -> bool {
+    path.split('/').all(|part| !part.is_empty() && part != "." && part != ".." && !part.contains('\0'))
 }
 
 /// The path of an unlisted file with that content. Such paths are neighbours in a catalog.

@@ -112,6 +112,8 @@ pub const RUN_BYTES: u64 = 4 << 20;
 pub const PAGE_BYTES: usize = 256 << 10;
 /// Folders and files of a page of a listing. Chosen: usual entries have 100 to 200 bytes.
 pub const PAGE_ENTRIES: usize = 1000;
+/// Files and folders of one listing that a command prints. Chosen: the files of the largest catalog, and as many folders.
+pub const LISTING_ITEMS: usize = 2 * CHUNKS_PER_LEAF * CHUNK_FILES;
 /// Sources of one content that a download remembers. Chosen: more than can be used at once.
 pub const SOURCES_PER_JOB: usize = 256;
 /// Sessions that a download keeps open at once. Chosen: 32 waiting places find a free slot soon.

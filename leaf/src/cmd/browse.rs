@@ -2,9 +2,9 @@
 
 use clap::Args;
 use overlay::{
-    admin::client::segment,
+    admin::{Code, client::segment},
     console::{Column, Exit, Failure, Table, harmless},
-    units,
+    limits, units,
 };
 
 use super::{Context, count, peer_text, short};
@@ -24,6 +24,10 @@ pub struct Arguments {
     path: String,
 }
 
+/// Pages in a row that list nothing and still name a next one. Chosen: an honest peer sends none; one whose files this
+/// release does not understand may send some.
+const EMPTY_PAGES: usize = 16;
+
 /// Runs it. Prints page by page, for a share may hold a million files.
 ///
 /// # Errors
@@ -33,7 +37,7 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failur
     let folder = arguments.path.trim_matches('/');
     let path = format!("browse/{peer}?path={}&recursive={}", segment(folder), arguments.recursive);
     let client = context.client()?;
-    let (mut cursor, mut listed, mut first_file) = (None, 0, None);
+    let (mut cursor, mut listed, mut empty, mut first_file) = (None, 0, 0, None);
     loop {
         let page = context.surroundings().page::<Listed>(&client, &path, cursor.as_deref()).await?;
         listed += page.items.len();
@@ -43,6 +47,11 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failur
             context.console.table(&table(&page.items, arguments.recursive))?;
         }
         first_file = first_file.or_else(|| page.items.iter().find_map(path_of_file));
+        empty = if page.items.is_empty() { empty + 1 } else { 0 };
+        if listed > limits::LISTING_ITEMS || empty > EMPTY_PAGES {
+            return Err(Failure::new(Code::PeerUnreachable, "the peer's listing has no end")
+                .hint("name a folder of it, or browse another peer"));
+        }
         cursor = page.next;
         if cursor.is_none() {
             break;

@@ -2,7 +2,14 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
 
 use overlay::{
     batch::{self, chunk_hash, encode_chunk},
@@ -10,18 +17,21 @@ use overlay::{
     id::{ContentId, QueryId},
     identity::Identity,
     limits,
-    transport::{Arrivals, BindMode, CloseCode, CloseReason, Endpoint, Greeting, Link, Settings},
+    transport::{
+        Arrival, Arrivals, BindMode, CloseCode, CloseReason, Connection, Endpoint, Greeting, Link, Sender, Settings,
+    },
     wire::{
-        bounded::{Blob, Text},
-        leaf::{CatalogPart, CatalogRoot, ChunkRef, LeafMessage, RootStatement, catalog_root},
+        bounded::{Blob, List as Bounded, Text},
+        leaf::{CatalogPart, CatalogRoot, ChunkRef, IntroductionReply, LeafMessage, RootStatement, catalog_root},
         search::{Search, Target},
+        transfer::{Browse, Cursor, Granted, Page, TransferMessage},
     },
 };
 use tokio::{runtime::Runtime, time::timeout};
 
 use crate::{
     namespace,
-    support::{Bed, Daemon, Program, eventually, number},
+    support::{Bed, Daemon, Program, eventually, number, text},
 };
 
 /// Only against hanging for ever.
@@ -32,7 +42,7 @@ struct Node {
     runtime: Runtime,
     identity: Identity,
     endpoint: Endpoint,
-    _arrivals: Arrivals,
+    arrivals: Option<Arrivals>,
 }
 
 impl Node {
@@ -47,7 +57,7 @@ impl Node {
         let address = address.parse().unwrap();
         let bind = async { Endpoint::bind_speaking(majors, address, BindMode::Given, &identity, settings) };
         let (endpoint, arrivals) = runtime.block_on(bind).unwrap();
-        Self { runtime, identity, endpoint, _arrivals: arrivals }
+        Self { runtime, identity, endpoint, arrivals: Some(arrivals) }
     }
 
     fn attach(&self, to: &Daemon) -> Link<LeafMessage> {
@@ -238,14 +248,7 @@ fn who_searches_too_often_is_refused_but_a_leaf_holds_its_own_searches_back() {
     let founder = bed.ultrapeer("u0", &["--founder", "--config", config.to_str().unwrap()]);
     let leaf = bed.sharing("leaf", &founder, "one", &[]);
     leaf.settled(1, 1);
-    let refused = || {
-        let metrics = founder.probe("/metrics").1;
-        let series = "quictrack_queries_total{origin=\"leaf\",outcome=\"rate_limited\"} ";
-        metrics
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.parse::<u64>().ok())
-            .unwrap_or_else(|| panic!("{metrics}"))
-    };
+    let refused = || founder.counted("quictrack_queries_total{origin=\"leaf\",outcome=\"rate_limited\"}");
     // All at once, and more than there is credit for: each waits for its turn.
     std::thread::scope(|scope| {
         let searches: Vec<_> = (0..8).map(|_| scope.spawn(|| leaf.search(&["treasure"]))).collect();
@@ -302,9 +305,9 @@ fn nodes_of_other_versions_are_named_and_tried_again() {
     drop(newer);
     eventually("the port is free", || std::net::UdpSocket::bind(&newer_at).is_ok());
     let _founder = bed.ultrapeer("u1", &["--founder", "--listen", &newer_at]);
-    leaf.settled(1, 1);
-    assert!(!leaf.problems().iter().any(|problem| problem == "peer_newer"), "{:?}", leaf.problems());
     eventually("the ultrapeer is let in", || ultrapeer.probe("/readyz").0 == 200);
+    leaf.settled(2, 1);
+    assert!(!leaf.problems().iter().any(|problem| problem == "peer_newer"), "{:?}", leaf.problems());
 }
 
 /// The first packets of so many handshakes, none of which goes on.
@@ -369,14 +372,7 @@ fn a_flood_from_one_address_keeps_no_one_else_out() {
             }
         }
     });
-    let series = "quictrack_handshakes_total{direction=\"in\",result=\"ignored\"} ";
-    let ignored = || {
-        let metrics = founder.probe("/metrics").1;
-        metrics
-            .lines()
-            .find_map(|line| line.strip_prefix(series)?.parse::<u64>().ok())
-            .unwrap_or_else(|| panic!("{metrics}"))
-    };
+    let ignored = || founder.counted("quictrack_handshakes_total{direction=\"in\",result=\"ignored\"}");
     eventually("the flood is turned away", || ignored() > 1000);
     let honest = bed.sharing("honest", &founder, "one", &["--listen", "198.18.2.2:0"]);
     honest.settled(1, 1);
@@ -386,4 +382,113 @@ fn a_flood_from_one_address_keeps_no_one_else_out() {
     assert!(resident < 256 << 20, "{resident} bytes are resident");
     flood.abort();
     drop(quiet);
+}
+
+/// Attaches as a leaf whose list has one file, agrees to every introduction, and answers each request of another leaf
+/// as `answer` says.
+fn listing<A>(
+    node: &mut Node,
+    founder: &Daemon,
+    answer: impl Fn(Sender<TransferMessage>, Browse, Connection) -> A + Send + 'static,
+) where
+    A: Future<Output = ()> + Send,
+{
+    let list = List::new(&[entry("Share/treasure.txt")]);
+    let mut link = node.attach(founder);
+    let root = CatalogRoot::sign(&node.identity, &statement(&list.chunks), list.chunks);
+    assert_eq!(node.upload(&mut link, &root, &list.parts), Ok(1));
+    node.runtime.spawn(async move {
+        while let Ok(Some(message)) = link.receiver.next().await {
+            if let LeafMessage::Introduction(introduction) = message {
+                let reply = IntroductionReply { session: introduction.session, accept: true };
+                link.sender.send(&reply.into()).await.unwrap();
+            }
+        }
+    });
+    let mut arrivals = node.arrivals.take().unwrap();
+    node.runtime.spawn(async move {
+        while let Some(arrival) = arrivals.next().await {
+            let Arrival::Transfer(offer) = arrival else { continue };
+            let Ok(link) = offer.welcome(None).await else { continue };
+            while let Ok((sender, mut receiver)) = link.connection.accept::<TransferMessage>().await {
+                if let Ok(Some(TransferMessage::Browse(browse))) = receiver.next().await {
+                    answer(sender, browse, link.connection.clone()).await;
+                }
+            }
+        }
+    });
+}
+
+/// Pages of 100 files that go on and on, or that are empty.
+fn page_after(browse: &Browse, files: usize) -> Page {
+    let number = match &browse.after {
+        Cursor::File(path) => path.rsplit('/').next().unwrap().parse().unwrap(),
+        _ => 0_u64,
+    };
+    let path = |at: u64| format!("Share/{:012}", number + at);
+    let entries = (1..=files as u64).map(|at| FileEntry { path: path(at), ..entry("Share/x") });
+    Page { entries: Bounded::new(entries), next: Some(Cursor::File(Text::new(&path(100)))), ..Page::default() }
+}
+
+#[test]
+fn a_peer_that_lists_nonsense_costs_an_error_and_nothing_else() {
+    let bed = Bed::new();
+    let founder = bed.founder("u0");
+    let victim = bed.leaf("victim", &founder, &[]);
+    victim.settled(1, 0);
+    let mut node = Node::new(66);
+    let way = Arc::new(AtomicUsize::new(0));
+    let chosen = way.clone();
+    listing(&mut node, &founder, move |mut sender, browse, connection| {
+        let way = chosen.load(Ordering::Relaxed);
+        async move {
+            let page = |page: Page| TransferMessage::from(page);
+            let same = browse.after.clone();
+            // What fails here is what the victim gave up.
+            let _ = match way {
+                0 => sender.send_raw(vec![0xff; 4096].into()).await,
+                1 => sender.send_raw(frame_of(&[0xaa; 300])).await,
+                2 => sender.send(&TransferMessage::from(Granted { turn_bytes: 9 })).await,
+                3 => sender.finish(),
+                4 => return connection.close(CloseCode::Violation),
+                5 => sender.send(&page(Page { next: Some(same), ..page_after(&browse, 100) })).await,
+                6 => sender.send(&page(page_after(&browse, 0))).await,
+                _ => {
+                    let mut files = page_after(&browse, 2);
+                    let foreign = ["Other/x", "/etc/passwd", "Share/../../x", "Share//x", "Share/ok\u{1b}[2J.txt"];
+                    let foreign = foreign.map(entry).into_iter().chain([FileEntry::unlisted(ContentId([3; 32]), 4)]);
+                    files.entries = Bounded::new(files.entries.into_iter().chain(foreign));
+                    sender.send(&page(Page { next: None, ..files })).await
+                }
+            };
+            let _ = sender.finish();
+        }
+    });
+    victim.finds(&["treasure"], &["treasure.txt"]);
+    let peer = node.identity.peer_id().to_string();
+    for chosen in 0..7 {
+        way.store(chosen, Ordering::Relaxed);
+        let browsed = victim.run(&["browse", &peer]).error(1, "peer_unreachable");
+        assert!(browsed["hint"].is_string(), "{chosen}: {browsed}");
+        victim.run(&["get", &format!("{peer}/Share")]).error(1, "peer_unreachable");
+    }
+    way.store(7, Ordering::Relaxed);
+    let lines = victim.lines(&["browse", &peer, "Share"]);
+    let names: Vec<_> = lines.iter().map(|line| text(&line["name"]).to_owned()).collect();
+    assert_eq!(names, ["000000000001", "000000000002", "ok\u{1b}[2J.txt"]);
+    assert!(!victim.text(&["browse", &peer, "Share"]).contains('\u{1b}'));
+    // A listing without an end does not fill the table of downloads: it is printed page by page until its reader
+    // has enough.
+    assert_eq!(victim.lines(&["downloads"]).len(), 0);
+    assert_eq!(victim.probe("/healthz").0, 200);
+    assert!(!victim.log().contains("panicked"), "{}", victim.log());
+}
+
+/// A frame of no known type with this body.
+fn frame_of(body: &[u8]) -> bytes::Bytes {
+    let mut frame = Vec::new();
+    frame.extend((body.len() as u32).to_le_bytes());
+    frame.extend(u16::MAX.to_le_bytes());
+    frame.extend(body);
+    frame.into()
 }

@@ -21,7 +21,7 @@ use super::{
     messages,
 };
 use crate::{
-    file::FileEntry,
+    file::{FileEntry, is_plain},
     id::ContentId,
     limits,
     verify::{SEGMENT_PIECES, Value},
@@ -246,12 +246,45 @@ pub enum Cursor {
     File(Text<{ limits::PATH_BYTES }>),
 }
 
+impl Cursor {
+    /// True if a listing that goes on from here is shorter than one that goes on from `other`.
+    pub fn is_after(&self, other: &Self) -> bool {
+        let rank = |cursor: &Self| match cursor {
+            Self::Start => (0, String::new()),
+            Self::Folder(path) => (1, path.to_string()),
+            Self::File(path) => (2, path.to_string()),
+        };
+        rank(self) > rank(other)
+    }
+}
+
+impl Page {
+    /// What of a page answers `request`: plain folders and acceptable files at or below its path, whatever else its
+    /// sender lists. `None` if the next page begins where one of these began, so that the listing has no end.
+    pub fn answering(self, request: &Browse) -> Option<Self> {
+        if self.next.as_ref().is_some_and(|next| !next.is_after(&request.after)) {
+            return None;
+        }
+        let path = &*request.path;
+        let is_below = |other: &str| {
+            other.strip_prefix(path).is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with('/'))
+        };
+        let is_folder = |folder: &FolderEntry| is_below(&folder.path) && is_plain(&folder.path);
+        let is_file = |file: &FileEntry| is_below(&file.path) && !file.is_unlisted() && file.check().is_ok();
+        Some(Self {
+            folders: List::new(self.folders.into_iter().filter(is_folder)),
+            entries: List::new(self.entries.into_iter().filter(is_file)),
+            next: self.next,
+        })
+    }
+}
+
 /// A page of a share.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Page {
     /// Folders.
     pub folders: List<FolderEntry, { limits::PAGE_ENTRIES }>,
-    /// Files. Check each with [`FileEntry::check`].
+    /// Files. Not to be believed before [`Self::answering`].
     pub entries: List<FileEntry, { limits::PAGE_ENTRIES }>,
     /// Where the next page begins; `None` at the end.
     pub next: Option<Cursor>,
@@ -271,7 +304,10 @@ pub struct FolderEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::{DecodeError, frame};
+    use crate::{
+        file::Tags,
+        wire::{DecodeError, frame},
+    };
 
     fn round_trip(message: impl Into<TransferMessage>) -> usize {
         let message = message.into();
@@ -280,6 +316,40 @@ mod tests {
         let (decoded, used) = frame::decode(&bytes).expect("decodes").expect("is whole");
         assert_eq!((decoded, used), (Some(message), bytes.len()));
         bytes.len()
+    }
+
+    #[test]
+    fn of_a_page_only_what_was_asked_for_counts_and_it_must_lead_on() {
+        let file = |path: &str| FileEntry {
+            path: path.into(),
+            content: ContentId([1; 32]),
+            size: 1,
+            modified_s: 0,
+            tags: Tags::default(),
+        };
+        let folder = |path: &str| FolderEntry { path: Text::new(path), files: 1, bytes: 1 };
+        let request = |path: &str, after| Browse { path: Text::new(path), recursive: false, after, limit: 9 };
+        let paths = ["Music/x", "Music/x/y", "Music/xy", "Music", "Music/x/../../etc", "/etc/x", "", "Music/x//y"];
+        let page = |next| Page {
+            folders: List::new(paths.map(folder)),
+            entries: List::new(paths.map(file).into_iter().chain([FileEntry::unlisted(ContentId([2; 32]), 1)])),
+            next,
+        };
+        let answer = page(None).answering(&request("Music/x", Cursor::Start)).expect("it ends");
+        assert_eq!(answer.folders.iter().map(|folder| &*folder.path).collect::<Vec<_>>(), ["Music/x", "Music/x/y"]);
+        assert_eq!(answer.entries.iter().map(|file| &*file.path).collect::<Vec<_>>(), ["Music/x", "Music/x/y"]);
+        let all = page(None).answering(&request("", Cursor::Start)).expect("it ends");
+        assert_eq!((all.folders.len(), all.entries.len()), (4, 3));
+
+        let cursors = ["", "a", "b"].map(|path| [Cursor::Folder(Text::new(path)), Cursor::File(Text::new(path))]);
+        let [[f0, e0], [f1, e1], [f2, e2]] = cursors;
+        let order = [Cursor::Start, f0, f1, f2, e0, e1, e2];
+        for (at, after) in order.iter().enumerate() {
+            for (to, next) in order.iter().enumerate() {
+                let leads_on = page(Some(next.clone())).answering(&request("", after.clone())).is_some();
+                assert_eq!(leads_on, to > at, "{after:?} {next:?}");
+            }
+        }
     }
 
     #[test]

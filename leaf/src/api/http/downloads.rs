@@ -114,12 +114,8 @@ async fn start_from_peer(
         let request = Browse { path: Text::new(path), recursive: true, after, limit: limits::PAGE_ENTRIES as u16 };
         let page = state.node.browse(peer, request).await?;
         let page = page.ok_or_else(|| ApiError::not_found(format!("the peer shares no {path}")))?;
-        // What else a peer lists was not asked for.
-        let below = |file: &str| {
-            file.strip_prefix(path).is_some_and(|rest| path.is_empty() || rest.is_empty() || rest.starts_with('/'))
-        };
         let before = items.len();
-        for entry in page.entries.iter().filter(|entry| entry.check().is_ok() && below(&entry.path)) {
+        for entry in page.entries.iter() {
             if items.len() >= limits::JOBS {
                 return Err(ApiError::new(Code::TooLarge, "the folder has more files than there can be downloads"));
             }

@@ -124,8 +124,8 @@ pub(super) async fn browse(
         let path = folder.path.to_string();
         Listed::Folder(Folder { name: name(&path), path, files: folder.files, bytes: folder.bytes })
     });
-    let entries = page.entries.iter().filter(|entry| entry.check().is_ok());
-    let items = folders.chain(entries.map(|entry| Listed::Entry(Entry::from(entry)))).collect();
+    let entries = page.entries.iter().map(|entry| Listed::Entry(Entry::from(entry)));
+    let items = folders.chain(entries).collect();
     Ok(Json(Page { items, next: page.next.as_ref().map(write_cursor) }))
 }
 
