@@ -14,7 +14,7 @@ use crate::{
     download::record::{Download, Reason},
     network::{HomeStatus, JoinProblem},
     node::Node,
-    store::{Share, ShareState},
+    store::{Share, ShareState, Shares, WATCH_LIMIT_HINT},
 };
 
 /// `status`, whole.
@@ -163,9 +163,20 @@ fn problems(node: &Node, shares: &[Share], homes: &[HomeStatus], downloads: &[Do
             hint: Some("mount or restore it; its files are searchable again without being hashed anew".to_owned()),
         });
     }
+    problems.extend(watch_limit(node.shares()));
     problems.extend(full_disk(node, downloads));
     problems.extend(truncation(&node.shares().catalog(), homes));
     problems
+}
+
+/// Shares in which changes are found late.
+fn watch_limit(shares: &Shares) -> Option<Problem> {
+    let limited = shares.beyond_watch_limit();
+    (!limited.is_empty()).then(|| Problem {
+        code: "watch_limit".to_owned(),
+        message: format!("the system watches no more folders; in {} changes are found by rescans", limited.join(", ")),
+        hint: Some(format!("{WATCH_LIMIT_HINT}, or use `quictrack shares rescan`")),
+    })
 }
 
 /// A list that is not searchable whole. Homes may differ: the one that takes the least decides, because a search

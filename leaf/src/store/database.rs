@@ -263,39 +263,26 @@ impl Database {
         Ok(found.unwrap_or_default())
     }
 
-    /// The paths on record at or below a path of a root that `choose` chooses, in order, at most `limit`
-    /// from after `after` on. The second value says where to go on.
+    /// The paths on record at or below a path of a root that `choose` chooses, in order, after `after`; at most `limit`
+    /// are looked at. The second value says where to go on.
     pub(super) fn paths_below(
         &self,
         root: u32,
         below: &[u8],
         after: Option<&[u8]>,
         limit: usize,
-        choose: impl Fn(&[u8]) -> bool,
+        choose: impl Fn(&[u8], &Record) -> bool,
     ) -> Result<PathsPage, DatabaseError> {
-        let start = file_key(root, after.unwrap_or(below));
-        let prefix = file_key(root, below);
-        let found = self.read(FILES, |table| {
-            let (mut chosen, mut seen) = (Vec::new(), 0);
-            for entry in table.range(&start[..]..)? {
-                let (key, _) = entry?;
-                let Some(rest) = key.value().strip_prefix(&prefix[..]) else { break };
-                let path = &key.value()[4..];
-                if after == Some(path) {
-                    continue;
-                }
-                // "ab" is not below "a".
-                if (below.is_empty() || rest.is_empty() || rest[0] == b'/') && choose(path) {
-                    chosen.push(path.to_vec());
-                }
-                seen += 1;
-                if seen >= limit {
-                    return Ok((chosen, Some(path.to_vec())));
-                }
+        let (mut chosen, mut seen, mut last) = (Vec::new(), 0, None);
+        self.records()?.each_after(root, below, after, |path, record| {
+            if choose(path, &record) {
+                chosen.push(path.to_vec());
             }
-            Ok((chosen, None))
+            seen += 1;
+            last = (seen >= limit).then(|| path.to_vec());
+            seen < limit
         })?;
-        Ok(found.unwrap_or_default())
+        Ok((chosen, last))
     }
 
     /// Writes and removes records of a root in one transaction. Returns the contents that lie nowhere now.
@@ -396,6 +383,48 @@ impl Records {
         }
         let Some(key) = self.inodes.get(&inode_key(stamp)[..]).map_err(redb::Error::from)? else { return Ok(None) };
         Ok(self.under(key.value())?.filter(|record| record.stamp == *stamp))
+    }
+
+    /// Visits all that is at or below a path of a root, in order, until `visit` returns false.
+    pub(super) fn each_below(
+        &self,
+        root: u32,
+        below: &[u8],
+        visit: impl FnMut(&[u8], Record) -> bool,
+    ) -> Result<(), DatabaseError> {
+        self.each_after(root, below, None, visit)
+    }
+
+    /// Visits what comes after a path, too.
+    fn each_after(
+        &self,
+        root: u32,
+        below: &[u8],
+        after: Option<&[u8]>,
+        mut visit: impl FnMut(&[u8], Record) -> bool,
+    ) -> Result<(), DatabaseError> {
+        if !below.is_empty()
+            && after.is_none()
+            && let Some(record) = self.under(&file_key(root, below))?
+            && !visit(below, record)
+        {
+            return Ok(());
+        }
+        // Not "a b" and all the others that a file named "a" has beside it.
+        let prefix = if below.is_empty() { file_key(root, below) } else { [&file_key(root, below)[..], b"/"].concat() };
+        let start = after.map_or_else(|| prefix.clone(), |after| file_key(root, after).max(prefix.clone()));
+        for entry in self.files.range(&start[..]..).map_err(redb::Error::from)? {
+            let (key, value) = entry.map_err(redb::Error::from)?;
+            if !key.value().starts_with(&prefix) {
+                break;
+            }
+            let path = &key.value()[4..];
+            let Some(record) = decode(value.value()).filter(|_| after != Some(path)) else { continue };
+            if !visit(path, record) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     fn under(&self, key: &[u8]) -> Result<Option<Record>, DatabaseError> {
@@ -714,13 +743,13 @@ mod tests {
         database.update_files(1, &puts, &[]).unwrap();
         let (mut found, mut after) = (Vec::new(), None::<Vec<u8>>);
         loop {
-            let (page, next) = database.paths_below(1, b"a", after.as_deref(), 1, |_| true).unwrap();
+            let (page, next) = database.paths_below(1, b"a", after.as_deref(), 1, |_, _| true).unwrap();
             found.extend(page);
             let Some(next) = next else { break };
             after = Some(next);
         }
         assert_eq!(found, [b"a".to_vec(), b"a/1".to_vec(), b"a/2".to_vec()]);
-        assert_eq!(database.paths_below(1, b"", None, 100, |_| true).unwrap().0.len(), 5);
+        assert_eq!(database.paths_below(1, b"", None, 100, |_, _| true).unwrap().0.len(), 5);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! | `scan` | walking a share: which files count |
 //! | `hash`, `tags` | content ids and piece values; media tags |
 //! | `pass` | one pass over a share: walk, compare, hash, record |
+//! | `known` | what is on record, as the walk compares with it |
 //! | `watch` | being told of changes |
 //! | `shares` | the driver: keeps the catalog true to the folders |
 //!
@@ -18,6 +19,7 @@ use std::{io, path::PathBuf};
 
 pub mod database;
 mod hash;
+mod known;
 mod pass;
 mod path;
 pub mod record;
@@ -31,6 +33,7 @@ pub use hash::Outboards;
 pub use pass::give_way;
 pub use scan::SkipReason;
 pub use shares::{Served, Share, ShareSpec, ShareState, Shares, SharesConfig, SharesError, Skipped};
+pub use watch::LIMIT_HINT as WATCH_LIMIT_HINT;
 
 /// Why the store failed. What was committed stays.
 #[derive(Debug, thiserror::Error)]

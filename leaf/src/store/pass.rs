@@ -1,7 +1,7 @@
 //! One pass over a share, or over a part of it: walk, compare, hash, record.
 //!
-//! The walk compares each file's stamp with the records. What is on record costs one look-up; what was only
-//! moved is recognised by its inode; the rest goes through a bounded queue to the hashing threads. One
+//! The walk compares each file's stamp with what is on record (`known`). What is as it was costs a look into memory;
+//! what was only moved is recognised by its inode; the rest goes through a bounded queue to the hashing threads. One
 //! collector writes records in batches and hands the changes to the catalog, so what is hashed becomes
 //! searchable while the pass goes on. Last, after all hashing, records whose files were not seen are removed:
 //! in this order a moved file is never hashed again.
@@ -13,9 +13,7 @@
 //! Hashing threads give way to everything else that this machine does ([`give_way`]).
 
 use std::{
-    fs,
-    hash::{DefaultHasher, Hash, Hasher},
-    io,
+    fs, io,
     path::{Path, PathBuf},
     sync::{
         Arc, Mutex, PoisonError,
@@ -28,18 +26,22 @@ use std::{
 
 use ignore::gitignore::Gitignore;
 use overlay::{drive::Clock, file::FileEntry, limits, time::Time};
-use rustc_hash::FxHashSet;
 use tokio_util::sync::CancellationToken;
 
 use super::{
     StoreError,
     database::{Database, Records},
     hash::{Hands, Hashing, Large, Outboards},
+    known::OnRecord,
     path,
     record::{Place, Record, Stamp},
     scan::{Found, SkipReason, Step, Walk},
+    watch::{Coverage, Follower},
 };
-use crate::{catalog::Change, metrics::HASHED_BYTES};
+use crate::{
+    catalog::{Catalog, Change},
+    metrics::HASHED_BYTES,
+};
 
 /// Shortest time that hashed files gather before they are committed.
 const COMMIT_AFTER: Duration = Duration::from_millis(500);
@@ -69,6 +71,8 @@ pub(super) struct Progress {
     pub(super) hashed_files: AtomicU64,
     /// True until one of the walks has seen everything.
     pub(super) walking: AtomicBool,
+    /// True once this pass found something to hash.
+    pub(super) hashing: AtomicBool,
     /// Rises with everything that is done: one that stands still is stuck.
     pub(super) beats: AtomicU64,
     /// True while it does something that may take long: standing still means nothing then.
@@ -89,6 +93,11 @@ impl Progress {
             0 => (0, 0),
             files => (files, get(&self.queued_bytes) + bytes),
         }
+    }
+
+    /// True once all is found, if some of it has to be hashed.
+    pub(super) fn is_hashing(&self) -> bool {
+        self.hashing.load(Ordering::Relaxed) && !self.walking.load(Ordering::Relaxed)
     }
 
     fn beat(&self) {
@@ -116,6 +125,7 @@ impl Progress {
         for counter in counters {
             counter.store(0, Ordering::Relaxed);
         }
+        self.hashing.store(false, Ordering::Relaxed);
     }
 }
 
@@ -138,6 +148,8 @@ pub(super) struct Report {
     pub(super) more_skipped: u64,
     /// The pass ended before its end.
     pub(super) cancelled: bool,
+    /// How much of what was walked is watched now.
+    pub(super) coverage: Coverage,
 }
 
 impl Report {
@@ -158,6 +170,10 @@ pub(super) struct Pass<'a> {
     pub(super) threads: usize,
     pub(super) progress: &'a Progress,
     pub(super) cancel: &'a CancellationToken,
+    /// Watches what the walk enters.
+    pub(super) follower: Option<&'a Follower<'a>>,
+    /// The file list that the changes go to.
+    pub(super) list: &'a Mutex<Catalog>,
     /// Takes the changes of the catalog.
     pub(super) publish: &'a (dyn Fn(Vec<Change>) + Sync),
 }
@@ -208,14 +224,15 @@ impl Pass<'_> {
         });
         // Whatever ended the pass, nothing waits any more.
         self.progress.clear();
-        let (mut report, seen) = walked?;
+        let (mut report, on_record) = walked?;
         for (below, reason) in collected.map_err(|_| StoreError::Panicked)?? {
             report.skip(below, reason);
         }
         report.cancelled = self.cancel.is_cancelled();
-        if !report.cancelled {
+        report.coverage = self.follower.map_or(Coverage::Nothing, Follower::coverage);
+        if !report.cancelled && !on_record.is_empty() {
             for part in parts {
-                self.remove_where(&path::to_bytes(part), |path| !seen.covers(path))?;
+                self.remove_where(&path::to_bytes(part), |below, record| on_record.is_left(below, &record.stamp))?;
             }
         }
         Ok(report)
@@ -223,43 +240,67 @@ impl Pass<'_> {
 
     /// Removes the records whose files are not as they were, without looking for others.
     pub(super) fn prune(&self) -> Result<(), StoreError> {
-        let unchanged = |below: &[u8]| {
-            let place = Place { root: self.root.id, below: below.to_vec() };
-            let stamp = fs::metadata(self.root.path.join(path::from_bytes(below))).map(|file| Stamp::of(&file));
-            matches!((self.database.record(&place), stamp), (Ok(Some(record)), Ok(stamp)) if record.stamp == stamp)
-        };
-        self.remove_where(&[], |below| !unchanged(below))
+        self.remove_where(&[], |below, record| {
+            let now = fs::metadata(self.root.path.join(path::from_bytes(below)));
+            now.map_or(true, |now| Stamp::of(&now) != record.stamp)
+        })
     }
 
-    /// Walks the parts; returns what was skipped, and what was seen.
-    fn walk(&self, parts: &[PathBuf], mut feed: Feed<'_>) -> Result<(Report, Seen), StoreError> {
-        let (mut report, mut seen) = (Report::default(), Seen::default());
+    /// Walks the parts; returns what was skipped, and what is on record and was not seen.
+    fn walk(&self, parts: &[PathBuf], mut feed: Feed<'_>) -> Result<(Report, OnRecord), StoreError> {
+        let mut report = Report::default();
         let mut known = Known { database: self.database, records: None, uses: 0 };
+        let mut on_record = self.on_record(parts)?;
         for part in parts {
-            let mut walk = self.start_walk(part)?;
+            let mut walk = self.start_walk(part, self.follower)?;
             for step in &mut walk {
                 self.progress.beat();
                 if self.cancel.is_cancelled() {
-                    return Ok((report, seen));
+                    return Ok((report, on_record));
                 }
                 match step {
                     Step::Skipped(below, reason) => report.skip(below, reason),
                     Step::File(found) => {
-                        seen.paths.insert(hash_of(&path::to_bytes(&found.below)));
                         let size = found.stamp.size;
-                        self.compare(found, &mut known, &mut feed)?;
+                        if !on_record.settle(&found.below, &found.stamp) {
+                            self.compare(found, &mut known, &mut feed)?;
+                        }
                         self.progress.walked_files.fetch_add(1, Ordering::Relaxed);
                         self.progress.walked_bytes.fetch_add(size, Ordering::Relaxed);
                     }
                 }
             }
-            seen.unknown.extend(walk.unknown().iter().map(|below| path::to_bytes(below)));
+            walk.unknown().iter().for_each(|below| on_record.keep_below(below));
         }
-        Ok((report, seen))
+        Ok((report, on_record))
     }
 
-    fn start_walk(&self, part: &Path) -> Result<Walk<'_>, StoreError> {
-        Walk::new(&self.root.path, &self.root.name, &self.root.exclude, part)
+    /// What is on record of the parts. What is listed without a record leaves the list.
+    fn on_record(&self, parts: &[PathBuf]) -> Result<OnRecord, StoreError> {
+        let (mut on_record, mut unrecorded) = (OnRecord::default(), Vec::new());
+        let goes_on = || {
+            self.progress.beat();
+            !self.cancel.is_cancelled()
+        };
+        let records = self.database.records()?;
+        // Not for longer than this takes: chunks that change meanwhile would stay in memory.
+        let list = self.list.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for part in parts {
+            on_record.load((&records, &list), self.root, &path::to_bytes(part), goes_on, |path| {
+                unrecorded.push(Change::Remove(path));
+                if unrecorded.len() >= limits::CHUNK_FILES {
+                    (self.publish)(std::mem::take(&mut unrecorded));
+                }
+            })?;
+        }
+        if !unrecorded.is_empty() {
+            (self.publish)(unrecorded);
+        }
+        Ok(on_record)
+    }
+
+    fn start_walk<'b>(&'b self, part: &Path, follower: Option<&'b Follower<'b>>) -> Result<Walk<'b>, StoreError> {
+        Walk::new(&self.root.path, &self.root.name, &self.root.exclude, follower, part)
             .map_err(|error| StoreError::Share { path: self.root.path.clone(), error })
     }
 
@@ -267,7 +308,7 @@ impl Pass<'_> {
     fn count(&self, parts: &[PathBuf], ended: &AtomicBool) {
         give_way();
         for part in parts {
-            let Ok(walk) = self.start_walk(part) else { continue };
+            let Ok(walk) = self.start_walk(part, None) else { continue };
             for step in walk {
                 if ended.load(Ordering::Relaxed) || self.cancel.is_cancelled() {
                     return;
@@ -293,6 +334,7 @@ impl Pass<'_> {
             let _ = feed.messages.send(Message::Put(found.below, record));
             return Ok(());
         }
+        self.progress.hashing.store(true, Ordering::Relaxed);
         self.progress.queued_files.fetch_add(1, Ordering::Relaxed);
         self.progress.queued_bytes.fetch_add(found.stamp.size, Ordering::Relaxed);
         if Large::is_large(found.stamp.size) {
@@ -406,7 +448,7 @@ impl Pass<'_> {
     }
 
     /// Removes the records at or below a path that `choose` chooses.
-    pub(super) fn remove_where(&self, below: &[u8], choose: impl Fn(&[u8]) -> bool) -> Result<(), StoreError> {
+    pub(super) fn remove_where(&self, below: &[u8], choose: impl Fn(&[u8], &Record) -> bool) -> Result<(), StoreError> {
         let mut after: Option<Vec<u8>> = None;
         loop {
             let (chosen, next) =
@@ -486,31 +528,6 @@ fn send_job(job: Job, known: &mut Known<'_>, feed: &mut Feed<'_>) {
         (feed.is_full)();
         let _ = feed.jobs.send(job);
     }
-}
-
-/// What a walk saw.
-#[derive(Debug, Default)]
-struct Seen {
-    /// Hashes of the paths: 8 bytes a file, whatever the length of its path.
-    paths: FxHashSet<u64>,
-    /// Folders that could not be read; what is on record below them stays.
-    unknown: Vec<Vec<u8>>,
-}
-
-impl Seen {
-    fn covers(&self, path: &[u8]) -> bool {
-        self.paths.contains(&hash_of(path))
-            || self
-                .unknown
-                .iter()
-                .any(|folder| path.strip_prefix(&folder[..]).is_some_and(|rest| rest.starts_with(b"/")))
-    }
-}
-
-fn hash_of(path: &[u8]) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    path.hash(&mut hasher);
-    hasher.finish()
 }
 
 /// Lets the calling thread do its work in time that nobody else wants: the system also reads for it last.

@@ -6,7 +6,7 @@ use overlay::{file::Tags, id::ContentId};
 use serde::{Deserialize, Serialize};
 
 /// What identifies a version of a file without reading it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Stamp {
     /// Device it lies on; 0 where the system has none.
     pub device: u64,

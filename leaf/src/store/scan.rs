@@ -24,7 +24,7 @@ use overlay::limits;
 use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
-use super::{path, record::Stamp};
+use super::{path, record::Stamp, watch::Follower};
 
 /// Name of the files that hold a folder's own patterns.
 const IGNORE_FILE: &str = ".quictrackignore";
@@ -85,6 +85,8 @@ pub(super) struct Walk<'a> {
     /// The name that stands in front of every path on show.
     share: &'a str,
     exclude: &'a Gitignore,
+    /// Is told of each folder before it is read.
+    follower: Option<&'a Follower<'a>>,
     stack: Vec<Folder>,
     /// Components that lead to the part that is walked; empty once it is reached.
     descent: VecDeque<OsString>,
@@ -108,11 +110,18 @@ struct Folder {
 impl<'a> Walk<'a> {
     /// A walk of the file or folder at `below`; the empty path is the whole share. `root` must be free of
     /// links. Fails if the root cannot be read.
-    pub(super) fn new(root: &'a Path, share: &'a str, exclude: &'a Gitignore, below: &Path) -> io::Result<Self> {
+    pub(super) fn new(
+        root: &'a Path,
+        share: &'a str,
+        exclude: &'a Gitignore,
+        follower: Option<&'a Follower<'a>>,
+        below: &Path,
+    ) -> io::Result<Self> {
         let mut walk = Self {
             root,
             share,
             exclude,
+            follower,
             stack: Vec::new(),
             descent: below.components().map(|part| part.as_os_str().to_owned()).collect(),
             followed: FxHashSet::default(),
@@ -131,6 +140,9 @@ impl<'a> Walk<'a> {
 
     fn open(&mut self, below: PathBuf) -> io::Result<Folder> {
         let path = self.root.join(&below);
+        if let Some(follower) = self.follower {
+            follower.enter(&path);
+        }
         let mut rest = Some(fs::read_dir(&path)?);
         let names = match self.descent.pop_front() {
             Some(only) => {
@@ -310,7 +322,7 @@ mod tests {
             let (exclude, bad) = exclude(&root, &self.exclude);
             assert_eq!(bad, Vec::<String>::new());
             let (mut files, mut skipped) = (Vec::new(), Vec::new());
-            for step in Walk::new(&root, "share", &exclude, Path::new(below)).unwrap() {
+            for step in Walk::new(&root, "share", &exclude, None, Path::new(below)).unwrap() {
                 match step {
                     Step::File(found) => files.push(path::shown(&found.below)),
                     Step::Skipped(below, reason) => skipped.push((path::shown(&below), reason)),

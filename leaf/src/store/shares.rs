@@ -35,7 +35,10 @@ use self::{
     run::Lanes,
     state::{Below, Shared, blocking},
 };
-use super::{Database, DatabaseError, Outboards, SkipReason, StoreError, watch::Watch};
+use super::{
+    Database, DatabaseError, Outboards, SkipReason, StoreError,
+    watch::{Coverage, Watch},
+};
 use crate::catalog::Catalog;
 
 mod driver;
@@ -73,9 +76,9 @@ pub struct SharesConfig {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum ShareState {
-    /// Its folders are walked, or wait for it.
+    /// Its folders are walked, or wait for it; what is found is hashed meanwhile.
     Scanning,
-    /// All is found, not all is hashed.
+    /// All is found, not all is hashed and listed.
     Hashing,
     /// The catalog has everything.
     Watching,
@@ -106,6 +109,8 @@ pub struct Share {
     pub rate: u64,
     /// Files that are not shared though they lie there.
     pub skipped: u64,
+    /// True if the system tells of changes; others are found by the periodic rescan alone.
+    pub watching: bool,
 }
 
 impl Share {
@@ -218,6 +223,14 @@ impl Shares {
         }
     }
 
+    /// Waits until no share is looked at or waits for it: all is hashed and on record, though perhaps not published.
+    pub async fn recorded(&self) {
+        let mut activity = self.shared.activity.subscribe();
+        let is_idle = || !self.shared.states().values().any(state::State::is_busy);
+        // An error means that nothing is looked at any more.
+        let _ = activity.wait_for(|()| is_idle()).await;
+    }
+
     /// All shares, by name.
     pub fn list(&self) -> Vec<Share> {
         self.shared.list()
@@ -233,6 +246,13 @@ impl Shares {
             })
         });
         skipped.collect()
+    }
+
+    /// The shares that are not watched whole because the system watches no more folders, by name.
+    pub fn beyond_watch_limit(&self) -> Vec<String> {
+        let states = self.shared.states();
+        let limited = states.values().filter(|state| state.origin.is_some() && state.coverage == Coverage::Limited);
+        limited.map(|state| state.name.clone()).collect()
     }
 
     /// The published catalog.

@@ -2,9 +2,14 @@
 //!
 //! Events of the file system are gathered until 300 ms pass without one, or 2 s since the first: a copied folder
 //! arrives as one batch. What cannot be gathered (the system's queue overflowed, too many paths) becomes
-//! "look at everything". Where the system cannot watch, the periodic rescan still finds every change, and the log
-//! says so: its watches are used up, or the share lies on a network drive, where others change files unseen and a drive
-//! that does not answer would hold all watching.
+//! "look at everything". Where the system cannot watch, the periodic rescan still finds every change, and the share says
+//! so: the system's watches are used up, or the share lies on a network drive, where others change files unseen and a
+//! drive that does not answer would hold all watching.
+//!
+//! | module | system |
+//! |---|---|
+//! | `folders` | Linux: each folder is watched by itself, from when a walk enters it |
+//! | `trees` | others: a folder is watched with all that lies below it |
 
 use std::{
     collections::BTreeSet,
@@ -16,17 +21,25 @@ use std::{
     time::Duration,
 };
 
-use notify::{
-    Error, ErrorKind, EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
-    event::{AccessKind, AccessMode},
-};
 use overlay::limits;
 use tokio::{sync::Notify, time};
+
+#[cfg(target_os = "linux")]
+use self::folders::System;
+#[cfg(not(target_os = "linux"))]
+use self::trees::System;
+
+#[cfg(target_os = "linux")]
+mod folders;
+#[cfg(not(target_os = "linux"))]
+mod trees;
 
 /// Silence that ends a batch. Chosen: longer than the pauses of a running copy, shorter than a user's patience.
 const QUIET: Duration = Duration::from_millis(300);
 /// Time that a batch may gather while events keep coming.
 const LONGEST: Duration = Duration::from_secs(2);
+/// What helps where the system watches no more folders.
+pub const LIMIT_HINT: &str = "on Linux, raise fs.inotify.max_user_watches";
 
 /// What changed.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -63,24 +76,16 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn add(&self, event: notify::Result<notify::Event>) {
-        let mut changes = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        match event {
-            Ok(event) if event.need_rescan() => *changes = Changes::Everything,
-            // Reading changes nothing; the end of writing may be the last event of a new file.
-            Ok(event)
-                if event.kind.is_access() && event.kind != EventKind::Access(AccessKind::Close(AccessMode::Write)) =>
-            {
-                return;
-            }
-            Ok(event) => event.paths.into_iter().for_each(|path| changes.add(path)),
-            // A new folder is not watched. That it came is told by an event of its own.
-            Err(Error { kind: ErrorKind::MaxFilesWatch, .. }) => {
-                drop(changes);
-                return self.tell_limit();
-            }
-            Err(_) => *changes = Changes::Everything,
-        }
+    /// Something is not as it was at these paths, or below them.
+    fn add_paths(&self, paths: impl IntoIterator<Item = PathBuf>) {
+        let mut changes = self.changes();
+        paths.into_iter().for_each(|path| changes.add(path));
+        self.arrived.notify_one();
+    }
+
+    /// Something is not as it was, wherever that is.
+    fn add_everything(&self) {
+        *self.changes() = Changes::Everything;
         self.arrived.notify_one();
     }
 
@@ -88,25 +93,49 @@ impl Gathered {
     fn tell_limit(&self) {
         if !self.limit_told.swap(true, Ordering::Relaxed) {
             tracing::warn!(
-                "the system watches no more folders: changes in some are found only by rescans \
-                 (on Linux, raise fs.inotify.max_user_watches)"
+                "the system watches no more folders: changes in some are found only by rescans; {LIMIT_HINT}"
             );
         }
     }
 
+    fn changes(&self) -> MutexGuard<'_, Changes> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn is_empty(&self) -> bool {
-        *self.changes.lock().unwrap_or_else(PoisonError::into_inner) == Changes::None
+        *self.changes() == Changes::None
     }
 
     fn take(&self) -> Changes {
-        std::mem::take(&mut self.changes.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.changes())
     }
 }
 
-/// Watches folders; each with all that lies below it.
-#[derive(Clone, Debug)]
+/// Why the system watches a folder not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Refusal {
+    /// It watches as many as it is set to.
+    Limit,
+    /// What it says.
+    Other(String),
+}
+
+/// How much of a share is watched. The worse is the greater.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Coverage {
+    /// Every folder.
+    #[default]
+    Whole,
+    /// Nothing: a network drive, or a system that cannot watch.
+    Nothing,
+    /// Not every folder, because the system watches no more of them.
+    Limited,
+}
+
+/// Watches folders.
+#[derive(Debug)]
 pub(super) struct Watch {
-    inner: Arc<Mutex<Option<RecommendedWatcher>>>,
+    system: Option<System>,
     gathered: Arc<Gathered>,
 }
 
@@ -114,39 +143,35 @@ impl Watch {
     /// A watch of nothing yet. Without the system's help it stays silent.
     pub(super) fn new() -> Self {
         let gathered = Arc::new(Gathered::default());
-        let sink = gathered.clone();
-        let config = notify::Config::default().with_follow_symlinks(false);
-        let watcher = RecommendedWatcher::new(move |event| sink.add(event), config);
-        if let Err(error) = &watcher {
+        let system = System::start(gathered.clone());
+        if let Err(error) = &system {
             tracing::warn!(%error, "changes in shares are found only by rescans");
         }
-        Self { inner: Arc::new(Mutex::new(watcher.ok())), gathered }
+        Self { system: system.ok(), gathered }
     }
 
-    /// Adds a folder. Blocks: a large one takes the system a while.
-    pub(super) fn add(&self, folder: &Path) {
-        if is_remote(folder) {
-            let folder = folder.display();
-            return tracing::info!(%folder, "on a network drive, changes are found only by rescans");
+    /// What a walk of the share at `root` tells which folders it enters: they are watched from then on. Blocks for as
+    /// long as the drive pleases.
+    pub(super) fn follow(&self, root: &Path) -> Follower<'_> {
+        let follower = Follower {
+            system: self.system.as_ref().filter(|_| !is_remote(root)),
+            gathered: &self.gathered,
+            coverage: Mutex::default(),
+        };
+        match follower.system {
+            Some(system) => follower.judge(system.begin(root)),
+            None => follower.note(Coverage::Nothing),
         }
-        let Some(watcher) = &mut *self.watcher() else { return };
-        match watcher.watch(folder, RecursiveMode::Recursive) {
-            Ok(()) => {}
-            Err(Error { kind: ErrorKind::MaxFilesWatch, .. }) => self.gathered.tell_limit(),
-            Err(error) => tracing::warn!(%error, "changes in a share are found only by rescans"),
-        }
+        follower
     }
 
-    /// Removes a folder. Blocks, as adding does.
-    pub(super) fn remove(&self, folder: &Path) {
-        if let Some(watcher) = &mut *self.watcher() {
-            // It may be gone already.
-            let _ = watcher.unwatch(folder);
+    /// Watches a share no more, but for the shares that it lies in or that lie in it.
+    pub(super) fn leave(&self, root: &Path, others: &[PathBuf]) {
+        if let Some(system) = &self.system
+            && !others.iter().any(|other| root.starts_with(other))
+        {
+            system.leave(root, others);
         }
-    }
-
-    fn watcher(&self) -> MutexGuard<'_, Option<RecommendedWatcher>> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the next batch. May be dropped at any await without losing events.
@@ -184,36 +209,77 @@ fn is_remote(_: &Path) -> bool {
     false
 }
 
+/// The watch of one walk.
+#[derive(Debug)]
+pub(super) struct Follower<'a> {
+    system: Option<&'a System>,
+    gathered: &'a Gathered,
+    coverage: Mutex<Coverage>,
+}
+
+impl Follower<'_> {
+    /// Watches a folder. To be called before it is read: then nothing that comes into it is missed.
+    pub(super) fn enter(&self, folder: &Path) {
+        // Where the system refused once it refuses again.
+        if let Some(system) = self.system.filter(|_| self.coverage() == Coverage::Whole) {
+            self.judge(system.enter(folder));
+        }
+    }
+
+    /// How much of what was entered is watched.
+    pub(super) fn coverage(&self) -> Coverage {
+        *self.coverage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn judge(&self, answer: Result<(), Refusal>) {
+        match answer {
+            Ok(()) => {}
+            Err(Refusal::Limit) => {
+                self.gathered.tell_limit();
+                self.note(Coverage::Limited);
+            }
+            Err(Refusal::Other(error)) => {
+                tracing::warn!(%error, "changes in a share are found only by rescans");
+                self.note(Coverage::Nothing);
+            }
+        }
+    }
+
+    fn note(&self, coverage: Coverage) {
+        *self.coverage.lock().unwrap_or_else(PoisonError::into_inner) = coverage;
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use notify::{Event, event::Flag};
-
     use super::*;
 
     #[test]
     fn too_many_paths_and_lost_events_mean_everything() {
         let gathered = Gathered::default();
-        let modified = |path: &str| Ok(Event::new(EventKind::Any).add_path(path.into()));
-        gathered.add(modified("a"));
-        gathered.add(modified("a"));
-        gathered.add(Ok(Event::new(EventKind::Access(AccessKind::Read)).add_path("b".into())));
+        gathered.add_paths(["a".into()]);
+        gathered.add_paths(["a".into()]);
         assert_eq!(gathered.take(), Changes::Paths(BTreeSet::from(["a".into()])));
         assert_eq!(gathered.take(), Changes::None);
-        (0..=limits::DIRTY_PATHS).for_each(|at| gathered.add(modified(&at.to_string())));
+        (0..=limits::DIRTY_PATHS).for_each(|at| gathered.add_paths([at.to_string().into()]));
         assert_eq!(gathered.take(), Changes::Everything);
-        gathered.add(Ok(Event::new(EventKind::Other).set_flag(Flag::Rescan)));
-        gathered.add(modified("a"));
-        assert_eq!(gathered.take(), Changes::Everything);
-        gathered.add(Err(Error::generic("lost")));
+        gathered.add_everything();
+        gathered.add_paths(["a".into()]);
         assert_eq!(gathered.take(), Changes::Everything);
     }
 
-    #[test]
-    fn a_folder_that_cannot_be_watched_costs_no_look_at_everything() {
-        let gathered = Gathered::default();
-        gathered.add(Ok(Event::new(EventKind::Any).add_path("new".into())));
-        gathered.add(Err(Error::new(ErrorKind::MaxFilesWatch)));
-        assert_eq!(gathered.take(), Changes::Paths(BTreeSet::from(["new".into()])));
+    #[tokio::test]
+    async fn a_walk_that_meets_the_limit_is_not_watched_whole() {
+        let folder = tempfile::tempdir().unwrap();
+        let watch = Watch::new();
+        let follower = watch.follow(folder.path());
+        follower.judge(Err(Refusal::Limit));
+        std::fs::create_dir(folder.path().join("a")).unwrap();
+        follower.enter(folder.path());
+        assert_eq!(follower.coverage(), Coverage::Limited);
+        std::fs::write(folder.path().join("b"), "x").unwrap();
+        assert_eq!(watch.gathered.take(), Changes::None, "it does not ask for more");
+        assert!(watch.gathered.limit_told.load(Ordering::Relaxed));
     }
 
     #[tokio::test]
@@ -221,7 +287,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let root = std::fs::canonicalize(folder.path()).unwrap();
         let watch = Watch::new();
-        watch.add(&root);
+        let follower = watch.follow(&root);
+        follower.enter(&root);
+        assert_eq!(follower.coverage(), Coverage::Whole);
         std::fs::write(root.join("new"), "x").unwrap();
         assert_eq!(watch.next().await, Changes::Paths(BTreeSet::from([root.join("new")])));
     }

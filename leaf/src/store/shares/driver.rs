@@ -321,7 +321,6 @@ impl Driver {
                 name: state.name.clone(),
                 path: state.path.clone(),
                 device: state.device,
-                watched: state.real.clone().filter(|_| state.missing.is_none()),
                 is_share: state.origin.is_some(),
                 parts: state.take_dirty(),
                 patterns: self.config.exclude.clone(),

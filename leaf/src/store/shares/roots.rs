@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     catalog::Change,
-    store::{StoreError, path, record::Root},
+    store::{StoreError, path, record::Root, watch::Coverage},
 };
 
 impl Shared {
@@ -73,6 +73,7 @@ impl Shared {
             measured: 0,
             skipped: BTreeMap::new(),
             more_skipped: 0,
+            coverage: Coverage::default(),
         };
         self.states().insert(id, state);
         self.tell();
@@ -95,7 +96,8 @@ impl Shared {
     pub(super) fn forget(&self, id: u32) {
         let Some(state) = self.states().remove(&id) else { return };
         if let Some(real) = &state.real {
-            self.watch.remove(real);
+            let others: Vec<_> = self.states().values().filter_map(|other| other.real.clone()).collect();
+            self.watch.leave(real, &others);
         }
         if state.origin.is_some() {
             self.apply(vec![Change::RemoveFolder(state.name)]);

@@ -1,4 +1,4 @@
-//! One pass over a share, on threads of its own: is it there, is it watched, then the walk.
+//! One pass over a share, on threads of its own: is it there, then the walk, which has what it enters watched.
 //!
 //! Any step may hang for as long as the drive pleases. Nobody waits for it: the outcome is sent when it is there.
 
@@ -27,7 +27,7 @@ use crate::{
     metrics::{SCAN_DURATION, SCAN_LAST_SUCCESS},
     store::{
         StoreError,
-        pass::{self, PassRoot, Presence, Progress, Report},
+        pass::{self, Pass, PassRoot, Presence, Progress, Report},
         scan,
     },
 };
@@ -42,8 +42,6 @@ pub(super) struct Work {
     pub(super) name: String,
     pub(super) path: PathBuf,
     pub(super) device: Option<u64>,
-    /// The path that is watched already.
-    pub(super) watched: Option<PathBuf>,
     pub(super) is_share: bool,
     pub(super) parts: Vec<PathBuf>,
     pub(super) patterns: Vec<String>,
@@ -96,10 +94,6 @@ impl Work {
             let report = Report { cancelled: true, ..Report::default() };
             return Ok(Outcome::Done { real, device, report });
         }
-        // Before the walk, so that no change falls between the two.
-        if self.is_share && self.watched.as_ref() != Some(&real) {
-            self.patiently(|| self.shared.watch.add(&real));
-        }
         let (exclude, bad) = scan::exclude(&real, &self.patterns);
         for error in bad {
             tracing::warn!(%error, "an exclude pattern is left out");
@@ -120,6 +114,8 @@ impl Work {
         if !self.is_share {
             return pass.prune().map(|()| Report::default());
         }
+        let follower = self.shared.watch.follow(&root.path);
+        let pass = Pass { follower: Some(&follower), ..pass };
         let report = pass.run(&self.parts)?;
         if !report.cancelled {
             SCAN_DURATION.record_span((), clock.now().since(Time::ZERO));

@@ -5,7 +5,7 @@ use std::{
     fs::File,
     io::ErrorKind,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use arc_swap::ArcSwap;
@@ -32,7 +32,7 @@ use crate::{
         path,
         record::{Place, Record, Stamp},
         tags,
-        watch::Watch,
+        watch::{Coverage, Watch},
     },
 };
 
@@ -91,6 +91,8 @@ pub(super) struct State {
     pub(super) measured: u64,
     pub(super) skipped: BTreeMap<PathBuf, SkipReason>,
     pub(super) more_skipped: u64,
+    /// How much of it is watched.
+    pub(super) coverage: Coverage,
 }
 
 impl State {
@@ -125,7 +127,7 @@ impl State {
         match (self.missing.is_some(), self.is_busy()) {
             (true, _) => ShareState::Missing,
             (_, false) => ShareState::Watching,
-            _ if self.running && !self.progress.walking.load(Ordering::Relaxed) => ShareState::Hashing,
+            _ if self.progress.is_hashing() => ShareState::Hashing,
             _ => ShareState::Scanning,
         }
     }
@@ -144,14 +146,18 @@ impl State {
             pending_bytes,
             rate: self.rate,
             skipped: self.skipped.len() as u64 + self.more_skipped,
+            watching: self.coverage == Coverage::Whole,
         }
     }
 
     pub(super) fn take_report(&mut self, parts: &[PathBuf], report: Report) {
         self.skipped.retain(|path, _| !parts.iter().any(|part| path.starts_with(part)));
-        if parts.iter().any(|part| part.as_os_str().is_empty()) {
+        let is_whole = parts.iter().any(|part| part.as_os_str().is_empty());
+        if is_whole {
             self.more_skipped = 0;
         }
+        self.coverage =
+            if is_whole && !report.cancelled { report.coverage } else { self.coverage.max(report.coverage) };
         self.more_skipped += report.more_skipped;
         for (below, reason) in report.skipped {
             if self.skipped.len() < limits::SKIPPED_LISTED {
@@ -199,7 +205,7 @@ impl Shared {
             return Ok(());
         }
         let (progress, cancel) = (Progress::default(), CancellationToken::new());
-        self.pass(root, 1, &progress, &cancel, &|_| {}).remove_where(&[], |_| true)?;
+        self.pass(root, 1, &progress, &cancel, &|_| {}).remove_where(&[], |_, _| true)?;
         if !self.states().contains_key(&root.id) {
             self.database.remove_root(&path::to_bytes(&root.path))?;
         }
@@ -271,7 +277,7 @@ impl Shared {
         let mut unlisted = BTreeMap::new();
         let mut after: Option<Vec<u8>> = None;
         loop {
-            let page = self.database.paths_below(DOWNLOADS, &[], after.as_deref(), limits::CHUNK_FILES, |_| true)?;
+            let page = self.database.paths_below(DOWNLOADS, &[], after.as_deref(), limits::CHUNK_FILES, |_, _| true)?;
             for below in page.0 {
                 let path = path::from_bytes(&below);
                 if folders.iter().any(|folder| path.starts_with(folder)) {
@@ -304,10 +310,7 @@ impl Shared {
     }
 
     fn prune_downloads(&self) -> Result<(), StoreError> {
-        let gone = |below: &[u8]| {
-            let record = self.database.record(&Place { root: DOWNLOADS, below: below.to_vec() });
-            matches!(record, Ok(Some(record)) if is_gone(&path::from_bytes(below), &record.stamp))
-        };
+        let gone = |below: &[u8], record: &Record| is_gone(&path::from_bytes(below), &record.stamp);
         let mut after: Option<Vec<u8>> = None;
         loop {
             let limit = limits::CHUNK_FILES;
@@ -408,7 +411,9 @@ impl Shared {
         cancel: &'a CancellationToken,
         publish: &'a (dyn Fn(Vec<Change>) + Sync),
     ) -> Pass<'a> {
-        Pass { root, database: &self.database, outboards: &self.outboards, threads, progress, cancel, publish }
+        let (database, outboards) = (&*self.database, &self.outboards);
+        let list = &self.working;
+        Pass { root, database, outboards, threads, progress, cancel, follower: None, list, publish }
     }
 }
 

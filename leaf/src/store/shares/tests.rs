@@ -2,7 +2,7 @@ use std::{fs, sync::atomic::Ordering};
 
 use super::*;
 use crate::store::{
-    pass::{Pass, PassRoot, Progress},
+    pass::{self, Pass, PassRoot, Progress},
     scan,
 };
 
@@ -174,6 +174,146 @@ async fn a_new_file_is_found_without_a_rescan() {
     leaf.write("music/new/two", "2");
     published.changed().await.unwrap();
     assert_eq!(paths(&shares), ["music/new/two", "music/one"]);
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_compared_is_scanned_and_not_hashed() {
+    let mut leaf = Leaf::new(&["music"]);
+    leaf.write("music/one", "1");
+    leaf.write("music/two", "2");
+    let shares = leaf.start().await;
+    let mut activity = shares.watch_shares();
+    // Another pass works on the disk.
+    let lane = shares.shared.lanes.enter(pass::device_of(&leaf.at("music")), &CancellationToken::new());
+    shares.rescan().await.unwrap();
+    activity.wait_for(|()| shares.shared.states().values().any(|state| state.running)).await.unwrap();
+    assert_eq!(shares.list()[0].state, ShareState::Scanning);
+    drop(lane);
+    shares.settled(None).await;
+    assert_eq!(shares.list()[0].state, ShareState::Watching);
+    // The pass has seen everything, and cannot record that something is gone.
+    fs::remove_file(leaf.at("music/two")).unwrap();
+    let blocked = shares.shared.database.write().unwrap();
+    let beats = |state: &state::State| state.progress.beats.load(Ordering::Relaxed);
+    let before: u64 = shares.shared.states().values().map(beats).sum();
+    shares.rescan().await.unwrap();
+    let has_walked = || {
+        let states = shares.shared.states();
+        let walks = states.values().any(|state| state.progress.walking.load(Ordering::Relaxed));
+        !walks && states.values().map(beats).sum::<u64>() > before
+    };
+    while !has_walked() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(shares.list()[0].state, ShareState::Scanning);
+    drop(blocked);
+    shares.settled(None).await;
+    assert_eq!((shares.list()[0].state, paths(&shares)), (ShareState::Watching, vec!["music/one".into()]));
+    // What is new is hashed.
+    leaf.write("music/three", "3");
+    let blocked = shares.shared.database.write().unwrap();
+    shares.rescan().await.unwrap();
+    while shares.list()[0].state != ShareState::Hashing {
+        tokio::task::yield_now().await;
+    }
+    drop(blocked);
+    shares.settled(None).await;
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn a_drive_that_does_not_answer_costs_its_share_and_is_taken_back() {
+    let mut leaf = Leaf::new(&["music"]);
+    leaf.write("music/one", "1");
+    let shares = leaf.start().await;
+    leaf.write("music/two", "2");
+    // The pass hangs where it writes: for the driver that is any step that never ends.
+    let blocked = shares.shared.database.write().unwrap();
+    shares.rescan().await.unwrap();
+    tokio::time::pause();
+    let mut activity = shares.watch_shares();
+    activity.wait_for(|()| shares.list()[0].state == ShareState::Missing).await.unwrap();
+    assert!(shares.shared.states().values().any(|state| state.stuck && state.running), "the pass is still there");
+    // The task lives and takes commands.
+    shares.rescan().await.unwrap();
+    tokio::time::resume();
+    drop(blocked);
+    activity.wait_for(|()| shares.list()[0].state == ShareState::Watching).await.unwrap();
+    shares.settled(None).await;
+    assert_eq!(paths(&shares), ["music/one", "music/two"]);
+    assert_eq!(hashed_files(&shares), 2);
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_listed_without_a_record_leaves_the_list() {
+    let mut leaf = Leaf::new(&["music"]);
+    for file in ["a", "b/c", "z"] {
+        leaf.write(&format!("music/{file}"), file);
+    }
+    let shares = leaf.start().await;
+    drop(shares);
+    leaf.stop().await;
+    // As if the program had ended between the record and the list.
+    let (database, _) = Database::open(&leaf.at("state.redb")).unwrap();
+    let id = database.roots().unwrap().into_iter().find(|(_, root)| root.name == "music").unwrap().1.id;
+    database.update_files(id, &[], &[b"b/c".to_vec(), b"z".to_vec()]).unwrap();
+    drop(database);
+    fs::remove_file(leaf.at("music/b/c")).unwrap();
+    let shares = leaf.start().await;
+    assert_eq!(paths(&shares), ["music/a", "music/z"]);
+    assert_eq!(hashed_files(&shares), 1, "what is still there is hashed again");
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn a_share_beyond_the_limit_of_watches_says_so_until_it_is_watched() {
+    let mut leaf = Leaf::new(&["music"]);
+    leaf.write("music/one", "1");
+    let shares = leaf.start().await;
+    assert!(shares.list()[0].watching && shares.beyond_watch_limit().is_empty());
+    let report = |coverage| pass::Report { coverage, ..pass::Report::default() };
+    let take = |parts: &[&str], coverage| {
+        let parts: Vec<_> = parts.iter().map(PathBuf::from).collect();
+        let mut states = shares.shared.states();
+        states.values_mut().find(|state| state.origin.is_some()).unwrap().take_report(&parts, report(coverage));
+    };
+    take(&["part"], Coverage::Limited);
+    take(&["other"], Coverage::Whole);
+    assert!(!shares.list()[0].watching);
+    assert_eq!(shares.beyond_watch_limit(), ["music"]);
+    rescan(&shares).await;
+    assert!(shares.list()[0].watching && shares.beyond_watch_limit().is_empty());
+    drop(shares);
+    leaf.stop().await;
+}
+
+#[tokio::test]
+async fn a_folder_that_comes_and_moves_is_followed() {
+    let mut leaf = Leaf::new(&["music"]);
+    leaf.write("music/a/b/one", "1");
+    let shares = leaf.start().await;
+    let mut published = shares.watch_catalog();
+    let mut listed = async |wanted: &[&str]| {
+        while paths(&shares) != wanted {
+            published.changed().await.unwrap();
+        }
+    };
+    fs::rename(leaf.at("music/a"), leaf.at("music/x")).unwrap();
+    listed(&["music/x/b/one"]).await;
+    leaf.write("music/x/b/two", "2");
+    listed(&["music/x/b/one", "music/x/b/two"]).await;
+    leaf.write("music/new/deep/three", "3");
+    listed(&["music/new/deep/three", "music/x/b/one", "music/x/b/two"]).await;
+    leaf.write("music/new/deep/four", "4");
+    listed(&["music/new/deep/four", "music/new/deep/three", "music/x/b/one", "music/x/b/two"]).await;
+    fs::remove_dir_all(leaf.at("music/x")).unwrap();
+    listed(&["music/new/deep/four", "music/new/deep/three"]).await;
     drop(shares);
     leaf.stop().await;
 }
@@ -412,12 +552,14 @@ fn a_cancelled_pass_keeps_what_it_committed() {
             threads: 1,
             progress: &progress,
             cancel,
+            follower: None,
+            list: &Mutex::default(),
             publish: &publish,
         };
         let report = pass.run(parts).unwrap();
         (report.cancelled, progress.hashed_files.load(Ordering::Relaxed))
     };
-    let on_record = || database.paths_below(1, b"", None, 100, |_| true).unwrap().0.len() as u64;
+    let on_record = || database.paths_below(1, b"", None, 100, |_, _| true).unwrap().0.len() as u64;
     let all = [PathBuf::new()];
     let cancelled = CancellationToken::new();
     cancelled.cancel();
