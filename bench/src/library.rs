@@ -32,24 +32,19 @@ const LOOK: Duration = Duration::from_millis(100);
 /// Time for anything to happen.
 const PATIENCE: Duration = Duration::from_mins(30);
 
-/// Files of the one large folder.
-pub fn one_folder(files: usize) -> usize {
-    files / 5
-}
-
-/// Makes small files, each with a content of its own: a fifth of them in one folder, the rest like music.
-pub fn make(root: &Path, files: usize) -> Result<()> {
+/// Makes small files, each with a content of its own: `in_one` of them in one folder, the rest like music.
+pub fn make(root: &Path, files: usize, in_one: usize) -> Result<()> {
     let single = root.join("one folder");
     fs::create_dir_all(&single)?;
     let word = |at: usize| WORDS[at % WORDS.len()];
-    for at in 0..one_folder(files) {
+    for at in 0..in_one {
         fs::write(single.join(format!("{at:06} {} {}.jpg", word(at * 7), word(at / 11))), format!("{at} one"))?;
     }
-    for at in one_folder(files)..files {
+    for at in in_one..files {
         let (album, track) = (at / FOLDER_FILES, at % FOLDER_FILES);
         let (artist, album) = (album / 10, album % 10);
         let folder = root.join(format!("Artist {artist:04} {}/Album {album} {}", word(artist), word(artist + album)));
-        if track == 0 || at == one_folder(files) {
+        if track == 0 || at == in_one {
             fs::create_dir_all(&folder)?;
         }
         let name = format!("{track:02} - {} {} {}.flac", word(track * artist), word(track + album), at % 97);
@@ -61,6 +56,7 @@ pub fn make(root: &Path, files: usize) -> Result<()> {
 /// What was measured.
 #[derive(Debug)]
 pub struct Report {
+    files: u64,
     first_searchable: Duration,
     scanned: Duration,
     slowest_answer: Duration,
@@ -68,6 +64,9 @@ pub struct Report {
     after: u64,
     changed: Duration,
     changed_parts: u64,
+    changed_bytes: u64,
+    database: u64,
+    plain_walk: Duration,
     restart_ready: Duration,
     restart: Duration,
     restart_peak: u64,
@@ -87,8 +86,15 @@ impl fmt::Display for Report {
             ("resident memory of the leaf, afterwards", mebibytes(self.after)),
             ("one changed file is searchable after", seconds(self.changed)),
             ("batches sent for it (240 KiB of list each)", self.changed_parts.to_string()),
+            ("bytes of list sent for it, compressed", format!("{} KiB", self.changed_bytes >> 10)),
+            ("database, bytes a file", (self.database / self.files.max(1)).to_string()),
+            ("a plain walk that looks at each file once", seconds(self.plain_walk)),
             ("restart: ready", seconds(self.restart_ready)),
             ("restart: everything compared, list acknowledged", seconds(self.restart)),
+            (
+                "restart: times the plain walk",
+                format!("{:.1}", self.restart.as_secs_f64() / self.plain_walk.as_secs_f64()),
+            ),
             ("restart: resident memory, at most", mebibytes(self.restart_peak)),
             ("restart: bytes hashed, batches sent", format!("{}, {}", self.restart_hashed, self.restart_parts)),
         ];
@@ -162,6 +168,11 @@ impl Program {
         self.metric("quictrack_messages_total{", "catalog_part").await
     }
 
+    /// Bytes of the list that were sent.
+    async fn list_bytes(&self) -> Result<u64> {
+        self.metric("quictrack_catalog_sent_bytes_total", "").await
+    }
+
     /// Stops it in order.
     fn stop(mut self) -> Result<()> {
         let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
@@ -192,6 +203,10 @@ pub async fn measure(share: &Path, folder: &Path) -> Result<Report> {
     let (data, path) = (folder.join("leaf"), share.to_string_lossy().into_owned());
     let arguments = ["leaf", "--join", &quic, "--share", &path];
 
+    let more = share.join("one more.txt");
+    if more.exists() {
+        fs::remove_file(&more)?;
+    }
     let begun = now();
     let leaf = Program::start("quictrack", &data, &arguments).await?;
     let (mut first_searchable, mut slowest_answer) = (None, Duration::ZERO);
@@ -210,15 +225,24 @@ pub async fn measure(share: &Path, folder: &Path) -> Result<Report> {
     let scanned = begun.elapsed();
     let (after, peak) = leaf.memory()?;
 
-    let parts = leaf.parts().await?;
+    let (parts, bytes) = (leaf.parts().await?, leaf.list_bytes().await?);
     let files = leaf.status().await?.catalog.map(|catalog| catalog.files);
     let begun = now();
-    fs::write(share.join("one more.txt"), "new")?;
+    fs::write(&more, "new")?;
     while leaf.status().await?.catalog.is_none_or(|catalog| !catalog.current || Some(catalog.files) == files) {
         wait(begun).await?;
     }
-    let (changed, changed_parts) = (begun.elapsed(), leaf.parts().await? - parts);
+    let changed = begun.elapsed();
+    let (changed_parts, changed_bytes) = (leaf.parts().await? - parts, leaf.list_bytes().await? - bytes);
     leaf.stop()?;
+    ensure!(changed_parts > 0 && changed_bytes > 0, "the change cost nothing: the counters are wrong");
+    let database = fs::metadata(data.join("state.redb"))?.len();
+
+    // Twice: the first fills the system's cache for both.
+    plain_walk(share)?;
+    let begun = now();
+    let walked = plain_walk(share)?;
+    let plain = begun.elapsed();
 
     let begun = now();
     let leaf = Program::start("quictrack", &data, &arguments).await?;
@@ -227,6 +251,7 @@ pub async fn measure(share: &Path, folder: &Path) -> Result<Report> {
         wait(begun).await?;
     }
     let report = Report {
+        files: walked,
         first_searchable: first_searchable.unwrap_or(scanned),
         scanned,
         slowest_answer,
@@ -234,6 +259,9 @@ pub async fn measure(share: &Path, folder: &Path) -> Result<Report> {
         after,
         changed,
         changed_parts,
+        changed_bytes,
+        database,
+        plain_walk: plain,
         restart_ready,
         restart: begun.elapsed(),
         restart_peak: leaf.memory()?.1,
@@ -243,6 +271,22 @@ pub async fn measure(share: &Path, folder: &Path) -> Result<Report> {
     leaf.stop()?;
     home.stop()?;
     Ok(report)
+}
+
+/// Looks at every file below a folder, one after the other; returns how many there are.
+fn plain_walk(root: &Path) -> Result<u64> {
+    let (mut files, mut folders) = (0, vec![root.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder)? {
+            let entry = entry?;
+            if entry.metadata()?.is_dir() {
+                folders.push(entry.path());
+            } else {
+                files += 1;
+            }
+        }
+    }
+    Ok(files)
 }
 
 async fn wait(begun: Instant) -> Result<()> {

@@ -172,6 +172,9 @@ overlay::families! {
         "quictrack_home_switches_total", "Homes that this leaf has no more, by reason.";
     /// Hashed bytes.
     pub static HASHED_BYTES: Counters<()> = "quictrack_hashed_bytes_total", "Bytes of shared files that were hashed.";
+    /// What lists cost.
+    pub static CATALOG_SENT_BYTES: Counters<()> =
+        "quictrack_catalog_sent_bytes_total", "Bytes of the file list sent to homes, compressed.";
     /// How long scans take.
     pub static SCAN_DURATION: Histograms<()> =
         "quictrack_scan_duration_seconds", "Time of a whole pass over shared files, hashing included.", SCAN_SECONDS;

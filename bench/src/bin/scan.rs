@@ -2,7 +2,8 @@
 //!
 //! The first two tables compare the leaf's own path (walk, hash, records on the disk, file list) with the same files
 //! read by as many threads, and hashed by `b3sum` with as many. The leaf's hashing threads give way to other work
-//! (nice 10), so what they are compared with does, too. The third starts the real programs.
+//! (nice 10), so what they are compared with does, too. All is hashed and on record when the clock stops; the list is
+//! published a little later. The third starts the real programs, beside a plain walk that looks at every file once.
 
 #![expect(clippy::print_stdout, reason = "results are data")]
 
@@ -40,6 +41,12 @@ struct Options {
     /// Number of files in the large library; 0 leaves it out. Needs `cargo build --release` before
     #[arg(long, default_value_t = 0)]
     library: usize,
+    /// Percentage of them that lies in one folder
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(..=100))]
+    one_folder: u8,
+    /// Folder for the files, which stays with them; what it has of an earlier run is used again. Else a temporary one
+    #[arg(long, value_name = "DIR")]
+    folder: Option<PathBuf>,
     /// Threads that hash
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -57,25 +64,29 @@ const FOLDER_FILES: usize = 50;
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    let folder = tempfile::Builder::new().prefix("quictrack-bench-").tempdir()?;
+    let temporary = tempfile::Builder::new().prefix("quictrack-bench-").tempdir()?;
+    let folder = options.folder.as_deref().unwrap_or_else(|| temporary.path());
     if options.large > 0 {
-        let share = folder.path().join("large");
+        let share = folder.join("large");
         let count = (options.large << 20).div_ceil(LARGE_BYTES);
         make_files(&share, count, LARGE_BYTES)?;
-        compare(&format!("{count} files of 256 MiB"), &share, folder.path(), &options)?;
+        compare(&format!("{count} files of 256 MiB"), &share, folder, &options)?;
         fs::remove_dir_all(share)?;
     }
     if options.small > 0 {
-        let share = folder.path().join("small");
+        let share = folder.join("small");
         make_files(&share, options.small, SMALL_BYTES)?;
-        compare(&format!("{} files of some 8 KiB", options.small), &share, folder.path(), &options)?;
+        compare(&format!("{} files of some 8 KiB", options.small), &share, folder, &options)?;
         fs::remove_dir_all(share)?;
     }
     if options.library > 0 {
-        let share = folder.path().join("library");
-        library::make(&share, options.library)?;
-        let report = tokio::runtime::Runtime::new()?.block_on(library::measure(&share, folder.path()))?;
-        println!("{} files, one folder of {} among them", options.library, library::one_folder(options.library));
+        let (share, one_folder) = (folder.join("library"), options.library * usize::from(options.one_folder) / 100);
+        if !share.exists() {
+            library::make(&share, options.library, one_folder)?;
+        }
+        let data = tempfile::Builder::new().prefix("data-").tempdir_in(folder)?;
+        let report = tokio::runtime::Runtime::new()?.block_on(library::measure(&share, data.path()))?;
+        println!("{} files, one folder of {one_folder} among them", options.library);
         print!("{report}");
     }
     Ok(())
@@ -182,7 +193,7 @@ fn b3sum(files: &[(PathBuf, u64)], threads: usize) -> Result<Duration> {
     Ok(begun.elapsed())
 }
 
-/// Takes a share in as a leaf does, until everything is on record and in the published list.
+/// Takes a share in as a leaf does, until everything is hashed and on record.
 fn scan(share: &Path, data: &Path, threads: usize) -> Result<Duration> {
     fs::create_dir_all(data)?;
     let runtime = tokio::runtime::Runtime::new()?;
@@ -200,8 +211,9 @@ fn scan(share: &Path, data: &Path, threads: usize) -> Result<Duration> {
         };
         let outboards = Outboards::new(data.join("outboards"));
         let (shares, task) = Shares::start(config, Arc::new(database), outboards, cancel.clone())?;
-        shares.settled(None).await;
+        shares.recorded().await;
         let elapsed = begun.elapsed();
+        shares.settled(None).await;
         ensure!(shares.list().iter().all(|share| share.files > 0), "nothing was listed");
         cancel.cancel();
         task.await?;

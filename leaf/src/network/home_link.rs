@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     catalog::Catalog,
-    metrics::{HOME_SWITCHES, HomeSwitch},
+    metrics::{CATALOG_SENT_BYTES, HOME_SWITCHES, HomeSwitch},
 };
 
 /// A home that this leaf is attached to.
@@ -349,6 +349,7 @@ async fn send_chunk(queue: &mpsc::Sender<LeafMessage>, sequence: u64, chunk: u32
             }
         };
         let Some(data) = data else { return false };
+        CATALOG_SENT_BYTES.add((), data.len() as u64);
         let part = CatalogPart { sequence, chunk, last: parts.peek().is_none(), data };
         if queue.send(part.into()).await.is_err() {
             return false;
