@@ -46,7 +46,7 @@ pub struct Own {
 impl Own {
     /// An empty index; without names, sizes, times and content ids unless `whole`.
     pub fn new(whole: bool) -> Self {
-        Self { index: Index::new(7), chunks: Vec::new(), whole }
+        Self { index: Index::new(), chunks: Vec::new(), whole }
     }
 
     /// From now on keeps names, sizes, times and content ids, as an ultrapeer does.

@@ -1,41 +1,43 @@
 //! The index of an ultrapeer: which files of which leaves match a query.
 //!
-//! Two levels. *Routes* lead from a token to the chunks that hold it; inside a chunk an immutable
-//! *segment* leads from the token to its files, and holds all that an answer needs. A home's own leaves
-//! and the digests of its shard go through the same structure.
+//! Chunks are put together in *runs*: the files of a run are numbered through, and its dictionary leads from each
+//! token to the numbers of the files that hold it. The files themselves, all that an answer needs, stay with their
+//! chunk. A home's own leaves and the digests of its shard go through the same structure.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | `runs` | groups of chunks with their routes, and how they are merged |
-//! | `routes` | token -> chunks, content -> files: immutable tables |
-//! | `segment`, `words`, `files` | a chunk: tokens with their files, and the files |
-//! | `postings` | run-coded lists of file positions, sets of them |
-//! | `lookup`, `fields` | a query's evaluation |
+//! | `runs`, `merge` | groups of chunks, and how they are merged |
+//! | `dictionary`, `postings` | token -> files: sorted tokens, run-coded lists that can be read from anywhere |
+//! | `contents` | content -> files |
+//! | `segment`, `words`, `files` | a chunk before it is in a run: tokens with their positions; and its files |
+//! | `lookup`, `sources`, `fields` | a query's evaluation |
 //! | [`rank`] | matches to contents, best first |
 //!
 //! **Updates.** Everything that searches read is immutable and shared: a publication makes a new list of
 //! runs and puts it in place through an atomic pointer. So a search never waits and holds no lock, sees
 //! every change whole or not at all, and the writer waits for no search. An update costs in proportion to the
 //! chunk's own tokens, whatever the size of the index: an addition writes a small run and its share of merging
-//! it into larger ones, a removal a page of 64 chunks. A hash table in two copies that take
-//! turns, measured on the same million files, answered no faster, took 48.7 bytes a file for words and routes
-//! instead of 19.5, and an update changed it in a thousand places, twice: 1.6 ms for removing 1,000 files
-//! instead of 0.1 to 0.25 (`bench/src/bin/index.rs`, on a machine at ten times its load).
+//! it into larger ones, a removal a page of 64 chunks. Merging is put off until what changed is visible.
 //!
 //! ```text
 //!   add ─> pending ─┐
 //!                   ├─ publish ─> runs ══ swap ══> front ─> Reader::snapshot ─> lookup
-//!   remove ─────────┘              └── merged bit by bit
+//!   remove ─────────┘              └── settle: merged bit by bit
 //! ```
+//!
+//! **Measured** (`bench/src/bin/index.rs`, a million real file names): FIGURES
 
+mod contents;
+mod dictionary;
 mod fields;
 mod files;
 mod lookup;
+mod merge;
 mod postings;
 pub mod rank;
-mod routes;
 mod runs;
 mod segment;
+mod sources;
 mod words;
 
 use std::sync::Arc;
@@ -48,9 +50,7 @@ use overlay::{
 
 use self::{
     files::FileCursor,
-    routes::{Key, Keys},
     runs::{Chunk, Run, Runs},
-    words::stem,
 };
 pub use self::{
     files::{FileView, TagsView},
@@ -67,54 +67,45 @@ pub struct LeafSlot(pub u32);
 pub struct ChunkSlot(pub u64);
 
 /// The writer. There is one; it owns no search.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Index {
     front: Arc<ArcSwap<Snapshot>>,
-    keys: Keys,
     /// What is published, and removals that are not yet.
     runs: Runs,
     /// Additions that are not published.
-    pending: Vec<(ChunkSlot, Chunk)>,
+    pending: Vec<(ChunkSlot, LeafSlot, Arc<Segment>)>,
     next: u64,
     held: Held,
 }
 
 impl Index {
-    /// An empty index. `secret` keeps others from choosing tokens that meet: a random number of this
-    /// process; look-ups do not depend on it otherwise.
-    pub fn new(secret: u64) -> Self {
-        let keys = Keys::new(secret);
-        let empty = Snapshot { keys, runs: Box::default(), held: Held::default() };
-        Self {
-            front: Arc::new(ArcSwap::from_pointee(empty)),
-            keys,
-            runs: Runs::default(),
-            pending: Vec::new(),
-            next: 0,
-            held: Held::default(),
-        }
+    /// An empty index.
+    pub fn new() -> Self {
+        Self::default()
     }
 
     /// Adds a chunk of a leaf; searches see it after [`Self::publish`].
     pub fn add(&mut self, leaf: LeafSlot, segment: Arc<Segment>) -> ChunkSlot {
         let slot = ChunkSlot(self.next);
         self.next += 1;
-        self.held.add(&segment);
-        self.pending.push((slot, Chunk { leaf, segment }));
+        self.held.add(segment.files(), segment.file_memory());
+        self.pending.push((slot, leaf, segment));
         slot
     }
 
     /// Removes a chunk that [`Self::add`] named and that was not removed since; searches miss it after
     /// [`Self::publish`].
     pub fn remove(&mut self, slot: ChunkSlot) {
-        let pending = self.pending.binary_search_by_key(&slot, |(slot, _)| *slot);
-        let removed = match pending {
-            Ok(at) => Some(self.pending.remove(at).1),
-            Err(_) => self.runs.remove(slot),
+        let removed = match self.pending.binary_search_by_key(&slot, |(slot, ..)| *slot) {
+            Ok(at) => {
+                let (.., segment) = self.pending.remove(at);
+                Some((segment.files(), segment.file_memory()))
+            }
+            Err(_) => self.runs.remove(slot).map(|removed| (removed.files, removed.memory)),
         };
         debug_assert!(removed.is_some(), "a chunk that is not there");
-        if let Some(chunk) = removed {
-            self.held.subtract(&chunk.segment);
+        if let Some((files, memory)) = removed {
+            self.held.subtract(files, memory);
         }
     }
 
@@ -122,9 +113,21 @@ impl Index {
     pub fn publish(&mut self) {
         let pending = std::mem::take(&mut self.pending);
         if !pending.is_empty() {
-            self.runs.push(Run::build(self.keys, pending));
+            self.runs.push(Run::build(&pending));
         }
-        self.front.store(Arc::new(Snapshot { keys: self.keys, runs: self.runs.snapshot(), held: self.held }));
+        self.show();
+    }
+
+    /// Goes on with putting runs together, by about four times as much as was published since the last time; nothing
+    /// that searches find changes. Call it after each publication: without it memory and searches grow.
+    pub fn settle(&mut self) {
+        if self.runs.merge() {
+            self.show();
+        }
+    }
+
+    fn show(&self) {
+        self.front.store(Arc::new(Snapshot { runs: self.runs.snapshot(), held: self.held }));
     }
 
     /// A handle for searches.
@@ -155,8 +158,8 @@ impl Reader {
 pub struct Stats {
     /// Files.
     pub files: u64,
-    /// Tokens, list filters and stems of prefixes among them; one counts once for each run that has it, so
-    /// frequent ones count several times.
+    /// Tokens, list filters among them; one counts once for each run that has it, so frequent ones count several
+    /// times.
     pub terms: u64,
     /// Chunks.
     pub segments: u64,
@@ -168,21 +171,22 @@ pub struct Stats {
 }
 
 /// A state of the index.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    keys: Keys,
     /// Oldest first.
     runs: Box<[Arc<Run>]>,
     held: Held,
 }
 
-/// Sums over all chunks.
+/// Tokens of a prefix that its rarity is taken from: more would make a rare word of none.
+const RARITY_TOKENS: usize = 256;
+
+/// Sums over all chunks: their files, they, and bytes of their files on the heap.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     files: u64,
     segments: u64,
     memory: u64,
-    file_memory: u64,
 }
 
 impl Snapshot {
@@ -195,17 +199,14 @@ impl Snapshot {
 
     /// All files with that content, ascending by chunk and position.
     pub fn holders(&self, content: &ContentId) -> Vec<Match> {
-        let mut matches = Vec::new();
-        for run in &self.runs {
-            for entry in run.contents().get(Key::content(&content.0)) {
-                let Some((chunk, Chunk { leaf, segment })) = run.chunk(entry.number) else { continue };
-                let held = segment.files.as_ref().and_then(|files| files.contents().get(entry.ordinal as usize));
-                if held == Some(content) {
-                    matches.push(Match { chunk, position: entry.ordinal as u16, leaf: *leaf });
-                }
-            }
-        }
-        matches
+        let in_run = |run: &'_ Arc<Run>| {
+            let found = run.holders(content).filter_map(|(number, position)| {
+                let (chunk, Chunk { leaf, .. }) = run.chunk(number)?;
+                Some(Match { chunk, position, leaf: *leaf })
+            });
+            found.collect::<Vec<_>>()
+        };
+        self.runs.iter().flat_map(in_run).collect()
     }
 
     /// Reads the files behind matches of this snapshot.
@@ -213,35 +214,29 @@ impl Snapshot {
         FileReader { snapshot: self, open: None, buffer: String::new() }
     }
 
-    /// The segment of a chunk.
-    pub fn segment(&self, slot: ChunkSlot) -> Option<&Arc<Segment>> {
-        self.chunk(slot).map(|chunk| &chunk.segment)
-    }
-
     /// Sizes of this state.
     pub fn stats(&self) -> Stats {
         let runs = self.runs.iter();
         let (words, contents): (usize, usize) =
-            runs.clone().fold((0, 0), |sum, run| (sum.0 + run.memory(), sum.1 + run.contents().memory()));
+            runs.clone().fold((0, 0), |sum, run| (sum.0 + run.memory(), sum.1 + run.contents_memory()));
         Stats {
             files: self.held.files,
             terms: runs.map(|run| run.words().len() as u64).sum(),
             segments: self.held.segments,
             memory: self.held.memory + (words + contents) as u64,
-            file_memory: self.held.file_memory + contents as u64,
+            file_memory: self.held.memory + contents as u64,
         }
     }
 
-    /// How much a word of a query says: more than 0, the higher the fewer chunks hold it.
+    /// How much a word of a query says: more than 0, the higher the fewer files hold it.
     fn rarity(&self, token: &TextToken) -> f64 {
-        let chunks = self.held.segments.max(1) as f64;
-        let key = match (token.prefix, stem(&token.text)) {
-            (false, _) => Some(self.keys.token(token.text.as_bytes())),
-            (true, stem) => stem.map(|stem| self.keys.stem(stem)),
-        };
-        let holding = |key| self.runs.iter().map(|run| run.holding(key)).sum::<usize>().max(1) as f64;
-        let holding = key.map_or(chunks, holding);
-        (1.0 + chunks / holding).ln()
+        let text = token.text.as_bytes();
+        let holding = self.runs.iter().map(|run| {
+            let words = run.words();
+            if token.prefix { words.holding_prefixed(text, RARITY_TOKENS) } else { words.holding(text) }
+        });
+        let (files, holding) = (self.held.files.max(1), holding.sum::<u64>());
+        (1.0 + files as f64 / holding.clamp(1, files) as f64).ln()
     }
 
     fn chunk(&self, slot: ChunkSlot) -> Option<&Chunk> {
@@ -251,18 +246,16 @@ impl Snapshot {
 }
 
 impl Held {
-    fn add(&mut self, segment: &Segment) {
-        self.files += segment.files() as u64;
+    fn add(&mut self, files: usize, memory: usize) {
+        self.files += files as u64;
         self.segments += 1;
-        self.memory += (size_of::<Segment>() + segment.memory()) as u64;
-        self.file_memory += segment.file_memory() as u64;
+        self.memory += memory as u64;
     }
 
-    fn subtract(&mut self, segment: &Segment) {
-        self.files -= segment.files() as u64;
+    fn subtract(&mut self, files: usize, memory: usize) {
+        self.files -= files as u64;
         self.segments -= 1;
-        self.memory -= (size_of::<Segment>() + segment.memory()) as u64;
-        self.file_memory -= segment.file_memory() as u64;
+        self.memory -= memory as u64;
     }
 }
 
@@ -282,7 +275,7 @@ impl<'a> FileReader<'a> {
                 self.buffer = cursor.into_buffer();
             }
             let snapshot: &'a Snapshot = self.snapshot;
-            let files = snapshot.chunk(found.chunk)?.segment.files.as_ref()?;
+            let files = snapshot.chunk(found.chunk)?.files.as_ref()?;
             self.open = Some((found.chunk, FileCursor::new(files, std::mem::take(&mut self.buffer))));
         }
         self.open.as_mut()?.1.read(found.position)

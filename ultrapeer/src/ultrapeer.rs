@@ -32,6 +32,7 @@ use overlay::{
         search::{Hit, HitPeer, Holder, Reachability, Search, Target},
     },
 };
+
 use rand::RngExt;
 use rustc_hash::FxHashMap;
 
@@ -89,7 +90,7 @@ impl Ultrapeer {
     pub fn new(identity: Arc<Identity>, network: &str, settings: Settings, epoch_s: i64, cx: &mut Context<'_>) -> Self {
         let me = identity.peer_id();
         let sequence = (epoch_s.max(0) as u64).saturating_add(cx.now.as_micros() / 1_000_000) << 16;
-        let index = Index::new(cx.rng.random());
+        let index = Index::new();
         Self {
             me,
             epoch_s,
@@ -292,7 +293,10 @@ impl Ultrapeer {
                         self.index.remove(chunk);
                     }
                 }
-                leaves::Output::Publish => self.index.publish(),
+                leaves::Output::Publish => {
+                    self.index.publish();
+                    self.index.settle();
+                }
                 leaves::Output::Logged(handle, sequence) => self.logged(handle, sequence, out),
             }
         }

@@ -1,43 +1,39 @@
 //! From a query to the files that match it.
 //!
-//! Every term becomes one of three things. *Required* and *excluded* sources are answered by postings:
+//! Every term becomes one of three things. *Required* and *excluded* sources are answered by lists of files:
 //! words, prefixes, extensions, kinds. *Checks* read the file itself: phrases, tags, comparisons; what a
 //! positive check implies of words is required as well, so few files are read.
 //!
 //! ```text
 //!   run after run:
-//!   the shortest required list names the chunks ─> chunks that all other lists name too
-//!     ─> positions: intersect required, subtract excluded ─> check each file ─> match
+//!   from a file on, each required source in turn says which span of its files comes next ─> spans that all have
+//!     ─> less what the excluded ones have ─> less chunks that are gone ─> check each file ─> match
 //! ```
 //!
-//! A list can only be read from its start. So a list that is very much longer than the one that names the
-//! chunks is not read: its token is looked for in each of these chunks ([`READ_PER_CANDIDATE`]).
+//! The source with the shortest list leads, the others follow by skipping. Unions are made when all words agree on a
+//! first file: mostly that never happens in a run.
 //!
 //! Invariants: matches come in ascending order of (chunk, position); every match fulfils the whole query,
 //! except in a digest, where checks are left to a home; work is counted and ends at the caller's cap.
 
-use overlay::query::{Condition, Query, Term, Text, TextTag};
+use overlay::{
+    limits,
+    query::{Condition, Query, Term, Text, TextTag},
+    text::is_cjk,
+};
 
 use super::{
     ChunkSlot, LeafSlot, Snapshot,
     fields::{FieldTokens, fields_of},
-    files::{FileCursor, FileView},
-    postings::Positions,
-    routes::{Entry, Key, Keys, List},
+    files::{FileCursor, FileView, Files},
+    postings::END,
     runs::{Chunk, Run},
-    segment::{Segment, extension_token, kind_token},
-    words::stem,
+    segment::{extension_token, kind_token},
+    sources::{Source, Union},
 };
 
-/// Tokens walked by a prefix that cost as much as one chunk visited.
-const TOKENS_PER_WORK: usize = 8;
-/// Bytes of a list that take as long to read as its token to be found in a segment: about half a microsecond
-/// for five cache misses.
-const BYTES_PER_SEARCH: usize = 256;
-/// Bytes of one entry of a list, mostly.
-const ENTRY_BYTES: usize = 3;
-/// Bytes of a list that are read for each byte of the list that names the chunks, at most.
-const READ_PER_CANDIDATE: usize = BYTES_PER_SEARCH / ENTRY_BYTES;
+/// Units of work of reading and checking a file; one unit is a step from span to span, some 20 to 100 nanoseconds.
+const CHECK_WORK: u64 = 16;
 
 /// A file that matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -59,16 +55,17 @@ pub struct Lookup {
     pub capped: bool,
     /// True if the caller's number of matches was reached: there may be more.
     pub full: bool,
-    /// Work done: chunks visited, postings decoded and files read.
+    /// Work done, in steps from span to span of some 20 to 100 nanoseconds; a file that is checked counts 16.
     pub work: u64,
 }
 
 /// Looks a query up. See [`Snapshot::lookup`].
 pub(super) fn lookup(snapshot: &Snapshot, query: &Query, now_s: i64, max_matches: usize, work_cap: u64) -> Lookup {
-    let plan = Plan::new(snapshot.keys, query);
+    let plan = Plan::new(query);
     let mut search = Search {
         limits: Limits { max_matches, work_cap, now_s },
-        scratch: Scratch::default(),
+        path: String::new(),
+        field: FieldTokens::default(),
         found: Lookup::default(),
     };
     for run in &snapshot.runs {
@@ -83,7 +80,9 @@ pub(super) fn lookup(snapshot: &Snapshot, query: &Query, now_s: i64, max_matches
 /// A look-up under way.
 struct Search {
     limits: Limits,
-    scratch: Scratch,
+    /// Memory that is kept from chunk to chunk.
+    path: String,
+    field: FieldTokens,
     found: Lookup,
 }
 
@@ -93,172 +92,297 @@ struct Limits {
     now_s: i64,
 }
 
-/// Memory that is kept from chunk to chunk.
-struct Scratch {
-    found: Positions,
-    other: Positions,
-    path: String,
-    field: FieldTokens,
-}
-
-impl Default for Scratch {
-    fn default() -> Self {
-        Self {
-            found: Positions::none(0),
-            other: Positions::none(0),
-            path: String::new(),
-            field: FieldTokens::default(),
-        }
+impl Search {
+    /// Notes that a limit was reached, if one was: then there is nothing more to do.
+    fn is_over(&mut self) -> bool {
+        self.found.full |= self.found.matches.len() >= self.limits.max_matches;
+        self.found.capped |= !self.found.full && self.found.work >= self.limits.work_cap;
+        self.found.full || self.found.capped
     }
 }
 
-/// A query, prepared for one index.
+/// What a term asks the dictionary for.
+enum Wanted<'a> {
+    Token(&'a str),
+    /// All words that begin so.
+    Prefix(&'a str),
+    /// Any of several tokens.
+    AnyOf(Vec<String>),
+}
+
+/// A query, prepared.
 struct Plan<'a> {
-    required: Vec<Source<'a>>,
-    excluded: Vec<Source<'a>>,
+    required: Vec<Wanted<'a>>,
+    excluded: Vec<Wanted<'a>>,
     checks: Vec<&'a Term>,
 }
 
 impl<'a> Plan<'a> {
-    fn new(keys: Keys, query: &'a Query) -> Self {
+    fn new(query: &'a Query) -> Self {
         let mut plan = Self { required: Vec::new(), excluded: Vec::new(), checks: Vec::new() };
         for term in query.terms() {
-            plan.add(keys, term);
+            plan.add(term);
         }
         plan.checks.sort_by_key(|term| matches!(term.condition, Condition::Text(_) | Condition::Tag(..)));
         plan
     }
 
-    fn add(&mut self, keys: Keys, term: &'a Term) {
+    fn add(&mut self, term: &'a Term) {
         let (words, exact) = match &term.condition {
             Condition::Text(words) => (Some(words), words.tokens().len() == 1),
             Condition::Tag(_, words) => (Some(words), false),
             Condition::Extension(list) => {
-                let tokens = list.iter().map(|extension| extension_token(extension));
-                return self.add_source(term.negated, Source::any_of(keys, tokens));
+                return self.want(term.negated, Wanted::AnyOf(list.iter().map(|item| extension_token(item)).collect()));
             }
             Condition::Kind(list) => {
-                let tokens = list.iter().map(|kind| kind_token(*kind));
-                return self.add_source(term.negated, Source::any_of(keys, tokens));
+                return self.want(term.negated, Wanted::AnyOf(list.iter().map(|kind| kind_token(*kind)).collect()));
             }
             _ => (None, false),
         };
         if !exact {
             self.checks.push(term);
         }
-        if let Some(words) = words.filter(|_| exact || !term.negated) {
-            for token in words.tokens() {
-                self.add_source(term.negated, Source::of_token(keys, &token.text, token.prefix));
+        for token in words.filter(|_| exact || !term.negated).into_iter().flat_map(Text::tokens) {
+            match token.prefix {
+                false => self.want(term.negated, Wanted::Token(&token.text)),
+                // Stands beside another word, and half of all words may begin with it: left to the check.
+                true if is_short(&token.text) => {}
+                true => self.want(term.negated, Wanted::Prefix(&token.text)),
             }
         }
     }
 
-    fn add_source(&mut self, negated: bool, source: Source<'a>) {
-        if negated { self.excluded.push(source) } else { self.required.push(source) }
+    fn want(&mut self, negated: bool, wanted: Wanted<'a>) {
+        if negated { self.excluded.push(wanted) } else { self.required.push(wanted) }
     }
 
     /// Appends the matches of a run.
-    fn search(&self, run: &Run, search: &mut Search) {
-        let mut required = Vec::with_capacity(self.required.len());
-        for source in &self.required {
-            let cursor = Cursor::new(source, run);
-            if cursor.length() == 0 {
-                return;
-            }
-            required.push(cursor);
+    fn search(&'a self, run: &'a Run, search: &mut Search) {
+        let Some(mut sources) = Sources::open(self, run, search) else { return };
+        let mut place = Place::new(run, std::mem::take(&mut search.path));
+        let mut from = 0;
+        while let Some(span) = sources.next(from, search)
+            && !search.is_over()
+        {
+            from = self.take(&mut sources, &mut place, span, search);
         }
-        required.sort_by_key(Cursor::length);
-        let mut excluded: Vec<Cursor<'_>> = self.excluded.iter().map(|source| Cursor::new(source, run)).collect();
-        let Some((first, others)) = required.split_first_mut() else { return };
-        let most = first.length().saturating_mul(READ_PER_CANDIDATE);
-        for cursor in others.iter_mut().chain(&mut excluded) {
-            cursor.search_segments_beyond(most);
+        search.path = place.into_buffer();
+    }
+
+    /// Appends those of a span of files that are not excluded, not gone and pass the checks. Returns where to go on.
+    fn take(&self, sources: &mut Sources<'_>, place: &mut Place<'_>, span: (u32, u32), search: &mut Search) -> u32 {
+        let (mut from, end) = span;
+        while from < end {
+            let chunk_end = place.go_to(from);
+            let Some(chunk) = place.chunk else {
+                from = chunk_end;
+                continue;
+            };
+            let (free, until) = sources.not_excluded(from, end.min(chunk_end));
+            for file in free..until {
+                if search.is_over() {
+                    return file;
+                }
+                if self.passes(place, file, search) {
+                    let position = (file - place.start) as u16;
+                    search.found.matches.push(Match { chunk: chunk.0, position, leaf: chunk.1.leaf });
+                }
+            }
+            from = until.max(free);
         }
-        while let Some(number) = first.front() {
-            if search.found.matches.len() >= search.limits.max_matches {
-                search.found.full = true;
-                return;
+        from
+    }
+
+    /// True if a file of the chunk that `place` is at passes the checks.
+    fn passes(&self, place: &mut Place<'_>, file: u32, search: &mut Search) -> bool {
+        if self.checks.is_empty() {
+            return true;
+        }
+        let start = place.start;
+        let Some(cursor) = place.cursor() else { return true };
+        search.found.work += CHECK_WORK;
+        let Search { field, limits, .. } = search;
+        let passes = |file: FileView<'_>| {
+            self.checks.iter().all(|term| holds(&term.condition, &file, limits.now_s, field) != term.negated)
+        };
+        cursor.read((file - start) as u16).is_some_and(passes)
+    }
+}
+
+/// The sources of a query in one run.
+struct Sources<'a> {
+    run: &'a Run,
+    required: Vec<Source<'a>>,
+    /// Prefixes among the required that were not opened yet.
+    closed: Vec<&'a str>,
+    excluded: Vec<Source<'a>>,
+}
+
+impl<'a> Sources<'a> {
+    /// `None` if nothing of the run can match.
+    fn open(plan: &'a Plan<'_>, run: &'a Run, search: &mut Search) -> Option<Self> {
+        let words = run.words();
+        let (mut required, mut closed) = (Vec::with_capacity(plan.required.len()), Vec::new());
+        for wanted in &plan.required {
+            match wanted {
+                Wanted::Token(token) => {
+                    let list = words.get(token.as_bytes())?;
+                    required.push((list.bytes(), Source::List(list)));
+                }
+                Wanted::AnyOf(tokens) => {
+                    let union = Union::of_tokens(words, tokens);
+                    if union.is_empty() {
+                        return None;
+                    }
+                    required.push((union.bytes(), Source::Union(union)));
+                }
+                Wanted::Prefix(prefix) => closed.push(*prefix),
             }
-            if search.found.work >= search.limits.work_cap {
-                search.found.capped = true;
-                return;
+        }
+        required.sort_unstable_by_key(|(bytes, _)| *bytes);
+        let required = required.into_iter().map(|(_, source)| source).collect();
+        let mut sources = Self { run, required, closed, excluded: Vec::new() };
+        if sources.required.is_empty() && !sources.open_prefixes(search) {
+            return None;
+        }
+        for wanted in &plan.excluded {
+            sources.exclude(wanted, search)?;
+        }
+        Some(sources)
+    }
+
+    fn exclude(&mut self, wanted: &'a Wanted<'_>, search: &mut Search) -> Option<()> {
+        let words = self.run.words();
+        match wanted {
+            Wanted::Token(token) => self.excluded.extend(words.get(token.as_bytes()).map(Source::List)),
+            Wanted::AnyOf(tokens) => self.excluded.push(Source::Union(Union::of_tokens(words, tokens))),
+            Wanted::Prefix(prefix) => self.excluded.push(self.prefixed(prefix, search)?),
+        }
+        Some(())
+    }
+
+    /// Opens what was not opened yet; false if nothing of the run can match.
+    fn open_prefixes(&mut self, search: &mut Search) -> bool {
+        for prefix in std::mem::take(&mut self.closed) {
+            match self.prefixed(prefix, search) {
+                Some(Source::Union(union)) if union.is_empty() => return false,
+                Some(source) => self.required.push(source),
+                None => return false,
             }
+        }
+        true
+    }
+
+    /// `None` if that would be too much work, which is noted.
+    fn prefixed(&self, prefix: &'a str, search: &mut Search) -> Option<Source<'a>> {
+        let (work, work_cap) = (&mut search.found.work, search.limits.work_cap);
+        let union = Union::of_prefix(self.run.words(), prefix.as_bytes(), self.run.files(), work, work_cap);
+        search.found.capped |= union.is_none();
+        union.map(Source::Union)
+    }
+
+    /// The next span from `from` on that all required sources have.
+    fn next(&mut self, mut from: u32, search: &mut Search) -> Option<(u32, u32)> {
+        'again: while search.found.work < search.limits.work_cap {
+            let (first, others) = self.required.split_first_mut()?;
             search.found.work += 1;
-            if others.iter_mut().all(|cursor| cursor.locate(number))
-                && let Some((slot, chunk)) = run.chunk(number)
-            {
-                self.visit(number, (slot, chunk), (first, others, &mut excluded), search);
+            let (start, mut end) = first.seek(from);
+            if start == END {
+                return None;
             }
-            first.pass(number);
+            from = from.max(start);
+            for source in others {
+                let (start, until) = source.seek(from);
+                if start >= end {
+                    if start == END {
+                        return None;
+                    }
+                    from = start;
+                    continue 'again;
+                }
+                (from, end) = (from.max(start), end.min(until));
+            }
+            if self.closed.is_empty() {
+                return Some((from, end));
+            }
+            if !self.open_prefixes(search) {
+                return None;
+            }
+        }
+        search.found.capped = true;
+        None
+    }
+
+    /// The first part of a span that no excluded source has; empty if there is none.
+    fn not_excluded(&mut self, mut from: u32, mut end: u32) -> (u32, u32) {
+        'again: loop {
+            for source in &mut self.excluded {
+                let (start, until) = source.seek(from);
+                if start <= from && from < end {
+                    from = until;
+                    continue 'again;
+                }
+                end = end.min(start);
+            }
+            return (from, end.max(from));
+        }
+    }
+}
+
+/// The chunk that a look-up is at.
+struct Place<'a> {
+    run: &'a Run,
+    number: u32,
+    /// Its first file, and the end of its files; nothing at first.
+    start: u32,
+    end: u32,
+    /// `None` if it is gone.
+    chunk: Option<(ChunkSlot, &'a Chunk)>,
+    cursor: Option<FileCursor<'a>>,
+    path: String,
+}
+
+impl<'a> Place<'a> {
+    /// `path` is a buffer whose memory is kept.
+    fn new(run: &'a Run, path: String) -> Self {
+        Self { run, number: 0, start: 0, end: 0, chunk: None, cursor: None, path }
+    }
+
+    /// Goes to the chunk of a file, which is not below the last one, and returns the end of its files.
+    fn go_to(&mut self, file: u32) -> u32 {
+        if file >= self.end {
+            self.number = self.run.chunk_of(file, self.number);
+            (self.start, self.end) = (self.run.start(self.number), self.run.start(self.number + 1));
+            self.chunk = self.run.chunk(self.number);
+            self.close();
+        }
+        self.end
+    }
+
+    /// Reads files of the chunk; `None` if it came as a digest.
+    fn cursor(&mut self) -> Option<&mut FileCursor<'a>> {
+        if self.cursor.is_none() {
+            let files: &'a Files = self.chunk?.1.files.as_ref()?;
+            self.cursor = Some(FileCursor::new(files, std::mem::take(&mut self.path)));
+        }
+        self.cursor.as_mut()
+    }
+
+    fn close(&mut self) {
+        if let Some(cursor) = self.cursor.take() {
+            self.path = cursor.into_buffer();
         }
     }
 
-    /// Appends the matches of a chunk that all required sources name.
-    fn visit(
-        &self,
-        number: u32,
-        (slot, chunk): (ChunkSlot, &Chunk),
-        (first, others, excluded): (&Cursor<'_>, &[Cursor<'_>], &mut [Cursor<'_>]),
-        search: &mut Search,
-    ) {
-        let segment = &*chunk.segment;
-        let (Scratch { found, other, .. }, work) = (&mut search.scratch, &mut search.found.work);
-        found.reset(segment.files());
-        *work += first.insert_positions(number, segment, found);
-        for cursor in others {
-            other.reset(segment.files());
-            *work += cursor.insert_positions(number, segment, other);
-            found.intersect(other);
-            if found.is_empty() {
-                return;
-            }
-        }
-        for cursor in excluded {
-            if cursor.locate(number) {
-                other.reset(segment.files());
-                *work += cursor.insert_positions(number, segment, other);
-                found.subtract(other);
-            }
-        }
-        self.emit((slot, chunk.leaf), segment, &mut search.scratch, &search.limits, &mut search.found);
+    fn into_buffer(mut self) -> String {
+        self.close();
+        self.path
     }
+}
 
-    /// Appends the files of `scratch.found` that pass the checks.
-    fn emit(
-        &self,
-        (chunk, leaf): (ChunkSlot, LeafSlot),
-        segment: &Segment,
-        scratch: &mut Scratch,
-        limits: &Limits,
-        lookup: &mut Lookup,
-    ) {
-        let Scratch { found, path, field, .. } = scratch;
-        let files = segment.files.as_ref().filter(|_| !self.checks.is_empty());
-        let mut cursor = files.map(|files| FileCursor::new(files, std::mem::take(path)));
-        for position in found.iter() {
-            if lookup.matches.len() >= limits.max_matches {
-                lookup.full = true;
-                break;
-            }
-            if let Some(cursor) = &mut cursor {
-                if lookup.work >= limits.work_cap {
-                    lookup.capped = true;
-                    break;
-                }
-                lookup.work += 1;
-                let passes = |file: FileView<'_>| {
-                    self.checks.iter().all(|term| holds(&term.condition, &file, limits.now_s, field) != term.negated)
-                };
-                if !cursor.read(position).is_some_and(passes) {
-                    continue;
-                }
-            }
-            lookup.matches.push(Match { chunk, position, leaf });
-        }
-        if let Some(cursor) = cursor {
-            *path = cursor.into_buffer();
-        }
-    }
+/// True if a prefix cannot be asked for on its own.
+fn is_short(prefix: &str) -> bool {
+    prefix.chars().count() < limits::PREFIX_CHARS && !prefix.starts_with(is_cjk)
 }
 
 /// True if the file fulfils a condition that is checked on files.
@@ -284,146 +408,4 @@ fn tag_holds(tag: TextTag, words: &Text, file: &FileView<'_>, field: &mut FieldT
         TextTag::Title => file.tags.title(),
     };
     text.is_some_and(|text| field.text_holds(text, words))
-}
-
-/// Where the positions of one word, prefix or list filter come from.
-enum Source<'a> {
-    /// A token.
-    Token(Key, &'a str),
-    /// All tokens that begin so; the key is that of their stem.
-    Prefix(Key, &'a str),
-    /// As [`Self::Prefix`], but too short for a stem: only ever beside another word of a phrase.
-    ShortPrefix(&'a str),
-    /// Any of several tokens.
-    AnyOf(Vec<Key>),
-}
-
-impl<'a> Source<'a> {
-    fn of_token(keys: Keys, token: &'a str, prefix: bool) -> Self {
-        match (prefix, stem(token)) {
-            (false, _) => Self::Token(keys.token(token.as_bytes()), token),
-            (true, Some(stem)) => Self::Prefix(keys.stem(stem), token),
-            (true, None) => Self::ShortPrefix(token),
-        }
-    }
-
-    fn any_of(keys: Keys, tokens: impl Iterator<Item = String>) -> Self {
-        Self::AnyOf(tokens.map(|token| keys.token(token.as_bytes())).collect())
-    }
-}
-
-/// A list of chunks, read in ascending order.
-struct Head<'a> {
-    list: List<'a>,
-    /// The first entry that was not passed.
-    entry: Option<Entry>,
-}
-
-impl<'a> Head<'a> {
-    fn new(mut list: List<'a>) -> Self {
-        let entry = list.next();
-        Self { list, entry }
-    }
-
-    /// Goes to the first entry not below that chunk, and returns its ordinal if it is of that chunk.
-    #[inline]
-    fn locate(&mut self, number: u32) -> Option<u32> {
-        while self.entry.is_some_and(|entry| entry.number < number) {
-            self.entry = self.list.next();
-        }
-        self.ordinal(number)
-    }
-
-    fn ordinal(&self, number: u32) -> Option<u32> {
-        self.entry.filter(|entry| entry.number == number).map(|entry| entry.ordinal)
-    }
-}
-
-/// A source in one run.
-struct Cursor<'a> {
-    source: &'a Source<'a>,
-    head: Head<'a>,
-    /// Further lists of [`Source::AnyOf`].
-    heads: Vec<Head<'a>>,
-    /// Bytes of the lists.
-    length: usize,
-    /// True if the lists are not read, and each segment is searched instead.
-    searches: bool,
-}
-
-impl<'a> Cursor<'a> {
-    fn new(source: &'a Source<'a>, run: &'a Run) -> Self {
-        let empty = Head { list: List::default(), entry: None };
-        let mut cursor = Self { source, head: empty, heads: Vec::new(), length: 0, searches: false };
-        let mut head = |key: Key| {
-            let list = run.words().get(key);
-            cursor.length += list.bytes();
-            Head::new(list)
-        };
-        match source {
-            Source::Token(key, _) | Source::Prefix(key, _) => cursor.head = head(*key),
-            Source::AnyOf(tokens) => cursor.heads = tokens.iter().map(|key| head(*key)).collect(),
-            Source::ShortPrefix(_) => (cursor.length, cursor.searches) = (usize::MAX, true),
-        }
-        cursor
-    }
-
-    /// How long it takes to read. 0 if no chunk has any of it.
-    const fn length(&self) -> usize {
-        self.length
-    }
-
-    /// From now on searches segments if its list has more than that many bytes.
-    fn search_segments_beyond(&mut self, bytes: usize) {
-        self.searches |= self.length > bytes && !matches!(self.source, Source::AnyOf(_));
-    }
-
-    fn heads(&self) -> impl Iterator<Item = &Head<'a>> {
-        std::iter::once(&self.head).chain(&self.heads)
-    }
-
-    /// The lowest chunk that was not passed.
-    fn front(&self) -> Option<u32> {
-        self.heads().filter_map(|head| head.entry).map(|entry| entry.number).min()
-    }
-
-    /// Passes that chunk, the front.
-    fn pass(&mut self, number: u32) {
-        for head in std::iter::once(&mut self.head).chain(&mut self.heads) {
-            while head.entry.is_some_and(|entry| entry.number == number) {
-                head.entry = head.list.next();
-            }
-        }
-    }
-
-    /// Goes to a chunk, not below the last one; false if the chunk certainly holds nothing of it.
-    fn locate(&mut self, number: u32) -> bool {
-        let first = self.searches || self.head.locate(number).is_some();
-        self.heads.iter_mut().fold(first, |any, head| head.locate(number).is_some() | any)
-    }
-
-    /// Adds its positions in the located chunk, and returns the work that took.
-    fn insert_positions(&self, number: u32, segment: &Segment, out: &mut Positions) -> u64 {
-        match self.source {
-            Source::Token(_, token) if self.searches => {
-                segment.words.insert_token(token.as_bytes(), out);
-                2
-            }
-            Source::Token(..) => insert_token(&self.head, number, segment, out),
-            Source::Prefix(_, prefix) => insert_prefix(prefix, self.head.ordinal(number), segment, out),
-            Source::ShortPrefix(prefix) => insert_prefix(prefix, None, segment, out),
-            Source::AnyOf(_) => self.heads.iter().map(|head| insert_token(head, number, segment, out)).sum(),
-        }
-    }
-}
-
-fn insert_token(head: &Head<'_>, number: u32, segment: &Segment, out: &mut Positions) -> u64 {
-    let Some(ordinal) = head.ordinal(number) else { return 0 };
-    segment.words.insert_positions(ordinal, out);
-    1
-}
-
-fn insert_prefix(prefix: &str, from: Option<u32>, segment: &Segment, out: &mut Positions) -> u64 {
-    let walked = segment.words.insert_prefixed(prefix, from, out);
-    1 + (walked / TOKENS_PER_WORK) as u64
 }

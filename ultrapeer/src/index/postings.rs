@@ -1,156 +1,184 @@
-//! Lists of file positions inside one segment: coded as runs, worked on as bit sets.
+//! Lists of file numbers: coded as runs, and read from anywhere.
 //!
-//! Files of a segment are sorted by path, so the files that share a token mostly stand side by side and a
-//! folder's name becomes one run. A run is its gap from the end of the previous one and its length, as
-//! variable-length integers; the gap's lowest bit says whether a length follows (it is 1 otherwise).
+//! Files of a chunk are sorted by path and chunks are numbered one after the other, so the files that share a
+//! token mostly stand side by side and a folder's name becomes one *span*, a half-open range. A span is its
+//! gap from the end of the previous one and its length, as variable-length integers; the gap's lowest bit says
+//! whether a length follows (it is 1 otherwise).
 //!
-//! A segment holds at most [`limits::CHUNK_FILES`] files, so a set of positions is 64 words on the stack,
-//! and intersection, union and difference are loops that the compiler vectorises.
+//! A long list has a [`Skip`] every [`SKIP_SPANS`] spans: where the next one begins, so that a reader who looks
+//! for one file decodes that many at most.
 
-use overlay::limits;
+/// Spans between two skips. Chosen: 8 bytes of skip on some 80 bytes of spans, which are decoded in less time than
+/// another cache miss takes.
+const SKIP_SPANS: u32 = 32;
 
-const WORDS: usize = limits::CHUNK_FILES.div_ceil(64);
+/// The end of every list, above all file numbers.
+pub(super) const END: u32 = u32::MAX;
 
-/// A set of file positions of one segment.
-#[derive(Clone, Debug)]
-pub(super) struct Positions {
-    words: [u64; WORDS],
-    /// Words that the segment needs; the rest stays zero.
-    used: usize,
+/// A place in a list where reading can begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Skip {
+    /// End of the span before.
+    end: u32,
+    /// Byte of the list at which the next one starts.
+    at: u32,
 }
 
-impl Positions {
-    /// No position of a segment with `files` files (at most [`limits::CHUNK_FILES`]).
-    pub(super) fn none(files: usize) -> Self {
-        Self { words: [0; WORDS], used: files.div_ceil(64).min(WORDS) }
+/// Writes a list.
+#[derive(Debug, Default)]
+pub(super) struct Coder {
+    bytes: Vec<u8>,
+    skips: Vec<Skip>,
+    /// The last span, which may still grow; empty at first.
+    open: (u32, u32),
+    /// End of the last span that was written.
+    end: u32,
+    spans: u32,
+    files: u32,
+}
+
+impl Coder {
+    /// Appends a span that is not empty and begins where the last one ended or later; neighbours become one.
+    #[inline]
+    pub(super) fn push(&mut self, start: u32, end: u32) {
+        debug_assert!(self.open.1 <= start && start < end, "spans ascend");
+        if self.open.1 == start && self.open.0 < start {
+            self.open.1 = end;
+        } else {
+            self.close();
+            self.open = (start, end);
+        }
     }
 
-    /// Empties the set for a segment with `files` files.
-    pub(super) fn reset(&mut self, files: usize) {
-        self.words[..self.used].fill(0);
-        self.used = files.div_ceil(64).min(WORDS);
-    }
-
-    /// Adds the positions from `start` on, up to and without `end`.
-    fn insert(&mut self, start: usize, end: usize) {
-        let end = end.min(self.used * 64);
-        if start >= end {
+    fn close(&mut self) {
+        let (start, end) = self.open;
+        if start == end {
             return;
         }
-        let (first, last) = (start / 64, (end - 1) / 64);
-        let head = u64::MAX << (start % 64);
-        let tail = u64::MAX >> (63 - (end - 1) % 64);
-        if first == last {
-            self.words[first] |= head & tail;
-        } else {
-            self.words[first] |= head;
-            self.words[first + 1..last].fill(u64::MAX);
-            self.words[last] |= tail;
+        if self.spans > 0 && self.spans.is_multiple_of(SKIP_SPANS) {
+            self.skips.push(Skip { end: self.end, at: self.bytes.len() as u32 });
         }
-    }
-
-    /// Adds a coded list.
-    pub(super) fn insert_coded(&mut self, coded: &[u8]) {
-        let mut runs = Runs::new(coded);
-        loop {
-            while let Some(single) = runs.next_single() {
-                if let Some(word) = self.words[..self.used].get_mut(single / 64) {
-                    *word |= 1 << (single % 64);
-                }
-            }
-            let Some((start, end)) = runs.next() else { return };
-            self.insert(start, end);
+        let (gap, length) = (u64::from(start - self.end), u64::from(end - start));
+        write_varint(&mut self.bytes, gap << 1 | u64::from(length > 1));
+        if length > 1 {
+            write_varint(&mut self.bytes, length - 2);
         }
+        (self.end, self.spans, self.files) = (end, self.spans + 1, self.files + (end - start));
     }
 
-    /// Keeps what is in both.
-    pub(super) fn intersect(&mut self, other: &Self) {
-        for (word, other) in self.words[..self.used].iter_mut().zip(&other.words[..self.used]) {
-            *word &= other;
-        }
+    /// Ends the list: its bytes, its skips and how many files it names. [`Self::clear`] begins the next one.
+    pub(super) fn finish(&mut self) -> (&[u8], &[Skip], u32) {
+        self.close();
+        self.open = (END, END);
+        (&self.bytes, &self.skips, self.files)
     }
 
-    /// Drops what is in the other.
-    pub(super) fn subtract(&mut self, other: &Self) {
-        for (word, other) in self.words[..self.used].iter_mut().zip(&other.words[..self.used]) {
-            *word &= !other;
-        }
-    }
-
-    pub(super) fn is_empty(&self) -> bool {
-        self.words[..self.used].iter().all(|word| *word == 0)
-    }
-
-    /// Its members, ascending.
-    pub(super) fn iter(&self) -> impl Iterator<Item = u16> + '_ {
-        self.words[..self.used].iter().enumerate().flat_map(|(index, &word)| {
-            let mut rest = word;
-            std::iter::from_fn(move || {
-                let bit = rest.trailing_zeros();
-                rest &= rest.wrapping_sub(1);
-                (bit < 64).then(|| (index * 64) as u16 + bit as u16)
-            })
-        })
+    /// Forgets the list.
+    pub(super) fn clear(&mut self) {
+        self.bytes.clear();
+        self.skips.clear();
+        (self.open, self.end, self.spans, self.files) = ((0, 0), 0, 0, 0);
     }
 }
 
-/// Reads a coded list as half-open ranges. Ends at the first byte that cannot be meant.
-#[derive(Debug)]
-pub(super) struct Runs<'a> {
+/// Reads a list, span by span. Ends at the first byte that cannot be meant.
+#[derive(Clone, Debug)]
+pub(super) struct List<'a> {
+    coded: &'a [u8],
+    /// Skips that were not passed yet, some that were perhaps among them.
+    skips: &'a [Skip],
     rest: &'a [u8],
-    end: usize,
+    /// The last span that was read; empty before the first, at [`END`] behind the last.
+    span: (u32, u32),
 }
 
-impl<'a> Runs<'a> {
-    pub(super) const fn new(coded: &'a [u8]) -> Self {
-        Self { rest: coded, end: 0 }
+impl<'a> List<'a> {
+    pub(super) const fn new(coded: &'a [u8], skips: &'a [Skip]) -> Self {
+        Self { coded, skips, rest: coded, span: (0, 0) }
     }
 
-    /// The next run if it is a single position not far from the last one: the most frequent sort.
+    /// Bytes of the whole list: about two for each span.
+    pub(super) const fn bytes(&self) -> usize {
+        self.coded.len()
+    }
+
+    /// The first span that ends above `from`, which is not below that of the last call; ([`END`], [`END`]) if
+    /// there is none. It may begin below `from`.
     #[inline]
-    fn next_single(&mut self) -> Option<usize> {
-        let (&head, rest) = self.rest.split_first()?;
-        if head & 0x81 != 0 {
+    pub(super) fn seek(&mut self, from: u32) -> (u32, u32) {
+        if self.span.1 <= from {
+            if self.skips.first().is_some_and(|skip| skip.end <= from) {
+                self.skip(from);
+            }
+            while self.span.1 <= from {
+                self.read();
+            }
+        }
+        self.span
+    }
+
+    /// Goes to the last skip at or below `from`, unless that is behind.
+    fn skip(&mut self, from: u32) {
+        let mut reach = 1;
+        while self.skips.get(reach).is_some_and(|skip| skip.end <= from) {
+            reach *= 2;
+        }
+        let (sure, limit) = (reach / 2, reach.min(self.skips.len()));
+        let passed = sure + self.skips[sure..limit].partition_point(|skip| skip.end <= from);
+        let Some(skip) = self.skips[..passed].last() else { return };
+        if skip.end > self.span.1 {
+            self.rest = self.coded.get(skip.at as usize..).unwrap_or_default();
+            self.span = (skip.end, skip.end);
+        }
+        self.skips = &self.skips[passed..];
+    }
+
+    #[inline]
+    fn read(&mut self) {
+        // A single file not far from the last one is the most frequent sort.
+        match self.rest.split_first() {
+            Some((&head, rest)) if head & 0x81 == 0 => {
+                let start = self.span.1.wrapping_add(u32::from(head >> 1));
+                self.span = (start, start.wrapping_add(1));
+                self.rest = rest;
+            }
+            _ => self.read_long(),
+        }
+    }
+
+    fn read_long(&mut self) {
+        self.span = self.decode().unwrap_or((END, END));
+    }
+
+    fn decode(&mut self) -> Option<(u32, u32)> {
+        let head = read_varint(&mut self.rest)?;
+        let more = if head & 1 == 1 { read_varint(&mut self.rest)?.checked_add(1)? } else { 0 };
+        let start = self.span.1.checked_add(u32::try_from(head >> 1).ok()?)?;
+        let end = start.checked_add(1)?.checked_add(u32::try_from(more).ok()?)?;
+        Some((start, end)).filter(|(_, end)| *end < END)
+    }
+
+    /// True if every byte was read and meant something.
+    pub(super) const fn is_read(&self) -> bool {
+        self.rest.is_empty() && self.span.0 != END
+    }
+}
+
+impl Iterator for List<'_> {
+    type Item = (u32, u32);
+
+    #[inline]
+    fn next(&mut self) -> Option<(u32, u32)> {
+        if self.rest.is_empty() {
             return None;
         }
-        let start = self.end.checked_add(usize::from(head >> 1))?;
-        self.end = start.checked_add(1)?;
-        self.rest = rest;
-        Some(start)
-    }
-
-    /// True if the whole list was read.
-    pub(super) const fn at_end(&self) -> bool {
-        self.rest.is_empty()
-    }
-}
-
-impl Iterator for Runs<'_> {
-    type Item = (usize, usize);
-
-    fn next(&mut self) -> Option<(usize, usize)> {
-        let head = read_varint(&mut self.rest)?;
-        let extra = if head & 1 == 1 { read_varint(&mut self.rest)?.checked_add(1)? } else { 0 };
-        let start = self.end.checked_add(usize::try_from(head >> 1).ok()?)?;
-        self.end = start.checked_add(1)?.checked_add(usize::try_from(extra).ok()?)?;
-        Some((start, self.end))
-    }
-}
-
-/// Appends ascending, disjoint, half-open ranges in coded form.
-pub(super) fn write_runs(out: &mut Vec<u8>, runs: impl IntoIterator<Item = (usize, usize)>) {
-    let mut previous = 0;
-    for (start, end) in runs {
-        let (gap, length) = ((start - previous) as u64, (end - start) as u64);
-        write_varint(out, gap << 1 | u64::from(length > 1));
-        if length > 1 {
-            write_varint(out, length - 2);
-        }
-        previous = end;
+        self.read();
+        Some(self.span).filter(|(start, _)| *start != END)
     }
 }
 
 /// Appends an integer, seven bits a byte, low bits first.
+#[inline]
 pub(super) fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
@@ -184,6 +212,7 @@ fn read_long_varint(bytes: &mut &[u8]) -> Option<u64> {
 }
 
 /// Takes that many bytes off the front. `None`, with `bytes` as it was, if there are fewer.
+#[inline]
 pub(super) fn read_bytes<'a>(bytes: &mut &'a [u8], count: usize) -> Option<&'a [u8]> {
     let (taken, rest) = bytes.split_at_checked(count)?;
     *bytes = rest;
@@ -216,48 +245,50 @@ mod tests {
 
     use super::*;
 
-    fn coded(set: &BTreeSet<u16>) -> Vec<u8> {
-        let mut runs: Vec<(usize, usize)> = Vec::new();
-        for position in set.iter().map(|p| usize::from(*p)) {
-            match runs.last_mut() {
-                Some(run) if run.1 == position => run.1 += 1,
-                _ => runs.push((position, position + 1)),
-            }
+    fn coder(set: &BTreeSet<u32>) -> Coder {
+        let mut coder = Coder::default();
+        for file in set {
+            coder.push(*file, file + 1);
         }
-        let mut out = Vec::new();
-        write_runs(&mut out, runs);
-        out
+        coder
     }
 
-    fn positions(set: &BTreeSet<u16>) -> Positions {
-        let mut positions = Positions::none(limits::CHUNK_FILES);
-        positions.insert_coded(&coded(set));
-        positions
-    }
-
-    fn any_set() -> impl Strategy<Value = BTreeSet<u16>> {
-        prop::collection::vec((0u16..4096, 1u16..200), 0..20).prop_map(|runs| {
-            runs.into_iter().flat_map(|(start, len)| start..start.saturating_add(len).min(4096)).collect()
-        })
+    fn any_set() -> impl Strategy<Value = BTreeSet<u32>> {
+        let span = (prop_oneof![3 => 0u32..2000, 1 => 0u32..2_000_000], 1u32..5);
+        prop::collection::vec(span, 0..400)
+            .prop_map(|spans| spans.into_iter().flat_map(|(start, n)| start..start + n).collect())
     }
 
     proptest! {
         #[test]
-        fn sets_behave_like_sets(a in any_set(), b in any_set()) {
-            let (mut both, mut rest) = (positions(&a), positions(&a));
-            prop_assert!(both.iter().eq(a.iter().copied()));
-            both.intersect(&positions(&b));
-            rest.subtract(&positions(&b));
-            prop_assert!(both.iter().eq(a.intersection(&b).copied()));
-            prop_assert!(rest.iter().eq(a.difference(&b).copied()));
-            prop_assert_eq!(both.is_empty(), a.is_disjoint(&b));
+        fn lists_hold_what_was_written(set in any_set()) {
+            let mut coder = coder(&set);
+            let (bytes, skips, files) = coder.finish();
+            prop_assert_eq!(files as usize, set.len());
+            let read: Vec<u32> = List::new(bytes, skips).flat_map(|(start, end)| start..end).collect();
+            prop_assert!(read.iter().eq(&set));
         }
 
         #[test]
-        fn any_bytes_are_read_without_panic(bytes: Vec<u8>, files in 0usize..5000) {
-            let mut positions = Positions::none(files);
-            positions.insert_coded(&bytes);
-            prop_assert!(positions.iter().all(|p| usize::from(p) < files.div_ceil(64) * 64));
+        fn seeking_gives_the_first_span_above(set in any_set(), mut places in prop::collection::vec(0u32..2_100_000, 1..40)) {
+            let mut coder = coder(&set);
+            let (bytes, skips, _) = coder.finish();
+            let mut list = List::new(bytes, skips);
+            places.sort_unstable();
+            for from in places {
+                let (start, end) = list.seek(from);
+                let want = set.range(from..).next().copied();
+                prop_assert_eq!(Some(start.max(from)).filter(|_| start != END), want);
+                if want.is_some() {
+                    prop_assert!(set.contains(&(end - 1)) && !set.contains(&end) && (start == 0 || !set.contains(&(start - 1))));
+                }
+            }
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes: Vec<u8>, from: u32) {
+            prop_assert!(List::new(&bytes, &[]).count() <= bytes.len());
+            let _ = List::new(&bytes, &[]).seek(from.min(END - 1));
         }
 
         #[test]

@@ -1,26 +1,30 @@
-//! Runs: groups of chunks that were added one after the other, each with routes of its own.
+//! Runs: groups of chunks that were added one after the other, each with a dictionary of its own.
 //!
-//! What is added becomes a small run; neighbours of like size are merged, so there are few runs, and each
-//! entry is written again a few times in its life. What is removed is taken off the run's list of chunks at
-//! once, with all its memory but its routes, which searches pass over; they go with the next merge, at the
-//! latest when half of a run is gone.
+//! The files of a run are numbered through, chunk after chunk, in the order of their paths. What is added becomes a
+//! small run; neighbours of like size are merged, so there are few runs, and each entry is written again a few times
+//! in its life. What is removed is taken off the run's list of chunks at once, with all its files; its entries in
+//! the dictionary, which searches pass over, go with the next merge, at the latest when half of a run is gone.
 //!
 //! ```text
 //!   oldest  [ 4,000 chunks ][ 900 ][ 800 ][ 700 ][ 60 ][ 50 ][ 4 ][ 1 ][ 1 ]  newest
 //!                           └── merged bit by bit ──┘
 //! ```
 //!
-//! Invariants: chunks ascend in number within a run and from run to run; a run's routes never change, so
-//! searches read them while others are made; merges go on by as much as was added or removed, so no update
+//! Invariants: chunks ascend in number within a run and from run to run; a run's dictionary never changes, so
+//! searches read it while others are made; merges go on by as much as was added or removed, so no update
 //! waits for a large one.
 
 use std::sync::Arc;
 
+use overlay::id::ContentId;
+
 use super::{
     ChunkSlot, LeafSlot,
-    routes::{CONTENT_BITS, Entry, GONE, Key, Keys, Merge, Table, WORD_BITS},
+    contents::{self, Contents},
+    dictionary::{self, Dictionary},
+    files::Files,
+    merge::Merging,
     segment::Segment,
-    words::{is_filter, stem},
 };
 
 /// Chunks of a page: a removal copies one page and the list of pages.
@@ -33,24 +37,42 @@ const RUNS: usize = 16;
 /// before as much again has come. A removed entry counts half.
 const MERGE_PACE: usize = 4;
 
-/// A segment and whose it is.
+/// A chunk whose words are in a run.
 #[derive(Clone, Debug)]
 pub(super) struct Chunk {
     pub(super) leaf: LeafSlot,
-    pub(super) segment: Arc<Segment>,
+    /// `None` if it came as a digest.
+    pub(super) files: Option<Arc<Files>>,
+    /// Entries it makes: spans of positions, contents, and one for itself, so that a run without weight is one
+    /// without chunks.
+    weight: u32,
 }
 
 impl Chunk {
-    /// Its tokens, and one for itself, so that a run without weight is one without chunks.
-    fn weight(&self) -> usize {
-        self.segment.tokens() + 1
+    fn new(leaf: LeafSlot, segment: &Segment) -> Self {
+        let contents = segment.files.as_ref().map_or(0, |_| segment.files());
+        let weight = (segment.words.spans() + contents + 1) as u32;
+        Self { leaf, files: segment.files.clone(), weight }
+    }
+
+    pub(super) const fn weight(&self) -> usize {
+        self.weight as usize
     }
 }
 
-/// Chunks with their routes.
+/// What went away with a chunk.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Removed {
+    pub(super) files: usize,
+    /// Bytes on the heap of its files.
+    pub(super) memory: usize,
+    weight: usize,
+}
+
+/// Chunks with their words.
 #[derive(Clone, Debug)]
 pub(super) struct Run {
-    routes: Arc<Routes>,
+    fixed: Arc<Fixed>,
     pages: Vec<Arc<Page>>,
     /// Weight of the chunks that are gone.
     gone: usize,
@@ -60,116 +82,165 @@ type Page = [Option<Chunk>; PAGE];
 
 /// What of a run never changes.
 #[derive(Debug)]
-struct Routes {
-    words: Arc<Table>,
-    contents: Arc<Table>,
+pub(super) struct Fixed {
+    pub(super) words: Dictionary,
+    pub(super) contents: Contents,
     /// By number, ascending.
-    slots: Arc<[ChunkSlot]>,
+    pub(super) slots: Box<[ChunkSlot]>,
+    /// The first file of each chunk, and the end of the last one.
+    pub(super) starts: Box<[u32]>,
     /// Weight of all chunks.
-    weight: usize,
+    pub(super) weight: usize,
 }
 
 impl Run {
-    /// From chunks in ascending order, at least one.
-    pub(super) fn build(keys: Keys, chunks: Vec<(ChunkSlot, Chunk)>) -> Self {
-        let (mut words, mut contents) = (Vec::new(), Vec::new());
-        for (number, (_, chunk)) in chunks.iter().enumerate() {
-            let number = number as u32;
-            each_key(keys, &chunk.segment, |key, ordinal| words.push((key, Entry { number, ordinal })));
-            if let Some(files) = &chunk.segment.files {
-                let ids = files.contents().iter().zip(0..);
-                contents.extend(ids.map(|(id, ordinal)| (Key::content(&id.0), Entry { number, ordinal })));
+    /// From segments in ascending order of their slots, at least one.
+    pub(super) fn build(added: &[(ChunkSlot, LeafSlot, Arc<Segment>)]) -> Self {
+        let mut starts = vec![0];
+        let mut contents = Vec::new();
+        for (.., segment) in added {
+            let start = starts[starts.len() - 1];
+            if let Some(files) = &segment.files {
+                contents.extend((start..).zip(files.contents()).map(|(file, id)| (contents::key_of(id), file)));
             }
+            starts.push(start + segment.files() as u32);
         }
-        words.sort_unstable();
         contents.sort_unstable();
-        let tables = (Table::build(&words, WORD_BITS), Table::build(&contents, CONTENT_BITS));
-        let (slots, chunks): (Vec<_>, Vec<_>) = chunks.into_iter().unzip();
-        let weight = chunks.iter().map(Chunk::weight).sum();
-        Self::new(tables, slots, chunks.into_iter().map(Some).collect(), weight, 0)
+        let contents = Contents::build(&contents, starts[added.len()]);
+        let chunks: Vec<_> = added.iter().map(|(_, leaf, segment)| Some(Chunk::new(*leaf, segment))).collect();
+        let weight = chunks.iter().flatten().map(Chunk::weight).sum();
+        let words = build_dictionary(added, &starts);
+        let slots = added.iter().map(|(slot, ..)| *slot).collect();
+        Self::new(Fixed { words, contents, slots, starts: starts.into(), weight }, chunks)
     }
 
-    fn new(
-        (words, contents): (Table, Table),
-        slots: Vec<ChunkSlot>,
-        chunks: Vec<Option<Chunk>>,
-        weight: usize,
-        gone: usize,
-    ) -> Self {
+    /// Those of the chunks that are there.
+    pub(super) fn new(fixed: Fixed, chunks: Vec<Option<Chunk>>) -> Self {
+        let gone = fixed.weight - chunks.iter().flatten().map(Chunk::weight).sum::<usize>();
         let mut chunks = chunks.into_iter();
-        let pages = (0..slots.len().div_ceil(PAGE)).map(|_| Arc::new(std::array::from_fn(|_| chunks.next().flatten())));
-        let pages = pages.collect();
-        let routes = Routes { words: Arc::new(words), contents: Arc::new(contents), slots: slots.into(), weight };
-        Self { routes: Arc::new(routes), pages, gone }
+        let page = |_| Arc::new(std::array::from_fn(|_| chunks.next().flatten()));
+        let pages = (0..fixed.slots.len().div_ceil(PAGE)).map(page).collect();
+        Self { fixed: Arc::new(fixed), pages, gone }
     }
 
-    /// Routes of words and stems.
-    pub(super) fn words(&self) -> &Table {
-        &self.routes.words
+    /// Tokens with their files.
+    pub(super) fn words(&self) -> &Dictionary {
+        &self.fixed.words
     }
 
-    /// Routes of contents.
-    pub(super) fn contents(&self) -> &Table {
-        &self.routes.contents
+    /// Files that perhaps have a content: chunk, position and leaf.
+    pub(super) fn holders(&self, content: &ContentId) -> impl Iterator<Item = (u32, u16)> {
+        let holds = move |number: u32, position: u16| {
+            let files = self.chunk(number)?.1.files.as_ref()?;
+            files.contents().get(usize::from(position)).filter(|held| *held == content)
+        };
+        self.fixed.contents.get(content).filter_map(move |file| {
+            let number = self.chunk_of(file, 0);
+            let position = (file - self.start(number)) as u16;
+            holds(number, position).map(|_| (number, position))
+        })
+    }
+
+    /// The number of the chunk that a file is in; at least `from`.
+    pub(super) fn chunk_of(&self, file: u32, from: u32) -> u32 {
+        let ends = &self.fixed.starts[from as usize + 1..];
+        // Mostly it is not far.
+        let mut reach = 1;
+        while ends.get(reach).is_some_and(|end| *end <= file) {
+            reach *= 2;
+        }
+        let (sure, limit) = (reach / 2, (reach + 1).min(ends.len()));
+        from + (sure + ends[sure..limit].partition_point(|end| *end <= file)) as u32
+    }
+
+    /// The first file of a chunk.
+    pub(super) fn start(&self, number: u32) -> u32 {
+        self.fixed.starts[number as usize]
     }
 
     /// The chunk with that number, and its slot; `None` if it is gone.
     pub(super) fn chunk(&self, number: u32) -> Option<(ChunkSlot, &Chunk)> {
         let chunk = self.pages.get(number as usize / PAGE)?[number as usize % PAGE].as_ref()?;
-        Some((*self.routes.slots.get(number as usize)?, chunk))
-    }
-
-    /// Chunks that hold a token or a stem.
-    pub(super) fn holding(&self, key: Key) -> usize {
-        let list = self.words().get(key);
-        if self.gone == 0 { list.count() } else { list.filter(|entry| self.chunk(entry.number).is_some()).count() }
+        Some((*self.fixed.slots.get(number as usize)?, chunk))
     }
 
     /// The chunk in a slot.
     pub(super) fn at(&self, slot: ChunkSlot) -> Option<&Chunk> {
-        let number = self.routes.slots.binary_search(&slot).ok()?;
+        let number = self.fixed.slots.binary_search(&slot).ok()?;
         self.chunk(number as u32).map(|(_, chunk)| chunk)
     }
 
+    /// Files of all chunks, also of those that are gone.
+    pub(super) fn files(&self) -> u32 {
+        self.start(self.fixed.slots.len() as u32)
+    }
+
     /// Takes the chunk in a slot away.
-    fn remove(&mut self, slot: ChunkSlot) -> Option<Chunk> {
-        let number = self.routes.slots.binary_search(&slot).ok()?;
+    fn remove(&mut self, slot: ChunkSlot) -> Option<Removed> {
+        let number = self.fixed.slots.binary_search(&slot).ok()?;
         let page = self.pages.get_mut(number / PAGE)?;
         page[number % PAGE].as_ref()?;
         let chunk = Arc::make_mut(page)[number % PAGE].take()?;
         self.gone += chunk.weight();
-        Some(chunk)
+        let files = (self.start(number as u32 + 1) - self.start(number as u32)) as usize;
+        Some(Removed { files, memory: chunk.files.as_ref().map_or(0, |files| files.memory()), weight: chunk.weight() })
     }
 
     /// The lowest slot of its chunks.
     pub(super) fn first_slot(&self) -> ChunkSlot {
-        self.routes.slots[0]
+        self.fixed.slots[0]
+    }
+
+    pub(super) const fn fixed(&self) -> &Arc<Fixed> {
+        &self.fixed
     }
 
     /// Weight of the chunks that are there.
-    fn live(&self) -> usize {
-        self.routes.weight - self.gone
+    pub(super) fn live(&self) -> usize {
+        self.fixed.weight - self.gone
     }
 
-    /// Bytes on the heap without segments and without routes of contents.
+    /// Bytes on the heap without files and without contents.
     pub(super) fn memory(&self) -> usize {
+        let Fixed { words, slots, starts, .. } = &*self.fixed;
         let pages = self.pages.len() * (size_of::<Page>() + size_of::<Arc<Page>>());
-        size_of::<Self>() + size_of::<Routes>() + self.words().memory() + size_of_val(&*self.routes.slots) + pages
+        size_of::<Self>() + size_of::<Fixed>() + words.memory() + size_of_val(&**slots) + size_of_val(&**starts) + pages
+    }
+
+    /// Bytes on the heap that lead from a content to its files.
+    pub(super) fn contents_memory(&self) -> usize {
+        self.fixed.contents.memory()
     }
 }
 
-/// Calls `each` with the key of every token and every stem of a segment, each once, and its (first) ordinal.
-fn each_key(keys: Keys, segment: &Segment, mut each: impl FnMut(Key, u32)) {
-    let mut last_stem = String::new();
-    segment.words.each_token(|ordinal, token| {
-        each(keys.token(token), ordinal);
-        let word = std::str::from_utf8(token).ok().filter(|_| !is_filter(token));
-        if let Some(stem) = word.and_then(stem).filter(|stem| *stem != last_stem) {
-            each(keys.stem(stem), ordinal);
-            last_stem.clear();
-            last_stem.push_str(stem);
+/// The dictionary of chunks whose first files are `starts`.
+fn build_dictionary(added: &[(ChunkSlot, LeafSlot, Arc<Segment>)], starts: &[u32]) -> Dictionary {
+    let mut builder = dictionary::Builder::default();
+    if let [(.., segment)] = added {
+        segment.words.each_token(|token, positions| {
+            positions.for_each(|(start, end)| builder.push(start, end));
+            builder.end_token(token);
+        });
+        return builder.finish();
+    }
+    // Tokens of all chunks in one buffer; equal ones in the order of their chunks, which is that of their places.
+    let mut text = Vec::new();
+    let mut entries = Vec::new();
+    for ((.., segment), first) in added.iter().zip(starts) {
+        segment.words.each_token(|token, positions| {
+            let start = text.len();
+            text.extend_from_slice(token);
+            entries.push((start..text.len(), positions, *first));
+        });
+    }
+    entries.sort_unstable_by(|(a, ..), (b, ..)| text[a.clone()].cmp(&text[b.clone()]).then(a.start.cmp(&b.start)));
+    for group in entries.chunk_by(|(a, ..), (b, ..)| text[a.clone()] == text[b.clone()]) {
+        for (_, positions, first) in group {
+            positions.clone().for_each(|(start, end)| builder.push(first + start, first + end));
         }
-    });
+        builder.end_token(&text[group[0].0.clone()]);
+    }
+    builder.finish()
 }
 
 /// All runs, oldest first, and the merges under way.
@@ -177,17 +248,8 @@ fn each_key(keys: Keys, segment: &Segment, mut each: impl FnMut(Key, u32)) {
 pub(super) struct Runs {
     runs: Vec<Arc<Run>>,
     merges: Vec<Merging>,
-}
-
-/// A merge of neighbouring runs.
-#[derive(Debug)]
-struct Merging {
-    /// The routes of the runs that are merged, which tell which ones these are, and the new numbers.
-    sources: Vec<(Arc<Routes>, Arc<[u32]>)>,
-    words: Merge,
-    contents: Merge,
-    /// Weight of the chunks that are taken over.
-    weight: usize,
+    /// Entries by which merges should go on.
+    owed: usize,
 }
 
 impl Runs {
@@ -198,38 +260,39 @@ impl Runs {
 
     /// Adds the newest run.
     pub(super) fn push(&mut self, run: Run) {
-        let weight = run.routes.weight;
+        self.owed += run.fixed.weight * MERGE_PACE;
         self.runs.push(Arc::new(run));
-        self.merge(weight * MERGE_PACE);
     }
 
     /// Takes a chunk away.
-    pub(super) fn remove(&mut self, slot: ChunkSlot) -> Option<Chunk> {
+    pub(super) fn remove(&mut self, slot: ChunkSlot) -> Option<Removed> {
         let index = self.runs.partition_point(|run| run.first_slot() <= slot).checked_sub(1)?;
-        let chunk = Arc::make_mut(&mut self.runs[index]).remove(slot)?;
-        self.merge(chunk.weight() * MERGE_PACE / 2);
-        Some(chunk)
+        let removed = Arc::make_mut(&mut self.runs[index]).remove(slot)?;
+        self.owed += removed.weight * MERGE_PACE / 2;
+        Some(removed)
     }
 
-    /// Goes on with each merge, by about that many tokens.
-    fn merge(&mut self, tokens: usize) {
+    /// Goes on with each merge by as much as was added and removed since the last time. True if runs changed.
+    pub(super) fn merge(&mut self) -> bool {
+        let entries = std::mem::take(&mut self.owed);
+        let before = self.runs.len();
         // A run of which nothing is left needs no merge.
         let merges = &self.merges;
         self.runs.retain(|run| run.live() > 0 || merges.iter().any(|merge| merge.has(run)));
+        let mut changed = self.runs.len() < before;
         self.begin();
-        // About two entries a token: its own, and those of stems and contents.
         let mut at = 0;
         while let Some(merge) = self.merges.get_mut(at) {
-            let left = merge.words.step(2 * tokens);
-            merge.contents.step(left);
-            if merge.words.is_done() && merge.contents.is_done() {
+            if merge.step(entries) {
                 let merge = self.merges.swap_remove(at);
                 self.end(merge);
                 self.begin();
+                changed = true;
             } else {
                 at += 1;
             }
         }
+        changed
     }
 
     /// Begins the merges that are due.
@@ -264,44 +327,10 @@ impl Runs {
     /// Puts what was merged in the place of its runs. Chunks that went away meanwhile are passed over.
     fn end(&mut self, merge: Merging) {
         let Some(first) = self.runs.iter().position(|run| merge.has(run)) else { return };
-        let range = first..first + merge.sources.len();
-        let (mut slots, mut chunks, mut live) = (Vec::new(), Vec::new(), 0);
-        for (run, (_, numbers)) in self.runs[range.clone()].iter().zip(&merge.sources) {
-            for number in (0..).zip(numbers.iter()).filter(|(_, new)| **new != GONE).map(|(number, _)| number) {
-                slots.push(run.routes.slots[number as usize]);
-                let chunk = run.chunk(number).map(|(_, chunk)| chunk.clone());
-                live += chunk.as_ref().map_or(0, Chunk::weight);
-                chunks.push(chunk);
-            }
-        }
-        let tables = (merge.words.finish(), merge.contents.finish());
-        let run = Run::new(tables, slots, chunks, merge.weight, merge.weight - live);
-        self.runs.splice(range, (live > 0).then(|| Arc::new(run)));
-    }
-}
-
-impl Merging {
-    fn new(runs: &[Arc<Run>]) -> Self {
-        let mut next = 0;
-        let mut numbers = |run: &Arc<Run>| -> Arc<[u32]> {
-            let number = |number: usize| {
-                let new = if run.chunk(number as u32).is_some() { next } else { GONE };
-                next += u32::from(new != GONE);
-                new
-            };
-            (0..run.routes.slots.len()).map(number).collect()
-        };
-        let sources: Vec<_> = runs.iter().map(|run| (Arc::clone(&run.routes), numbers(run))).collect();
-        let tables = |table: fn(&Routes) -> &Arc<Table>| {
-            sources.iter().map(move |(routes, numbers)| (Arc::clone(table(routes)), Arc::clone(numbers)))
-        };
-        let words = Merge::new(tables(|routes| &routes.words), WORD_BITS);
-        let contents = Merge::new(tables(|routes| &routes.contents), CONTENT_BITS);
-        Self { words, contents, weight: runs.iter().map(|run| run.live()).sum(), sources }
-    }
-
-    /// True if it takes that run in.
-    fn has(&self, run: &Run) -> bool {
-        self.sources.iter().any(|(routes, _)| Arc::ptr_eq(routes, &run.routes))
+        let range = first..first + merge.runs();
+        let chunk = |(run, number): (usize, u32)| self.runs[first + run].chunk(number).map(|(_, chunk)| chunk.clone());
+        let chunks = merge.kept().map(chunk).collect();
+        let run = Run::new(merge.finish(), chunks);
+        self.runs.splice(range, (run.live() > 0).then(|| Arc::new(run)));
     }
 }

@@ -1,11 +1,13 @@
 //! One chunk of a leaf's catalog, ready to be searched; immutable.
 //!
 //! A segment of a home's own leaf has both sides, [`Words`] and [`Files`]. One that came as a digest has
-//! words alone: it can tell which of a leaf's files hold which words, and the rest is decided at a home.
+//! words alone: it can tell which of a leaf's files hold which words, and the rest is decided at a home. The index
+//! takes the words over into a run and keeps the files, so a segment lives no longer than its addition.
 
 use std::{
     hash::{DefaultHasher, Hasher},
     ops::Range,
+    sync::Arc,
 };
 
 use overlay::{
@@ -24,7 +26,7 @@ use super::{
 pub struct Segment {
     pub(super) words: Words,
     /// `None` if the segment came as a digest.
-    pub(super) files: Option<Files>,
+    pub(super) files: Option<Arc<Files>>,
 }
 
 /// Why there is no segment. Nothing was changed.
@@ -58,7 +60,7 @@ impl Segment {
         if words.memory() > limits::DIGEST_BYTES {
             return Err(SegmentError::TooManyWords);
         }
-        Ok(Self { words, files: Some(Files::build(files)) })
+        Ok(Self { words, files: Some(Arc::new(Files::build(files))) })
     }
 
     /// The segment without names, sizes and content ids, in the form that other ultrapeers get.
@@ -89,7 +91,7 @@ impl Segment {
 
     /// Bytes of [`Self::memory`] that hold files rather than words.
     pub fn file_memory(&self) -> usize {
-        self.files.as_ref().map_or(0, Files::memory)
+        self.files.as_ref().map_or(0, |files| files.memory())
     }
 }
 
@@ -295,7 +297,7 @@ impl Tokens {
         let entry = |(_, id): (u64, u32)| {
             let at = id as usize;
             let runs = sorted[starts[at]..next[at]].iter().chain([&self.tokens[at].open]);
-            (self.token(id), runs.map(|run| (usize::from(run.start), usize::from(run.end))))
+            (self.token(id), runs.map(|run| (u32::from(run.start), u32::from(run.end))))
         };
         Words::build(files, order.into_iter().map(entry))
     }

@@ -31,9 +31,10 @@ fn segment(files: &mut Vec<FileEntry>) -> Arc<Segment> {
 }
 
 fn index_of(paths: &[&str]) -> (Index, ChunkSlot) {
-    let mut index = Index::new(1);
+    let mut index = Index::new();
     let slot = index.add(LeafSlot(7), segment(&mut paths.iter().map(|path| file(path)).collect()));
     index.publish();
+    index.settle();
     (index, slot)
 }
 
@@ -92,18 +93,20 @@ fn a_snapshot_keeps_its_state_and_a_new_one_has_the_change() {
     index.add(LeafSlot(8), segment(&mut vec![file("a/three.txt")]));
     assert_eq!(paths(&reader.snapshot(), "txt").len(), 2, "not yet published");
     index.publish();
+    index.settle();
     assert_eq!(paths(&old, "txt").len(), 2);
     assert_eq!(paths(&reader.snapshot(), "txt"), ["a/three.txt"]);
     // The old state is still read, and no publication waits for that.
     index.add(LeafSlot(9), segment(&mut vec![file("a/four.txt")]));
     index.publish();
+    index.settle();
     assert_eq!(paths(&reader.snapshot(), "txt").len(), 2);
     assert_eq!(paths(&old, "txt").len(), 2);
 }
 
 #[test]
 fn many_small_additions_and_removals_leave_few_runs_and_no_memory() {
-    let mut index = Index::new(1);
+    let mut index = Index::new();
     let reader = index.reader();
     let mut slots = std::collections::VecDeque::new();
     let mut most = 0;
@@ -113,6 +116,7 @@ fn many_small_additions_and_removals_leave_few_runs_and_no_memory() {
             index.remove(slots.pop_front().unwrap());
         }
         index.publish();
+        index.settle();
         most = most.max(reader.snapshot().runs.len());
     }
     assert!(most < 40, "{most} runs");
@@ -122,6 +126,7 @@ fn many_small_additions_and_removals_leave_few_runs_and_no_memory() {
     for slot in slots {
         index.remove(slot);
         index.publish();
+        index.settle();
     }
     assert_eq!((index.stats().files, index.stats().terms, reader.snapshot().runs.len()), (0, 0, 0));
 }
@@ -133,6 +138,7 @@ fn an_emptied_index_holds_nothing() {
     assert!(index.stats().terms > 5 && index.stats().memory > 100);
     index.remove(slot);
     index.publish();
+    index.settle();
     let stats = index.stats();
     assert_eq!((stats.files, stats.terms, stats.segments), (0, 0, 0));
     assert_ne!(index.add(LeafSlot(0), segment(&mut vec![file("a/b")])), slot, "slots are not used again");
@@ -140,17 +146,21 @@ fn an_emptied_index_holds_nothing() {
 
 #[test]
 fn work_and_matches_end_at_their_caps() {
-    let mut index = Index::new(1);
+    let mut index = Index::new();
     for leaf in 0..100 {
         index.add(LeafSlot(leaf), segment(&mut (0..10).map(|n| file(&format!("a/{leaf} {n}.txt"))).collect()));
     }
     index.publish();
+    index.settle();
     let snapshot = index.reader().snapshot();
     let query = Query::parse("txt").unwrap();
     let full = snapshot.lookup(&query, NOW_S, 95, u64::MAX);
     assert!((full.matches.len(), full.full, full.capped) == (95, true, false));
-    let capped = snapshot.lookup(&query, NOW_S, usize::MAX, 50);
-    assert!(capped.capped && !capped.full && (100..=300).contains(&capped.matches.len()));
+    let read = Query::parse("txt size:>1").unwrap();
+    let capped = snapshot.lookup(&read, NOW_S, usize::MAX, 1000);
+    assert!(capped.capped && !capped.full && (40..=80).contains(&capped.matches.len()));
+    let capped = snapshot.lookup(&Query::parse("txt*").unwrap(), NOW_S, usize::MAX, 0);
+    assert!(capped.capped && capped.matches.is_empty());
     let all = snapshot.lookup(&query, NOW_S, 1000, u64::MAX);
     assert!((all.matches.len(), all.full, all.capped) == (1000, false, false));
     assert!(all.matches.is_sorted());
@@ -173,9 +183,10 @@ fn a_digest_finds_words_and_leaves_the_rest_to_a_home() {
     let whole = segment(&mut files);
     let digest = Segment::from_digest(&whole.digest()).unwrap();
     assert_eq!((digest.files(), digest.tokens(), digest.digest()), (3, whole.tokens(), whole.digest()));
-    let mut index = Index::new(1);
+    let mut index = Index::new();
     index.add(LeafSlot(3), Arc::new(digest));
     index.publish();
+    index.settle();
     let snapshot = index.reader().snapshot();
     for (query, want) in [
         ("ace", vec![0, 2]),
@@ -194,10 +205,11 @@ fn a_digest_finds_words_and_leaves_the_rest_to_a_home() {
 #[test]
 fn readers_on_other_threads_see_whole_states() {
     // Each round replaces one chunk by another of the same words; a search must always see exactly one.
-    let mut index = Index::new(1);
+    let mut index = Index::new();
     let chunk = |round: u32| segment(&mut vec![file(&format!("a/left right {round}.txt"))]);
     let mut slot = index.add(LeafSlot(0), chunk(0));
     index.publish();
+    index.settle();
     let done = AtomicBool::new(false);
     std::thread::scope(|scope| {
         for _ in 0..2 {
@@ -217,6 +229,7 @@ fn readers_on_other_threads_see_whole_states() {
             index.remove(slot);
             slot = index.add(LeafSlot(round), chunk(round));
             index.publish();
+            index.settle();
         }
         done.store(true, Ordering::Release);
     });
@@ -226,7 +239,7 @@ fn readers_on_other_threads_see_whole_states() {
 #[test]
 fn contents_are_ranked_by_fit_then_by_sources() {
     let same = |path: &str, content: u8| FileEntry { content: ContentId([content; 32]), ..file(path) };
-    let mut index = Index::new(1);
+    let mut index = Index::new();
     let lists: [&[(&str, u8)]; 3] = [
         &[("m/ace.mp3", 1), ("m/x/ace and some more.mp3", 2), ("ace/other.mp3", 3)],
         &[("m/ace.mp3", 1), ("m/ace.flac", 4)],
@@ -236,6 +249,7 @@ fn contents_are_ranked_by_fit_then_by_sources() {
         index.add(LeafSlot(leaf as u32), segment(&mut list.iter().map(|(path, id)| same(path, *id)).collect()));
     }
     index.publish();
+    index.settle();
     let snapshot = index.reader().snapshot();
     let query = Query::parse("ace").unwrap();
     let lookup = snapshot.lookup(&query, NOW_S, 100, u64::MAX);
@@ -353,7 +367,7 @@ proptest! {
 
     #[test]
     fn the_index_finds_what_a_scan_finds(steps in prop::collection::vec(any_step(), 1..40)) {
-        let mut index = Index::new(42);
+        let mut index = Index::new();
         let reader = index.reader();
         let mut chunks: Vec<(ChunkSlot, LeafSlot, Vec<FileEntry>)> = Vec::new();
         for (number, step) in steps.into_iter().enumerate() {
@@ -368,9 +382,13 @@ proptest! {
                     let (slot, ..) = chunks.swap_remove(which.index(chunks.len()));
                     index.remove(slot);
                 }
-                Step::Publish => index.publish(),
+                Step::Publish => {
+                    index.publish();
+                    index.settle();
+                }
                 Step::Ask(query) => {
                     index.publish();
+                    index.settle();
                     let snapshot = reader.snapshot();
                     let lookup = snapshot.lookup(&query, NOW_S, usize::MAX, u64::MAX);
                     prop_assert!(lookup.matches.is_sorted() && !lookup.capped && !lookup.full);
@@ -390,6 +408,7 @@ proptest! {
             }
         }
         index.publish();
+        index.settle();
         prop_assert_eq!(index.stats().files, chunks.iter().map(|(.., files)| files.len() as u64).sum::<u64>());
     }
 
@@ -403,12 +422,14 @@ proptest! {
         let at = at.index(bytes.len());
         bytes[at] = byte;
         if let Ok(damaged) = Segment::from_digest(&bytes) {
-            let mut index = Index::new(1);
+            let mut index = Index::new();
             let slot = index.add(LeafSlot(0), Arc::new(damaged));
             index.publish();
+            index.settle();
             let _ = index.reader().snapshot().lookup(&query, NOW_S, 100, u64::MAX);
             index.remove(slot);
             index.publish();
+            index.settle();
             prop_assert_eq!(index.stats().terms, 0);
         }
     }

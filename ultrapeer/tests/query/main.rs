@@ -38,7 +38,7 @@ struct Chunk {
 
 impl Bed {
     fn new() -> Self {
-        Self { index: Index::new(7), digests: Index::new(8), chunks: Vec::new() }
+        Self { index: Index::new(), digests: Index::new(), chunks: Vec::new() }
     }
 
     fn add(&mut self, leaf: u32, share: &Share) {
@@ -67,6 +67,7 @@ impl Bed {
     /// The last folders of what is found.
     fn found(&mut self, text: &str) -> String {
         self.index.publish();
+        self.index.settle();
         let snapshot = self.index.reader().snapshot();
         let query = Query::parse(text).expect("a good query");
         let mut files = snapshot.files();
@@ -80,7 +81,9 @@ impl Bed {
     /// Compares what is found now with what the model finds.
     fn check(&mut self, texts: &[String]) {
         self.index.publish();
+        self.index.settle();
         self.digests.publish();
+        self.digests.settle();
         let (whole, digests) = (self.index.reader().snapshot(), self.digests.reader().snapshot());
         for text in texts {
             let Some((query, terms)) = verdict(text) else { continue };

@@ -33,7 +33,7 @@ fn usual(leaf: LeafSlot) -> LeafFacts {
 }
 
 fn published(leaves: Vec<Vec<FileEntry>>) -> Arc<Snapshot> {
-    let mut index = Index::new(1);
+    let mut index = Index::new();
     for (leaf, mut files) in leaves.into_iter().enumerate() {
         files.sort_by(|a, b| a.path.cmp(&b.path));
         index.add(LeafSlot(leaf as u32), Arc::new(Segment::build(&files).expect("a good chunk")));
