@@ -26,6 +26,8 @@ pub trait Engine {
     fn remove(&mut self, leaf: u32);
     /// Makes all changes visible.
     fn publish(&mut self);
+    /// Does what changes leave to be done once they are visible.
+    fn settle(&mut self) {}
     /// Bytes without names, sizes, times and content ids.
     fn bytes(&self) -> u64;
     /// Reads a query.
@@ -116,6 +118,10 @@ impl Engine for Own {
 
     fn publish(&mut self) {
         self.index.publish();
+    }
+
+    fn settle(&mut self) {
+        self.index.settle();
     }
 
     fn bytes(&self) -> u64 {

@@ -140,9 +140,9 @@ pub const SOURCE_SEARCH_INTERVAL: Duration = Duration::from_secs(30);
 /// Bytes of the words of one chunk, as a segment and as a digest. Plain text stays far below
 /// [`CHUNK_BYTES`]; decomposition and bigrams can make more of it, at most about four times on real scripts.
 pub const DIGEST_BYTES: usize = 4 * CHUNK_BYTES;
-/// Chunks, postings and files that one look-up may touch, at 0.2 to 0.4 microseconds each: some 30 ms of
-/// one core. Chosen: three common words are looked up whole in 25,000 chunks, and a hostile query cannot
-/// hold a core.
+/// Steps of one look-up from one span of files to the next, at 20 to 100 nanoseconds each: some 5 ms of one core; a
+/// file that must be read counts sixteen. Chosen: three common words are looked up whole among eight million files
+/// (measured: bench/src/bin/index.rs), and a hostile query cannot hold a core.
 pub const LOOKUP_WORK: u64 = 100_000;
 /// Files that one look-up gives to be ranked, at least; more if more contents are wanted. Chosen: ranking
 /// that many takes some milliseconds.

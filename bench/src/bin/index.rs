@@ -81,9 +81,15 @@ struct Row {
     bytes: f64,
     build_s: f64,
     sets: Vec<Set>,
+    changes: Changes,
+    wrong: usize,
+}
+
+/// Microseconds of adding and of removing 1,000 files until that is visible, and of what either leaves to be done.
+struct Changes {
     add_us: f64,
     remove_us: f64,
-    wrong: usize,
+    settle_us: [f64; 2],
 }
 
 /// Look-ups of one set of queries.
@@ -106,6 +112,8 @@ fn main() -> Result<()> {
     print_header();
     let row = measure(&mut own, &world, bytes as f64, build_s);
     print_row(&row);
+    let [added, removed] = row.changes.settle_us;
+    println!("{:<12}merging afterwards: {added:.0} us for each 1,000 files added, {removed:.0} removed", "");
     drop(own);
     #[cfg(feature = "rivals")]
     if !options.alone {
@@ -172,11 +180,13 @@ fn fill(engine: &mut impl Engine, corpus: &Packages) -> f64 {
         engine.add(number as u32, &entries);
         if number % 1000 == 999 {
             engine.publish();
+            engine.settle();
         }
         spent += process_time().saturating_sub(start);
     }
     let start = process_time();
     engine.publish();
+    engine.settle();
     (spent + process_time().saturating_sub(start)).as_secs_f64()
 }
 
@@ -200,8 +210,8 @@ fn measure<E: Engine>(engine: &mut E, world: &World, bytes: f64, build_s: f64) -
     });
     let wrong = wrong.count();
     let sets = sets.iter().map(|queries| look_up(queries, |query| engine.find(query, MOST))).collect();
-    let (add_us, remove_us) = change(engine, world);
-    Row { name: engine.name(), bytes: bytes / world.corpus.files() as f64, build_s, sets, add_us, remove_us, wrong }
+    let changes = change(engine, world);
+    Row { name: engine.name(), bytes: bytes / world.corpus.files() as f64, build_s, sets, changes, wrong }
 }
 
 /// Runs queries twice: one by one for the percentiles, then all for the rate.
@@ -225,25 +235,34 @@ fn look_up<Q>(queries: &[Q], find: impl Fn(&Q) -> usize) -> Set {
     }
 }
 
-/// Microseconds of adding and of removing a leaf of 1,000 files, until visible: medians, scaled to 1,000.
-fn change(engine: &mut impl Engine, world: &World) -> (f64, f64) {
+/// Adds the leaves that were held out, then removes them: medians of what a leaf takes, scaled to 1,000 files; what is
+/// left to be done comes in large and small pieces, so of that the mean.
+fn change(engine: &mut impl Engine, world: &World) -> Changes {
     let first = world.corpus.leaves().len() as u32;
-    let mut add = |(number, leaf): (usize, &Leaf)| {
+    let files: usize = world.held_out.iter().map(Leaf::len).sum();
+    let (mut adds, mut removes, mut settles) = (Vec::new(), Vec::new(), [Duration::ZERO; 2]);
+    let per_thousand = |time: Duration, files: usize| microseconds(time) * 1e3 / files as f64;
+    for (number, leaf) in (first..).zip(&world.held_out) {
         let entries = leaf.entries();
         let start = process_time();
-        engine.add(first + number as u32, &entries);
+        engine.add(number, &entries);
         engine.publish();
-        microseconds(process_time().saturating_sub(start)) * 1e3 / leaf.len() as f64
-    };
-    let mut adds: Vec<f64> = world.held_out.iter().enumerate().map(&mut add).collect();
-    let mut remove = |(number, leaf): (usize, &Leaf)| {
+        let visible = process_time();
+        engine.settle();
+        settles[0] += process_time().saturating_sub(visible);
+        adds.push(per_thousand(visible.saturating_sub(start), leaf.len()));
+    }
+    for (number, leaf) in (first..).zip(&world.held_out) {
         let start = process_time();
-        engine.remove(first + number as u32);
+        engine.remove(number);
         engine.publish();
-        microseconds(process_time().saturating_sub(start)) * 1e3 / leaf.len() as f64
-    };
-    let mut removes: Vec<f64> = world.held_out.iter().enumerate().map(&mut remove).collect();
-    (median(&mut adds), median(&mut removes))
+        let visible = process_time();
+        engine.settle();
+        settles[1] += process_time().saturating_sub(visible);
+        removes.push(per_thousand(visible.saturating_sub(start), leaf.len()));
+    }
+    let settle_us = settles.map(|spent| per_thousand(spent, files));
+    Changes { add_us: median(&mut adds), remove_us: median(&mut removes), settle_us }
 }
 
 /// What only the index of the ultrapeer does: names and the rest, ranking, look-ups by content, churn.
@@ -303,11 +322,13 @@ fn churn(mut own: Own, world: &World) {
                 for (number, files) in lists.iter().enumerate() {
                     own.add(first + number as u32, files);
                     own.publish();
+                    own.settle();
                     changes.fetch_add(1, Ordering::Relaxed);
                 }
                 for number in 0..lists.len() {
                     own.remove(first + number as u32);
                     own.publish();
+                    own.settle();
                     changes.fetch_add(1, Ordering::Relaxed);
                 }
             }
@@ -354,7 +375,7 @@ fn print_header() {
 }
 
 fn print_row(row: &Row) {
-    let Row { name, bytes, build_s, sets, add_us, remove_us, wrong } = row;
+    let Row { name, bytes, build_s, sets, changes: Changes { add_us, remove_us, .. }, wrong } = row;
     let [mix, and, prefix, hard] = &sets[..] else { return };
     println!(
         "{name:<12}{bytes:>7.1}{build_s:>8.2}{:>9.0}{:>7.1}{:>8.1}{:>9.0}{:>7.1}{:>9.0}{:>7.0}{:>9.0}{:>8.1}{add_us:>9.0}{remove_us:>10.1}{wrong:>7}",
@@ -389,8 +410,8 @@ fn print_ratios(rows: &[Row]) {
             b[1].p99_us / a[1].p99_us,
             a[3].per_second / b[3].per_second,
             b[3].p99_us / a[3].p99_us,
-            rival.add_us / own.add_us,
-            rival.remove_us / own.remove_us,
+            rival.changes.add_us / own.changes.add_us,
+            rival.changes.remove_us / own.changes.remove_us,
         );
     }
 }
