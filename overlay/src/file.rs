@@ -51,7 +51,8 @@ impl FileEntry {
         if self.is_unlisted() && *self != Self::unlisted(self.content, self.size) {
             return Err(FileEntryError::NotUnlisted);
         }
-        if !self.is_unlisted() && !(self.path.contains('/') && is_plain(&self.path)) {
+        let is_listed = self.path.contains('/') && is_plain(&self.path);
+        if !self.is_unlisted() && !is_listed {
             return Err(FileEntryError::PathNotPlain);
         }
         if self.size == 0 || self.size > limits::FILE_BYTES {

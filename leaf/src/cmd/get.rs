@@ -359,8 +359,10 @@ struct Watch<'a> {
     /// True if the deadline counts whether or not there are sources.
     is_final: bool,
     source_seen: bool,
-    /// Why it is paused, while it is: time in which it cannot find a source is no time without one.
-    paused: Option<Option<Reason>>,
+    /// True while it is paused: time in which it cannot find a source is no time without one.
+    paused: bool,
+    /// Why it is paused.
+    reason: Option<Reason>,
     /// When the last progress was printed.
     printed: Option<Instant>,
     /// The last progress, if it came too soon after the one before to be printed.
@@ -387,7 +389,8 @@ impl<'a> Watch<'a> {
             deadline,
             is_final: timeout.is_some(),
             source_seen,
-            paused: None,
+            paused: false,
+            reason: None,
             printed: None,
             held: None,
         }
@@ -408,7 +411,7 @@ impl<'a> Watch<'a> {
             let event = tokio::select! {
                 biased;
                 event = events.next() => event,
-                () = sleep_until(self.deadline), if self.is_final || !self.source_seen && self.paused.is_none() => {
+                () = sleep_until(self.deadline), if self.is_final || !self.source_seen && !self.paused => {
                     return Ok(self.give_up());
                 }
                 () = sleep_until(self.next_line()), if self.held.is_some() => {
@@ -435,13 +438,8 @@ impl<'a> Watch<'a> {
     }
 
     fn give_up(&self) -> End {
-        let reason = if self.source_seen || self.paused.is_some() { TIMEOUT } else { NO_SOURCE };
-        End::GaveUp(GaveUp {
-            id: self.job.id.clone(),
-            content: self.job.content,
-            reason,
-            paused: self.paused.flatten(),
-        })
+        let reason = if self.source_seen || self.paused { TIMEOUT } else { NO_SOURCE };
+        End::GaveUp(GaveUp { id: self.job.id.clone(), content: self.job.content, reason, paused: self.reason })
     }
 
     /// When the next line of progress may be printed.
@@ -457,8 +455,8 @@ impl<'a> Watch<'a> {
 
     /// Tells once that the job is paused, and why.
     fn pause(&mut self, progress: &Progress) {
-        let is_news = self.paused != Some(progress.reason);
-        self.paused = Some(progress.reason);
+        let is_news = !self.paused || self.reason != progress.reason;
+        (self.paused, self.reason) = (true, progress.reason);
         if !is_news {
             return;
         }
@@ -480,8 +478,11 @@ impl<'a> Watch<'a> {
         }
         if progress.state == State::Paused {
             self.pause(&progress);
-        } else if self.paused.take().is_some() && !self.is_final {
-            self.deadline = Instant::now() + SOURCE_PATIENCE;
+        } else if std::mem::take(&mut self.paused) {
+            self.reason = None;
+            if !self.is_final {
+                self.deadline = Instant::now() + SOURCE_PATIENCE;
+            }
         }
         self.held = Some(progress);
         if self.next_line() <= Instant::now() {

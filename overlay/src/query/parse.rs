@@ -259,8 +259,11 @@ fn list<T: Ord>(value: Piece<'_>, read: fn(Piece<'_>) -> Result<T, ValueError>) 
 }
 
 fn kind(item: Piece<'_>) -> Result<Kind, ValueError> {
-    let unknown = if item.text.starts_with('"') { ValueError::Unreadable } else { ValueError::UnknownKind };
-    Kind::from_name(&item.text.to_ascii_lowercase()).ok_or(unknown(item.position))
+    match Kind::from_name(&item.text.to_ascii_lowercase()) {
+        Some(kind) => Ok(kind),
+        None if item.text.starts_with('"') => Err(ValueError::Unreadable(item.position)),
+        None => Err(ValueError::UnknownKind(item.position)),
+    }
 }
 
 /// An extension; a leading dot is forgiven. A dot or a slash within it is readable, but in no extension, so
