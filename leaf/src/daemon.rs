@@ -194,10 +194,11 @@ impl Follower {
         if (&settings.join, &settings.dns) != (&old.join, &old.dns) {
             self.node.network().set_join(startup::join_targets(settings));
         }
-        if settings.listen != old.listen
-            && let Err(error) = self.endpoint.rebind(settings.listen)
-        {
-            tracing::error!(%error, "the node stays at its old address");
+        if settings.listen != old.listen {
+            match self.endpoint.rebind(settings.listen) {
+                Ok(()) => self.node.network().moved(),
+                Err(error) => tracing::error!(%error, "the node stays at its old address"),
+            }
         }
         if settings.upload_slots != old.upload_slots {
             self.node.set_upload_slots(settings.upload_slots.get() as usize).await;

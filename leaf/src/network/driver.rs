@@ -232,6 +232,15 @@ impl Network {
         self.shared.load.send_if_modified(|known| std::mem::replace(known, load) != load);
     }
 
+    /// This node listens elsewhere now: it attaches to its homes anew, which name it to others where they see it. A home
+    /// lets go of the old connection when it has the new one.
+    pub fn moved(&self) {
+        let homes: Vec<_> = self.shared.homes().iter().map(|(peer, port)| (*peer, port.address())).collect();
+        for (peer, address) in homes {
+            self.shared.tasks.spawn("home", super::home_link::attach(self.shared.clone(), address, Some(peer)));
+        }
+    }
+
     /// Starts a search. News end with [`SearchNews::End`]; dropping the receiver cancels the search.
     pub async fn search(&self, request: Request) -> Result<(Ticket, mpsc::Receiver<SearchNews>), Stopped> {
         let ticket = self.shared.tickets.fetch_add(1, Ordering::Relaxed);

@@ -49,6 +49,11 @@ pub(super) struct HomePort {
 }
 
 impl HomePort {
+    /// Where it was dialled.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(super) fn status(&self, now: Time) -> HomeStatus {
         let acknowledged = *self.acknowledged.borrow();
         HomeStatus {

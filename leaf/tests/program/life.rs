@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Bed, eventually, promtool};
+use crate::support::{Bed, content_of, eventually, list, promtool, text};
 
 #[test]
 fn it_is_ready_when_attached_and_ends_in_order() {
@@ -67,4 +67,39 @@ fn prometheus_accepts_the_metrics_and_they_move() {
         eventually(line, || leaf.probe("/metrics").1.lines().any(|have| have == line));
     }
     promtool(&leaf.probe("/metrics").1);
+}
+
+#[test]
+fn a_leaf_moves_to_another_port_while_it_runs() {
+    let bed = Bed::new();
+    bed.write(&[
+        ("pool/one.txt", b"one"),
+        ("pool/two.txt", b"two"),
+        ("source/leaf.toml", b"listen = \"127.0.0.1:0\"\n"),
+    ]);
+    let founder = bed.founder("u0");
+    let source = bed.sharing("source", &founder, "pool", &[]);
+    source.settled(1, 2);
+    let leaf = bed.leaf("leaf", &founder, &[]);
+    leaf.finds(&["txt"], &["one.txt", "two.txt"]);
+    leaf.lines(&["get", &content_of(b"one")]);
+
+    let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+    let answer = source.asks("PATCH config", &format!(r#"{{"listen":"{free}"}}"#));
+    assert_eq!(answer.status, 200, "{answer:?}");
+    let changed = answer.json();
+    let option = list(&changed["items"]).first().unwrap_or_else(|| panic!("{changed}"));
+    assert_eq!((text(&option["key"]), text(&option["value"]), text(&option["origin"])), ("listen", &*free, "settings"));
+    assert_eq!(option["restart"], false);
+    eventually("it listens there", || source.status()["listen"] == free.as_str());
+    // Its homes see it at the new address, and so does who fetches from it now.
+    eventually("its home sees it there", || source.status()["observed"][0] == free.as_str());
+    let second = bed.leaf("second", &founder, &[]);
+    second.finds(&["two"], &["two.txt"]);
+    second.lines(&["get", &content_of(b"two")]);
+    source.settled(1, 2);
+
+    // What the command line holds is not changed over the local HTTP.
+    let held = leaf.asks("PATCH config", &format!(r#"{{"listen":"{free}"}}"#));
+    assert_eq!((held.status, text(&held.json()["error"]["code"])), (409, "conflict"));
 }
