@@ -392,9 +392,13 @@ impl Node {
             match arrival {
                 Arrival::Transfer(offer) => {
                     let uploads = self.inner.uploads.clone();
+                    let Some(room) = uploads.room(offer.address().ip()) else {
+                        offer.refuse(RefuseReason::Full, Vec::new());
+                        continue;
+                    };
                     self.inner.tasks.spawn("welcome", async move {
                         if let Ok(link) = offer.welcome(None).await {
-                            uploads.serve(link.connection, Via::Direct);
+                            uploads.serve(link.connection, Via::Direct, room);
                         }
                     });
                 }

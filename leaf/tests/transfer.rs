@@ -3,81 +3,38 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
-    net::SocketAddr,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex},
-    time::Duration,
+    sync::Arc,
 };
 
 use futures_util::future::BoxFuture;
 use leaf::{
     download::{
-        Downloads, Event, Options, Parts, Request,
-        record::{Done, Priority, Reason, SourceState, State},
+        Downloads, Event, Request,
+        record::{Priority, Reason, SourceState, State},
     },
-    store::{Database, Outboards, ShareSpec, Shares, SharesConfig},
-    transfer::{
-        FoundSource, Library, LibraryError, LocalFile, Reach, ReachError, SourceFinder, Via, holding::Holdings,
-        pool::Pool, serve::Uploads, session::ask,
-    },
+    store::Shares,
+    transfer::{Library, LibraryError, LocalFile, Via, session::ask},
 };
 use overlay::{
-    config::Origin,
-    drive::{Clock, Tasks},
-    id::{ContentId, PeerId},
+    id::ContentId,
     identity::Identity,
     limits,
     metrics::{self, Build, Role},
-    transport::{Arrival, Arrivals, BindMode, CloseCode, Connection, Endpoint, Greeting, Settings},
+    transport::{Arrival, Arrivals, BindMode, Endpoint, Greeting, Settings},
     verify::Value,
     wire::{
         bounded::{List, Text},
         transfer::{Browse, Cursor, DenyReason, Open, Opened, Page, TransferMessage, Want},
     },
 };
-use tempfile::TempDir;
 use tokio::time::timeout;
-use tokio_util::sync::CancellationToken;
 
-const MIB: usize = 1 << 20;
-/// Only against hanging for ever.
-const PATIENCE: Duration = Duration::from_mins(2);
+#[path = "support/transfer.rs"]
+mod support;
 
-/// Who listens where, and who shares what: stands for the network.
-#[derive(Clone, Debug, Default)]
-struct Network {
-    addresses: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
-    sources: Arc<Mutex<Vec<PeerId>>>,
-}
-
-impl SourceFinder for Network {
-    fn find(&self, _: ContentId) -> BoxFuture<'_, Vec<FoundSource>> {
-        let found =
-            self.sources.lock().unwrap().iter().map(|peer| FoundSource { peer: *peer, homes: vec![] }).collect();
-        Box::pin(async move { found })
-    }
-}
-
-/// Dials directly.
-#[derive(Debug)]
-struct Dial {
-    endpoint: Endpoint,
-    network: Network,
-}
-
-impl Reach for Dial {
-    fn connect(&self, peer: PeerId, _: Vec<PeerId>) -> BoxFuture<'_, Result<(Connection, Via), ReachError>> {
-        let address = self.network.addresses.lock().unwrap().get(&peer).copied();
-        Box::pin(async move {
-            let address = address.ok_or(ReachError::Gone)?;
-            let dialled = self.endpoint.dial::<TransferMessage>(address, Some(peer), Greeting::default()).await;
-            let dialled = dialled.map_err(|error| ReachError::Unreachable(error.to_string()))?;
-            Ok((dialled.link.connection, Via::Direct))
-        })
-    }
-}
+use self::support::{MIB, Network, Node, PATIENCE, bytes, check, done, options, request};
 
 /// A library that gives out other bytes than it hashed.
 #[derive(Debug)]
@@ -115,156 +72,6 @@ impl Library for Liar {
     }
 }
 
-/// A leaf as far as transfers go.
-struct Node {
-    peer: PeerId,
-    endpoint: Endpoint,
-    uploads: Uploads,
-    downloads: Downloads,
-    parts: Parts,
-    tasks: Tasks,
-    stop: CancellationToken,
-    folder: TempDir,
-}
-
-impl Node {
-    async fn new(network: &Network, seed: u8, files: &[(&str, &[u8])]) -> Self {
-        Self::with_library(network, seed, files, |shares, _| Arc::new(shares)).await
-    }
-
-    async fn with_library(
-        network: &Network,
-        seed: u8,
-        files: &[(&str, &[u8])],
-        library: impl FnOnce(Shares, &Path) -> Arc<dyn Library>,
-    ) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let share = folder.path().join("Share");
-        for (path, data) in files {
-            let path = share.join(path);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, data).unwrap();
-        }
-        fs::create_dir_all(&share).unwrap();
-        let (database, _) = Database::open(&folder.path().join("state.redb")).unwrap();
-        let database = Arc::new(database);
-        let (clock, tasks, stop) = (Clock::new(), Tasks::new(), CancellationToken::new());
-        let config = SharesConfig {
-            shares: vec![ShareSpec { path: share, origin: Origin::CommandLine }],
-            exclude: vec![],
-            rescan_interval: Duration::from_hours(1),
-            hash_threads: 1,
-            downloads: folder.path().join("downloads"),
-            share_downloads: false,
-        };
-        let outboards = Outboards::new(folder.path().join("outboards"));
-        let (shares, _) = Shares::start(config, Arc::clone(&database), outboards, stop.clone()).unwrap();
-        timeout(PATIENCE, shares.settled(None)).await.unwrap();
-        let library = library(shares, folder.path());
-        let identity = Identity::from_seed([seed; 32]);
-        let settings = Settings { network: "test".into(), secret: None, agent: "test/1".into() };
-        let bound = Endpoint::bind("127.0.0.1:0".parse().unwrap(), BindMode::Given, &identity, settings);
-        let (endpoint, arrivals) = bound.unwrap();
-        let peer = endpoint.peer();
-        network.addresses.lock().unwrap().insert(peer, endpoint.local_address());
-        if !files.is_empty() {
-            network.sources.lock().unwrap().push(peer);
-        }
-        let holdings = Holdings::default();
-        let uploads = Uploads::start(Arc::clone(&library), holdings.clone(), 4, None, clock, tasks.clone()).unwrap();
-        tasks.spawn("door", welcome(arrivals, uploads.clone()));
-        let reach = Dial { endpoint: endpoint.clone(), network: network.clone() };
-        let parts = Parts {
-            own: peer,
-            database,
-            library,
-            holdings,
-            pool: Arc::new(Pool::new(Arc::new(reach))),
-            finder: Arc::new(network.clone()),
-            clock,
-            tasks: tasks.clone(),
-        };
-        let downloads = Downloads::start(parts.clone(), options(folder.path())).unwrap();
-        Self { peer, endpoint, uploads, downloads, parts, tasks, stop, folder }
-    }
-
-    /// Downloads and waits for the end.
-    async fn get(&self, request: Request) -> Event {
-        let mut events = self.downloads.subscribe();
-        let (download, _) = self.downloads.add(request).await.unwrap();
-        self.outcome(&download.id, &mut events).await
-    }
-
-    async fn outcome(&self, id: &str, events: &mut tokio::sync::broadcast::Receiver<Event>) -> Event {
-        let wait = async {
-            loop {
-                if let Some(outcome) = self.downloads.outcome(id) {
-                    return outcome;
-                }
-                let _ = events.recv().await;
-            }
-        };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("not done: {:#?}", self.downloads.list()))
-    }
-
-    /// Waits until so many bytes of a download are verified.
-    async fn reach_bytes(&self, id: &str, bytes: u64) {
-        let mut events = self.downloads.subscribe();
-        let wait = async {
-            while self.downloads.get(id).unwrap().bytes < bytes {
-                let _ = events.recv().await;
-            }
-        };
-        timeout(PATIENCE, wait).await.unwrap_or_else(|_| panic!("stuck: {:#?}", self.downloads.list()));
-    }
-
-    /// As when the machine loses power, for those on the other side.
-    fn die(&self) {
-        self.endpoint.close(CloseCode::Shutdown);
-        self.tasks.cancel();
-        self.stop.cancel();
-    }
-}
-
-fn options(folder: &Path) -> Options {
-    Options { downloads: folder.join("downloads"), rate: None }
-}
-
-async fn welcome(mut arrivals: Arrivals, uploads: Uploads) {
-    while let Some(arrival) = arrivals.next().await {
-        if let Arrival::Transfer(offer) = arrival
-            && let Ok(link) = offer.welcome(None).await
-        {
-            uploads.serve(link.connection, Via::Direct);
-        }
-    }
-}
-
-/// Bytes without repetition.
-fn bytes(size: usize) -> Vec<u8> {
-    let mut data = vec![0; size];
-    blake3::Hasher::new_derive_key("quictrack tests transfer").finalize_xof().fill(&mut data);
-    data
-}
-
-fn request(data: &[u8]) -> Request {
-    Request {
-        content: ContentId(*blake3::hash(data).as_bytes()),
-        name: "a file.bin".into(),
-        size: None,
-        output: None,
-        priority: Priority::Normal,
-        sources: vec![],
-    }
-}
-
-fn done(event: Event) -> Done {
-    match event {
-        Event::Done(done) => done,
-        other => panic!("not done: {other:?}"),
-    }
-}
-
 /// What the process has counted in a series; counting begins with the first call.
 fn counted(series: &str) -> f64 {
     let build = Build { version: "0.1.0", revision: "unknown", role: Role::Leaf };
@@ -283,13 +90,6 @@ async fn until_counted(series: &str) {
     timeout(PATIENCE, moved).await.unwrap_or_else(|_| panic!("{series} stays 0"));
 }
 
-/// The file is there and right, and the sources sum up.
-fn check(done: &Done, data: &[u8]) {
-    assert!(fs::read(&done.path).unwrap() == data, "the bytes are right");
-    assert_eq!(done.bytes, data.len() as u64);
-    assert_eq!(done.sources.iter().map(|source| source.bytes).sum::<u64>(), done.bytes);
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn one_source_sends_it_all_and_the_result_is_served_on() {
     counted("quictrack_homes");
@@ -300,8 +100,8 @@ async fn one_source_sends_it_all_and_the_result_is_served_on() {
     let result = done(node.get(request(&data)).await);
     check(&result, &data);
     assert_eq!(result.sources.iter().map(|s| (s.peer, s.via)).collect::<Vec<_>>(), [(source.peer, Via::Direct)]);
-    assert_eq!(Path::new(&result.path), node.folder.path().join("downloads/a file.bin"));
-    assert_eq!(fs::read_dir(node.folder.path().join("downloads/.partial")).unwrap().count(), 0);
+    assert_eq!(Path::new(&result.path), node.folder.join("downloads/a file.bin"));
+    assert_eq!(fs::read_dir(node.folder.join("downloads/.partial")).unwrap().count(), 0);
     let json = serde_json::to_value(&result).unwrap();
     assert_eq!(json["sources"][0]["via"], "direct");
     assert_eq!(json["content"], request(&data).content.to_string());
@@ -436,7 +236,7 @@ async fn a_file_that_changes_while_it_is_served_spoils_nothing() {
         let mut events = node.downloads.subscribe();
         let (download, _) = node.downloads.add(request(&data)).await.unwrap();
         node.reach_bytes(&download.id, MIB as u64).await;
-        befall(&first.folder.path().join("Share"), fate);
+        befall(&first.folder.join("Share"), fate);
         first.uploads.set_rate(None);
         second.uploads.set_rate(None);
         check(&done(node.outcome(&download.id, &mut events).await), &data);
@@ -467,13 +267,13 @@ async fn a_restarted_download_fetches_only_what_is_missing() {
     // One of the pieces rots meanwhile: it is fetched again.
     let (_, pieces) = node.downloads.pieces(&download.id).unwrap();
     let rotten = pieces.iter().next().unwrap();
-    let partial = node.folder.path().join("downloads/.partial").join(download.content.to_string());
+    let partial = node.folder.join("downloads/.partial").join(download.content.to_string());
     let mut stored = fs::read(&partial).unwrap();
     stored[(rotten as usize) * (256 << 10)] ^= 1;
     fs::write(&partial, stored).unwrap();
     first.die();
     let second = Node::new(&network, 2, &[("a.bin", &data)]).await;
-    let downloads = Downloads::start(node.parts.clone(), options(node.folder.path())).unwrap();
+    let downloads = Downloads::start(node.parts.clone(), options(&node.folder)).unwrap();
     let node = Node { downloads, ..node };
     let mut events = node.downloads.subscribe();
     let result = done(node.outcome(&download.id, &mut events).await);
@@ -503,7 +303,7 @@ async fn pausing_cancelling_and_outputs() {
     assert_eq!(cancelled.state, State::Cancelled);
     source.uploads.set_rate(None);
     // An existing file of other content is a conflict; one of the same is done at once.
-    let output = node.folder.path().join("named.bin");
+    let output = node.folder.join("named.bin");
     fs::write(&output, "other").unwrap();
     let named = Request { output: Some(output.to_str().unwrap().into()), ..request(&data) };
     match node.get(named.clone()).await {
@@ -513,8 +313,8 @@ async fn pausing_cancelling_and_outputs() {
     fs::remove_file(&output).unwrap();
     check(&done(node.get(named.clone()).await), &data);
     assert_eq!(done(node.get(named).await).sources[0].via, Via::Local);
-    let into = Request { output: Some(format!("{}/new/", node.folder.path().display())), ..request(&data) };
-    assert_eq!(Path::new(&done(node.get(into).await).path), node.folder.path().join("new/a file.bin"));
+    let into = Request { output: Some(format!("{}/new/", node.folder.display())), ..request(&data) };
+    assert_eq!(Path::new(&done(node.get(into).await).path), node.folder.join("new/a file.bin"));
     let other = bytes(2 * MIB);
     let (waiting, _) = node.downloads.add(request(&other)).await.unwrap();
     node.downloads.block(waiting.content).await.unwrap();
@@ -617,7 +417,7 @@ async fn absurd_sizes_are_refused() {
             }
         };
         timeout(PATIENCE, dropped).await.expect("the liar is dropped");
-        assert!(!node.folder.path().join("downloads/.partial").exists(), "nothing is allocated");
+        assert!(!node.folder.join("downloads/.partial").exists(), "nothing is allocated");
         liar.abort();
     }
 }

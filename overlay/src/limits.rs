@@ -176,6 +176,15 @@ pub const RUNS_AT_ONCE: usize = 2;
 pub const READ_BYTES: usize = 256 << 10;
 /// Contents that may be open for reading before those nobody uses are forgotten.
 pub const HOLDINGS: usize = 256;
+/// Connections of others that a leaf serves at once: each costs some 50 kB while it does nothing. Chosen: as many as may
+/// wait for a slot.
+pub const TRANSFER_CONNECTIONS: usize = UPLOAD_QUEUE;
+/// Those of them that one address prefix (/24, /48) may have: an eighth, so that nobody who has one network keeps all
+/// others out.
+pub const TRANSFER_CONNECTIONS_PER_PREFIX: usize = TRANSFER_CONNECTIONS / 8;
+/// Time after which a connection of another leaf that asks for nothing is closed. Chosen: longer than a downloader
+/// pauses between two requests; who comes back dials again.
+pub const TRANSFER_IDLE: Duration = Duration::from_mins(1);
 /// Peers to which downloads may be connected at once.
 pub const TRANSFER_PEERS: usize = 512;
 /// Downloads that run at once; others wait in the order of priority and age. Chosen: each holds at most
@@ -289,6 +298,9 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 pub const LEAVES_OF_VOLUNTEER: u32 = 1_000;
 /// Leaves that a headless ultrapeer takes by default.
 pub const LEAVES_OF_ULTRAPEER: u32 = 10_000;
+/// Leaves of one address prefix (/24, /48) that an ultrapeer takes: a quarter of [`LEAVES_OF_ULTRAPEER`], so that nobody
+/// who has one network fills it.
+pub const LEAVES_PER_PREFIX: usize = LEAVES_OF_ULTRAPEER as usize / 4;
 /// Ultrapeer descriptors that a leaf remembers on disk.
 pub const REMEMBERED_ULTRAPEERS: usize = 200;
 

@@ -30,7 +30,7 @@ use overlay::{
     identity::Identity,
     limits,
     machine::Context,
-    transport::{CloseCode, DialError, Endpoint, Greeting, Offer},
+    transport::{CloseCode, DialError, Endpoint, Greeting, Occupancy, Offer},
     wire::{
         bounded::Blob,
         descriptor::SignedDescriptor,
@@ -88,6 +88,8 @@ pub(crate) struct Shared {
     numbers: AtomicU64,
     queries: AtomicU64,
     builders: Arc<Semaphore>,
+    /// How many leaves may come from where.
+    pub(crate) places: Occupancy,
     address: join::OwnAddress,
 }
 
@@ -178,6 +180,7 @@ impl Service {
             numbers: AtomicU64::new(1),
             queries: AtomicU64::new(0),
             builders: Arc::new(Semaphore::new(builders())),
+            places: Occupancy::new(usize::MAX, limits::LEAVES_PER_PREFIX),
         });
         shared.run(driver, rng);
         shared.tasks.spawn("join", join::run(shared.clone(), start.founder, start.remembered));

@@ -13,6 +13,7 @@
 use std::{
     collections::BTreeMap,
     io,
+    net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -27,7 +28,9 @@ use overlay::{
     limits,
     metrics::Direction,
     time::Time,
-    transport::{CloseCode, CloseReason, Connection, ReceiveError, Receiver, SendError, Sender, Windows},
+    transport::{
+        CloseCode, CloseReason, Connection, Occupancy, Occupant, ReceiveError, Receiver, SendError, Sender, Windows,
+    },
     verify::{self, Layout},
     wire::{
         Message,
@@ -42,7 +45,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Semaphore, watch},
     task::{JoinHandle, spawn_blocking},
-    time::interval,
+    time::{interval, timeout},
 };
 
 use super::{
@@ -174,6 +177,7 @@ struct Shared {
     tasks: Tasks,
     next_session: AtomicU64,
     sessions: Mutex<BTreeMap<SessionId, Arc<Session>>>,
+    places: Occupancy,
     load: watch::Sender<Load>,
 }
 
@@ -207,6 +211,7 @@ impl Uploads {
             tasks: tasks.clone(),
             next_session: AtomicU64::new(0),
             sessions: Mutex::new(BTreeMap::new()),
+            places: Occupancy::new(limits::TRANSFER_CONNECTIONS, limits::TRANSFER_CONNECTIONS_PER_PREFIX),
             load: watch::Sender::new(Load { free_slots: slots + 1, queue: 0 }),
         });
         let (rng, token) = (system_rng()?, tasks.token());
@@ -217,12 +222,18 @@ impl Uploads {
         Ok(Self { shared })
     }
 
-    /// Answers everything on a welcomed transfer connection until it ends.
-    pub fn serve(&self, connection: Connection, via: Via) {
+    /// Room for one more connection from `address`; `None` if there are too many, in all or of its prefix.
+    pub fn room(&self, address: IpAddr) -> Option<Occupant> {
+        self.shared.places.take(address)
+    }
+
+    /// Answers everything on a welcomed transfer connection, for which there was `room`, until it ends, or asks for
+    /// nothing for [`limits::TRANSFER_IDLE`].
+    pub fn serve(&self, connection: Connection, via: Via, room: Occupant) {
         let shared = Arc::clone(&self.shared);
         let failed = connection.clone();
         connection.set_windows(Windows::Bulk);
-        self.shared.tasks.spawn_guarded("uploads to a peer", shared.accept(connection, via), move || {
+        self.shared.tasks.spawn_guarded("uploads to a peer", shared.accept(connection, via, room), move || {
             failed.close(CloseCode::Failure);
         });
     }
@@ -286,14 +297,22 @@ impl Shared {
         });
     }
 
-    async fn accept(self: Arc<Self>, connection: Connection, via: Via) {
+    async fn accept(self: Arc<Self>, connection: Connection, via: Via, _room: Occupant) {
         let client = Arc::new(Client {
             connection: connection.clone(),
             via,
             sessions: Mutex::new(BTreeMap::new()),
             runs: Semaphore::new(limits::RUNS_AT_ONCE),
         });
-        while let Ok((sender, receiver)) = connection.accept::<TransferMessage>().await {
+        loop {
+            let (sender, receiver) = match timeout(limits::TRANSFER_IDLE, connection.accept::<TransferMessage>()).await
+            {
+                Ok(Ok(stream)) => stream,
+                Ok(Err(_)) => return,
+                // Each stream that is being answered holds the client as well.
+                Err(_) if Arc::strong_count(&client) > 1 => continue,
+                Err(_) => return connection.close(CloseCode::Done),
+            };
             let (shared, client) = (Arc::clone(&self), Arc::clone(&client));
             let failed = connection.clone();
             let task = async move {

@@ -18,10 +18,12 @@ use overlay::{
     identity::Identity,
     limits,
     transport::{
-        Arrival, Arrivals, BindMode, CloseCode, CloseReason, Connection, Endpoint, Greeting, Link, Sender, Settings,
+        Arrival, Arrivals, BindMode, CloseCode, CloseReason, Connection, DialError, Endpoint, Greeting, Link, Sender,
+        Settings,
     },
     wire::{
         bounded::{Blob, List as Bounded, Text},
+        hello::RefuseReason,
         leaf::{CatalogPart, CatalogRoot, ChunkRef, IntroductionReply, LeafMessage, RootStatement, catalog_root},
         search::{Search, Target},
         transfer::{Browse, Cursor, Granted, Page, TransferMessage},
@@ -491,4 +493,62 @@ fn frame_of(body: &[u8]) -> bytes::Bytes {
     frame.extend(u16::MAX.to_le_bytes());
     frame.extend(body);
     frame.into()
+}
+
+#[test]
+fn one_network_does_not_take_all_connections_of_a_leaf() {
+    const MORE: usize = 12;
+    if !namespace::inside("hostile::one_network_does_not_take_all_connections_of_a_leaf", &["--net"]) {
+        return;
+    }
+    namespace::system(&["ip", "link", "set", "lo", "up"]);
+    for address in ["198.18.0.1/32", "198.18.1.2/32", "198.18.2.2/32", "198.18.3.2/32"] {
+        namespace::system(&["ip", "address", "add", address, "dev", "lo"]);
+    }
+    let bed = Bed::new();
+    bed.write(&[("one/treasure.txt", b"gold")]);
+    let founder = bed.ultrapeer("u0", &["--founder", "--listen", "198.18.0.1:0"]);
+    let honest = bed.sharing("honest", &founder, "one", &["--listen", "198.18.2.2:0"]);
+    honest.settled(1, 1);
+    let attacker = Node::speaking(66, 1..=1, "198.18.1.2:0");
+    let target: SocketAddr = honest.quic().parse().unwrap();
+    let (mut open, mut refused) = (Vec::new(), 0);
+    let dials = async {
+        while refused < MORE {
+            let dials = (0..20).map(|_| attacker.endpoint.dial::<TransferMessage>(target, None, Greeting::default()));
+            for dialled in futures_util::future::join_all(dials).await {
+                match dialled {
+                    Ok(dialled) => open.push(dialled.link),
+                    Err(DialError::Refused { reason: RefuseReason::Full, .. }) => refused += 1,
+                    // So many at once are not let in as fast.
+                    Err(DialError::Timeout { .. }) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    };
+    attacker.runtime.block_on(timeout_of(dials));
+    // One whose dialler gave up may have taken a place for a moment.
+    let most = limits::TRANSFER_CONNECTIONS_PER_PREFIX;
+    assert!((most - MORE..=most).contains(&open.len()), "{} are open", open.len());
+    // Others are served as ever.
+    let other = bed.leaf("other", &founder, &["--listen", "198.18.3.2:0"]);
+    let found = other.finds(&["treasure"], &["treasure.txt"]);
+    other.lines(&["get", text(&found.hits[0]["content"])]);
+    // Who lets go makes room.
+    open.clear();
+    let again = async {
+        loop {
+            let dialled = attacker.endpoint.dial::<TransferMessage>(target, None, Greeting::default()).await;
+            let Ok(dialled) = dialled else { continue };
+            let browse = Browse { path: Text::default(), recursive: false, after: Cursor::Start, limit: 1 };
+            let Ok((mut sender, mut receiver)) = dialled.link.connection.open::<TransferMessage>().await else {
+                continue;
+            };
+            if sender.send(&browse.into()).await.is_ok() && matches!(receiver.next().await, Ok(Some(_))) {
+                return;
+            }
+        }
+    };
+    attacker.runtime.block_on(timeout_of(again));
 }

@@ -30,13 +30,13 @@ pub(super) struct Admission {
 
 /// The part of an address that one customer of a provider has: /24, or /48.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Prefix {
+pub(super) enum Prefix {
     V4([u8; 3]),
     V6([u8; 6]),
 }
 
 impl Prefix {
-    fn of(address: IpAddr) -> Self {
+    pub(super) fn of(address: IpAddr) -> Self {
         match address.to_canonical() {
             IpAddr::V4(ip) => {
                 let [a, b, c, _] = ip.octets();

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `endpoint` | the socket, dialling, being dialled |
 //! | `admission` | pure: which handshakes to begin at all |
+//! | `occupancy` | how many connections may stay, in all and of one address prefix |
 //! | `tls` | keys: everything of rustls |
 //! | `handshake` | hello and welcome; network name and secret |
 //! | `version` | after a mismatch: which side is older |
@@ -19,6 +20,7 @@ mod admission;
 mod connection;
 mod endpoint;
 mod handshake;
+mod occupancy;
 mod socket;
 mod stats;
 mod streams;
@@ -29,6 +31,7 @@ mod version;
 pub use connection::{CloseCode, CloseReason, Connection, ConnectionStats, Link};
 pub use endpoint::{Arrivals, DialError, Dialled, Endpoint};
 pub use handshake::{Arrival, Greeting, Offer, Secret, Settings};
+pub use occupancy::{Occupancy, Occupant};
 pub use socket::{BindError, BindMode};
 pub use stats::{Event, Stats};
 pub use streams::{ReceiveError, Receiver, SendError, Sender};

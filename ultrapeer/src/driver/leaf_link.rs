@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use overlay::{
-    transport::{CloseCode, CloseReason, Connection, Link, Offer, ReceiveError, Receiver, Sender},
+    transport::{CloseCode, CloseReason, Connection, Link, Occupant, Offer, ReceiveError, Receiver, Sender},
     wire::leaf::LeafMessage,
 };
 use tokio::{sync::mpsc, time::timeout};
@@ -21,11 +21,13 @@ pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<LeafMessage>) {
     let look =
         move |machine: &crate::ultrapeer::Ultrapeer| (machine.takes_leaf(&peer), machine.membership().own().cloned());
     let (takes, descriptor) = shared.machine.inspect(look).await.unwrap_or((false, None));
-    if !takes {
+    // The machine counts all of them.
+    let place = shared.places.take(offer.address().ip());
+    let Some(place) = place.filter(|_| takes) else {
         let (reason, alternatives) = shared.refusal(true).await;
         counted::leaf_refused(reason);
         return offer.refuse(reason, alternatives);
-    }
+    };
     shared.observed(observed).await;
     let Ok(Link { connection, sender, receiver }) = offer.welcome(descriptor).await else { return };
     counted::leaf_accepted();
@@ -35,7 +37,8 @@ pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<LeafMessage>) {
     // A machine that stopped has no leaves.
     let _ = shared.machine.input(attached).await;
     let (after_panic, began) = (shared.clone(), shared.clock.now());
-    let conversation = Conversation { shared: shared.clone(), session, connection, queue, sender, receiver };
+    let conversation =
+        Conversation { shared: shared.clone(), session, connection, queue, sender, receiver, _place: place };
     let attended = async move {
         let shared = conversation.shared.clone();
         conversation.run().await;
@@ -62,6 +65,7 @@ struct Conversation {
     queue: mpsc::Receiver<Queued>,
     sender: Sender<LeafMessage>,
     receiver: Receiver<LeafMessage>,
+    _place: Occupant,
 }
 
 impl Conversation {
