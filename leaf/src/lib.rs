@@ -16,6 +16,10 @@
 //!
 //! Without the feature `net` only the pure cores are built: no socket, no clock, no task.
 
+// The support of the tests from outside serves those inside, too.
+#[cfg(all(test, feature = "net"))]
+extern crate self as leaf;
+
 #[cfg(feature = "net")]
 pub mod api;
 pub mod bitmap;
@@ -48,6 +52,8 @@ pub mod search;
 pub mod searches;
 #[cfg(feature = "net")]
 pub mod status;
+#[cfg(feature = "net")]
+mod steps;
 #[cfg(feature = "net")]
 pub mod store;
 pub mod swarm;

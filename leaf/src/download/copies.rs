@@ -20,6 +20,7 @@ use overlay::limits;
 use serde::{Deserialize, Serialize};
 
 use super::record::Record;
+use crate::steps::written;
 
 /// Bytes of the hash in front of a copy.
 const HASH_BYTES: usize = 32;
@@ -76,8 +77,12 @@ impl Copies {
         let path = self.path(&record.id);
         let writing = path.with_extension("new");
         fs::create_dir_all(&self.folder)?;
+        written();
         fs::write(&writing, [&blake3::hash(&bytes).as_bytes()[..], &bytes].concat())?;
-        fs::rename(writing, path)
+        written();
+        fs::rename(writing, path)?;
+        written();
+        Ok(())
     }
 
     /// Removes the copy of a job, if it has one. Blocking.
@@ -106,9 +111,10 @@ fn read(path: &Path) -> Option<Copy> {
 
 fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        other => other,
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => written(),
     }
+    Ok(())
 }
 
 #[cfg(test)]

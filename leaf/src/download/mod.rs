@@ -21,9 +21,14 @@
 
 mod copies;
 mod job;
+#[cfg(test)]
+mod kills;
 mod partial;
 pub mod record;
 mod scheduler;
+#[cfg(test)]
+#[path = "../../tests/support/transfer.rs"]
+mod support;
 mod task;
 
 pub(crate) use self::partial::free_bytes;
@@ -622,14 +627,21 @@ struct Folders {
 
 /// Enters the jobs in the database that only have a copy: they were lost with an earlier one. Blocking.
 fn take_back(database: &Database, copies: &Copies) -> Result<(), DatabaseError> {
-    let copies = copies.all().unwrap_or_else(|error| {
+    let all = copies.all().unwrap_or_else(|error| {
         tracing::warn!(%error, "the copies of downloads cannot be read");
         Vec::new()
     });
     let mut lost = Vec::new();
-    for copy in copies {
-        if database.get(&JOBS, copy.record.id.as_bytes())?.is_none() {
-            lost.push(copy);
+    for copy in all {
+        match database.get(&JOBS, copy.record.id.as_bytes())? {
+            None => lost.push(copy),
+            // The program ended between the two.
+            Some(known) if known.state.is_ended() => {
+                if let Err(error) = copies.remove(&known.id) {
+                    tracing::warn!(%error, id = known.id, "the copy of an ended download could not be removed");
+                }
+            }
+            Some(_) => {}
         }
     }
     if lost.is_empty() {

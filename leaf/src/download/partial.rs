@@ -22,7 +22,7 @@ use overlay::{
 };
 use tempfile::TempPath;
 
-use crate::{names, transfer::holding::Holding};
+use crate::{names, steps::written, transfer::holding::Holding};
 
 /// The folder of partial files, below the download folder.
 const FOLDER: &str = ".partial";
@@ -68,12 +68,19 @@ impl Partial {
         if let Some(folder) = self.data.parent() {
             fs::create_dir_all(folder)?;
         }
+        written();
         let file = OpenOptions::new().read(true).write(true).create_new(true).open(&self.data)?;
+        written();
         allocate(&file, layout.size())?;
+        written();
         let mut values = File::create(&self.values)?;
+        written();
         values.write_all(&layout.size().to_le_bytes())?;
+        written();
         values.write_all(tops.as_flattened())?;
+        written();
         values.set_len(8 + 32 * (layout.segments() + layout.pieces()))?;
+        written();
         Ok(Holding::part(self.content, name, file, layout, tops))
     }
 
@@ -109,7 +116,9 @@ impl Partial {
         let mut values = OpenOptions::new().write(true).open(&self.values)?;
         let before = holding.layout().segments() + segment * u64::from(SEGMENT_PIECES);
         values.seek(SeekFrom::Start(8 + 32 * before))?;
-        values.write_all(pieces.as_flattened())
+        values.write_all(pieces.as_flattened())?;
+        written();
+        Ok(())
     }
 
     /// Makes everything written so far durable.
@@ -135,6 +144,7 @@ impl Partial {
     pub(super) fn remove(&self) -> io::Result<()> {
         for path in [&self.data, &self.values] {
             if_there(fs::remove_file(path))?;
+            written();
         }
         Ok(())
     }
@@ -142,11 +152,13 @@ impl Partial {
     /// Gives the complete data its name and removes the values. Returns the path.
     pub(super) fn finish(&self, target: &Target) -> Result<PathBuf, FinishError> {
         let path = target.place(&self.data)?;
+        written();
         // The new name is durable with its folder; where folders cannot be opened the system sees to it.
         if let Some(folder) = path.parent().and_then(|folder| File::open(folder).ok()) {
             let _ = folder.sync_all();
         }
         if_there(fs::remove_file(&self.values))?;
+        written();
         Ok(path)
     }
 }
@@ -208,6 +220,23 @@ impl Target {
         // It is no longer where its guard would remove it.
         let _ = copy.keep();
         Ok(path)
+    }
+
+    /// A file of this content that lies there under the name, or a numbered one, with its piece values: an earlier run
+    /// did not live to record it. Blocks for as long as reading what has this size takes.
+    pub(super) fn placed(&self, size: u64, content: ContentId) -> io::Result<Option<(PathBuf, Vec<Value>)>> {
+        let Self::Folder(folder, name) = self else { return Ok(None) };
+        for number in 1..=NAMES {
+            let path = folder.join(names::numbered(name, number));
+            let Some(found) = if_there(path.symlink_metadata())? else { return Ok(None) };
+            if found.is_file()
+                && found.len() == size
+                && let Some(pieces) = pieces_if(&path, size, content)?
+            {
+                return Ok(Some((path, pieces)));
+            }
+        }
+        Ok(None)
     }
 
     /// The existing file that this target names, if it names one.

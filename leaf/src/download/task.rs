@@ -132,8 +132,13 @@ pub(super) async fn run(
 ) -> Outcome {
     let downloads = lock(&shared.folders).current.clone();
     let target = Target::of(record.output.as_deref(), &downloads, &record.name);
-    match already_here(&shared, record.content, record.output.is_some(), &target).await {
-        Ok(Some(outcome)) => return outcome,
+    match already_here(&shared, &record, &target).await {
+        Ok(Some(outcome)) => {
+            if matches!(outcome, Outcome::Done { .. }) {
+                shared.remove_leftovers(record.content).await;
+            }
+            return outcome;
+        }
         Ok(None) => {}
         Err(error) => return error.into(),
     }
@@ -189,12 +194,8 @@ pub(super) async fn run(
 }
 
 /// Done at once if the content lies here: in a share, among the downloads, or where it should go.
-async fn already_here(
-    shared: &Arc<Shared>,
-    content: ContentId,
-    named: bool,
-    target: &Target,
-) -> io::Result<Option<Outcome>> {
+async fn already_here(shared: &Arc<Shared>, record: &Record, target: &Target) -> io::Result<Option<Outcome>> {
+    let (content, named) = (record.content, record.output.is_some());
     let done = |path, size| Outcome::Done { path, size, sources: vec![(shared.own, size, Via::Local)] };
     if let Some(existing) = target.existing().map(std::path::Path::to_owned) {
         let (path, size) = (existing.clone(), existing.metadata()?.len());
@@ -206,7 +207,7 @@ async fn already_here(
     }
     let local = match shared.library.open(content).await {
         Ok(Some(local)) => local,
-        Ok(None) => return Ok(None),
+        Ok(None) => return placed(shared, record, target).await,
         Err(error) => {
             tracing::warn!(%error, "the library cannot be asked for a content");
             return Ok(None);
@@ -229,7 +230,27 @@ async fn already_here(
     }
 }
 
+/// Done if the file has its name already: an earlier run did not live to record that, or the record was lost.
+async fn placed(shared: &Arc<Shared>, record: &Record, target: &Target) -> io::Result<Option<Outcome>> {
+    // Without a size nothing was ever written.
+    let Some(size) = record.size else { return Ok(None) };
+    let (target, content) = (target.clone(), record.content);
+    let Some((path, pieces)) = blocking(move || target.placed(size, content)).await? else { return Ok(None) };
+    shared.enter(path.clone(), content, pieces).await;
+    let sum: u64 = record.sources.iter().map(|(_, bytes, _)| bytes).sum();
+    let sources = if sum == size { record.sources.clone() } else { vec![(shared.own, size, Via::Local)] };
+    Ok(Some(Outcome::Done { path, size, sources }))
+}
+
 impl Shared {
+    /// Removes what an earlier run left of a content that is here now.
+    async fn remove_leftovers(&self, content: ContentId) {
+        let partial = self.partial(content);
+        if let Err(error) = blocking(move || partial.remove()).await {
+            tracing::warn!(%error, "what is left of a partial file could not be removed");
+        }
+    }
+
     /// Lets others fetch a finished file from here.
     async fn enter(&self, path: PathBuf, content: ContentId, pieces: Vec<Value>) {
         if let Err(error) = self.library.add_download(path, content, pieces).await {

@@ -36,7 +36,7 @@ use rustc_hash::FxHashSet;
 use serde::{Serialize, de::DeserializeOwned};
 
 use super::record::{Place, Record, Root, Stamp, file_key};
-use crate::catalog::Catalog;
+use crate::{catalog::Catalog, steps::written};
 
 type Bytes = TableDefinition<'static, &'static [u8], &'static [u8]>;
 
@@ -480,7 +480,9 @@ impl Batch<'_> {
     /// Makes it so, on the disk.
     pub fn commit(self) -> Result<(), DatabaseError> {
         let Self { inner, database, _open } = self;
+        written();
         let committed = guarded(move || Ok(inner.commit()?));
+        written();
         if committed.is_ok() {
             database.full.store(false, Ordering::Relaxed);
         }

@@ -171,6 +171,7 @@ impl Holding {
             return Ok(false);
         }
         write_all_at(&self.file, data, range.start)?;
+        crate::steps::written();
         Ok(true)
     }
 
