@@ -10,12 +10,15 @@ use std::{fs, path::Path};
 use overlay::wire::{Conversation, leaf::LeafMessage, mesh::MeshMessage, transfer::TransferMessage};
 
 fn run<M: Conversation + PartialEq + std::fmt::Debug>() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(M::PROTOCOL.name());
-    let inputs: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
-    assert!(inputs.len() >= M::PROTOCOL.messages().len(), "one seed for each message");
-    for input in inputs {
-        check::frames::<M>(&fs::read(input).unwrap());
-    }
+    let inputs = each(M::PROTOCOL.name(), check::frames::<M>);
+    assert!(inputs >= M::PROTOCOL.messages().len(), "one seed for each message");
+}
+
+/// Checks every input of a target. Returns how many there are.
+fn each(target: &str, check: fn(&[u8])) -> usize {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus").join(target);
+    let inputs = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    inputs.map(|input| check(&fs::read(input).unwrap())).count()
 }
 
 #[test]
@@ -31,4 +34,19 @@ fn mesh() {
 #[test]
 fn transfer() {
     run::<TransferMessage>();
+}
+
+#[test]
+fn chunks() {
+    assert!(each("chunk", check::chunk) > 0);
+}
+
+#[test]
+fn queries() {
+    assert!(each("query", check::query) > 0);
+}
+
+#[test]
+fn descriptors() {
+    assert!(each("descriptor", check::descriptor) > 0);
 }

@@ -17,6 +17,7 @@ use overlay::wire::{
 use proptest::{prelude::*, sample::Index};
 
 #[path = "../../fuzz/check.rs"]
+#[expect(dead_code, reason = "the rest is for the corpus")]
 mod check;
 
 fn folder(path: &str) -> PathBuf {
@@ -79,6 +80,19 @@ fn mesh_messages_keep_their_bytes() {
 #[test]
 fn transfer_messages_keep_their_bytes() {
     golden::<TransferMessage>(&samples::transfer());
+}
+
+/// Seeds of the fuzz targets that take no frames.
+#[test]
+fn seeds_are_what_is_sent_today() {
+    for (name, bytes) in samples::seeds() {
+        let path = folder("fuzz/corpus").join(name);
+        if std::env::var_os("GOLDEN").is_some_and(|wish| wish == "write") {
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, &bytes).unwrap();
+        }
+        assert_eq!(fs::read(&path).unwrap(), bytes, "{name} is encoded otherwise");
+    }
 }
 
 #[test]

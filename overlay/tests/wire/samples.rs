@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use overlay::{
+    batch,
     file::{FileEntry, Tags},
     id::{ContentId, PeerId, QueryId},
     identity::Identity,
@@ -212,5 +213,26 @@ pub(crate) fn transfer() -> Vec<TransferMessage> {
         Groups { groups: List::new([[14; 32]]) }.into(),
         Browse { path: Text::new("Music"), recursive: true, after: after.clone(), limit: 500 }.into(),
         Page { folders: List::new([folder]), entries: List::new([entry]), next: Some(after) }.into(),
+    ]
+}
+
+/// Inputs of the decoders that take no frames, by their place in the corpus.
+pub(crate) fn seeds() -> Vec<(&'static str, Vec<u8>)> {
+    let content = ContentId([9; 32]);
+    let file = |path: &str| FileEntry { path: path.into(), content, size: 1 << 33, modified_s: -1, tags: tags() };
+    let bare = |path: &str| FileEntry { tags: Tags::default(), ..file(path) };
+    let files = [FileEntry::unlisted(content, 5), file("Music/a.flac"), bare("Music/b/c.txt")];
+    let chunk = batch::encode_chunk(&files);
+    let packed = batch::cut(&chunk).next().and_then(Result::ok).unwrap_or_default();
+    let signed = postcard::to_stdvec(&descriptor()).unwrap_or_default();
+    let plain = descriptor().open().ok().and_then(|plain| postcard::to_stdvec(&plain).ok()).unwrap_or_default();
+    let every = "abc* \"a phrase\" -live artist:x ext:flac,mp3 kind:audio size:1MB..2GiB year:>=1999 duration:1h2m modified:<30d";
+    vec![
+        ("chunk/files", chunk),
+        ("chunk/packed", packed),
+        ("descriptor/signed", signed),
+        ("descriptor/plain", plain),
+        ("query/every", every.into()),
+        ("query/dates", "東京 modified:2024-02-29..2026-01-31 \u{201c}a\u{201d} Re:Zero AC/DC".into()),
     ]
 }
