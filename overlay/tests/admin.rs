@@ -3,12 +3,7 @@
 #![cfg(feature = "net")]
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking, in its helpers too")]
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    process::{Command, Stdio},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use axum::{
     Json,
@@ -40,6 +35,11 @@ use tokio::{
     task::JoinHandle,
 };
 use tokio_util::sync::CancellationToken;
+
+#[path = "support/promtool.rs"]
+mod promtool;
+
+use self::promtool::promtool;
 
 const FULL: &str = "full-token-of-the-test";
 const READ_ONLY: &str = "read-only-token-of-the-test";
@@ -465,21 +465,6 @@ async fn probes_need_no_token_and_promtool_finds_nothing_to_say() {
     serving.await.unwrap();
     upkeep.await.unwrap();
     daemon.stop().await;
-}
-
-fn promtool(text: &str) {
-    use std::io::Write;
-    let spawned = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = spawned.expect("promtool must be installed: it comes with the Debian package `prometheus`");
-    child.stdin.take().expect("piped").write_all(text.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success() && said.is_empty(), "promtool: {}", String::from_utf8_lossy(&said));
 }
 
 #[tokio::test]

@@ -16,6 +16,11 @@ use std::{
 
 use serde_json::Value;
 
+#[path = "../../../overlay/tests/support/promtool.rs"]
+mod promtool;
+
+pub(crate) use self::promtool::promtool;
+
 /// Time after which something that should happen within seconds counts as not happening.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Time between two looks.
@@ -501,21 +506,6 @@ pub(crate) fn request(server: &str, request: &str, headers: &str, body: &str) ->
     let head = String::from_utf8(answer[..end].to_vec()).unwrap();
     let status = head.split(' ').nth(1).unwrap().parse().unwrap();
     Answer { status, head, body: answer.split_off(end + 4) }
-}
-
-/// Fails if `promtool check metrics` has anything to say.
-pub(crate) fn promtool(text: &str) {
-    let spawned = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = spawned.expect("promtool must be installed: it comes with the Debian package `prometheus`");
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success() && said.is_empty(), "promtool: {}", String::from_utf8_lossy(&said));
 }
 
 /// Verified bytes by source of a line `done`.

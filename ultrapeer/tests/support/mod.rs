@@ -14,6 +14,11 @@ use std::{
 
 use serde_json::Value;
 
+#[path = "../../../overlay/tests/support/promtool.rs"]
+mod promtool;
+
+pub(crate) use self::promtool::promtool;
+
 /// Time after which something that should happen within seconds counts as not happening.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Time between two looks.
@@ -173,19 +178,4 @@ fn command(data: &Path, arguments: &[&str]) -> Command {
 pub(crate) fn sample(text: &str, series: &str) -> f64 {
     let value = text.lines().find_map(|line| line.strip_prefix(series)?.trim().parse().ok());
     value.unwrap_or(0.0)
-}
-
-/// Fails if `promtool check metrics` has anything to say.
-pub(crate) fn promtool(text: &str) {
-    let spawned = Command::new("promtool")
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn();
-    let mut child = spawned.expect("promtool must be installed: it comes with the Debian package `prometheus`");
-    child.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
-    let output = child.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].concat();
-    assert!(output.status.success() && said.is_empty(), "promtool: {}", String::from_utf8_lossy(&said));
 }
