@@ -391,7 +391,7 @@ fn a_flood_from_one_address_keeps_no_one_else_out() {
 fn listing<A>(
     node: &mut Node,
     founder: &Daemon,
-    answer: impl Fn(Sender<TransferMessage>, Browse, Connection) -> A + Send + 'static,
+    answer: impl Fn(Sender<TransferMessage>, Browse, Connection) -> A + Send + Sync + 'static,
 ) where
     A: Future<Output = ()> + Send,
 {
@@ -407,16 +407,19 @@ fn listing<A>(
             }
         }
     });
-    let mut arrivals = node.arrivals.take().unwrap();
+    let (mut arrivals, answer) = (node.arrivals.take().unwrap(), Arc::new(answer));
     node.runtime.spawn(async move {
         while let Some(arrival) = arrivals.next().await {
             let Arrival::Transfer(offer) = arrival else { continue };
-            let Ok(link) = offer.welcome(None).await else { continue };
-            while let Ok((sender, mut receiver)) = link.connection.accept::<TransferMessage>().await {
-                if let Ok(Some(TransferMessage::Browse(browse))) = receiver.next().await {
-                    answer(sender, browse, link.connection.clone()).await;
+            let answer = answer.clone();
+            tokio::spawn(async move {
+                let Ok(link) = offer.welcome(None).await else { return };
+                while let Ok((sender, mut receiver)) = link.connection.accept::<TransferMessage>().await {
+                    if let Ok(Some(TransferMessage::Browse(browse))) = receiver.next().await {
+                        answer(sender, browse, link.connection.clone()).await;
+                    }
                 }
-            }
+            });
         }
     });
 }

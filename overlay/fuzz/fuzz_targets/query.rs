@@ -3,6 +3,7 @@
 #![no_main]
 
 #[path = "../check.rs"]
+#[allow(dead_code, reason = "each target has its own")]
 mod check;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| check::query(bytes));
