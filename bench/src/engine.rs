@@ -90,11 +90,8 @@ impl Own {
         let query = Query::parse(source).expect("made queries are well formed");
         let most = limits::LOOKUP_MATCHES.max(limit * 4);
         let lookup = snapshot.lookup(&query, NOW_S, most, limits::LOOKUP_WORK);
-        rank(snapshot, &query, &lookup.matches, NOW_S, |leaf| LeafFacts {
-            prefix: leaf.0.into(),
-            free_slots: 1,
-            ..LeafFacts::default()
-        })
+        let facts = |leaf: LeafSlot| LeafFacts { prefix: leaf.0.into(), free_slots: 1, ..LeafFacts::default() };
+        rank(snapshot, &query, &lookup.matches, limit, NOW_S, facts).groups
     }
 }
 

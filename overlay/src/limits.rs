@@ -141,9 +141,11 @@ pub const SOURCE_SEARCH_INTERVAL: Duration = Duration::from_secs(30);
 /// [`CHUNK_BYTES`]; decomposition and bigrams can make more of it, at most about four times on real scripts.
 pub const DIGEST_BYTES: usize = 4 * CHUNK_BYTES;
 /// Steps of one look-up from one span of files to the next, at 20 to 100 nanoseconds each: some 5 ms of one core; a
-/// file that must be read counts sixteen. Chosen: three common words are looked up whole among eight million files
+/// file that must be read counts [`LOOKUP_FILE_WORK`]. Chosen: three common words are looked up whole among eight million files
 /// (measured: bench/src/bin/index.rs), and a hostile query cannot hold a core.
 pub const LOOKUP_WORK: u64 = 100_000;
+/// Steps that reading and checking a file counts as: about a microsecond.
+pub const LOOKUP_FILE_WORK: u64 = 16;
 /// Files that one look-up gives to be ranked, at least; more if more contents are wanted. Chosen: ranking
 /// that many takes some milliseconds.
 pub const LOOKUP_MATCHES: usize = 4_096;

@@ -112,10 +112,17 @@ const fn plain_sigma(c: char) -> char {
 }
 
 fn split_ascii(normal: &str, each: &mut impl FnMut(Run<'_>)) {
-    for text in normal.split(|c: char| !c.is_ascii_alphanumeric()) {
-        if !text.is_empty() {
-            each(Run { text, cjk: false });
+    let bytes = normal.as_bytes();
+    let mut at = 0;
+    while at < bytes.len() {
+        let start = at;
+        while bytes.get(at).is_some_and(u8::is_ascii_alphanumeric) {
+            at += 1;
         }
+        if start < at {
+            each(Run { text: &normal[start..at], cjk: false });
+        }
+        at += 1;
     }
 }
 

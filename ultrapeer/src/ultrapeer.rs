@@ -149,23 +149,21 @@ impl Ultrapeer {
         let now_s = self.epoch_s + (now.as_micros() / 1_000_000) as i64;
         let snapshot = self.reader.snapshot();
         let facts = |slot: LeafSlot| self.facts(slot);
-        let (mut groups, full, capped) = match target {
+        let (rank::Ranking { groups, contents }, full, capped) = match target {
             Target::Query(source) => {
                 let query = ParsedQuery::parse(source).ok()?;
                 let most = limits::LOOKUP_MATCHES.max(limit * 4);
                 let lookup = snapshot.lookup(&query, now_s, most, limits::LOOKUP_WORK);
-                let groups = rank::rank(&snapshot, &query, &lookup.matches, now_s, facts);
-                (groups, lookup.full, lookup.capped)
+                (rank::rank(&snapshot, &query, &lookup.matches, limit, now_s, facts), lookup.full, lookup.capped)
             }
             Target::Content(content) => {
                 let matches = snapshot.holders(content);
-                (rank::rank_holders(&snapshot, &matches, now_s, facts), false, false)
+                (rank::rank_holders(&snapshot, &matches, limit, now_s, facts), false, false)
             }
         };
-        let more = full || groups.len() > limit;
+        let more = full || contents > limit;
         // Cut before as many contents as wanted were seen: matches are missing, not only left for later.
-        let capped = capped || (full && groups.len() < limit);
-        groups.truncate(limit);
+        let capped = capped || (full && contents < limit);
         let hits = groups.into_iter().map(|group| self.hit(group)).collect();
         Some(Answer { hits, more, capped, withheld: 0 })
     }

@@ -32,9 +32,6 @@ use super::{
     sources::{Source, Union},
 };
 
-/// Units of work of reading and checking a file; one unit is a step from span to span, some 20 to 100 nanoseconds.
-const CHECK_WORK: u64 = 16;
-
 /// A file that matches.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Match {
@@ -55,7 +52,8 @@ pub struct Lookup {
     pub capped: bool,
     /// True if the caller's number of matches was reached: there may be more.
     pub full: bool,
-    /// Work done, in steps from span to span of some 20 to 100 nanoseconds; a file that is checked counts 16.
+    /// Work done, in steps from span to span of some 20 to 100 nanoseconds; a file that is checked counts
+    /// [`limits::LOOKUP_FILE_WORK`].
     pub work: u64,
 }
 
@@ -200,10 +198,10 @@ impl<'a> Plan<'a> {
         }
         let start = place.start;
         let Some(cursor) = place.cursor() else { return true };
-        search.found.work += CHECK_WORK;
-        let Search { field, limits, .. } = search;
+        search.found.work += limits::LOOKUP_FILE_WORK;
+        let Search { field, limits: Limits { now_s, .. }, .. } = search;
         let passes = |file: FileView<'_>| {
-            self.checks.iter().all(|term| holds(&term.condition, &file, limits.now_s, field) != term.negated)
+            self.checks.iter().all(|term| holds(&term.condition, &file, *now_s, field) != term.negated)
         };
         cursor.read((file - start) as u16).is_some_and(passes)
     }

@@ -255,7 +255,7 @@ fn contents_are_ranked_by_fit_then_by_sources() {
     let lookup = snapshot.lookup(&query, NOW_S, 100, u64::MAX);
     let facts =
         |leaf: LeafSlot| LeafFacts { prefix: u64::from(leaf.0 % 2), free_slots: leaf.0 as u16, ..LeafFacts::default() };
-    let groups = rank(&snapshot, &query, &lookup.matches, NOW_S, facts);
+    let groups = rank(&snapshot, &query, &lookup.matches, 100, NOW_S, facts).groups;
     assert_eq!(groups.iter().map(|group| group.content.0[0]).collect::<Vec<_>>(), [1, 4, 2, 3]);
     let best = &groups[0];
     assert_eq!(

@@ -147,7 +147,7 @@ fn a_query_that_costs_too_much_is_cut_and_said_so() {
         let name = move |at| file(&format!("Share/alpha {at:06} beta.txt"), &format!("{count} {at}"));
         (0..count).map(name).collect::<Vec<_>>()
     };
-    let many = usize::try_from(limits::LOOKUP_WORK).expect("a small number") + 1_000;
+    let many = usize::try_from(limits::LOOKUP_WORK / limits::LOOKUP_FILE_WORK).expect("a small number") + 1_000;
     let big = net.add_leaf(files(many));
     let small = net.add_leaf([files(3), vec![file("Share/the alpha beta.txt", "the one")]].concat());
     net.attach(big, home);

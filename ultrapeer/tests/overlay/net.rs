@@ -35,7 +35,8 @@ use ultrapeer::{
     ultrapeer::{Input, Output, Phase, Ultrapeer},
 };
 
-/// Files of a chunk in these catalogs: few, so that small lists have several chunks.
+/// Files of a chunk in these catalogs: few, so that small lists have several chunks. Of long lists more, so that they
+/// have no more chunks than they may.
 const CHUNK_FILES: usize = 3;
 /// Microseconds that a message travels.
 const DELAY: std::ops::Range<u64> = 1_000..60_000;
@@ -167,7 +168,7 @@ impl Net {
         self.leaves.push(Leaf {
             identity: Identity::from_seed([100 + number as u8; 32]),
             address: SocketAddr::from(([198, 51, 100, number as u8], 7780)),
-            chunks: files.chunks(CHUNK_FILES).map(chunk).collect(),
+            chunks: files.chunks(CHUNK_FILES.max(files.len() / 1000)).map(chunk).collect(),
             homes: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
         });

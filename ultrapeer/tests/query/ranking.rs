@@ -46,14 +46,17 @@ fn ranked(query: &str, leaves: Vec<Vec<FileEntry>>, facts: impl Fn(LeafSlot) -> 
     let snapshot = published(leaves);
     let query = Query::parse(query).expect("a good query");
     let mut matches = snapshot.lookup(&query, NOW_S, usize::MAX, u64::MAX).matches;
-    let groups = rank(&snapshot, &query, &matches, NOW_S, &facts);
+    let groups = rank(&snapshot, &query, &matches, usize::MAX, NOW_S, &facts).groups;
     assert!(groups.is_sorted_by_key(|group| (std::cmp::Reverse(group.score), group.content)));
     assert!(groups.iter().all(|group| group.score <= SCORE_MAX));
+    // Fewer are the best of them.
+    let few = rank(&snapshot, &query, &matches, 2, NOW_S, &facts);
+    assert_eq!((&few.groups[..], few.contents), (&groups[..groups.len().min(2)], groups.len()));
     // The order of the matches means nothing.
     matches.reverse();
-    assert_eq!(rank(&snapshot, &query, &matches, NOW_S, &facts), groups);
+    assert_eq!(rank(&snapshot, &query, &matches, usize::MAX, NOW_S, &facts).groups, groups);
     matches.sort_by_key(|Match { chunk, position, .. }| (*position, *chunk));
-    assert_eq!(rank(&snapshot, &query, &matches, NOW_S, &facts), groups);
+    assert_eq!(rank(&snapshot, &query, &matches, usize::MAX, NOW_S, &facts).groups, groups);
     groups
 }
 
