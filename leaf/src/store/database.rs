@@ -87,17 +87,7 @@ impl Database {
     }
 
     fn try_open(path: &Path) -> Result<Self, DatabaseError> {
-        let inner = guarded(|| {
-            let inner = create(path)?;
-            if !looks_sound(&inner)? {
-                let write = inner.begin_write()?;
-                for table in [ROOTS, FILES, INODES, CONTENTS, CHUNKS, CATALOG] {
-                    write.open_table(table)?;
-                }
-                write.commit()?;
-            }
-            Ok(inner)
-        })?;
+        let inner = guarded(|| with_tables(create(path)?))?;
         Ok(Self { path: path.to_owned(), inner: RwLock::new(Some(inner)), full: AtomicBool::new(false) })
     }
 
@@ -580,6 +570,18 @@ fn create(path: &Path) -> Result<redb::Database, redb::Error> {
     Ok(builder.create(path)?)
 }
 
+/// The same, with all tables.
+fn with_tables(inner: redb::Database) -> Result<redb::Database, redb::Error> {
+    if !looks_sound(&inner)? {
+        let write = inner.begin_write()?;
+        for table in [ROOTS, FILES, INODES, CONTENTS, CHUNKS, CATALOG] {
+            write.open_table(table)?;
+        }
+        write.commit()?;
+    }
+    Ok(inner)
+}
+
 /// True if all tables are there and both ends of each can be read; false if one is missing.
 fn looks_sound(inner: &redb::Database) -> Result<bool, redb::Error> {
     let read = inner.begin_read()?;
@@ -684,12 +686,14 @@ impl From<redb::Error> for DatabaseError {
 }
 
 #[cfg(test)]
+mod crashes;
+#[cfg(test)]
 mod tests {
     use overlay::file::Tags;
 
     use super::*;
 
-    fn record(inode: u64, content: u8) -> Record {
+    pub(super) fn record(inode: u64, content: u8) -> Record {
         let stamp = Stamp { device: 1, inode, size: 5, modified_s: 6, modified_ns: 7 };
         Record { stamp, content: ContentId([content; 32]), tags: Tags::default() }
     }
