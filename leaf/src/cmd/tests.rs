@@ -425,7 +425,7 @@ async fn shares_are_waited_for_until_the_network_has_them() {
     let rounds = Arc::new(Mutex::new(0));
     let share = |state: &str, pending: u64| {
         json!({ "name": "m", "path": "/m", "state": state, "origin": "settings", "files": 2, "bytes": 3,
-            "pending_files": pending, "pending_bytes": pending, "rate": 0, "skipped": 0 })
+            "pending_files": pending, "pending_bytes": pending, "rate": 0, "skipped": 0, "watching": true })
     };
     let status = |acknowledged: u64| {
         json!({ "version": "0", "role": "leaf", "peer_id": PEER, "network": "n", "uptime_s": 1, "listen": "[::]:1",
