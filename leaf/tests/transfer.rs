@@ -22,7 +22,7 @@ use overlay::{
     identity::Identity,
     limits,
     metrics::{self, Build, Role},
-    transport::{Arrival, Arrivals, BindMode, Endpoint, Greeting, Settings},
+    transport::{Arrival, Arrivals, BindMode, CloseCode, CloseReason, Endpoint, Greeting, Settings},
     verify::Value,
     wire::{
         bounded::{List, Text},
@@ -420,4 +420,27 @@ async fn absurd_sizes_are_refused() {
         assert!(!node.folder.join("downloads/.partial").exists(), "nothing is allocated");
         liar.abort();
     }
+}
+
+#[tokio::test]
+async fn a_connection_that_asks_for_nothing_is_closed_after_a_while() {
+    let network = Network::default();
+    let data = bytes(300_000);
+    let source = Node::new(&network, 1, &[("x/a.bin", &data)]).await;
+    let node = Node::new(&network, 2, &[]).await;
+    let content = request(&data).content;
+    let begun = tokio::time::Instant::now();
+    let [quiet, busy] = [1, 2].map(|_| {
+        node.endpoint.dial::<TransferMessage>(source.endpoint.local_address(), Some(source.peer), Greeting::default())
+    });
+    let (quiet, busy) = (quiet.await.unwrap().link, busy.await.unwrap().link);
+    // A session is open on this one, although it asks for nothing either.
+    let (mut sender, mut receiver) = busy.connection.open::<TransferMessage>().await.unwrap();
+    sender.send(&Open { content }.into()).await.unwrap();
+    assert!(matches!(receiver.next().await, Ok(Some(TransferMessage::Opened(_)))));
+    // From here on the clock jumps to whatever comes next.
+    tokio::time::pause();
+    assert_eq!(quiet.connection.closed().await, CloseReason::Remote(CloseCode::Done));
+    assert!(begun.elapsed() >= limits::TRANSFER_IDLE, "not before its time");
+    assert_eq!(busy.connection.close_reason(), None);
 }
