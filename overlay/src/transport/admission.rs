@@ -2,10 +2,12 @@
 //!
 //! A handshake costs the server a signature and a key exchange, the client of a spoofed packet nothing. So
 //! when many are under way, diallers must first show that they receive at their address (QUIC Retry), and
-//! each address prefix has a token bucket. Loopback is exempt. Invariant: at most
-//! [`limits::HANDSHAKES`] are under way and at most [`limits::HANDSHAKE_PREFIXES`] buckets exist.
+//! each address prefix has a token bucket. Prefixes that use up theirs share one more, for diallers that proved
+//! their address: thousands of leaves behind one NAT come back within a minute after a restart, and whoever else
+//! spends that bucket keeps no other prefix out. Loopback is exempt. Invariant: at most [`limits::HANDSHAKES`]
+//! are under way and at most [`limits::HANDSHAKE_PREFIXES`] buckets of prefixes exist.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use rustc_hash::FxHashMap;
 
@@ -26,6 +28,8 @@ pub(super) enum Verdict {
 #[derive(Debug, Default)]
 pub(super) struct Admission {
     buckets: FxHashMap<Prefix, Bucket>,
+    /// For proven diallers of prefixes that used up their own.
+    shared: Bucket,
 }
 
 /// The part of an address that one customer of a provider has: /24, or /48.
@@ -47,17 +51,17 @@ impl Prefix {
     }
 }
 
-/// Handshakes that a prefix has used up. It is empty again at `empty`; each one moves that by an interval.
-#[derive(Clone, Copy, Debug)]
+/// Handshakes that were used up. It is empty again at `empty`; each one moves that by an interval.
+#[derive(Clone, Copy, Debug, Default)]
 struct Bucket {
     empty: Time,
 }
 
 impl Bucket {
-    /// Takes one handshake if there is one.
-    fn take(&mut self, now: Time) -> bool {
-        let next = self.empty.max(now) + limits::HANDSHAKE_INTERVAL;
-        let fits = next <= now + limits::HANDSHAKE_INTERVAL * limits::HANDSHAKE_BURST;
+    /// Takes one handshake if there is one, of `burst` at once and one each `interval`.
+    fn take(&mut self, now: Time, interval: Duration, burst: u32) -> bool {
+        let next = self.empty.max(now) + interval;
+        let fits = next <= now + interval * burst;
         if fits {
             self.empty = next;
         }
@@ -83,8 +87,16 @@ impl Admission {
             // Proven, so it is no spoofed flood that fills the table: nothing is gained by turning it away.
             return Verdict::Accept;
         }
-        let bucket = self.buckets.entry(Prefix::of(address)).or_insert(Bucket { empty: now });
-        if bucket.take(now) { Verdict::Accept } else { Verdict::Ignore }
+        let own = self.buckets.entry(Prefix::of(address)).or_default();
+        if own.take(now, limits::HANDSHAKE_INTERVAL, limits::HANDSHAKE_BURST) {
+            Verdict::Accept
+        } else if !proven {
+            Verdict::Retry
+        } else if self.shared.take(now, limits::HANDSHAKE_INTERVAL_SHARED, limits::HANDSHAKE_BURST_SHARED) {
+            Verdict::Accept
+        } else {
+            Verdict::Ignore
+        }
     }
 
     /// True if there is no bucket for `address` and no room for one, even after forgetting those that are
@@ -122,7 +134,7 @@ mod tests {
         let mut admission = Admission::default();
         let at = |ms| Time::ZERO + Duration::from_millis(ms);
         let accepted = |admission: &mut Admission, now: Time, from: &str| {
-            (0..1000).filter(|_| admission.judge(now, address(from), true, 0) == Verdict::Accept).count()
+            (0..1000).filter(|_| admission.judge(now, address(from), false, 0) == Verdict::Accept).count()
         };
         assert_eq!(accepted(&mut admission, at(0), "192.0.2.1"), limits::HANDSHAKE_BURST as usize);
         assert_eq!(accepted(&mut admission, at(0), "192.0.2.200"), 0);
@@ -131,6 +143,37 @@ mod tests {
         assert_eq!(accepted(&mut admission, at(1000), "192.0.2.1"), 16);
         assert_eq!(accepted(&mut admission, at(0), "2001:db8::1"), limits::HANDSHAKE_BURST as usize);
         assert_eq!(accepted(&mut admission, at(0), "2001:db8:0:ffff::1"), 0);
+    }
+
+    #[test]
+    fn ten_thousand_leaves_behind_one_nat_are_back_within_a_minute_and_keep_nobody_out() {
+        let mut admission = Admission::default();
+        let mut judge = |second: u64, from: &str, proven: bool| {
+            admission.judge(Time::ZERO + Duration::from_secs(second), address(from), proven, 0) == Verdict::Accept
+        };
+        let mut outside = 10_000;
+        for second in 0..60 {
+            // Who is not answered sends again after a second or a few; each proved its address before.
+            outside -= (0..outside).filter(|_| judge(second, "192.0.2.1", true)).count();
+            let other = format!("10.0.{second}.1");
+            assert!(judge(second, &other, false), "another prefix waits");
+        }
+        assert_eq!(outside, 0);
+    }
+
+    #[test]
+    fn beyond_its_own_rate_a_prefix_must_prove_addresses_and_shares_one_more_rate_with_others() {
+        let mut admission = Admission::default();
+        let mut judge = |from: &str, proven| admission.judge(Time::ZERO, address(from), proven, 0);
+        for from in ["192.0.2.1", "192.0.3.1"] {
+            while judge(from, false) == Verdict::Accept {}
+            assert_eq!(judge(from, false), Verdict::Retry);
+        }
+        let shared = (0..1000).filter(|_| judge("192.0.2.1", true) == Verdict::Accept).count();
+        assert_eq!(shared, limits::HANDSHAKE_BURST_SHARED as usize);
+        assert_eq!(judge("192.0.2.1", true), Verdict::Ignore);
+        assert_eq!(judge("192.0.3.1", true), Verdict::Ignore);
+        assert_eq!(judge("192.0.4.1", true), Verdict::Accept);
     }
 
     #[test]
