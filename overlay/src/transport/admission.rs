@@ -92,6 +92,8 @@ impl Admission {
             Verdict::Accept
         } else if !proven {
             Verdict::Retry
+        } else if under_way >= limits::HANDSHAKES_BEFORE_RETRY {
+            Verdict::Ignore // the rest is for prefixes within their own rate
         } else if self.shared.take(now, limits::HANDSHAKE_INTERVAL_SHARED, limits::HANDSHAKE_BURST_SHARED) {
             Verdict::Accept
         } else {
@@ -174,6 +176,17 @@ mod tests {
         assert_eq!(judge("192.0.2.1", true), Verdict::Ignore);
         assert_eq!(judge("192.0.3.1", true), Verdict::Ignore);
         assert_eq!(judge("192.0.4.1", true), Verdict::Accept);
+    }
+
+    #[test]
+    fn a_flood_from_one_prefix_leaves_room_for_others() {
+        let mut admission = Admission::default();
+        let mut under_way = 0;
+        while admission.judge(Time::ZERO, address("192.0.2.1"), true, under_way) == Verdict::Accept {
+            under_way += 1;
+        }
+        assert_eq!(under_way, limits::HANDSHAKES_BEFORE_RETRY);
+        assert_eq!(admission.judge(Time::ZERO, address("192.0.3.1"), true, under_way), Verdict::Accept);
     }
 
     #[test]
