@@ -242,8 +242,10 @@ pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 /// Handshakes under way above which a dialler must first prove its address (QUIC Retry). Chosen: they
 /// take about 0.4 ms of CPU each, so this is a tenth of a second of work.
 pub const HANDSHAKES_BEFORE_RETRY: usize = 256;
-/// Handshakes under way above which further ones are ignored: about a second of work.
-pub const HANDSHAKES: usize = 2048;
+/// Handshakes under way above which further ones are ignored, until their diallers send again. Chosen: those that were
+/// begun end within [`HANDSHAKE_TIMEOUT`] even at 100 a second. Measured: with 2048, 771 of 3,000 at once did not on a
+/// busy machine, and their work was lost (bench/, --bin leaves).
+pub const HANDSHAKES: usize = 512;
 /// Handshakes that one address prefix (/24, /48) may begin at once. Chosen: a household or office restarts
 /// together.
 pub const HANDSHAKE_BURST: u32 = 64;
@@ -280,8 +282,9 @@ pub const SEND_WINDOW: u64 = 256 << 10;
 /// Bytes that we keep for retransmission while sending files. Measured: 2 to 8 MiB are equally fast, below
 /// 512 KiB it is slower, and 64 MiB overruns the socket's buffer.
 pub const SEND_WINDOW_BULK: u64 = 4 << 20;
-/// Streams that the other side may have open on a leaf connection: the control stream and its searches.
-pub const LEAF_STREAMS: u32 = 16;
+/// Streams that the other side may have open on a leaf connection: the control stream and its searches. Chosen: QUIC
+/// keeps tables of them for each leaf, which double above 14.
+pub const LEAF_STREAMS: u32 = 14;
 /// Streams that the other side may have open on a mesh connection.
 pub const MESH_STREAMS: u32 = 64;
 /// One-way streams that an ultrapeer may have open: one for each class, and one spare.
