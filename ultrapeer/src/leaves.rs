@@ -37,7 +37,7 @@ use overlay::{
     },
 };
 
-use self::kept::KeptLists;
+use self::kept::{Chunks, KeptLists};
 
 /// A connection of a leaf, numbered by the driver. Never reused.
 pub type Session = u64;
@@ -90,7 +90,8 @@ pub enum Closing {
 #[derive(Debug)]
 pub struct Leaves<S> {
     settings: Settings,
-    sessions: BTreeMap<Session, Leaf<S>>,
+    /// Boxed, because the map keeps its nodes half empty.
+    sessions: BTreeMap<Session, Box<Leaf<S>>>,
     by_peer: BTreeMap<PeerId, Session>,
     by_slot: Vec<Option<Session>>,
     free_slots: Vec<Slot>,
@@ -145,7 +146,7 @@ pub struct Leaf<S> {
     pub since: Time,
     /// Files of it that are searchable.
     pub files: u64,
-    chunks: BTreeMap<[u8; 32], Arc<S>>,
+    chunks: Chunks<S>,
     sequence: Option<u64>,
     upload: Option<Upload<S>>,
     /// Chunks that are being built now, of whichever list.
@@ -204,7 +205,7 @@ impl<S> Leaves<S> {
 
     /// The leaf of a session.
     pub fn get(&self, session: Session) -> Option<&Leaf<S>> {
-        self.sessions.get(&session)
+        self.sessions.get(&session).map(Box::as_ref)
     }
 
     /// The session of a leaf.
@@ -214,12 +215,12 @@ impl<S> Leaves<S> {
 
     /// The leaf at a place of the index.
     pub fn at(&self, slot: Slot) -> Option<&Leaf<S>> {
-        self.by_slot.get(slot as usize).copied().flatten().and_then(|session| self.sessions.get(&session))
+        self.by_slot.get(slot as usize).copied().flatten().and_then(|session| self.get(session))
     }
 
     /// All leaves, by session.
     pub fn iter(&self) -> impl Iterator<Item = (Session, &Leaf<S>)> {
-        self.sessions.iter().map(|(session, leaf)| (*session, leaf))
+        self.sessions.iter().map(|(session, leaf)| (*session, leaf.as_ref()))
     }
 
     /// Replaces what an operator may set. Leaves that are here stay.
@@ -261,14 +262,14 @@ impl<S> Leaves<S> {
             state: LeafState::default(),
             since: now,
             files: 0,
-            chunks: BTreeMap::new(),
+            chunks: Chunks::default(),
             sequence: None,
             upload: None,
             building: BTreeSet::new(),
             queries: TokenBucket::new(now, self.settings.query_rate, self.settings.query_burst),
             lists: TokenBucket::new(now, limits::LIST_RATE, limits::LIST_BURST),
         };
-        self.sessions.insert(session, leaf);
+        self.sessions.insert(session, Box::new(leaf));
     }
 
     /// The leaf's connection is gone, or it said good-bye. Its list is kept for when it returns, and not
@@ -281,7 +282,7 @@ impl<S> Leaves<S> {
         }
         self.by_slot[leaf.slot as usize] = None;
         self.free_slots.push(leaf.slot);
-        for hash in leaf.chunks.keys() {
+        for (hash, _) in &leaf.chunks {
             out.push(Output::Remove(leaf.slot, *hash));
         }
         out.push(Output::Publish);
@@ -401,6 +402,9 @@ impl<S> Leaves<S> {
     ) {
         let Some(leaf) = self.sessions.get_mut(&session) else { return };
         leaf.building.remove(&hash);
+        if leaf.building.is_empty() {
+            leaf.building = BTreeSet::new(); // an emptied one keeps a node
+        }
         let Some(segment) = segment else {
             return out.push(Output::Close(session, Closing::Protocol("unacceptable chunk")));
         };
@@ -434,7 +438,7 @@ impl<S> Leaves<S> {
     /// nobody came back for.
     pub fn on_deadline(&mut self, now: Time, out: &mut Outbox<Output<S>>) {
         let is_stalled = |session: &Session| {
-            let due = self.sessions.get(session).and_then(Leaf::upload_due);
+            let due = self.get(*session).and_then(Leaf::upload_due);
             due.is_some_and(|due| due <= now)
         };
         let stalled = self.uploading.keys().copied().filter(is_stalled).map(|session| (session, Closing::Stalled));
@@ -522,15 +526,15 @@ impl<S> Leaf<S> {
     fn put_in_place(&mut self, session: Session, out: &mut Outbox<Output<S>>) {
         let Some(upload) = self.upload.take() else { return };
         for (hash, segment) in &upload.ready {
-            if !self.chunks.contains_key(hash) {
+            if self.chunks.binary_search_by_key(&hash, |(own, _)| own).is_err() {
                 out.push(Output::Insert(self.slot, *hash, segment.clone()));
             }
         }
-        for hash in self.chunks.keys().filter(|hash| !upload.ready.contains_key(*hash)) {
+        for (hash, _) in self.chunks.iter().filter(|(hash, _)| !upload.ready.contains_key(hash)) {
             out.push(Output::Remove(self.slot, *hash));
         }
         out.push(Output::Publish);
-        self.chunks = upload.ready;
+        self.chunks = upload.ready.into_iter().collect();
         self.files = upload.chunks.iter().map(|chunk| u64::from(chunk.files)).sum();
         self.sequence = Some(upload.sequence);
         out.push(Output::Logged(self.handle, Some(upload.sequence)));

@@ -37,11 +37,12 @@ pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<LeafMessage>) {
     // A machine that stopped has no leaves.
     let _ = shared.machine.input(attached).await;
     let (after_panic, began) = (shared.clone(), shared.clock.now());
-    let conversation =
+    let mut conversation =
         Conversation { shared: shared.clone(), session, connection, queue, sender, receiver, _place: place };
     let attended = async move {
         let shared = conversation.shared.clone();
         conversation.run().await;
+        drop(conversation);
         shared.ports.close_leaf(session, CloseCode::Done);
         // As above.
         let _ = shared.machine.input(Input::LeafGone(session)).await;
@@ -70,56 +71,68 @@ struct Conversation {
 
 impl Conversation {
     /// Until the leaf leaves, or is sent away.
-    async fn run(mut self) {
+    ///
+    /// What is rare is boxed: otherwise every leaf's task keeps room for it.
+    async fn run(&mut self) {
+        let Self { shared, session, connection, queue, sender, receiver, _place } = self;
         loop {
-            let writing = self.sender.is_pending();
+            let writing = sender.is_pending();
             tokio::select! {
-                flushed = self.sender.flush(), if writing => {
+                flushed = async { Box::pin(sender.flush()).await }, if writing => {
                     if let Err(error) = flushed {
-                        tracing::debug!(peer = ?self.connection.peer(), %error, "a leaf takes no messages");
-                        return self.connection.close(CloseCode::Overload);
+                        tracing::debug!(peer = ?connection.peer(), %error, "a leaf takes no messages");
+                        return connection.close(CloseCode::Overload);
                     }
                 }
-                message = self.queue.recv(), if !writing => {
+                message = queue.recv(), if !writing => {
                     let Some(message) = message else { return };
-                    if let Err(error) = self.sender.begin(&message) {
+                    if let Err(error) = sender.begin(&message) {
                         tracing::error!(%error, "a message to a leaf cannot be sent");
-                        return self.connection.close(CloseCode::Failure);
+                        return connection.close(CloseCode::Failure);
                     }
                 }
-                message = self.receiver.next() => {
-                    if !self.take(message).await {
+                message = receiver.next() => {
+                    if !Box::pin(take(shared, *session, connection, message)).await {
                         return;
                     }
                 }
-                stream = self.connection.accept() => {
-                    if !self.begin_request(stream) {
+                stream = connection.accept() => {
+                    if !begin_request(shared, *session, stream) {
                         return;
                     }
                 }
             }
         }
     }
+}
 
-    /// False if the leaf says nothing more.
-    async fn take(&self, message: Result<Option<LeafMessage>, ReceiveError>) -> bool {
-        match message {
-            Ok(Some(message)) => self.shared.machine.input(Input::LeafMessage(self.session, message)).await.is_ok(),
-            Ok(None) | Err(ReceiveError::Closed(_)) => false,
-            Err(error) => {
-                tracing::debug!(peer = ?self.connection.peer(), %error, "a leaf's control stream failed");
-                self.connection.close(CloseCode::Violation);
-                false
-            }
+/// Hands a leaf's message to the machine. False if the leaf says nothing more.
+async fn take(
+    shared: &Shared,
+    session: Session,
+    connection: &Connection,
+    message: Result<Option<LeafMessage>, ReceiveError>,
+) -> bool {
+    match message {
+        Ok(Some(message)) => shared.machine.input(Input::LeafMessage(session, message)).await.is_ok(),
+        Ok(None) | Err(ReceiveError::Closed(_)) => false,
+        Err(error) => {
+            tracing::debug!(peer = ?connection.peer(), %error, "a leaf's control stream failed");
+            connection.close(CloseCode::Violation);
+            false
         }
     }
+}
 
-    /// False if the connection has ended.
-    fn begin_request(&self, stream: Result<(Sender<LeafMessage>, Receiver<LeafMessage>), CloseReason>) -> bool {
-        let Ok((sender, receiver)) = stream else { return false };
-        self.shared.tasks.spawn("leaf request", request(self.shared.clone(), self.session, sender, receiver));
-        true
-    }
+/// Serves a stream that the leaf opened, in a task of its own. False if the connection has ended.
+fn begin_request(
+    shared: &Arc<Shared>,
+    session: Session,
+    stream: Result<(Sender<LeafMessage>, Receiver<LeafMessage>), CloseReason>,
+) -> bool {
+    let Ok((sender, receiver)) = stream else { return false };
+    shared.tasks.spawn("leaf request", request(shared.clone(), session, sender, receiver));
+    true
 }
 
 async fn request(
