@@ -195,6 +195,10 @@ async fn measure(options: &Options, bare: Option<Cost>) -> Result<()> {
             at(50),
             at(90)
         );
+        if let Some(bare) = bare {
+            let ratio = at(100) / bare.attach.as_secs_f64();
+            println!("            {ratio:.2} of the time that as many bare handshakes took");
+        }
         println!(
             "            {:.2} ms of the ultrapeer's CPU each, {:.1} MB resident",
             (usage.cpu_s - before.cpu_s) * 1e3 / f64::from(options.leaves),
