@@ -252,7 +252,7 @@ pub const HANDSHAKE_BURST: u32 = 64;
 /// Time in which an address prefix regains one handshake: 16 a second, 0.6 % of a core.
 pub const HANDSHAKE_INTERVAL: Duration = Duration::from_micros(62_500);
 /// Time in which one more handshake is regained by all prefixes together that used up their own: 250 a second. Chosen:
-/// ten thousand leaves behind one NAT are back in 40 s, and a flood from proven addresses costs a fifth of a core.
+/// [`LEAVES_PER_PREFIX`] behind one NAT are back in 10 s, and a flood from proven addresses costs a fifth of a core.
 pub const HANDSHAKE_INTERVAL_SHARED: Duration = Duration::from_millis(4);
 /// Handshakes that these prefixes together may begin at once. Chosen: a second's worth.
 pub const HANDSHAKE_BURST_SHARED: u32 = 250;
