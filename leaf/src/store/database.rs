@@ -4,10 +4,13 @@
 //! |---|---|---|
 //! | roots | path of a folder | [`Root`] |
 //! | files | root, path below it | [`Record`] |
-//! | inodes | device, inode | key in files: finds what was moved |
-//! | contents | content id, key in files | nothing: finds what to serve |
-//! | chunks, catalog | chunk hash; nothing | encoded chunk; sequence and order |
+//! | contents | begin of the content id, key in files | nothing: finds what to serve |
+//! | inodes | device, inode | begin of the content id: finds what was moved, through contents |
+//! | chunks, catalog | chunk hash; nothing | encoded chunk, compressed; sequence and order |
 //! | others | by their owner | through [`Table`]: jobs, searches, wishes, ... |
+//!
+//! A path stands in two tables and a content id in one, because a million files make of every byte a megabyte. Eight bytes
+//! of the id lead to few records, and each is compared whole before it counts.
 //!
 //! Everything but jobs can be made anew from the file system, and jobs that are not ended have copies beside the
 //! database. So a damaged file is set aside and a new one started; keys, shares and partial files lie elsewhere and
@@ -20,6 +23,7 @@
 //! All calls block on the disk: never from an async task. One write transaction runs at a time.
 
 use std::{
+    collections::BTreeSet,
     fmt, fs, io,
     marker::PhantomData,
     panic::{AssertUnwindSafe, catch_unwind},
@@ -46,6 +50,9 @@ const INODES: Bytes = TableDefinition::new("inodes");
 const CONTENTS: Bytes = TableDefinition::new("contents");
 const CHUNKS: Bytes = TableDefinition::new("chunks");
 const CATALOG: Bytes = TableDefinition::new("catalog");
+
+/// The first bytes of a content id.
+type Head = [u8; 8];
 
 /// Some paths below a root, and after which one to go on; `None` at the end.
 pub(super) type PathsPage = (Vec<Vec<u8>>, Option<Vec<u8>>);
@@ -208,7 +215,11 @@ impl Database {
     pub(super) fn records(&self) -> Result<Records, DatabaseError> {
         self.with(|inner, _| {
             let transaction = inner.begin_read()?;
-            Ok(Records { files: transaction.open_table(FILES)?, inodes: transaction.open_table(INODES)? })
+            Ok(Records {
+                files: transaction.open_table(FILES)?,
+                inodes: transaction.open_table(INODES)?,
+                contents: transaction.open_table(CONTENTS)?,
+            })
         })
     }
 
@@ -219,38 +230,28 @@ impl Database {
 
     /// Where a content lies, at most `limit` places.
     pub(super) fn places(&self, content: &ContentId, limit: usize) -> Result<Vec<Place>, DatabaseError> {
-        let places = self.read(CONTENTS, |table| {
-            let mut places = Vec::new();
-            for entry in table.range(&content.0[..]..)? {
-                let (key, _) = entry?;
-                let Some(rest) = key.value().strip_prefix(&content.0[..]) else { break };
-                if places.len() >= limit {
-                    break;
-                }
-                places.extend(Place::from_key(rest));
+        let mut places = Vec::new();
+        self.records()?.each_with_head(&head(content), |key, record| {
+            if record.content == *content {
+                places.extend(Place::from_key(key));
             }
-            Ok(places)
+            places.len() < limit
         })?;
-        Ok(places.unwrap_or_default())
+        Ok(places)
     }
 
     /// The contents whose ids start with these bytes, ascending, at most `limit`.
     pub(super) fn contents_from(&self, prefix: &[u8], limit: usize) -> Result<Vec<ContentId>, DatabaseError> {
-        let found = self.read(CONTENTS, |table| {
-            let mut found: Vec<ContentId> = Vec::new();
-            for entry in table.range(prefix..)? {
-                let (key, _) = entry?;
-                let Some(id) = key.value().first_chunk().filter(|id| id.starts_with(prefix)) else { break };
-                if found.last() != Some(&ContentId(*id)) {
-                    if found.len() >= limit {
-                        break;
-                    }
-                    found.push(ContentId(*id));
-                }
+        let mut found = BTreeSet::new();
+        let heads = &prefix[..prefix.len().min(size_of::<Head>())];
+        self.records()?.each_with_head(heads, |_, record| {
+            if record.content.0.starts_with(prefix) {
+                found.insert(record.content);
             }
-            Ok(found)
+            // Those with one head come in the order of their files.
+            found.len() <= limit
         })?;
-        Ok(found.unwrap_or_default())
+        Ok(found.into_iter().take(limit).collect())
     }
 
     /// The paths on record at or below a path of a root that `choose` chooses, in order, after `after`; at most `limit`
@@ -318,7 +319,8 @@ impl Database {
         let chunks = self.read(CHUNKS, |table| {
             let mut chunks = Vec::with_capacity(hashes.len());
             for hash in &hashes {
-                chunks.extend(table.get(&hash[..])?.map(|bytes| (*hash, bytes.value().to_vec())));
+                let bytes = table.get(&hash[..])?.and_then(|bytes| unpack(bytes.value()));
+                chunks.extend(bytes.map(|bytes| (*hash, bytes)));
             }
             Ok(chunks)
         })?;
@@ -344,7 +346,7 @@ impl Database {
             let known: FxHashSet<&ChunkHash> = saved.iter().collect();
             for hash in hashes.iter().filter(|hash| !known.contains(hash)) {
                 if let Some(bytes) = catalog.chunk_bytes(hash) {
-                    table.insert(&hash[..], bytes)?;
+                    table.insert(&hash[..], &pack(bytes)?[..])?;
                 }
             }
             Ok(())
@@ -358,6 +360,7 @@ impl Database {
 pub(super) struct Records {
     files: redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
     inodes: redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
+    contents: redb::ReadOnlyTable<&'static [u8], &'static [u8]>,
 }
 
 impl Records {
@@ -371,8 +374,29 @@ impl Records {
         if stamp.inode == 0 {
             return Ok(None);
         }
-        let Some(key) = self.inodes.get(&inode_key(stamp)[..]).map_err(redb::Error::from)? else { return Ok(None) };
-        Ok(self.under(key.value())?.filter(|record| record.stamp == *stamp))
+        let Some(head) = self.inodes.get(&inode_key(stamp)[..]).map_err(redb::Error::from)? else { return Ok(None) };
+        let (mut found, mut tries) = (None, 0..limits::PLACES_TRIED);
+        self.each_with_head(head.value(), |_, record| {
+            found = Some(record).filter(|record| record.stamp == *stamp);
+            found.is_none() && tries.next().is_some()
+        })?;
+        Ok(found)
+    }
+
+    /// Visits the records of contents whose ids start like this, by that start, until `visit` returns false.
+    fn each_with_head(&self, heads: &[u8], mut visit: impl FnMut(&[u8], Record) -> bool) -> Result<(), DatabaseError> {
+        for entry in self.contents.range(heads..).map_err(redb::Error::from)? {
+            let (key, _) = entry.map_err(redb::Error::from)?;
+            let Some((_, file)) = key.value().split_first_chunk::<8>().filter(|_| key.value().starts_with(heads))
+            else {
+                break;
+            };
+            let Some(record) = self.under(file)? else { continue };
+            if !visit(file, record) {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Visits all that is at or below a path of a root, in order, until `visit` returns false.
@@ -519,7 +543,7 @@ impl FileTables<'_> {
         let dropped = self.unlink(key, old, Some(record))?;
         self.contents.insert(&content_key(&record.content, key)[..], &[][..])?;
         if record.stamp.inode != 0 {
-            self.inodes.insert(&inode_key(&record.stamp)[..], key)?;
+            self.inodes.insert(&inode_key(&record.stamp)[..], &head(&record.content)[..])?;
         }
         Ok(dropped)
     }
@@ -538,16 +562,33 @@ impl FileTables<'_> {
         new: Option<&Record>,
     ) -> Result<Option<ContentId>, redb::StorageError> {
         let Some(old) = old else { return Ok(None) };
+        let stays = new.is_some_and(|new| new.content == old.content);
+        if !stays {
+            self.contents.remove(&content_key(&old.content, key)[..])?;
+        }
         let inode = inode_key(&old.stamp);
-        // A file that was moved is already found at its new place.
-        if self.inodes.get(&inode[..])?.is_some_and(|at| at.value() == key) {
+        let leads_here = self.inodes.get(&inode[..])?.is_some_and(|at| at.value() == head(&old.content));
+        // A file that was moved is already on record at its new place.
+        if leads_here && !self.is_elsewhere(key, &old)? {
             self.inodes.remove(&inode[..])?;
         }
-        if new.is_some_and(|new| new.content == old.content) {
-            return Ok(None);
+        Ok((!stays).then_some(old.content))
+    }
+
+    /// True if the same file is on record under another key, or may be.
+    fn is_elsewhere(&self, key: &[u8], old: &Record) -> Result<bool, redb::StorageError> {
+        let head = head(&old.content);
+        for (tries, entry) in self.contents.range(&head[..]..)?.enumerate() {
+            let (other, _) = entry?;
+            let Some(file) = other.value().strip_prefix(&head) else { return Ok(false) };
+            let record = self.files.get(file)?.filter(|_| file != key).and_then(|record| decode(record.value()));
+            let is_same =
+                |record: Record| (record.stamp.device, record.stamp.inode) == (old.stamp.device, old.stamp.inode);
+            if tries >= limits::PLACES_TRIED || record.is_some_and(is_same) {
+                return Ok(true);
+            }
         }
-        self.contents.remove(&content_key(&old.content, key)[..])?;
-        Ok(Some(old.content))
+        Ok(false)
     }
 }
 
@@ -607,12 +648,26 @@ fn encode<V: Serialize>(value: &V) -> Vec<u8> {
     postcard::to_stdvec(value).expect("values of the store are plain structs, which postcard encodes")
 }
 
+/// A chunk as it is stored: it is written seldom, read once, and half of it is paths that repeat one another.
+fn pack(chunk: &[u8]) -> Result<Vec<u8>, redb::Error> {
+    zstd::bulk::compress(chunk, zstd::DEFAULT_COMPRESSION_LEVEL).map_err(redb::Error::Io)
+}
+
+/// A stored chunk; `None` if it is damaged.
+fn unpack(stored: &[u8]) -> Option<Vec<u8>> {
+    zstd::bulk::decompress(stored, limits::CHUNK_BYTES).ok()
+}
+
 fn inode_key(stamp: &Stamp) -> [u8; 16] {
     ((u128::from(stamp.device) << 64) | u128::from(stamp.inode)).to_be_bytes()
 }
 
+fn head(content: &ContentId) -> Head {
+    *content.0.first_chunk().expect("an id is longer than its head")
+}
+
 fn content_key(content: &ContentId, file: &[u8]) -> Vec<u8> {
-    [&content.0, file].concat()
+    [&head(content), file].concat()
 }
 
 /// The first free name beside a damaged database.
