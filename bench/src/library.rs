@@ -18,7 +18,7 @@ use tokio::{
     time::sleep,
 };
 
-use crate::bare::now;
+use crate::{bare::now, clock::thread_time};
 
 /// Words of which names are made.
 const WORDS: [&str; 16] = [
@@ -67,6 +67,8 @@ pub struct Report {
     changed_bytes: u64,
     database: u64,
     plain_walk: Duration,
+    plain_walk_cpu: Duration,
+    restart_cpu: Duration,
     restart_ready: Duration,
     restart: Duration,
     restart_peak: u64,
@@ -77,6 +79,7 @@ pub struct Report {
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let seconds = |time: Duration| format!("{:.1} s", time.as_secs_f64());
+        let ratio = |time: Duration, other: Duration| time.as_secs_f64() / other.as_secs_f64();
         let mebibytes = |bytes: u64| format!("{} MiB", bytes >> 20);
         let rows = [
             ("first files are searchable", seconds(self.first_searchable)),
@@ -91,9 +94,10 @@ impl fmt::Display for Report {
             ("a plain walk that looks at each file once", seconds(self.plain_walk)),
             ("restart: ready", seconds(self.restart_ready)),
             ("restart: everything compared, list acknowledged", seconds(self.restart)),
+            ("restart: times the plain walk", format!("{:.1}", ratio(self.restart, self.plain_walk))),
             (
-                "restart: times the plain walk",
-                format!("{:.1}", self.restart.as_secs_f64() / self.plain_walk.as_secs_f64()),
+                "the same of the time on cores",
+                format!("{:.1} ({})", ratio(self.restart_cpu, self.plain_walk_cpu), seconds(self.restart_cpu)),
             ),
             ("restart: resident memory, at most", mebibytes(self.restart_peak)),
             ("restart: bytes hashed, batches sent", format!("{}, {}", self.restart_hashed, self.restart_parts)),
@@ -153,6 +157,16 @@ impl Program {
         of("VmRSS").zip(of("VmHWM")).context("the system does not tell memory")
     }
 
+    /// Time that its threads have spent on cores.
+    fn cpu_time(&self) -> Result<Duration> {
+        let status = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
+        // The name, in parentheses, may contain anything.
+        let fields = status.rsplit_once(") ").map(|(_, fields)| fields.split(' ')).context("a stat without a name")?;
+        let ticks: u64 = fields.skip(11).take(2).filter_map(|field| field.parse::<u64>().ok()).sum();
+        // A hundred a second on every Linux.
+        Ok(Duration::from_millis(ticks * 10))
+    }
+
     /// The sum of all series of a metric whose labels contain `label`.
     async fn metric(&self, name: &str, label: &str) -> Result<u64> {
         let mut stream = TcpStream::connect(self.metrics).await?;
@@ -203,10 +217,6 @@ pub async fn measure(share: &Path, folder: &Path) -> Result<Report> {
     let (data, path) = (folder.join("leaf"), share.to_string_lossy().into_owned());
     let arguments = ["leaf", "--join", &quic, "--share", &path];
 
-    let more = share.join("one more.txt");
-    if more.exists() {
-        fs::remove_file(&more)?;
-    }
     let begun = now();
     let leaf = Program::start("quictrack", &data, &arguments).await?;
     let (mut first_searchable, mut slowest_answer) = (None, Duration::ZERO);
@@ -226,10 +236,15 @@ pub async fn measure(share: &Path, folder: &Path) -> Result<Report> {
     let (after, peak) = leaf.memory()?;
 
     let (parts, bytes) = (leaf.parts().await?, leaf.list_bytes().await?);
-    let files = leaf.status().await?.catalog.map(|catalog| catalog.files);
+    let size = |status: &Status| status.shares.as_ref().map(|shares| shares.bytes);
+    let before = size(&leaf.status().await?);
     let begun = now();
-    fs::write(&more, "new")?;
-    while leaf.status().await?.catalog.is_none_or(|catalog| !catalog.current || Some(catalog.files) == files) {
+    change_one(share)?;
+    loop {
+        let status = leaf.status().await?;
+        if size(&status) != before && status.catalog.is_some_and(|catalog| catalog.current) {
+            break;
+        }
         wait(begun).await?;
     }
     let changed = begun.elapsed();
@@ -240,9 +255,9 @@ pub async fn measure(share: &Path, folder: &Path) -> Result<Report> {
 
     // Twice: the first fills the system's cache for both.
     plain_walk(share)?;
-    let begun = now();
+    let (begun, cpu) = (now(), thread_time());
     let walked = plain_walk(share)?;
-    let plain = begun.elapsed();
+    let (plain, plain_cpu) = (begun.elapsed(), thread_time().saturating_sub(cpu));
 
     let begun = now();
     let leaf = Program::start("quictrack", &data, &arguments).await?;
@@ -250,6 +265,7 @@ pub async fn measure(share: &Path, folder: &Path) -> Result<Report> {
     while !leaf.is_settled().await? {
         wait(begun).await?;
     }
+    let (restart, restart_cpu) = (begun.elapsed(), leaf.cpu_time()?);
     let report = Report {
         files: walked,
         first_searchable: first_searchable.unwrap_or(scanned),
@@ -262,8 +278,10 @@ pub async fn measure(share: &Path, folder: &Path) -> Result<Report> {
         changed_bytes,
         database,
         plain_walk: plain,
+        plain_walk_cpu: plain_cpu,
+        restart_cpu,
         restart_ready,
-        restart: begun.elapsed(),
+        restart,
         restart_peak: leaf.memory()?.1,
         restart_hashed: leaf.metric("quictrack_hashed_bytes_total", "").await?,
         restart_parts: leaf.parts().await?,
@@ -271,6 +289,20 @@ pub async fn measure(share: &Path, folder: &Path) -> Result<Report> {
     leaf.stop()?;
     home.stop()?;
     Ok(report)
+}
+
+/// Lengthens a file of the first folder that is found.
+fn change_one(share: &Path) -> Result<()> {
+    let mut folder = share.to_owned();
+    loop {
+        let entry = fs::read_dir(&folder)?.next().context("an empty folder")??;
+        if entry.file_type()?.is_dir() {
+            folder = entry.path();
+            continue;
+        }
+        std::io::Write::write_all(&mut fs::File::options().append(true).open(entry.path())?, b"more")?;
+        return Ok(());
+    }
 }
 
 /// Looks at every file below a folder, one after the other; returns how many there are.
