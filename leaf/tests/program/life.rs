@@ -99,6 +99,12 @@ fn a_leaf_moves_to_another_port_while_it_runs() {
     second.lines(&["get", &content_of(b"two")]);
     source.settled(1, 2);
 
+    // An address that is taken is refused, and nothing changes.
+    let taken = source.asks("PATCH config", &format!(r#"{{"listen":"{}"}}"#, leaf.quic()));
+    assert_eq!((taken.status, text(&taken.json()["error"]["code"])), (409, "conflict"));
+    let options = source.api("config?limit=1000");
+    let listen = list(&options["items"]).iter().find(|option| option["key"] == "listen").unwrap();
+    assert_eq!((text(&listen["value"]), &source.status()["listen"]), (&*free, &free.as_str().into()));
     // What the command line holds is not changed over the local HTTP.
     let held = leaf.asks("PATCH config", &format!(r#"{{"listen":"{free}"}}"#));
     assert_eq!((held.status, text(&held.json()["error"]["code"])), (409, "conflict"));

@@ -5,7 +5,11 @@
 //!   tasks.spawn("log events", common.clone().publish_log());
 //! ```
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+};
 
 use axum::{
     Json,
@@ -17,7 +21,7 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
     admin::{
-        error::{ApiError, Body, Query},
+        error::{ApiError, Body, Code, Query},
         events::{self, EventRing, LastEventId},
         index::{Api, Endpoint},
         list::{ListQuery, Page},
@@ -82,7 +86,10 @@ async fn change(
     State(common): State<Arc<Common>>,
     Body(changes): Body<BTreeMap<String, Value>>,
 ) -> Result<Json<Page<OptionRow>>, ApiError> {
-    let changing = tokio::task::spawn_blocking(move || common.config.change(&changes));
+    let changing = tokio::task::spawn_blocking(move || {
+        refuse_taken(&common.config, &changes)?;
+        Ok::<_, ApiError>(common.config.change(&changes)?)
+    });
     let changes = changing.await.map_err(ApiError::internal)??;
     for row in &changes.rows {
         tracing::info!(key = row.key, "setting changed");
@@ -92,6 +99,16 @@ async fn change(
         tracing::warn!(keys = waiting.join(","), "these changes take effect after a restart");
     }
     Ok(Json(Page { items: changes.rows, next: None }))
+}
+
+/// An address that cannot be bound now is refused: the node would stay where it is, and not start the next time.
+fn refuse_taken(config: &Config, changes: &BTreeMap<String, Value>) -> Result<(), ApiError> {
+    let listen = changes.get("listen").and_then(Value::as_str).and_then(|text| text.parse::<SocketAddr>().ok());
+    let Some(listen) = listen.filter(|listen| *listen != config.settings().listen) else { return Ok(()) };
+    UdpSocket::bind(listen).map(drop).map_err(|error| {
+        ApiError::new(Code::Conflict, format!("this node cannot listen on {listen}: {error}"))
+            .hint("name an address of this machine and a free port; nothing was changed")
+    })
 }
 
 async fn logs(
