@@ -350,7 +350,12 @@ impl Shared {
                 self.tasks.spawn("dial", mesh_link::dial(self.clone(), peer, address));
             }
             Output::Build { session, chunk, parts } => {
-                self.tasks.spawn("build", build(self.clone(), session, chunk, parts));
+                let built = move || build_segment(&chunk, &parts);
+                self.tasks.spawn("build", build(self.clone(), session, chunk.hash, built));
+            }
+            Output::Rebuild { session, hash, kept } => {
+                let built = move || Some(Arc::new(kept.build()));
+                self.tasks.spawn("build", build(self.clone(), session, hash, built));
             }
             Output::Admitted => {
                 self.admitted.send_replace(true);
@@ -378,14 +383,18 @@ impl Shared {
     }
 }
 
-/// Decodes and builds a chunk on a worker thread, as many at a time as there are cores.
-async fn build(shared: Arc<Shared>, session: Session, chunk: ChunkRef, parts: Vec<Blob<{ limits::BATCH_BYTES }>>) {
+/// Builds a chunk on a worker thread, as many at a time as there are cores.
+async fn build(
+    shared: Arc<Shared>,
+    session: Session,
+    hash: [u8; 32],
+    built: impl FnOnce() -> Option<Arc<Segment>> + Send + 'static,
+) {
     let Ok(_permit) = shared.builders.clone().acquire_owned().await else { return };
     if !shared.ports.has_leaf(session) {
         return; // it left while its chunk waited
     }
-    let built = tokio::task::spawn_blocking(move || build_segment(&chunk, &parts)).await;
-    let segment = match built {
+    let segment = match tokio::task::spawn_blocking(built).await {
         Ok(segment) => segment,
         Err(panic) => {
             tracing::error!(%panic, "a catalog chunk could not be built");
@@ -393,7 +402,7 @@ async fn build(shared: Arc<Shared>, session: Session, chunk: ChunkRef, parts: Ve
         }
     };
     // A machine that stopped needs no chunks.
-    let _ = shared.machine.input(Input::Built(session, chunk.hash, segment)).await;
+    let _ = shared.machine.input(Input::Built(session, hash, segment)).await;
 }
 
 fn build_segment(chunk: &ChunkRef, parts: &[Blob<{ limits::BATCH_BYTES }>]) -> Option<Arc<Segment>> {

@@ -59,7 +59,7 @@ use self::{
 pub use self::{
     files::{FileView, TagsView},
     lookup::{Lookup, Match},
-    segment::{Segment, SegmentError},
+    segment::{KeptSegment, Segment, SegmentError},
 };
 
 /// A leaf, as the index's owner numbers them.

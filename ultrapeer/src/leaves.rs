@@ -45,9 +45,18 @@ pub type Session = u64;
 /// A leaf's place in the index. Reused after the leaf left.
 pub type Slot = u32;
 
+/// The built form of a chunk.
+pub trait Built {
+    /// What of it is kept while the index has it, and afterwards: enough to build it again.
+    type Kept;
+
+    /// That part.
+    fn kept(&self) -> Self::Kept;
+}
+
 /// What must be done. `S` is the built form of a chunk.
 #[derive(Debug)]
-pub enum Output<S> {
+pub enum Output<S: Built> {
     /// Send a message on the control stream.
     Send(Session, LeafMessage),
     /// Close the connection.
@@ -60,6 +69,15 @@ pub enum Output<S> {
         chunk: ChunkRef,
         /// Its compressed parts.
         parts: Vec<Blob<{ limits::BATCH_BYTES }>>,
+    },
+    /// Build a chunk of a list that was kept, then call [`Leaves::built`].
+    Rebuild {
+        /// Whose it is.
+        session: Session,
+        /// Its name.
+        hash: [u8; 32],
+        /// What was kept of it.
+        kept: S::Kept,
     },
     /// Put a chunk into the index; it becomes searchable with the next `Publish`.
     Insert(Slot, [u8; 32], Arc<S>),
@@ -88,7 +106,7 @@ pub enum Closing {
 
 /// The attached leaves. See the module text.
 #[derive(Debug)]
-pub struct Leaves<S> {
+pub struct Leaves<S: Built> {
     settings: Settings,
     /// Boxed, because the map keeps its nodes half empty.
     sessions: BTreeMap<Session, Box<Leaf<S>>>,
@@ -98,7 +116,7 @@ pub struct Leaves<S> {
     /// Who uploads, and until when it may while others wait.
     uploading: BTreeMap<Session, Time>,
     waiting: VecDeque<Session>,
-    kept: KeptLists<S>,
+    kept: KeptLists<S::Kept>,
     suspects: BTreeMap<Session, Time>,
 }
 
@@ -131,7 +149,7 @@ impl Default for Settings {
 
 /// One attached leaf.
 #[derive(Debug)]
-pub struct Leaf<S> {
+pub struct Leaf<S: Built> {
     /// Its key.
     pub peer: PeerId,
     /// Its handle, known to ultrapeers only.
@@ -146,7 +164,8 @@ pub struct Leaf<S> {
     pub since: Time,
     /// Files of it that are searchable.
     pub files: u64,
-    chunks: Chunks<S>,
+    /// Chunks that are in the index.
+    chunks: Chunks<S::Kept>,
     sequence: Option<u64>,
     upload: Option<Upload<S>>,
     /// Chunks that are being built now, of whichever list.
@@ -160,6 +179,7 @@ pub struct Leaf<S> {
 struct Upload<S> {
     sequence: u64,
     chunks: Vec<ChunkRef>,
+    /// Chunks that are built and not in the index.
     ready: BTreeMap<[u8; 32], Arc<S>>,
     missing: VecDeque<u32>,
     under_way: BTreeMap<u32, Vec<Blob<{ limits::BATCH_BYTES }>>>,
@@ -167,7 +187,7 @@ struct Upload<S> {
     due: Time,
 }
 
-impl<S> Leaves<S> {
+impl<S: Built> Leaves<S> {
     /// No leaf yet.
     pub fn new(settings: Settings) -> Self {
         Self {
@@ -347,25 +367,22 @@ impl<S> Leaves<S> {
                 files <= self.settings.max_files_per_leaf
             })
             .collect();
-        let mut here = leaf.upload.take().map(|upload| upload.ready).unwrap_or_default();
-        here.extend(leaf.chunks.iter().map(|(hash, segment)| (*hash, segment.clone())));
-        here.extend(self.kept.take(&leaf.peer).into_iter().flatten());
+        let mut ready = leaf.upload.take().map(|upload| upload.ready).unwrap_or_default();
         let wanted: BTreeSet<_> = chunks.iter().map(|chunk| chunk.hash).collect();
-        here.retain(|hash, _| wanted.contains(hash));
-        let missing = (0..chunks.len() as u32)
-            .filter(|index| {
-                let hash = chunks[*index as usize].hash;
-                !here.contains_key(&hash) && !leaf.building.contains(&hash)
-            })
-            .collect();
-        leaf.upload = Some(Upload {
-            sequence: statement.sequence,
-            chunks,
-            ready: here,
-            missing,
-            under_way: BTreeMap::new(),
-            due: now,
-        });
+        ready.retain(|hash, _| wanted.contains(hash));
+        for (hash, kept) in self.kept.take(&leaf.peer).into_iter().flatten() {
+            let needed = wanted.contains(&hash) && !ready.contains_key(&hash) && !leaf.has_in_place(&hash);
+            if needed && leaf.building.insert(hash) {
+                out.push(Output::Rebuild { session, hash, kept });
+            }
+        }
+        let is_missing = |chunk: &ChunkRef| {
+            let hash = &chunk.hash;
+            !ready.contains_key(hash) && !leaf.building.contains(hash) && !leaf.has_in_place(hash)
+        };
+        let missing = (0..).zip(&chunks).filter(|(_, chunk)| is_missing(chunk)).map(|(index, _)| index).collect();
+        leaf.upload =
+            Some(Upload { sequence: statement.sequence, chunks, ready, missing, under_way: BTreeMap::new(), due: now });
         self.go_on(now, session, out);
     }
 
@@ -409,7 +426,8 @@ impl<S> Leaves<S> {
             return out.push(Output::Close(session, Closing::Protocol("unacceptable chunk")));
         };
         let Some(upload) = leaf.upload.as_mut() else { return };
-        if upload.chunks.iter().any(|chunk| chunk.hash == hash) {
+        let in_place = leaf.chunks.binary_search_by_key(&hash, |(own, _)| *own).is_ok();
+        if !in_place && upload.chunks.iter().any(|chunk| chunk.hash == hash) {
             upload.ready.insert(hash, segment);
         }
         self.go_on(now, session, out);
@@ -506,10 +524,15 @@ impl<S> Leaves<S> {
     }
 }
 
-impl<S> Leaf<S> {
+impl<S: Built> Leaf<S> {
     /// Chunks that it was asked for and that are not built yet.
     fn pending(&self) -> usize {
         self.upload.as_ref().map_or(0, |upload| upload.under_way.len()) + self.building.len()
+    }
+
+    /// True if a chunk of that name is in the index.
+    fn has_in_place(&self, hash: &[u8; 32]) -> bool {
+        self.chunks.binary_search_by_key(&hash, |(own, _)| own).is_ok()
     }
 
     /// When it must have sent the next chunk that it was asked for.
@@ -525,16 +548,22 @@ impl<S> Leaf<S> {
     /// The whole list is here: new chunks in, old chunks out, in one step that searches see at once.
     fn put_in_place(&mut self, session: Session, out: &mut Outbox<Output<S>>) {
         let Some(upload) = self.upload.take() else { return };
-        for (hash, segment) in &upload.ready {
-            if self.chunks.binary_search_by_key(&hash, |(own, _)| own).is_err() {
-                out.push(Output::Insert(self.slot, *hash, segment.clone()));
+        let wanted: BTreeSet<_> = upload.chunks.iter().map(|chunk| chunk.hash).collect();
+        let mut chunks = Vec::with_capacity(wanted.len());
+        for (hash, segment) in upload.ready {
+            chunks.push((hash, segment.kept()));
+            out.push(Output::Insert(self.slot, hash, segment));
+        }
+        for (hash, kept) in std::mem::take(&mut self.chunks) {
+            if wanted.contains(&hash) {
+                chunks.push((hash, kept));
+            } else {
+                out.push(Output::Remove(self.slot, hash));
             }
         }
-        for (hash, _) in self.chunks.iter().filter(|(hash, _)| !upload.ready.contains_key(hash)) {
-            out.push(Output::Remove(self.slot, *hash));
-        }
         out.push(Output::Publish);
-        self.chunks = upload.ready.into_iter().collect();
+        chunks.sort_unstable_by_key(|(hash, _)| *hash);
+        self.chunks = chunks.into();
         self.files = upload.chunks.iter().map(|chunk| u64::from(chunk.files)).sum();
         self.sequence = Some(upload.sequence);
         out.push(Output::Logged(self.handle, Some(upload.sequence)));

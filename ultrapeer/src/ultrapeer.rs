@@ -40,11 +40,11 @@ pub use self::interface::{Input, Output};
 use crate::{
     attachments::Attachments,
     index::{
-        ChunkSlot, Index, LeafSlot, Reader, Segment,
+        ChunkSlot, Index, KeptSegment, LeafSlot, Reader, Segment,
         rank::{self, LeafFacts},
     },
     introduce::{self, Introductions, Request},
-    leaves::{self, Closing, Leaves, Session, Settings, Slot},
+    leaves::{self, Built, Closing, Leaves, Session, Settings, Slot},
     search::{self, Answer, Environment, Searches, Ticket},
 };
 
@@ -82,6 +82,14 @@ pub struct Ultrapeer {
     introductions: Introductions,
     /// Searches by their asker, so that a leaf that leaves takes its searches along.
     askers: FxHashMap<Ticket, Session>,
+}
+
+impl Built for Segment {
+    type Kept = KeptSegment;
+
+    fn kept(&self) -> KeptSegment {
+        Self::kept(self)
+    }
 }
 
 impl Ultrapeer {
@@ -282,6 +290,7 @@ impl Ultrapeer {
                 leaves::Output::Build { session, chunk, parts } => {
                     out.push(Output::Build { session, chunk, parts });
                 }
+                leaves::Output::Rebuild { session, hash, kept } => out.push(Output::Rebuild { session, hash, kept }),
                 leaves::Output::Insert(slot, hash, segment) => {
                     let chunk = self.index.add(LeafSlot(slot), segment);
                     self.chunks.insert((slot, hash), chunk);

@@ -21,7 +21,7 @@ use super::postings::{read_counted, read_varint, shared_bytes, write_counted, wr
 const BLOCK: usize = 16;
 
 /// Files of a segment.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Files {
     coded: Box<[u8]>,
     /// Start of each block in `coded`.
@@ -178,6 +178,16 @@ impl Files {
         &self.contents
     }
 
+    /// All files, as they were built from.
+    pub(super) fn entries(&self) -> Vec<FileEntry> {
+        let mut cursor = FileCursor::new(self, String::new());
+        let entry = |position| {
+            let FileView { path, content, size, modified_s, tags } = cursor.read(position)?;
+            Some(FileEntry { path: path.to_owned(), content, size, modified_s, tags: tags.to_tags() })
+        };
+        (0..self.contents.len() as u16).map_while(entry).collect()
+    }
+
     /// Bytes on the heap.
     pub(super) fn memory(&self) -> usize {
         self.coded.len() + size_of_val(&*self.blocks) + size_of_val(&*self.contents)
@@ -289,6 +299,7 @@ mod tests {
                 prop_assert_eq!(view.modified_s, entry.modified_s);
                 prop_assert_eq!(view.tags.to_tags(), entry.tags.clone());
             }
+            prop_assert_eq!(&files.entries(), &entries);
             prop_assert_eq!(cursor.read(entries.len() as u16), None);
         }
     }

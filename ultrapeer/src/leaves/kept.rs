@@ -4,39 +4,36 @@
 //! first is forgotten first. Every call costs the logarithm of their number, so a mass of leaves that go at once
 //! is no burden.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay::{id::PeerId, limits, time::Time};
 
 /// The chunks of a list, sorted by their hash. Most lists have one: a map would take ten times its room.
-pub(super) type Chunks<S> = Box<[([u8; 32], Arc<S>)]>;
+pub(super) type Chunks<K> = Box<[([u8; 32], K)]>;
 
 /// The lists. See the module text.
 #[derive(Debug)]
-pub(super) struct KeptLists<S> {
-    lists: BTreeMap<PeerId, Kept<S>>,
+pub(super) struct KeptLists<K> {
+    lists: BTreeMap<PeerId, Kept<K>>,
     by_age: BTreeSet<(Time, PeerId)>,
     files: u64,
 }
 
 #[derive(Debug)]
-struct Kept<S> {
-    chunks: Chunks<S>,
+struct Kept<K> {
+    chunks: Chunks<K>,
     files: u64,
     since: Time,
 }
 
-impl<S> KeptLists<S> {
+impl<K> KeptLists<K> {
     /// No list yet.
     pub(super) fn new() -> Self {
         Self { lists: BTreeMap::new(), by_age: BTreeSet::new(), files: 0 }
     }
 
     /// Keeps the list of `peer`, in place of an earlier one, and forgets the oldest while there are too many files.
-    pub(super) fn put(&mut self, now: Time, peer: PeerId, chunks: Chunks<S>, files: u64) {
+    pub(super) fn put(&mut self, now: Time, peer: PeerId, chunks: Chunks<K>, files: u64) {
         self.take(&peer);
         self.files += files;
         self.by_age.insert((now, peer));
@@ -49,7 +46,7 @@ impl<S> KeptLists<S> {
     }
 
     /// Takes the list of a leaf that has returned.
-    pub(super) fn take(&mut self, peer: &PeerId) -> Option<Chunks<S>> {
+    pub(super) fn take(&mut self, peer: &PeerId) -> Option<Chunks<K>> {
         let kept = self.lists.remove(peer)?;
         self.by_age.remove(&(kept.since, *peer));
         self.files -= kept.files;
@@ -80,7 +77,7 @@ mod tests {
     }
 
     fn list(number: u8) -> Chunks<u8> {
-        Box::new([([number; 32], Arc::new(number))])
+        Box::new([([number; 32], number)])
     }
 
     #[test]

@@ -5,10 +5,20 @@ use overlay::{
 
 use super::*;
 
+/// A built chunk, of which nothing is kept.
+#[derive(Debug)]
+struct Chunk;
+
+impl Built for Chunk {
+    type Kept = ();
+
+    fn kept(&self) {}
+}
+
 /// Leaves with the unit as built chunk, and their outputs since they were last looked at.
 struct Home {
-    leaves: Leaves<()>,
-    out: Outbox<Output<()>>,
+    leaves: Leaves<Chunk>,
+    out: Outbox<Output<Chunk>>,
     now: Time,
 }
 
@@ -72,7 +82,7 @@ impl Home {
     }
 
     fn built(&mut self, session: Session, name: u8) -> Vec<String> {
-        self.leaves.built(self.now, session, [name; 32], Some(Arc::new(())), &mut self.out);
+        self.leaves.built(self.now, session, [name; 32], Some(Arc::new(Chunk)), &mut self.out);
         self.said()
     }
 
@@ -91,8 +101,9 @@ impl Home {
                             self.leaves.part(self.now, session, part(sequence, index, true), &mut self.out);
                         }
                     }
-                    Output::Build { session, chunk, .. } => {
-                        self.leaves.built(self.now, session, chunk.hash, Some(Arc::new(())), &mut self.out);
+                    Output::Build { session, chunk: ChunkRef { hash, .. }, .. }
+                    | Output::Rebuild { session, hash, .. } => {
+                        self.leaves.built(self.now, session, hash, Some(Arc::new(Chunk)), &mut self.out);
                     }
                     _ => {}
                 }
@@ -109,6 +120,7 @@ impl Home {
             Output::Send(session, other) => format!("{session} <- {other:?}"),
             Output::Close(session, why) => format!("close {session} {why:?}"),
             Output::Build { session, chunk, parts } => format!("build {session} {} of {}", chunk.hash[0], parts.len()),
+            Output::Rebuild { session, hash, .. } => format!("rebuild {session} {}", hash[0]),
             Output::Insert(slot, hash, _) => format!("insert {slot} {}", hash[0]),
             Output::Remove(slot, hash) => format!("remove {slot} {}", hash[0]),
             Output::Publish => "publish".to_owned(),
@@ -309,8 +321,11 @@ fn a_leaf_that_returns_uploads_nothing_again() {
     home.leaves.detach(home.now, 1, &mut home.out);
     assert_eq!(home.said(), ["remove 0 7", "remove 0 8", "publish", "log 100 None"]);
     home.attach(2, 1);
-    let ack = ack(2, 1, 20);
-    assert_eq!(home.root(2, &root(1, 1, &[7, 8])), ["insert 0 7", "insert 0 8", "publish", "log 101 Some(1)", &ack]);
+    // One of its chunks is not of the list any more, one is new.
+    assert_eq!(home.root(2, &root(1, 2, &[8, 9])), ["rebuild 2 8", &want(2, 2, &[1])]);
+    assert!(home.built(2, 8).is_empty());
+    assert_eq!(home.part(2, part(2, 1, true)), ["build 2 9 of 1"]);
+    assert_eq!(home.built(2, 9), ["insert 0 8", "insert 0 9", "publish", "log 101 Some(2)", &ack(2, 2, 20)]);
 }
 
 #[test]

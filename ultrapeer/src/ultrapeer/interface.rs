@@ -15,7 +15,7 @@ use overlay::{
 };
 
 use crate::{
-    index::Segment,
+    index::{KeptSegment, Segment},
     leaves::{Closing, Session, Settings},
     search::{self, Ticket},
 };
@@ -101,6 +101,15 @@ pub enum Output {
         chunk: ChunkRef,
         /// Its compressed parts.
         parts: Vec<Blob<{ limits::BATCH_BYTES }>>,
+    },
+    /// Build a chunk again, of what was kept of it, on a worker; answer with `Built`.
+    Rebuild {
+        /// Whose it is.
+        session: Session,
+        /// Its name.
+        hash: [u8; 32],
+        /// What was kept of it.
+        kept: KeptSegment,
     },
     /// This node serves now.
     Admitted,

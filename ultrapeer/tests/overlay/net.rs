@@ -352,6 +352,10 @@ impl Net {
                         Parcel::Node(at, Box::new(Input::Built(session, chunk.hash, segment))),
                     );
                 }
+                Output::Rebuild { session, hash, kept } => {
+                    let segment = Some(Arc::new(kept.build()));
+                    self.send(Place::Builder, from, Parcel::Node(at, Box::new(Input::Built(session, hash, segment))));
+                }
                 Output::CloseLeaf(_, Closing::Protocol(why)) => panic!("{at:?} accuses a leaf: {why}"),
                 Output::RefuseAsker(ticket) => panic!("{at:?} refuses {ticket}"),
                 _ => {}
