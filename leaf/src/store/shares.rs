@@ -211,24 +211,25 @@ impl Shares {
     /// Waits until a share, or all, is hashed as it was when this was called, and published. Returns the sequence
     /// of that catalog: a home that acknowledged it has the files.
     pub async fn settled(&self, share: Option<&str>) -> u64 {
-        let mut activity = self.shared.activity.subscribe();
-        loop {
-            activity.borrow_and_update();
-            if !self.shared.is_busy(share) {
-                return self.catalog().sequence();
-            }
-            if activity.changed().await.is_err() {
-                return self.catalog().sequence();
-            }
-        }
+        self.until(|| !self.shared.is_busy(share)).await;
+        self.catalog().sequence()
     }
 
     /// Waits until no share is looked at or waits for it: all is hashed and on record, though perhaps not published.
     pub async fn recorded(&self) {
+        self.until(|| !self.shared.states().values().any(state::State::is_busy)).await;
+    }
+
+    /// Waits until something of the shares is so, or nothing is looked at any more.
+    async fn until(&self, is_so: impl Fn() -> bool) {
         let mut activity = self.shared.activity.subscribe();
-        let is_idle = || !self.shared.states().values().any(state::State::is_busy);
-        // An error means that nothing is looked at any more.
-        let _ = activity.wait_for(|()| is_idle()).await;
+        // Not by `wait_for`: it judges under the lock of the channel, and who tells of a change may hold that of the
+        // shares.
+        while !is_so() {
+            if activity.changed().await.is_err() {
+                return;
+            }
+        }
     }
 
     /// All shares, by name.

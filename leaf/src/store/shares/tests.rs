@@ -184,11 +184,10 @@ async fn what_is_compared_is_scanned_and_not_hashed() {
     leaf.write("music/one", "1");
     leaf.write("music/two", "2");
     let shares = leaf.start().await;
-    let mut activity = shares.watch_shares();
     // Another pass works on the disk.
     let lane = shares.shared.lanes.enter(pass::device_of(&leaf.at("music")), &CancellationToken::new());
     shares.rescan().await.unwrap();
-    activity.wait_for(|()| shares.shared.states().values().any(|state| state.running)).await.unwrap();
+    shares.until(|| shares.shared.states().values().any(|state| state.running)).await;
     assert_eq!(shares.list()[0].state, ShareState::Scanning);
     drop(lane);
     shares.settled(None).await;
@@ -234,14 +233,13 @@ async fn a_drive_that_does_not_answer_costs_its_share_and_is_taken_back() {
     let blocked = shares.shared.database.write().unwrap();
     shares.rescan().await.unwrap();
     tokio::time::pause();
-    let mut activity = shares.watch_shares();
-    activity.wait_for(|()| shares.list()[0].state == ShareState::Missing).await.unwrap();
+    shares.until(|| shares.list()[0].state == ShareState::Missing).await;
     assert!(shares.shared.states().values().any(|state| state.stuck && state.running), "the pass is still there");
     // The task lives and takes commands.
     shares.rescan().await.unwrap();
     tokio::time::resume();
     drop(blocked);
-    activity.wait_for(|()| shares.list()[0].state == ShareState::Watching).await.unwrap();
+    shares.until(|| shares.list()[0].state == ShareState::Watching).await;
     shares.settled(None).await;
     assert_eq!(paths(&shares), ["music/one", "music/two"]);
     assert_eq!(hashed_files(&shares), 2);
