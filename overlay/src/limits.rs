@@ -243,8 +243,9 @@ pub const FRAME_TIMEOUT: Duration = Duration::from_secs(30);
 /// take about 0.4 ms of CPU each, so this is a tenth of a second of work.
 pub const HANDSHAKES_BEFORE_RETRY: usize = 256;
 /// Handshakes under way above which further ones are ignored, until their diallers send again. Chosen: a fifth of a
-/// second of work at 0.4 ms each, and more than two address prefixes can hold. Those that do not end within [`HANDSHAKE_TIMEOUT`] are lost work:
-/// on a busy machine a third of those that 10,000 leaves at once began (measured: bench/, --bin leaves).
+/// second of work at 0.4 ms each, and more than two address prefixes can hold. Those that do not end within
+/// [`HANDSHAKE_TIMEOUT`] are lost work: on a busy machine a third of those that 10,000 leaves at once began (measured:
+/// bench/, --bin leaves).
 pub const HANDSHAKES: usize = 512;
 /// Handshakes that one address prefix (/24, /48) may begin at once. Chosen: a household or office restarts
 /// together.
