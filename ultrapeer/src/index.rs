@@ -58,7 +58,7 @@ use self::{
 };
 pub use self::{
     files::{FileView, TagsView},
-    lookup::{Lookup, Match},
+    lookup::{Lookup, Match, Scope},
     segment::{KeptSegment, Segment, SegmentError},
 };
 
@@ -92,7 +92,7 @@ impl Index {
     pub fn add(&mut self, leaf: LeafSlot, segment: Arc<Segment>) -> ChunkSlot {
         let slot = ChunkSlot(self.next);
         self.next += 1;
-        self.held.add(segment.files(), segment.file_memory());
+        self.held.add(segment.files(), segment.file_memory(), segment.files.is_none());
         self.pending.push((slot, leaf, segment));
         slot
     }
@@ -103,13 +103,13 @@ impl Index {
         let removed = match self.pending.binary_search_by_key(&slot, |(slot, ..)| *slot) {
             Ok(at) => {
                 let (.., segment) = self.pending.remove(at);
-                Some((segment.files(), segment.file_memory()))
+                Some((segment.files(), segment.file_memory(), segment.files.is_none()))
             }
-            Err(_) => self.runs.remove(slot).map(|removed| (removed.files, removed.memory)),
+            Err(_) => self.runs.remove(slot).map(|removed| (removed.files, removed.memory, removed.digest)),
         };
         debug_assert!(removed.is_some(), "a chunk that is not there");
-        if let Some((files, memory)) = removed {
-            self.held.subtract(files, memory);
+        if let Some((files, memory, digest)) = removed {
+            self.held.subtract(files, memory, digest);
         }
     }
 
@@ -160,13 +160,17 @@ impl Reader {
 /// Sizes of an index.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Files.
+    /// Files, without those of digests.
     pub files: u64,
+    /// Files of digests.
+    pub digest_files: u64,
     /// Tokens, list filters among them; one counts once for each run that has it, so frequent ones count several
     /// times.
     pub terms: u64,
-    /// Chunks.
+    /// Chunks, digests among them.
     pub segments: u64,
+    /// Chunks that are digests.
+    pub digests: u64,
     /// Bytes on the heap by own accounting.
     pub memory: u64,
     /// Bytes of `memory` that hold names, sizes, times, tags and content ids, or lead from a content id to its
@@ -185,20 +189,26 @@ pub struct Snapshot {
 /// Tokens of a prefix that its rarity is taken from: more would make a rare word of none.
 const RARITY_TOKENS: usize = 256;
 
-/// Sums over all chunks: their files, they, and bytes of their files on the heap.
+/// Sums over all chunks: their files, they, and bytes of their files on the heap; and over those that are digests.
 #[derive(Clone, Copy, Debug, Default)]
 struct Held {
     files: u64,
     segments: u64,
     memory: u64,
+    digest_files: u64,
+    digests: u64,
 }
 
 impl Snapshot {
-    /// The files that match, until there are `max_matches`, or `work_cap` chunks, postings and files were
-    /// looked at ([`overlay::limits::LOOKUP_WORK`] for an ordinary search). `now_s` is in seconds since 1970 UTC:
-    /// ages are resolved against it.
+    /// The files that match, and the leaves whose digests say that they may have some. Of all leaves; see [`Scope`]
+    /// for the rest.
     pub fn lookup(&self, query: &Query, now_s: i64, max_matches: usize, work_cap: u64) -> Lookup {
-        lookup::lookup(self, query, now_s, max_matches, work_cap)
+        self.lookup_within(query, Scope { now_s, max_matches, work_cap, leaves: None })
+    }
+
+    /// The same of the leaves that count in `scope`.
+    pub fn lookup_within(&self, query: &Query, scope: Scope<'_>) -> Lookup {
+        lookup::lookup(self, query, scope)
     }
 
     /// All files with that content, ascending by chunk and position.
@@ -224,9 +234,11 @@ impl Snapshot {
         let (words, contents): (usize, usize) =
             runs.clone().fold((0, 0), |sum, run| (sum.0 + run.memory(), sum.1 + run.contents_memory()));
         Stats {
-            files: self.held.files,
+            files: self.held.files - self.held.digest_files,
+            digest_files: self.held.digest_files,
             terms: runs.map(|run| run.words().len() as u64).sum(),
             segments: self.held.segments,
+            digests: self.held.digests,
             memory: self.held.memory + (words + contents) as u64,
             file_memory: self.held.memory + contents as u64,
         }
@@ -250,16 +262,24 @@ impl Snapshot {
 }
 
 impl Held {
-    fn add(&mut self, files: usize, memory: usize) {
+    fn add(&mut self, files: usize, memory: usize, digest: bool) {
         self.files += files as u64;
         self.segments += 1;
         self.memory += memory as u64;
+        if digest {
+            self.digest_files += files as u64;
+            self.digests += 1;
+        }
     }
 
-    fn subtract(&mut self, files: usize, memory: usize) {
+    fn subtract(&mut self, files: usize, memory: usize, digest: bool) {
         self.files -= files as u64;
         self.segments -= 1;
         self.memory -= memory as u64;
+        if digest {
+            self.digest_files -= files as u64;
+            self.digests -= 1;
+        }
     }
 }
 

@@ -13,8 +13,11 @@
 //! The source with the shortest list leads, the others follow by skipping. Unions are made when all words agree on a
 //! first file: mostly that never happens in a run.
 //!
-//! Invariants: matches come in ascending order of (chunk, position); every match fulfils the whole query,
-//! except in a digest, where checks are left to a home; work is counted and ends at the caller's cap.
+//! Of a digest it only matters whether any of its files may match, for its home decides: its leaf becomes a
+//! *candidate*, and the look-up goes on with the next chunk.
+//!
+//! Invariants: matches come in ascending order of (chunk, position), and every one fulfils the whole query; whose
+//! digest may hold a match is a candidate; work is counted and ends at the caller's cap.
 
 use overlay::{
     limits,
@@ -48,7 +51,10 @@ pub struct Match {
 pub struct Lookup {
     /// Ascending by chunk and position.
     pub matches: Vec<Match>,
-    /// True if work ended at its cap: there may be more matches.
+    /// Leaves whose digest says that some of their files may match: words and prefixes do, the rest is for a home to
+    /// decide. Ascending, each once.
+    pub candidates: Vec<LeafSlot>,
+    /// True if work ended at its cap: there may be more matches and candidates.
     pub capped: bool,
     /// True if the caller's number of matches was reached: there may be more.
     pub full: bool,
@@ -57,45 +63,76 @@ pub struct Lookup {
     pub work: u64,
 }
 
+/// What a look-up is bounded by, and whose files it is about.
+#[derive(Clone, Copy)]
+pub struct Scope<'a> {
+    /// Seconds since 1970 UTC: ages are resolved against it.
+    pub now_s: i64,
+    /// Matches wanted, at most.
+    pub max_matches: usize,
+    /// Chunks, postings and files that may be looked at; [`limits::LOOKUP_WORK`] for an ordinary search.
+    pub work_cap: u64,
+    /// Leaves whose files count; `None`: all.
+    pub leaves: Option<&'a dyn Fn(LeafSlot) -> bool>,
+}
+
+impl std::fmt::Debug for Scope<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Scope")
+            .field("max_matches", &self.max_matches)
+            .field("work_cap", &self.work_cap)
+            .finish_non_exhaustive()
+    }
+}
+
 /// Looks a query up. See [`Snapshot::lookup`].
-pub(super) fn lookup(snapshot: &Snapshot, query: &Query, now_s: i64, max_matches: usize, work_cap: u64) -> Lookup {
+pub(super) fn lookup(snapshot: &Snapshot, query: &Query, scope: Scope<'_>) -> Lookup {
     let plan = Plan::new(query);
     let mut search = Search {
-        limits: Limits { max_matches, work_cap, now_s },
+        scope,
+        digests: snapshot.held.digests > 0,
         path: String::new(),
         field: FieldTokens::default(),
         found: Lookup::default(),
     };
     for run in &snapshot.runs {
         plan.search(run, &mut search);
-        if search.found.full || search.found.capped {
+        if search.ended() {
             break;
         }
     }
+    search.found.candidates.sort_unstable();
+    search.found.candidates.dedup();
     search.found
 }
 
 /// A look-up under way.
-struct Search {
-    limits: Limits,
+struct Search<'a> {
+    scope: Scope<'a>,
+    /// Whether there are digests to look at when no more matches are wanted.
+    digests: bool,
     /// Memory that is kept from chunk to chunk.
     path: String,
     field: FieldTokens,
     found: Lookup,
 }
 
-struct Limits {
-    max_matches: usize,
-    work_cap: u64,
-    now_s: i64,
-}
-
-impl Search {
-    /// Notes that a limit was reached, if one was: then there is nothing more to do.
+impl Search<'_> {
+    /// Notes that a limit was reached, if one was. True if there is nothing more to do.
     fn is_over(&mut self) -> bool {
-        self.found.full |= self.found.matches.len() >= self.limits.max_matches;
-        self.found.capped |= !self.found.full && self.found.work >= self.limits.work_cap;
-        self.found.full || self.found.capped
+        self.found.full |= self.found.matches.len() >= self.scope.max_matches;
+        self.found.capped |= !self.ended() && self.found.work >= self.scope.work_cap;
+        self.ended()
+    }
+
+    /// True if a limit that was reached ends the look-up.
+    fn ended(&self) -> bool {
+        self.found.capped || (self.found.full && !self.digests)
+    }
+
+    /// True if files of the chunk may still be of use.
+    fn wants(&self, chunk: &Chunk) -> bool {
+        !(self.found.full && chunk.files.is_some()) && self.scope.leaves.is_none_or(|counts| counts(chunk.leaf))
     }
 }
 
@@ -155,7 +192,7 @@ impl<'a> Plan<'a> {
     }
 
     /// Appends the matches of a run.
-    fn search(&'a self, run: &'a Run, search: &mut Search) {
+    fn search(&'a self, run: &'a Run, search: &mut Search<'_>) {
         let Some(mut sources) = Sources::open(self, run, search) else { return };
         let mut place = Place::new(run, std::mem::take(&mut search.path));
         let mut from = 0;
@@ -168,18 +205,26 @@ impl<'a> Plan<'a> {
     }
 
     /// Appends those of a span of files that are not excluded, not gone and pass the checks. Returns where to go on.
-    fn take(&self, sources: &mut Sources<'_>, place: &mut Place<'_>, span: (u32, u32), search: &mut Search) -> u32 {
+    fn take(&self, sources: &mut Sources<'_>, place: &mut Place<'_>, span: (u32, u32), search: &mut Search<'_>) -> u32 {
         let (mut from, end) = span;
         while from < end {
             let chunk_end = place.go_to(from);
-            let Some(chunk) = place.chunk else {
+            let Some(chunk) = place.chunk.filter(|(_, chunk)| search.wants(chunk)) else {
                 from = chunk_end;
                 continue;
             };
             let (free, until) = sources.not_excluded(from, end.min(chunk_end));
+            if chunk.1.files.is_none() {
+                from = until.max(free);
+                if free < until {
+                    search.found.candidates.push(chunk.1.leaf);
+                    from = chunk_end;
+                }
+                continue;
+            }
             for file in free..until {
-                if search.is_over() {
-                    return file;
+                if search.is_over() || search.found.full {
+                    return chunk_end;
                 }
                 if self.passes(place, file, search) {
                     let position = (file - place.start) as u16;
@@ -192,14 +237,14 @@ impl<'a> Plan<'a> {
     }
 
     /// True if a file of the chunk that `place` is at passes the checks.
-    fn passes(&self, place: &mut Place<'_>, file: u32, search: &mut Search) -> bool {
+    fn passes(&self, place: &mut Place<'_>, file: u32, search: &mut Search<'_>) -> bool {
         if self.checks.is_empty() {
             return true;
         }
         let start = place.start;
         let Some(cursor) = place.cursor() else { return true };
         search.found.work += limits::LOOKUP_FILE_WORK;
-        let Search { field, limits: Limits { now_s, .. }, .. } = search;
+        let Search { field, scope: Scope { now_s, .. }, .. } = search;
         let passes = |file: FileView<'_>| {
             self.checks.iter().all(|term| holds(&term.condition, &file, *now_s, field) != term.negated)
         };
@@ -218,7 +263,7 @@ struct Sources<'a> {
 
 impl<'a> Sources<'a> {
     /// `None` if nothing of the run can match.
-    fn open(plan: &'a Plan<'_>, run: &'a Run, search: &mut Search) -> Option<Self> {
+    fn open(plan: &'a Plan<'_>, run: &'a Run, search: &mut Search<'_>) -> Option<Self> {
         let words = run.words();
         let (mut required, mut closed) = (Vec::with_capacity(plan.required.len()), Vec::new());
         for wanted in &plan.required {
@@ -249,7 +294,7 @@ impl<'a> Sources<'a> {
         Some(sources)
     }
 
-    fn exclude(&mut self, wanted: &'a Wanted<'_>, search: &mut Search) -> Option<()> {
+    fn exclude(&mut self, wanted: &'a Wanted<'_>, search: &mut Search<'_>) -> Option<()> {
         let words = self.run.words();
         match wanted {
             Wanted::Token(token) => self.excluded.extend(words.get(token.as_bytes()).map(Source::List)),
@@ -260,7 +305,7 @@ impl<'a> Sources<'a> {
     }
 
     /// Opens what was not opened yet; false if nothing of the run can match.
-    fn open_prefixes(&mut self, search: &mut Search) -> bool {
+    fn open_prefixes(&mut self, search: &mut Search<'_>) -> bool {
         for prefix in std::mem::take(&mut self.closed) {
             match self.prefixed(prefix, search) {
                 Some(Source::Union(union)) if union.is_empty() => return false,
@@ -272,16 +317,16 @@ impl<'a> Sources<'a> {
     }
 
     /// `None` if that would be too much work, which is noted.
-    fn prefixed(&self, prefix: &'a str, search: &mut Search) -> Option<Source<'a>> {
-        let (work, work_cap) = (&mut search.found.work, search.limits.work_cap);
+    fn prefixed(&self, prefix: &'a str, search: &mut Search<'_>) -> Option<Source<'a>> {
+        let (work, work_cap) = (&mut search.found.work, search.scope.work_cap);
         let union = Union::of_prefix(self.run.words(), prefix.as_bytes(), self.run.files(), work, work_cap);
         search.found.capped |= union.is_none();
         union.map(Source::Union)
     }
 
     /// The next span from `from` on that all required sources have.
-    fn next(&mut self, mut from: u32, search: &mut Search) -> Option<(u32, u32)> {
-        'again: while search.found.work < search.limits.work_cap {
+    fn next(&mut self, mut from: u32, search: &mut Search<'_>) -> Option<(u32, u32)> {
+        'again: while search.found.work < search.scope.work_cap {
             let (first, others) = self.required.split_first_mut()?;
             search.found.work += 1;
             let (start, mut end) = first.seek(from);

@@ -66,6 +66,8 @@ pub(super) struct Removed {
     pub(super) files: usize,
     /// Bytes on the heap of its files.
     pub(super) memory: usize,
+    /// True if it was a digest.
+    pub(super) digest: bool,
     weight: usize,
 }
 
@@ -183,7 +185,8 @@ impl Run {
         let chunk = Arc::make_mut(page)[number % PAGE].take()?;
         self.gone += chunk.weight();
         let files = (self.start(number as u32 + 1) - self.start(number as u32)) as usize;
-        Some(Removed { files, memory: chunk.files.as_ref().map_or(0, |files| files.memory()), weight: chunk.weight() })
+        let (memory, digest) = (chunk.files.as_ref().map_or(0, |files| files.memory()), chunk.files.is_none());
+        Some(Removed { files, memory, digest, weight: chunk.weight() })
     }
 
     /// The lowest slot of its chunks.

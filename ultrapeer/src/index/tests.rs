@@ -185,20 +185,32 @@ fn a_digest_finds_words_and_leaves_the_rest_to_a_home() {
     assert_eq!((digest.files(), digest.tokens(), digest.digest()), (3, whole.tokens(), whole.digest()));
     let mut index = Index::new();
     index.add(LeafSlot(3), Arc::new(digest));
+    index.add(LeafSlot(4), segment(&mut vec![file("b/ace of base.mp3"), file("b/ace.mp3")]));
     index.publish();
     index.settle();
+    let stats = index.stats();
+    assert_eq!((stats.files, stats.digest_files, stats.segments, stats.digests), (2, 3, 2, 1));
     let snapshot = index.reader().snapshot();
-    for (query, want) in [
-        ("ace", vec![0, 2]),
-        ("\"ace of\"", vec![0]),
-        ("\"ace spades\"", vec![0, 2]),
-        ("title:ace size:>1TB", vec![0, 2]),
-        ("ext:mp3 -of", vec![2]),
-        ("spa* -\"ace of\"", vec![0, 2]),
+    for (query, candidate, own) in [
+        ("ace", true, 2),
+        ("\"ace of\"", true, 1),
+        ("\"ace spades\"", true, 0),
+        ("title:ace size:>1TB", true, 0),
+        ("ext:mp3 -of", true, 1),
+        ("spa* -\"ace of\"", true, 0),
+        ("ace -spades", false, 2),
+        ("base", false, 1),
     ] {
-        let lookup = snapshot.lookup(&Query::parse(query).unwrap(), NOW_S, 100, u64::MAX);
-        assert_eq!(lookup.matches.iter().map(|found| found.position).collect::<Vec<_>>(), want, "{query}");
-        assert!(lookup.matches.iter().all(|found| snapshot.files().read(*found).is_none()));
+        let query = Query::parse(query).unwrap();
+        let lookup = snapshot.lookup(&query, NOW_S, 100, u64::MAX);
+        let candidates: &[LeafSlot] = if candidate { &[LeafSlot(3)] } else { &[] };
+        assert_eq!((&lookup.candidates[..], lookup.matches.len()), (candidates, own), "{query:?}");
+        // Candidates are told even where no more matches are wanted.
+        let none = snapshot.lookup(&query, NOW_S, 0, u64::MAX);
+        assert_eq!((&none.candidates[..], none.matches.len(), none.full), (candidates, 0, true), "{query:?}");
+        let scope = Scope { now_s: NOW_S, max_matches: 100, work_cap: u64::MAX, leaves: Some(&|leaf| leaf.0 == 4) };
+        let of_one = snapshot.lookup_within(&query, scope);
+        assert_eq!((of_one.candidates.len(), of_one.matches.len()), (0, own), "{query:?}");
     }
 }
 
