@@ -9,6 +9,7 @@
 //! | `drive` | what every driver needs: clock, random numbers, the loop of a core, tasks |
 //! | `transport` | QUIC connections between proven keys, and framed streams on them |
 //! | [`wire`] | everything that travels between nodes |
+//! | [`shards`] | parts of the leaf space |
 //! | [`membership`] | core: who the ultrapeers are |
 //! | [`units`], [`address`] | sizes, rates and durations as people write them; addresses, prefixes, network names |
 //! | [`batch`] | catalog chunks on the wire |
@@ -55,6 +56,7 @@ pub mod query;
 pub mod remembered;
 #[cfg(feature = "net")]
 pub mod report;
+pub mod shards;
 #[cfg(feature = "net")]
 pub mod shared_folders;
 #[cfg(feature = "net")]

@@ -58,24 +58,14 @@ pub fn network_tag(name: &str) -> [u8; 8] {
     *hash.as_bytes().first_chunk().expect("a hash has 32 bytes")
 }
 
-/// A part of the leaf space: all leaves whose hash begins with these bits. No bits means everything.
+/// A part of the leaf space: all leaves whose hash begins with these bits. No bits means everything. What can be
+/// asked of it is in [`crate::shards`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ShardPrefix {
-    /// The bits, from the highest down; those below `length` are 0.
+    /// The bits, from the highest down; those beyond `length` are 0.
     pub bits: u32,
     /// How many bits count, at most 32.
     pub length: u8,
-}
-
-impl ShardPrefix {
-    /// The whole leaf space.
-    pub const ALL: Self = Self { bits: 0, length: 0 };
-}
-
-impl std::fmt::Display for ShardPrefix {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        (0..u32::from(self.length).min(32)).try_for_each(|bit| write!(f, "{}", self.bits >> (31 - bit) & 1))
-    }
 }
 
 /// A descriptor with its signature and its endorsements, as it travels and is stored.
@@ -106,7 +96,7 @@ impl SignedDescriptor {
         let plausible = descriptor.address.port() != 0
             && !descriptor.address.ip().is_unspecified()
             && !descriptor.address.ip().is_multicast()
-            && descriptor.shard.length <= 32
+            && descriptor.shard.is_canonical()
             && descriptor.lifetime_s <= limits::DESCRIPTOR_LIFETIME_MAX_S;
         if !plausible {
             return Err(DescriptorError::Malformed);
@@ -163,13 +153,10 @@ mod tests {
         bad.address = "0.0.0.0:7780".parse().expect("an address");
         assert_eq!(bad.sign(&ours).open(), Err(DescriptorError::Malformed));
         let mut bad = descriptor(&ours);
+        bad.shard = ShardPrefix { bits: 1, length: 3 };
+        assert_eq!(bad.sign(&ours).open(), Err(DescriptorError::Malformed));
+        let mut bad = descriptor(&ours);
         bad.lifetime_s = u32::MAX;
         assert_eq!(bad.sign(&ours).open(), Err(DescriptorError::Malformed));
-    }
-
-    #[test]
-    fn prefixes_print_their_bits() {
-        assert_eq!(ShardPrefix { bits: 0b101 << 29, length: 3 }.to_string(), "101");
-        assert_eq!(ShardPrefix::ALL.to_string(), "");
     }
 }
