@@ -314,6 +314,10 @@ pub const LEAVES_OF_ULTRAPEER: u32 = 10_000;
 pub const LEAVES_PER_PREFIX: usize = LEAVES_OF_ULTRAPEER as usize / 4;
 /// Ultrapeer descriptors that a leaf remembers on disk.
 pub const REMEMBERED_ULTRAPEERS: usize = 200;
+/// Round trips that one endpoint measures at the same time without a connection.
+pub const PINGS: usize = 64;
+/// Time in which such a measurement must be answered. Chosen: who is further away is not worth measuring.
+pub const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 // --- frames ---------------------------------------------------------------------------------------
 

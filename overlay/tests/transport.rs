@@ -70,16 +70,34 @@ async fn ping(link: &mut Link<LeafMessage>, token: u64) -> Result<(), SendError>
 }
 
 #[tokio::test]
+async fn the_way_to_a_node_is_measured_without_a_connection_and_to_nobody_not_at_all() {
+    let (server, _arrivals) = node(1, settings());
+    let (client, _) = node(2, settings());
+    assert!(client.measure(server.local_address()).await.is_some());
+    assert_eq!((server.connections(), client.connections()), (0, 0));
+    let (gone, _) = node(3, settings());
+    let address = gone.local_address();
+    gone.close(CloseCode::Done);
+    gone.wait_idle().await;
+    drop(gone);
+    assert_eq!(client.measure(address).await, None);
+    // It still works after the socket was exchanged.
+    client.rebind("127.0.0.1:0".parse().unwrap()).unwrap();
+    assert!(client.measure(server.local_address()).await.is_some());
+}
+
+#[tokio::test]
 async fn both_sides_learn_each_others_key_and_address() {
     let (server, mut arrivals) = node(1, settings());
     let (client, _) = node(2, settings());
     let address = server.local_address();
-    let greeting = Greeting { handle: 7, introduction: 9 };
+    let greeting = Greeting { handle: 7, introduction: 9, insists: true };
     let accept = async {
         let Some(Arrival::Leaf(offer)) = arrivals.next().await else { panic!("a leaf should arrive") };
         assert_eq!(offer.peer(), client.peer());
         assert_eq!(offer.address(), client.local_address());
-        assert_eq!((offer.hello().handle, offer.hello().introduction), (7, 9));
+        let hello = offer.hello();
+        assert_eq!((hello.handle, hello.introduction, hello.insists), (7, 9, true));
         assert_eq!(&*offer.hello().agent, "test/1");
         offer.welcome(None).await.unwrap()
     };

@@ -11,9 +11,10 @@ use std::{
     fmt,
     net::{IpAddr, SocketAddr, UdpSocket},
     sync::{Arc, Mutex, PoisonError},
+    time::Duration,
 };
 
-use quinn::{ClientConfig, ConnectError, ConnectionError, ServerConfig, TokioRuntime, TransportConfig};
+use quinn::{ClientConfig, ConnectError, ConnectionError, Runtime, ServerConfig, TokioRuntime, TransportConfig};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore, mpsc},
     time::{Instant, timeout},
@@ -24,6 +25,7 @@ use super::{
     admission::{Admission, Verdict},
     connection::{CloseCode, CloseReason, Connection, Link},
     handshake::{self, Arrival, Greeting, MeetError, Settings},
+    ping::{self, Pings, Watched},
     socket::{self, BindError, BindMode, canonical, for_family},
     stats::{self, Event, Stats},
     tls::{self, Credentials},
@@ -58,6 +60,7 @@ pub(super) struct Shared {
     versions: Versions,
     /// A second handle of the socket, for packets that are not QUIC.
     socket: Arc<Mutex<UdpSocket>>,
+    pings: Arc<Pings>,
     handshakes: Arc<Semaphore>,
     pub(super) own: PeerId,
     pub(super) settings: Settings,
@@ -131,22 +134,28 @@ impl Endpoint {
         let socket = socket::bind(address, mode)?;
         let system = |source| BindError::System { address, source };
         let probe = socket.try_clone().map_err(system)?;
-        let quic =
-            quinn::Endpoint::new(tuning::endpoint(identity), None, socket, Arc::new(TokioRuntime)).map_err(system)?;
+        let pings = Arc::<Pings>::default();
+        let watched = TokioRuntime.wrap_udp_socket(socket).map_err(system)?;
+        let watched = Watched::new(watched, Arc::clone(&pings));
+        let (config, runtime) = (tuning::endpoint(identity), Arc::new(TokioRuntime));
+        let quic = quinn::Endpoint::new_with_abstract_socket(config, None, watched, runtime).map_err(system)?;
         let socket = Arc::new(Mutex::new(probe));
-        Ok(Self::assemble(quic, socket, identity, settings, versions))
+        Ok(Self::assemble(quic, socket, pings, identity, settings, versions))
     }
 
     /// Another identity that dials from this endpoint's socket, so that a load program gets along with few
     /// sockets. Nobody can dial it; [`Self::close`] and [`Self::rebind`] of either concern both.
     pub fn beside(&self, identity: &Identity, settings: Settings) -> Self {
         let versions = Versions { majors: MAJOR..=MAJOR, agent: settings.agent.clone() };
-        Self::assemble(self.shared.quic.clone(), Arc::clone(&self.shared.socket), identity, settings, versions)
+        let shared = &self.shared;
+        let (socket, pings) = (Arc::clone(&shared.socket), Arc::clone(&shared.pings));
+        Self::assemble(shared.quic.clone(), socket, pings, identity, settings, versions)
     }
 
     fn assemble(
         quic: quinn::Endpoint,
         socket: Arc<Mutex<UdpSocket>>,
+        pings: Arc<Pings>,
         identity: &Identity,
         settings: Settings,
         versions: Versions,
@@ -158,6 +167,7 @@ impl Endpoint {
             credentials: Credentials::new(identity),
             versions,
             socket,
+            pings,
             handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
             own: identity.peer_id(),
             settings,
@@ -183,7 +193,8 @@ impl Endpoint {
         let socket = socket::bind(address, BindMode::Given)?;
         let system = |source| BindError::System { address, source };
         let probe = socket.try_clone().map_err(system)?;
-        self.shared.quic.rebind(socket).map_err(system)?;
+        let watched = TokioRuntime.wrap_udp_socket(socket).map_err(system)?;
+        self.shared.quic.rebind_abstract(Watched::new(watched, Arc::clone(&self.shared.pings))).map_err(system)?;
         *self.shared.socket.lock().unwrap_or_else(PoisonError::into_inner) = probe;
         Ok(())
     }
@@ -214,6 +225,21 @@ impl Endpoint {
         let socket = self.shared.socket.lock().unwrap_or_else(PoisonError::into_inner);
         // A lost probe is repeated by whoever wants it.
         let _ = socket.send_to(&[0], address);
+    }
+
+    /// The round trip to whoever listens at `address`, without a connection; `None` if no ultrapeer or leaf answers in
+    /// [`limits::PING_TIMEOUT`], or too much is measured at once. Cancelling ends it.
+    pub async fn measure(&self, address: SocketAddr) -> Option<Duration> {
+        let address = canonical(address);
+        let token = getrandom::u64().ok()?;
+        let mut waiting = self.shared.pings.wait(token, address)?;
+        let begun = Instant::now();
+        {
+            let socket = self.shared.socket.lock().unwrap_or_else(PoisonError::into_inner);
+            socket.send_to(&ping::question(token), for_family(address, &self.local_address())).ok()?;
+        }
+        let answered = timeout(limits::PING_TIMEOUT, &mut waiting.answered).await.ok()?.ok()?;
+        Some(answered.duration_since(begun))
     }
 
     /// Closes everything: connections with `code`, the door, tasks. [`Self::wait_idle`] waits for the end.

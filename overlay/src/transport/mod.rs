@@ -10,6 +10,7 @@
 //! | `version` | after a mismatch: which side is older |
 //! | `connection` | a welcomed peer, and why connections end |
 //! | `streams` | messages and raw bytes |
+//! | `ping` | round trips without a connection |
 //! | `tuning`, `socket` | QUIC's settings, UDP |
 //! | `stats` | what is counted |
 //!
@@ -21,6 +22,7 @@ mod connection;
 mod endpoint;
 mod handshake;
 mod occupancy;
+mod ping;
 mod socket;
 mod stats;
 mod streams;

@@ -127,6 +127,6 @@ async fn nothing_is_granted_before_the_welcome() {
     let (client, _) = node(2, 1..=1);
     let connection = silent(&client, &server).await;
     let _control = connection.open::<LeafMessage>().await.unwrap();
-    let second = timeout(std::time::Duration::ZERO, connection.open::<LeafMessage>()).await;
+    let second = timeout(Duration::ZERO, connection.open::<LeafMessage>()).await;
     assert!(second.is_err(), "a second stream was granted");
 }
