@@ -90,7 +90,7 @@ impl Pair {
                 _ => bail!("nobody dialled"),
             }
         });
-        let greeting = Greeting { handle: 0, introduction: 0 };
+        let greeting = Greeting::default();
         let dialled = near.dial::<TransferMessage>(far.local_address(), None, greeting).await?;
         let accepted = welcome.await??;
         Ok(Self { near: dialled.link.connection, far: accepted, _endpoints: [near, far] })

@@ -342,6 +342,8 @@ pub const ALTERNATIVES: usize = 16;
 pub const ROOT_STATEMENT_BYTES: usize = 64;
 /// Changes in one `Attachments` frame: 20 bytes each at most.
 pub const ATTACHMENTS_PER_FRAME: usize = 2_000;
+/// Bytes of a view's sketch.
+pub const SKETCH_BYTES: usize = 512;
 /// Addresses at which a leaf may be tried: one for each home, and one spare.
 pub const CANDIDATES: usize = 4;
 
@@ -405,6 +407,27 @@ pub const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(2);
 /// Time for which further homes' answers are awaited after the first good one, so that the asker gets more
 /// than one address to try.
 pub const INTRODUCTION_GATHER: Duration = Duration::from_millis(50);
+
+/// Ultrapeers up to which a leaf is told of each that joins or leaves; in a larger network, of its own homes only, and
+/// it asks for a fresh sample when it needs one. Chosen: at 64 ultrapeers that stay for 8 hours each, three homes
+/// tell of 48 changes an hour, 11 kB of the 80 that an idle leaf may cost.
+pub const MEMBERS_PUSHED: u32 = 64;
+/// Descriptors that a home gives at most to a leaf that asks: some 35 kB.
+pub const MEMBERS_TOLD: usize = 200;
+/// Times a second that a leaf may ask for members over time; more are not answered. With [`MEMBERS_TOLD`] at most
+/// 3.5 kB/s.
+pub const MEMBERS_ASK_RATE: f64 = 0.1;
+/// Times that it may ask at once.
+pub const MEMBERS_ASK_BURST: f64 = 4.0;
+/// Sketches of the view a second that a leaf is given over time: one for each search that it may make.
+pub const SKETCH_RATE: f64 = 0.5;
+/// Sketches that it is given at once.
+pub const SKETCH_BURST: f64 = 10.0;
+/// How far above the mean a home's load may be before it sends newcomers on. Chosen: with all homes between 0 and this
+/// the Gini coefficient of their loads stays below 0.15, and a quarter of the arrivals are sent on at most.
+pub const BUSY_RATIO: f64 = 1.2;
+/// Leaves by which a home's load may exceed its share in any case: below that nobody is sent on.
+pub const BUSY_SLACK: f64 = 16.0;
 
 // --- a leaf's work --------------------------------------------------------------------------------
 

@@ -232,6 +232,11 @@ impl Membership {
         Members { descriptors: List::new(descriptors), gone: List::new(gone), total: self.total(), view: self.view }
     }
 
+    /// What a member says of itself.
+    pub fn get(&self, peer: &PeerId) -> Option<&Descriptor> {
+        self.members.get(peer).map(|member| &member.descriptor)
+    }
+
     /// The signed descriptor of a member.
     pub fn descriptor_of(&self, peer: &PeerId) -> Option<&SignedDescriptor> {
         self.members.get(peer).map(|member| &member.signed)

@@ -313,13 +313,8 @@ impl Shared {
     }
 
     /// Ultrapeers to name to those who cannot stay here, and why they cannot.
-    pub(crate) async fn refusal(&self, full: bool) -> (RefuseReason, Vec<SignedDescriptor>) {
-        let look = |machine: &Ultrapeer| {
-            let members = machine.membership();
-            let linked = members.iter().filter(|(_, linked)| *linked);
-            let named = linked.filter_map(|(member, _)| members.descriptor_of(&member.peer)).cloned();
-            (machine.phase(), named.take(limits::ALTERNATIVES).collect())
-        };
+    pub(crate) async fn refusal(&self, peer: PeerId, full: bool) -> (RefuseReason, Vec<SignedDescriptor>) {
+        let look = move |machine: &Ultrapeer| (machine.phase(), machine.others_for(&peer));
         match self.machine.inspect(look).await {
             Ok((Phase::Draining { .. }, named)) => (RefuseReason::Draining, named),
             Ok((Phase::Candidate, named)) => (RefuseReason::NotUltrapeer, named),
@@ -455,5 +450,5 @@ pub(crate) fn alternatives(error: DialError) -> Vec<SignedDescriptor> {
 }
 
 pub(crate) const fn greeting() -> Greeting {
-    Greeting { handle: 0, introduction: 0 }
+    Greeting { handle: 0, introduction: 0, insists: false }
 }

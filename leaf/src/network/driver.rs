@@ -295,7 +295,7 @@ impl Shared {
     }
 
     pub(super) fn greeting(&self) -> Greeting {
-        Greeting { handle: self.handle, introduction: 0 }
+        Greeting { handle: self.handle, ..Greeting::default() }
     }
 
     fn carry_out(self: &Arc<Self>, output: Output) {

@@ -64,7 +64,7 @@ impl Node {
 
     fn attach(&self, to: &Daemon) -> Link<LeafMessage> {
         let address: SocketAddr = to.quic().parse().unwrap();
-        let dial = self.endpoint.dial(address, None, Greeting { handle: 7, introduction: 0 });
+        let dial = self.endpoint.dial(address, None, Greeting { handle: 7, ..Greeting::default() });
         self.runtime.block_on(dial).unwrap().link
     }
 

@@ -87,6 +87,8 @@ pub struct Greeting {
     pub handle: u64,
     /// The token of an introduction that this dial answers; 0 if none.
     pub introduction: u64,
+    /// True of a leaf that wants to stay here although others have more room.
+    pub insists: bool,
 }
 
 /// A dialler that waits for an answer to its hello. Its key, network and secret are proven.
@@ -233,6 +235,7 @@ pub(super) async fn greet<M: Conversation>(
         observed: address,
         handle: greeting.handle,
         introduction: greeting.introduction,
+        insists: greeting.insists,
     };
     // If this fails the other side closed the connection, and reading says why.
     let _ = sender.send(&hello.into()).await;

@@ -37,6 +37,8 @@ pub struct Hello {
     pub handle: u64,
     /// The token of an introduction that this connection answers; 0 if it was not introduced.
     pub introduction: u64,
+    /// True of a leaf that was sent on before and has no home: it is refused only where there is no room.
+    pub insists: bool,
 }
 
 /// The answer that lets the dialler in.
@@ -90,6 +92,8 @@ pub enum RefuseReason {
     Draining,
     /// The dialler connects or asks too often.
     RateLimited,
+    /// There is room, but its alternatives have more.
+    Busy,
 }
 
 impl RefuseReason {
@@ -104,6 +108,7 @@ impl RefuseReason {
             Self::Banned => "this node is banned there",
             Self::Draining => "it is shutting down",
             Self::RateLimited => "too many attempts",
+            Self::Busy => "others have more room",
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Messages between a leaf and an ultrapeer.
 //!
 //! ```text
-//! control stream   leaf: Hello, CatalogRoot, CatalogPart.., LeafState, Goodbye, IntroductionReply
-//!                  ultrapeer: Welcome | Refuse, Allowance, Members, CatalogWant, CatalogAck, Introduction, Goodbye
+//! control stream   leaf: Hello, CatalogRoot, CatalogPart.., LeafState, MembersAsk, ViewAsk, Goodbye, IntroductionReply
+//!                  ultrapeer: Welcome | Refuse, Allowance, Members, CatalogWant, CatalogAck, View, Introduction, Goodbye
 //! one stream each  leaf: Search              ultrapeer: Accepted, Hits.., Summary
 //!                  leaf: Introduce           ultrapeer: Introduced
 //! ```
@@ -72,6 +72,12 @@ messages! {
         20 Pong(Pong) up to 64,
         /// How often the leaf may search here.
         21 Allowance(Allowance) up to 64,
+        /// The leaf wants to know of more ultrapeers.
+        22 MembersAsk(MembersAsk) up to 64,
+        /// The leaf wants to know whom its home takes for an ultrapeer.
+        23 ViewAsk(ViewAsk) up to 64,
+        /// In short.
+        24 View(View) up to 64 + limits::SKETCH_BYTES,
     }
 }
 
@@ -315,4 +321,33 @@ pub struct Allowance {
     pub interval_us: u64,
     /// Searches that it may make at once.
     pub burst: u32,
+}
+
+/// The leaf wants to know of more ultrapeers; `Members` frames answer. One that asks too often gets none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MembersAsk {
+    /// Descriptors wanted; at most [`limits::MEMBERS_TOLD`] are sent.
+    pub most: u16,
+}
+
+/// The leaf wants to know whom its home takes for an ultrapeer now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ViewAsk {
+    /// Comes back in the answer.
+    pub token: u64,
+    /// The number of a view whose sketch the leaf has; of another it wants the sketch.
+    pub known: Option<u64>,
+}
+
+/// Whom the sender takes for an ultrapeer, in short.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct View {
+    /// Of the [`ViewAsk`].
+    pub token: u64,
+    /// How many, the sender included.
+    pub total: u32,
+    /// The view in one number: equal views have equal numbers.
+    pub view: u64,
+    /// The view's sketch, unless the leaf has it; absent also of a leaf that asks too often.
+    pub sketch: Option<Blob<{ limits::SKETCH_BYTES }>>,
 }

@@ -8,6 +8,7 @@ use overlay::{
     file::{FileEntry, Tags},
     id::{ContentId, PeerId, QueryId},
     identity::Identity,
+    limits,
     wire::{
         bounded::{Blob, List, Text},
         descriptor::{Descriptor, ShardPrefix, SignedDescriptor, network_tag},
@@ -53,6 +54,7 @@ fn hello() -> Hello {
         observed: address(),
         handle: 0x0123_4567_89ab_cdef,
         introduction: 77,
+        insists: true,
     }
 }
 
@@ -163,6 +165,10 @@ pub(crate) fn leaf() -> Vec<LeafMessage> {
         Ping { token: 500 }.into(),
         Pong { token: 500 }.into(),
         Allowance { interval_us: 2_000_000, burst: 10 }.into(),
+        MembersAsk { most: 100 }.into(),
+        ViewAsk { token: 9, known: Some(0xfedc_ba98_7654_3210) }.into(),
+        View { token: 9, total: 20, view: 0xfedc_ba98_7654_3210, sketch: Blob::new(vec![5; limits::SKETCH_BYTES]) }
+            .into(),
     ]
 }
 
