@@ -59,6 +59,16 @@ impl Attachments {
         self.homes.len()
     }
 
+    /// Leaves that another home has logged.
+    pub fn leaves_of(&self, home: &PeerId) -> usize {
+        self.others.get(home).map_or(0, |copy| copy.leaves.len())
+    }
+
+    /// True if that other home has logged a leaf.
+    pub fn is_home(&self, home: &PeerId, handle: u64) -> bool {
+        self.others.get(home).is_some_and(|copy| copy.leaves.contains_key(&handle))
+    }
+
     /// Logs that the list `sequence` of an own leaf is searchable here, or that the leaf left. Returns what
     /// must be told to all other ultrapeers; `None` if nothing changed.
     pub fn own_change(&mut self, handle: u64, sequence: Option<u64>) -> Option<Frame> {

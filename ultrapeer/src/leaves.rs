@@ -172,6 +172,7 @@ pub struct Leaf<S: Built> {
     building: BTreeSet<[u8; 32]>,
     queries: TokenBucket,
     lists: TokenBucket,
+    members: TokenBucket,
 }
 
 /// A list that is not whole yet.
@@ -216,6 +217,11 @@ impl<S: Built> Leaves<S> {
     /// True if one more leaf fits; a leaf that is here already always does.
     pub fn has_room_for(&self, peer: &PeerId) -> bool {
         self.by_peer.contains_key(peer) || self.sessions.len() < self.settings.max_leaves as usize
+    }
+
+    /// True if that leaf is here, or was and its list is kept.
+    pub fn knows(&self, peer: &PeerId) -> bool {
+        self.by_peer.contains_key(peer) || self.kept.has(peer)
     }
 
     /// The most leaves that fit.
@@ -288,6 +294,7 @@ impl<S: Built> Leaves<S> {
             building: BTreeSet::new(),
             queries: TokenBucket::new(now, self.settings.query_rate, self.settings.query_burst),
             lists: TokenBucket::new(now, limits::LIST_RATE, limits::LIST_BURST),
+            members: TokenBucket::new(now, limits::MEMBERS_ASK_RATE, limits::MEMBERS_ASK_BURST),
         };
         self.sessions.insert(session, Box::new(leaf));
     }
@@ -326,6 +333,11 @@ impl<S: Built> Leaves<S> {
         self.sessions
             .get_mut(&session)
             .is_some_and(|leaf| (is_loopback(leaf.address.ip()) && !limit_loopback) || leaf.queries.take(now))
+    }
+
+    /// True if the leaf may ask for members now; spends its credit.
+    pub fn may_ask_members(&mut self, now: Time, session: Session) -> bool {
+        self.sessions.get_mut(&session).is_some_and(|leaf| leaf.members.take(now))
     }
 
     /// How often a leaf may search here.

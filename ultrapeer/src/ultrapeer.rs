@@ -11,9 +11,14 @@
 //! Invariant: whatever a leaf is told to be searchable (`CatalogAck`) was published in the index before,
 //! and logged to the other ultrapeers in the same step.
 
+mod guests;
 mod interface;
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use overlay::{
     id::{PeerId, QueryId},
@@ -25,8 +30,7 @@ use overlay::{
     time::Time,
     wire::{
         bounded::{List, Text},
-        descriptor::SignedDescriptor,
-        hello::Goodbye,
+        descriptor::{ShardPrefix, SignedDescriptor},
         leaf::{Introduce, LeafMessage, Pong},
         mesh::{MeshMessage, Query, QueryDone, QueryHits},
         search::{Hit, HitPeer, Holder, Reachability, Search, Target},
@@ -36,7 +40,10 @@ use overlay::{
 use rand::RngExt;
 use rustc_hash::FxHashMap;
 
-pub use self::interface::{Input, Output};
+pub use self::{
+    guests::Verdict,
+    interface::{Input, Output},
+};
 use crate::{
     attachments::Attachments,
     index::{
@@ -82,6 +89,8 @@ pub struct Ultrapeer {
     introductions: Introductions,
     /// Searches by their asker, so that a leaf that leaves takes its searches along.
     askers: FxHashMap<Ticket, Session>,
+    /// What leaves were told of each member: at most [`limits::MEMBERS_PUSHED`].
+    told: BTreeMap<PeerId, (SocketAddr, ShardPrefix)>,
 }
 
 impl Built for Segment {
@@ -113,6 +122,7 @@ impl Ultrapeer {
             searches: Searches::default(),
             introductions: Introductions::default(),
             askers: FxHashMap::default(),
+            told: BTreeMap::new(),
         }
     }
 
@@ -144,11 +154,6 @@ impl Ultrapeer {
     /// Searches under way.
     pub fn searches(&self) -> usize {
         self.searches.len()
-    }
-
-    /// True if a leaf with that key can attach now.
-    pub fn takes_leaf(&self, peer: &PeerId) -> bool {
-        matches!(self.phase, Phase::Admitted | Phase::Founder) && self.leaves.has_room_for(peer)
     }
 
     /// What this node's own index says.
@@ -330,25 +335,15 @@ impl Ultrapeer {
             match output {
                 membership::Output::Dial { peer, address } => out.push(Output::Dial(peer, address)),
                 membership::Output::Send { to, members } => out.push(Output::ToMesh(to, members.into())),
-                membership::Output::Joined(peer) => {
-                    let news = self.membership.descriptor_of(&peer).cloned();
-                    self.tell_leaves(news, None, out);
-                }
+                membership::Output::Joined(peer) => self.tell_of_member(&peer, out),
                 membership::Output::Left(peer) => {
+                    self.tell_of_end(&peer, out);
                     self.attachments.forget(&peer);
-                    self.tell_leaves(None, Some(peer), out);
                     self.with_searches(now, out, |searches, environment, inner| {
                         searches.unlinked(environment, peer, inner);
                     });
                 }
             }
-        }
-    }
-
-    fn tell_leaves(&self, news: Option<SignedDescriptor>, gone: Option<PeerId>, out: &mut Outbox<Output>) {
-        let frame = self.membership.frame(news, gone);
-        for (session, _) in self.leaves.iter() {
-            out.push(Output::ToLeaf(session, frame.clone().into()));
         }
     }
 
@@ -369,15 +364,12 @@ impl Ultrapeer {
         if matches!(self.phase, Phase::Draining { .. }) {
             return;
         }
-        let alternatives = self.membership.alternatives(limits::ALTERNATIVES, cx.rng);
         // Without another ultrapeer there is nobody to hand the leaves to.
-        let patience = if alternatives.is_empty() { std::time::Duration::ZERO } else { limits::DRAIN_TIMEOUT };
+        let alone = !self.membership.iter().any(|(_, linked)| linked);
+        let patience = if alone { std::time::Duration::ZERO } else { limits::DRAIN_TIMEOUT };
         self.phase = Phase::Draining { until: cx.now + patience };
         self.with_membership(cx, membership::Input::Withdraw, out);
-        for (session, _) in self.leaves.iter() {
-            let goodbye = Goodbye { alternatives: List::new(alternatives.iter().cloned()) };
-            out.push(Output::ToLeaf(session, goodbye.into()));
-        }
+        self.dismiss_leaves(out);
         self.settle_drain(cx.now, out);
     }
 
@@ -410,6 +402,8 @@ impl Ultrapeer {
             }
             LeafMessage::Ping(ping) => out.push(Output::ToLeaf(session, Pong { token: ping.token }.into())),
             LeafMessage::Pong(_) => {}
+            LeafMessage::MembersAsk(ask) => self.members_asked(cx, session, ask.most, out),
+            LeafMessage::ViewAsk(ask) => self.view_asked(session, ask, out),
             _ => out.push(Output::CloseLeaf(session, Closing::Protocol("a message that leaves do not send"))),
         }
     }
@@ -584,9 +578,7 @@ impl Machine for Ultrapeer {
                     leaves.attach(now, session, peer, handle, address, inner);
                 });
                 self.tell_allowance(session, out);
-                for members in self.membership.snapshot() {
-                    out.push(Output::ToLeaf(session, members.into()));
-                }
+                out.push(Output::ToLeaf(session, self.membership.frame([], []).into()));
             }
             Input::LeafMessage(session, message) => self.leaf_message(cx, session, message, out),
             Input::LeafGone(session) => self.leaf_gone(now, session, out),

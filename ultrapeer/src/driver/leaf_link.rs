@@ -8,23 +8,31 @@ use std::sync::Arc;
 
 use overlay::{
     transport::{CloseCode, CloseReason, Connection, Link, Occupant, Offer, ReceiveError, Receiver, Sender},
-    wire::leaf::LeafMessage,
+    wire::{hello::RefuseReason, leaf::LeafMessage},
 };
 use tokio::{sync::mpsc, time::timeout};
 
 use super::{Shared, ports::Queued};
-use crate::{leaves::Session, metrics as counted, ultrapeer::Input};
+use crate::{
+    leaves::Session,
+    metrics as counted,
+    ultrapeer::{Input, Ultrapeer, Verdict},
+};
 
 /// Welcomes a leaf or names others to it, and begins to serve it.
 pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<LeafMessage>) {
     let (peer, handle, observed) = (offer.peer(), offer.hello().handle, offer.hello().observed);
-    let look =
-        move |machine: &crate::ultrapeer::Ultrapeer| (machine.takes_leaf(&peer), machine.membership().own().cloned());
-    let (takes, descriptor) = shared.machine.inspect(look).await.unwrap_or((false, None));
+    let insists = offer.hello().insists;
+    let look = move |machine: &Ultrapeer| (machine.judge(&peer, insists), machine.membership().own().cloned());
+    let (verdict, descriptor) = shared.machine.inspect(look).await.unwrap_or((Verdict::Full, None));
+    if let Verdict::Elsewhere(alternatives) = verdict {
+        counted::leaf_refused(RefuseReason::Busy);
+        return offer.refuse(RefuseReason::Busy, alternatives);
+    }
     // The machine counts all of them.
     let place = shared.places.take(offer.address().ip());
-    let Some(place) = place.filter(|_| takes) else {
-        let (reason, alternatives) = shared.refusal(true).await;
+    let Some(place) = place.filter(|_| verdict == Verdict::Stays) else {
+        let (reason, alternatives) = shared.refusal(peer, true).await;
         counted::leaf_refused(reason);
         return offer.refuse(reason, alternatives);
     };

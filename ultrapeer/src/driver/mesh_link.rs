@@ -29,7 +29,7 @@ pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<MeshMessage>) {
     shared.observed(offer.hello().observed).await;
     let (serves, descriptor) = shared.machine.inspect(look).await.unwrap_or((false, None));
     if !serves {
-        let (reason, alternatives) = shared.refusal(false).await;
+        let (reason, alternatives) = shared.refusal(offer.peer(), false).await;
         return offer.refuse(reason, alternatives);
     }
     let Ok(link) = offer.welcome(descriptor).await else { return };

@@ -45,6 +45,11 @@ impl<K> KeptLists<K> {
         }
     }
 
+    /// True if the list of that leaf is kept.
+    pub(super) fn has(&self, peer: &PeerId) -> bool {
+        self.lists.contains_key(peer)
+    }
+
     /// Takes the list of a leaf that has returned.
     pub(super) fn take(&mut self, peer: &PeerId) -> Option<Chunks<K>> {
         let kept = self.lists.remove(peer)?;

@@ -1,0 +1,177 @@
+//! What leaves are told of ultrapeers, and which of them are sent on.
+//!
+//! A leaf must not pay for the size of the network: with its attachment it learns how many ultrapeers there are and no
+//! more, and asks for descriptors when it needs some. Up to [`limits::MEMBERS_PUSHED`] ultrapeers it is told of each
+//! change; in a larger network only of the end of another home of its own, so that it needs no timeout to notice.
+//!
+//! A home that has clearly more than its share sends newcomers on: its share is its part of all capacity, and how many
+//! leaves others have is in their logs. Nobody is sent on from a network in which every leaf needs every ultrapeer.
+
+use overlay::{
+    id::PeerId,
+    limits,
+    machine::{Context, Outbox},
+    wire::{
+        bounded::List,
+        descriptor::{Descriptor, SignedDescriptor},
+        hello::Goodbye,
+        leaf::{View, ViewAsk},
+    },
+};
+use rand::{Rng, RngExt};
+
+use super::{Output, Phase, Ultrapeer};
+use crate::leaves::Session;
+
+/// What becomes of a leaf that knocks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may stay.
+    Stays,
+    /// There is no place, or no ultrapeer here.
+    Full,
+    /// There is a place, but these have more; least loaded first.
+    Elsewhere(Vec<SignedDescriptor>),
+}
+
+impl Ultrapeer {
+    /// Whether a leaf can attach now. One that `insists` has nowhere else to go.
+    pub fn judge(&self, leaf: &PeerId, insists: bool) -> Verdict {
+        if !matches!(self.phase, Phase::Admitted | Phase::Founder) || !self.leaves.has_room_for(leaf) {
+            return Verdict::Full;
+        }
+        let small = self.membership.total() as usize <= limits::HOMES;
+        if insists || small || self.leaves.knows(leaf) || !self.is_busy() {
+            return Verdict::Stays;
+        }
+        let mut others = self.alternatives(leaf, None);
+        let own = load(self.leaves.len(), self.leaves.capacity());
+        others.retain(|(load, _)| *load < own);
+        if others.is_empty() { Verdict::Stays } else { Verdict::Elsewhere(named(others)) }
+    }
+
+    /// Whom else a node that cannot stay may try: least loaded first.
+    pub fn others_for(&self, peer: &PeerId) -> Vec<SignedDescriptor> {
+        named(self.alternatives(peer, None))
+    }
+
+    /// True if this home has clearly more leaves than its part of all capacity is worth.
+    fn is_busy(&self) -> bool {
+        let (mut leaves, mut capacity) = (self.leaves.len(), u64::from(self.leaves.capacity()));
+        for (member, _) in self.membership.iter() {
+            leaves += self.attachments.leaves_of(&member.peer);
+            capacity += u64::from(member.capacity);
+        }
+        let share = leaves as f64 * f64::from(self.leaves.capacity()) / capacity.max(1) as f64;
+        self.leaves.len() as f64 > share * limits::BUSY_RATIO + limits::BUSY_SLACK
+    }
+
+    /// Where a leaf can go instead, with their loads: least loaded first, and of equals another one first for each
+    /// leaf, so that those who are sent on together do not arrive together. Homes of `handle` are no use to it.
+    fn alternatives(&self, leaf: &PeerId, handle: Option<u64>) -> Vec<(f64, SignedDescriptor)> {
+        let is_home = |member: &Descriptor| handle.is_some_and(|leaf| self.attachments.is_home(&member.peer, leaf));
+        let linked = self.membership.iter().filter(|(_, linked)| *linked).map(|(member, _)| member);
+        let mut others: Vec<_> = linked
+            .filter(|member| !is_home(member))
+            .map(|member| (load(self.attachments.leaves_of(&member.peer), member.capacity), member))
+            .collect();
+        let mean = others.iter().map(|(load, _)| load).sum::<f64>() / others.len().max(1) as f64;
+        // A tenth of the mean is no difference.
+        let place = |load: f64| if mean > 0.0 { (load / mean * 10.0) as u64 } else { 0 };
+        others.sort_by_key(|(load, member)| (place(*load), mixed(leaf, &member.peer), member.peer));
+        others.truncate(limits::ALTERNATIVES);
+        let signed =
+            |(load, member): (f64, &Descriptor)| Some((load, self.membership.descriptor_of(&member.peer)?.clone()));
+        others.into_iter().filter_map(signed).collect()
+    }
+
+    /// Says good-bye to all leaves; each is named others to go to.
+    pub(super) fn dismiss_leaves(&self, out: &mut Outbox<Output>) {
+        for (session, leaf) in self.leaves.iter() {
+            let alternatives = List::new(named(self.alternatives(&leaf.peer, Some(leaf.handle))));
+            out.push(Output::ToLeaf(session, Goodbye { alternatives }.into()));
+        }
+    }
+
+    /// A member joined, or says something else of itself.
+    pub(super) fn tell_of_member(&mut self, peer: &PeerId, out: &mut Outbox<Output>) {
+        if self.membership.total() > limits::MEMBERS_PUSHED {
+            return self.told.clear();
+        }
+        let Some(signed) = self.membership.descriptor_of(peer) else { return };
+        let Some(descriptor) = self.membership.get(peer) else { return };
+        // A descriptor that was only renewed is no news.
+        let news = (descriptor.address, descriptor.shard);
+        if self.told.insert(*peer, news) == Some(news) {
+            return;
+        }
+        let frame = self.membership.frame([signed.clone()], []);
+        out.extend(self.leaves.iter().map(|(session, _)| Output::ToLeaf(session, frame.clone().into())));
+    }
+
+    /// A member is gone. To be called while its log is still there.
+    pub(super) fn tell_of_end(&mut self, peer: &PeerId, out: &mut Outbox<Output>) {
+        self.told.remove(peer);
+        let all = self.membership.total() <= limits::MEMBERS_PUSHED;
+        let frame = self.membership.frame([], [*peer]);
+        for (session, leaf) in self.leaves.iter() {
+            if all || self.attachments.is_home(peer, leaf.handle) {
+                out.push(Output::ToLeaf(session, frame.clone().into()));
+            }
+        }
+    }
+
+    /// A leaf asks for descriptors: all, or as many as it wants, at random.
+    pub(super) fn members_asked(
+        &mut self,
+        cx: &mut Context<'_>,
+        session: Session,
+        most: u16,
+        out: &mut Outbox<Output>,
+    ) {
+        if !self.leaves.may_ask_members(cx.now, session) {
+            return;
+        }
+        let most = usize::from(most).min(limits::MEMBERS_TOLD);
+        let own = self.membership.own().cloned();
+        let sample = self.sample(most.saturating_sub(own.iter().len()), cx.rng);
+        let signed: Vec<_> = own.into_iter().chain(sample).collect();
+        for part in signed.chunks(limits::MEMBERS_PER_FRAME) {
+            let frame = self.membership.frame(part.iter().cloned(), []);
+            out.push(Output::ToLeaf(session, frame.into()));
+        }
+    }
+
+    fn sample(&self, most: usize, rng: &mut dyn Rng) -> Vec<SignedDescriptor> {
+        let mut peers: Vec<_> = self.membership.iter().map(|(member, _)| member.peer).collect();
+        let count = most.min(peers.len());
+        for place in 0..count {
+            let pick = rng.random_range(place..peers.len());
+            peers.swap(place, pick);
+        }
+        peers.truncate(count);
+        peers.iter().filter_map(|peer| self.membership.descriptor_of(peer)).cloned().collect()
+    }
+
+    /// A leaf asks whom this home takes for an ultrapeer.
+    pub(super) fn view_asked(&mut self, session: Session, ask: ViewAsk, out: &mut Outbox<Output>) {
+        let view =
+            View { token: ask.token, total: self.membership.total(), view: self.membership.view(), sketch: None };
+        out.push(Output::ToLeaf(session, view.into()));
+    }
+}
+
+/// Leaves for each that it takes.
+fn load(leaves: usize, capacity: u32) -> f64 {
+    leaves as f64 / f64::from(capacity.max(1))
+}
+
+fn named(alternatives: Vec<(f64, SignedDescriptor)>) -> Vec<SignedDescriptor> {
+    alternatives.into_iter().map(|(_, signed)| signed).collect()
+}
+
+/// A number for each pair, as good as random: keys are.
+fn mixed(leaf: &PeerId, member: &PeerId) -> u64 {
+    let part = |peer: &PeerId| u64::from_le_bytes(*peer.0.first_chunk().expect("a key has 32 bytes"));
+    (part(leaf) ^ part(member)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
+}
