@@ -47,8 +47,8 @@ pub type Slot = u32;
 
 /// The built form of a chunk.
 pub trait Built {
-    /// What of it is kept while the index has it, and afterwards: enough to build it again.
-    type Kept;
+    /// What of it is kept while the index has it, and afterwards: enough to build it again. Cheap to clone.
+    type Kept: Clone;
 
     /// That part.
     fn kept(&self) -> Self::Kept;
@@ -168,6 +168,8 @@ pub struct Leaf<S: Built> {
     chunks: Chunks<S::Kept>,
     sequence: Option<u64>,
     upload: Option<Upload<S>>,
+    /// Chunks of `upload` that were kept from its last session, until the list is in place.
+    returned: Chunks<S::Kept>,
     /// Chunks that are being built now, of whichever list.
     building: BTreeSet<[u8; 32]>,
     queries: TokenBucket,
@@ -291,6 +293,7 @@ impl<S: Built> Leaves<S> {
             chunks: Chunks::default(),
             sequence: None,
             upload: None,
+            returned: Chunks::default(),
             building: BTreeSet::new(),
             queries: TokenBucket::new(now, self.settings.query_rate, self.settings.query_burst),
             lists: TokenBucket::new(now, limits::LIST_RATE, limits::LIST_BURST),
@@ -300,7 +303,7 @@ impl<S: Built> Leaves<S> {
     }
 
     /// The leaf's connection is gone, or it said good-bye. Its list is kept for when it returns, and not
-    /// searchable. Does nothing for a session that is gone already.
+    /// searchable; of one that is not in place, what was kept before. Does nothing for a session that is gone already.
     pub fn detach(&mut self, now: Time, session: Session, out: &mut Outbox<Output<S>>) {
         let Some(leaf) = self.sessions.remove(&session) else { return };
         self.suspects.remove(&session);
@@ -316,6 +319,9 @@ impl<S: Built> Leaves<S> {
         if leaf.sequence.is_some() {
             out.push(Output::Logged(leaf.handle, None));
             self.kept.put(now, leaf.peer, leaf.chunks, leaf.files);
+        } else if !leaf.returned.is_empty() {
+            let files = leaf.returned_files();
+            self.kept.put(now, leaf.peer, leaf.returned, files);
         }
         self.end_upload(now, session, out);
     }
@@ -382,12 +388,16 @@ impl<S: Built> Leaves<S> {
         let mut ready = leaf.upload.take().map(|upload| upload.ready).unwrap_or_default();
         let wanted: BTreeSet<_> = chunks.iter().map(|chunk| chunk.hash).collect();
         ready.retain(|hash, _| wanted.contains(hash));
+        let mut returned = std::mem::take(&mut leaf.returned).into_vec();
         for (hash, kept) in self.kept.take(&leaf.peer).into_iter().flatten() {
             let needed = wanted.contains(&hash) && !ready.contains_key(&hash) && !leaf.has_in_place(&hash);
             if needed && leaf.building.insert(hash) {
+                returned.push((hash, kept.clone()));
                 out.push(Output::Rebuild { session, hash, kept });
             }
         }
+        returned.retain(|(hash, _)| wanted.contains(hash));
+        leaf.returned = returned.into();
         let is_missing = |chunk: &ChunkRef| {
             let hash = &chunk.hash;
             !ready.contains_key(hash) && !leaf.building.contains(hash) && !leaf.has_in_place(hash)
@@ -547,6 +557,13 @@ impl<S: Built> Leaf<S> {
         self.chunks.binary_search_by_key(&hash, |(own, _)| own).is_ok()
     }
 
+    /// Files of what was kept from its last session.
+    fn returned_files(&self) -> u64 {
+        let is_returned = |chunk: &&ChunkRef| self.returned.binary_search_by_key(&&chunk.hash, |(own, _)| own).is_ok();
+        let chunks = self.upload.iter().flat_map(|upload| &upload.chunks);
+        chunks.filter(is_returned).map(|chunk| u64::from(chunk.files)).sum()
+    }
+
     /// When it must have sent the next chunk that it was asked for.
     fn upload_due(&self) -> Option<Time> {
         self.upload.as_ref().filter(|upload| !upload.under_way.is_empty()).map(|upload| upload.due)
@@ -576,6 +593,7 @@ impl<S: Built> Leaf<S> {
         out.push(Output::Publish);
         chunks.sort_unstable_by_key(|(hash, _)| *hash);
         self.chunks = chunks.into();
+        self.returned = Chunks::default();
         self.files = upload.chunks.iter().map(|chunk| u64::from(chunk.files)).sum();
         self.sequence = Some(upload.sequence);
         out.push(Output::Logged(self.handle, Some(upload.sequence)));

@@ -329,6 +329,34 @@ fn a_leaf_that_returns_uploads_nothing_again() {
 }
 
 #[test]
+fn a_leaf_that_leaves_while_its_kept_list_is_built_uploads_nothing_again() {
+    let mut home = Home::with_leaf();
+    home.upload(1, &root(1, 1, &[6, 7, 8]), 1);
+    home.leaves.detach(home.now, 1, &mut home.out);
+    home.attach(2, 1);
+    home.said();
+    // Chunk 6 is of the list no more; 7 is ready and 8 still built when it leaves.
+    assert_eq!(home.root(2, &root(1, 2, &[8, 7, 9])), ["rebuild 2 7", "rebuild 2 8", &want(2, 2, &[2])]);
+    assert!(home.built(2, 7).is_empty());
+    home.leaves.detach(home.now, 2, &mut home.out);
+    assert_eq!(home.said(), ["publish"]);
+    assert!(home.built(2, 8).is_empty(), "too late");
+    home.attach(3, 1);
+    assert_eq!(home.root(3, &root(1, 3, &[7, 8])), ["rebuild 3 7", "rebuild 3 8"]);
+    // Another list before the first is in place: 8 is of it no more.
+    assert_eq!(home.root(3, &root(1, 4, &[7])), Vec::<String>::new());
+    assert_eq!(home.leaves.get(3).unwrap().returned_files(), 10);
+    home.built(3, 8);
+    assert_eq!(home.built(3, 7), ["insert 0 7", "publish", "log 102 Some(4)", &ack(3, 4, 10)]);
+    // What is in place counts from now on, and once.
+    assert!(home.leaves.get(3).unwrap().returned.is_empty());
+    home.leaves.detach(home.now, 3, &mut home.out);
+    home.attach(4, 1);
+    home.said();
+    assert_eq!(home.root(4, &root(1, 5, &[7, 8])), ["rebuild 4 7", &want(4, 5, &[1])]);
+}
+
+#[test]
 fn a_list_that_nobody_comes_back_for_is_forgotten() {
     let mut home = Home::with_leaf();
     home.upload(1, &root(1, 1, &[7]), 1);
