@@ -67,8 +67,7 @@ pub fn cut(bytes: &[u8]) -> impl Iterator<Item = io::Result<Vec<u8>>> {
 #[derive(Debug)]
 pub struct Assembler {
     hash: ChunkHash,
-    length: usize,
-    bytes: Vec<u8>,
+    joined: Joined,
 }
 
 impl Assembler {
@@ -77,12 +76,50 @@ impl Assembler {
         if length == 0 || length > limits::CHUNK_BYTES {
             return Err(BatchError::ChunkTooLong { bytes: length });
         }
-        Ok(Self { hash, length, bytes: Vec::new() })
+        Ok(Self { hash, joined: Joined { length, bytes: Vec::new() } })
     }
 
     /// Takes the next batch; true if it was the last. An error leaves the assembler as it was; the chunk
     /// should be given up, because its sender is broken or hostile.
     pub fn push(&mut self, batch: &[u8]) -> Result<bool, BatchError> {
+        self.joined.push(batch)
+    }
+
+    /// The chunk's bytes, once all batches are there and the hash is right.
+    pub fn finish(self) -> Result<Vec<u8>, BatchError> {
+        let bytes = self.joined.finish()?;
+        if chunk_hash(&bytes) != self.hash {
+            return Err(BatchError::WrongHash);
+        }
+        Ok(bytes)
+    }
+}
+
+/// The bytes that were [`cut`] into batches: `length` of them, at most `most`.
+pub fn join<'a>(
+    batches: impl IntoIterator<Item = &'a [u8]>,
+    length: usize,
+    most: usize,
+) -> Result<Vec<u8>, BatchError> {
+    if length > most {
+        return Err(BatchError::ChunkTooLong { bytes: length });
+    }
+    let mut joined = Joined { length, bytes: Vec::new() };
+    for batch in batches {
+        joined.push(batch)?;
+    }
+    joined.finish()
+}
+
+/// Batches that follow each other.
+#[derive(Debug)]
+struct Joined {
+    length: usize,
+    bytes: Vec<u8>,
+}
+
+impl Joined {
+    fn push(&mut self, batch: &[u8]) -> Result<bool, BatchError> {
         if batch.len() > limits::BATCH_BYTES {
             return Err(BatchError::BatchTooLong { bytes: batch.len() });
         }
@@ -98,15 +135,8 @@ impl Assembler {
         Ok(self.bytes.len() == self.length)
     }
 
-    /// The chunk's bytes, once all batches are there and the hash is right.
-    pub fn finish(self) -> Result<Vec<u8>, BatchError> {
-        if self.bytes.len() != self.length {
-            return Err(BatchError::Incomplete);
-        }
-        if chunk_hash(&self.bytes) != self.hash {
-            return Err(BatchError::WrongHash);
-        }
-        Ok(self.bytes)
+    fn finish(self) -> Result<Vec<u8>, BatchError> {
+        if self.bytes.len() == self.length { Ok(self.bytes) } else { Err(BatchError::Incomplete) }
     }
 }
 

@@ -91,7 +91,7 @@ impl FromStr for ContentId {
 }
 
 /// A search, chosen at random by the leaf that asks, so that a repeated request is recognised.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QueryId(pub u64);
 
 /// Why a text is no identifier. Nothing was changed.

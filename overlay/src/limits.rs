@@ -309,6 +309,8 @@ pub const DRAIN_TIMEOUT: Duration = Duration::from_secs(20);
 pub const LEAVES_OF_VOLUNTEER: u32 = 1_000;
 /// Leaves that a headless ultrapeer takes by default.
 pub const LEAVES_OF_ULTRAPEER: u32 = 10_000;
+/// Bytes that index and digests of an ultrapeer may take by default (contract).
+pub const INDEX_MEMORY: u64 = 512 << 20;
 /// Leaves of one address prefix (/24, /48) that an ultrapeer takes: a quarter of [`LEAVES_OF_ULTRAPEER`], so that nobody
 /// who has one network fills it.
 pub const LEAVES_PER_PREFIX: usize = LEAVES_OF_ULTRAPEER as usize / 4;
@@ -340,10 +342,40 @@ pub const MEMBERS_PER_FRAME: usize = 64;
 pub const ALTERNATIVES: usize = 16;
 /// Bytes of the signed part of a catalog root. It has at most 58.
 pub const ROOT_STATEMENT_BYTES: usize = 64;
-/// Changes in one `Attachments` frame: 20 bytes each at most.
-pub const ATTACHMENTS_PER_FRAME: usize = 2_000;
 /// Bytes of a view's sketch.
 pub const SKETCH_BYTES: usize = 512;
+/// Changes in one `Attachments` frame. A leaf of one chunk takes some 25 bytes.
+pub const ATTACHMENTS_PER_FRAME: usize = 1_000;
+/// Bytes up to which an `Attachments` frame is filled: the largest change, of a leaf with [`CHUNKS_PER_LEAF`] chunks,
+/// still fits into what its cap leaves.
+pub const ATTACHMENTS_FRAME_BYTES: usize = 32 << 10;
+/// Time for which changes of the own leaves are gathered after some were told. Chosen: a tenth of what the eye calls at
+/// once, and a thousand leaves that come in a second cost each follower 20 frames instead of 1,000.
+pub const LOG_PAUSE: Duration = Duration::from_millis(50);
+/// Digests that one frame asks for.
+pub const DIGESTS_PER_FRAME: usize = 256;
+/// Bytes of an encoded digest: [`DIGEST_BYTES`] of words and two counts.
+pub const DIGEST_WIRE_BYTES: usize = DIGEST_BYTES + 16;
+/// Digests under way from one home. Chosen: of usual lists 50 kB, which pass in a moment on any line that an ultrapeer
+/// has, and of the longest still fewer frames than [`MESH_QUEUE`] holds.
+pub const DIGESTS_ASKED: usize = 32;
+/// Silence after which another home is asked for the digests that one was to send.
+pub const DIGEST_PATIENCE: Duration = Duration::from_secs(2);
+/// Time after which a digest is asked for again that no home gave.
+pub const DIGEST_RETRY: Duration = Duration::from_secs(10);
+/// How long digests are kept of a leaf that is attached nowhere: a home that restarts has its leaves back by then.
+pub const DIGEST_KEPT: Duration = Duration::from_mins(10);
+/// Time for which digests are gathered before they become searchable together: each publication makes a run.
+pub const DIGEST_PUBLISH_PAUSE: Duration = Duration::from_millis(100);
+/// One part in so many of the budget for digests is the share of each home, however small the others are.
+pub const DIGEST_SHARE: u64 = 20;
+/// Bytes of encoded digests that a home keeps for other ultrapeers that will ask. Chosen: those of ten thousand
+/// leaves of usual size, who all ask within a second.
+pub const DIGEST_CACHE_BYTES: usize = 16 << 20;
+/// Digests that a home has under way for other ultrapeers; of more it says that they are not there.
+pub const DIGESTS_OWED: usize = 8_192;
+/// Handles of one query to a home; if more of its leaves may match, all are searched. Chosen: 5 kB.
+pub const QUERY_LEAVES: usize = 512;
 /// Addresses at which a leaf may be tried: one for each home, and one spare.
 pub const CANDIDATES: usize = 4;
 
@@ -398,6 +430,10 @@ pub const SEARCHES: usize = 4_096;
 pub const FORWARDS_PER_ROUND: usize = 8;
 /// Time without a first frame after which another home of the same leaves is asked as well.
 pub const FORWARD_PATIENCE: Duration = Duration::from_millis(150);
+/// Longest such time, however slowly others answer: a fifth of the usual patience of a user.
+pub const FORWARD_PATIENCE_MAX: Duration = Duration::from_secs(2);
+/// Matches below which a query is rare: everyone who may know is asked at once.
+pub const RARE_MATCHES: usize = 20;
 /// Contents that one ultrapeer gives to a query from another.
 pub const FORWARD_LIMIT: u32 = SEARCH_LIMIT_ALL;
 /// Introductions that one ultrapeer has under way.

@@ -101,6 +101,12 @@ impl<T> Default for Outbox<T> {
     }
 }
 
+impl<T> FromIterator<T> for Outbox<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(items: I) -> Self {
+        Self { items: items.into_iter().collect() }
+    }
+}
+
 impl<T> Extend<T> for Outbox<T> {
     fn extend<I: IntoIterator<Item = T>>(&mut self, items: I) {
         self.items.extend(items);

@@ -193,6 +193,11 @@ impl Membership {
         self.members.contains_key(peer)
     }
 
+    /// True if a link leads to that node.
+    pub fn is_linked(&self, peer: &PeerId) -> bool {
+        self.links.contains(peer)
+    }
+
     /// All members other than this node, by key: descriptor, and whether a link to it is up.
     pub fn iter(&self) -> impl Iterator<Item = (&Descriptor, bool)> {
         self.members.values().map(|member| (&member.descriptor, member.link == Link::Up))

@@ -1,57 +1,89 @@
 //! Core: which leaf is attached to which ultrapeers, and with which list.
 //!
-//! What it decides: who must be asked so that every leaf of the network is searched once.
+//! What it decides: what other ultrapeers are told of the own leaves, and which homes can answer for a leaf.
 //!
-//! Every home logs the leaves whose list is in its index, by a handle that is random for each session, and
-//! tells all other ultrapeers of each change. Invariants:
-//! - a leaf is logged only once its list is acknowledged, so who is asked also knows;
-//! - a home's copy elsewhere is complete as soon as it says `caught_up`, and forgotten when the home is gone.
+//! ```text
+//!   own leaves ── changes, gathered for a moment ──> frames for each follower, of the part of the leaf space it follows
+//!   homes that are followed ── frames ──> a copy of each home's log ──> homes of a leaf
+//! ```
+//!
+//! Every home logs the leaves whose list is in its index, by a handle that is random for each session of the leaf and
+//! the same at all its homes. Invariants:
+//! - a leaf is logged only once its list is in the index, so who is named can answer;
+//! - a copy is complete when its home says `caught_up` and the sum of what was said is the home's own; otherwise it is
+//!   followed anew;
+//! - what a home said is forgotten when the home is gone.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod log;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use overlay::{
     id::PeerId,
     limits,
     time::Time,
     wire::{
-        bounded::List,
-        mesh::{AttachmentChange, Attachments as Frame},
+        descriptor::ShardPrefix,
+        mesh::{AttachedList, AttachmentSum, Attachments as Frame, ChunkName},
     },
 };
 use rustc_hash::FxHashMap;
+
+use self::log::Log;
+
+/// A leaf's list: its sequence and the names of its chunks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LeafList {
+    /// Grows with each change.
+    pub sequence: u64,
+    /// Ascending.
+    pub chunks: Box<[ChunkName]>,
+}
 
 /// The leaves of the network and their homes, as this ultrapeer knows them.
 #[derive(Debug)]
 pub struct Attachments {
     me: PeerId,
-    own: BTreeMap<u64, u64>,
-    others: BTreeMap<PeerId, Copy>,
-    /// Handle to homes with the sequence of the list that each has. Derived from `own` and `others`.
-    homes: FxHashMap<u64, Vec<(PeerId, u64)>>,
+    log: Log,
+    copies: BTreeMap<PeerId, Copy>,
+    /// Handle to homes with the list that each has. Derived from the log and the copies.
+    homes: FxHashMap<u64, Vec<(PeerId, Arc<LeafList>)>>,
 }
 
 /// What is known of another home's log.
 #[derive(Debug, Default)]
 struct Copy {
-    leaves: BTreeMap<u64, u64>,
+    leaves: BTreeSet<u64>,
+    sum: u64,
     caught_up: bool,
+    /// True if it has more leaves than a home can have: the rest is not kept, and sums differ.
+    cut: bool,
     /// When the copy stopped being current; `None` while it is.
     stale_since: Option<Time>,
 }
 
-/// Who must be asked, and whom nobody can answer for.
+/// What a frame of another home changed.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Cover {
-    /// Homes to ask in addition, each with the number of leaves that it is asked for. Most leaves first.
-    pub ask: Vec<(PeerId, usize)>,
-    /// Leaves that no home can be asked for any more.
-    pub lost: usize,
+pub struct Heard {
+    /// Leaves whose homes or lists changed, each at least once.
+    pub changed: Vec<u64>,
+    /// True if the copy is not what the home says it is: it must be followed anew.
+    pub differs: bool,
+}
+
+impl LeafList {
+    fn sum(&self, handle: u64) -> u64 {
+        AttachedList::sum(handle, self.sequence, &self.chunks)
+    }
 }
 
 impl Attachments {
     /// No leaf yet.
     pub fn new(me: PeerId) -> Self {
-        Self { me, own: BTreeMap::new(), others: BTreeMap::new(), homes: FxHashMap::default() }
+        Self { me, log: Log::default(), copies: BTreeMap::new(), homes: FxHashMap::default() }
     }
 
     /// Leaves attached anywhere, each counted once.
@@ -59,135 +91,175 @@ impl Attachments {
         self.homes.len()
     }
 
+    /// The handles of all leaves, in no order.
+    pub fn handles(&self) -> impl Iterator<Item = u64> + '_ {
+        self.homes.keys().copied()
+    }
+
     /// Leaves that another home has logged.
     pub fn leaves_of(&self, home: &PeerId) -> usize {
-        self.others.get(home).map_or(0, |copy| copy.leaves.len())
+        self.copies.get(home).map_or(0, |copy| copy.leaves.len())
     }
 
     /// True if that other home has logged a leaf.
     pub fn is_home(&self, home: &PeerId, handle: u64) -> bool {
-        self.others.get(home).is_some_and(|copy| copy.leaves.contains_key(&handle))
+        self.copies.get(home).is_some_and(|copy| copy.leaves.contains(&handle))
     }
 
-    /// Logs that the list `sequence` of an own leaf is searchable here, or that the leaf left. Returns what
-    /// must be told to all other ultrapeers; `None` if nothing changed.
-    pub fn own_change(&mut self, handle: u64, sequence: Option<u64>) -> Option<Frame> {
-        let before = match sequence {
-            Some(sequence) => self.own.insert(handle, sequence),
-            None => self.own.remove(&handle),
-        };
-        if before == sequence {
-            return None;
-        }
-        self.place(handle, self.me, sequence);
-        let changes = List::new([AttachmentChange { handle, sequence }]);
-        Some(Frame { reset: false, caught_up: true, changes })
+    /// The homes of a leaf, this ultrapeer among them, each with the list that it has.
+    pub fn homes(&self, handle: u64) -> &[(PeerId, Arc<LeafList>)] {
+        self.homes.get(&handle).map_or(&[], |homes| homes)
     }
 
-    /// The own log, whole, for an ultrapeer that has just been linked.
-    pub fn snapshot(&self) -> Vec<Frame> {
-        let all: Vec<_> = self
-            .own
-            .iter()
-            .map(|(handle, sequence)| AttachmentChange { handle: *handle, sequence: Some(*sequence) })
-            .collect();
-        let mut frames: Vec<_> = all
-            .chunks(limits::ATTACHMENTS_PER_FRAME)
-            .map(|part| Frame { reset: false, caught_up: false, changes: List::new(part.iter().copied()) })
-            .collect();
-        if frames.is_empty() {
-            frames.push(Frame { reset: false, caught_up: false, changes: List::default() });
-        }
-        if let Some(first) = frames.first_mut() {
-            first.reset = true;
-        }
-        if let Some(last) = frames.last_mut() {
-            last.caught_up = true;
-        }
-        frames
+    /// The newest list of a leaf that any home has.
+    pub fn newest(&self, handle: u64) -> Option<&Arc<LeafList>> {
+        self.homes(handle).iter().map(|(_, list)| list).max_by_key(|list| list.sequence)
     }
 
-    /// Another home tells of its leaves. A home that claims more than a home can have is cut off there.
-    pub fn heard(&mut self, home: PeerId, frame: Frame) {
+    /// Of the homes of a leaf that are `usable`, those with the newest list.
+    pub fn best(&self, handle: u64, usable: impl Fn(&PeerId) -> bool) -> impl Iterator<Item = PeerId> + '_ {
+        let homes: Vec<_> = self.homes(handle).iter().filter(|(home, _)| usable(home)).collect();
+        let newest = homes.iter().map(|(_, list)| list.sequence).max();
+        homes.into_iter().filter(move |(_, list)| Some(list.sequence) == newest).map(|(home, _)| *home)
+    }
+
+    /// Logs the list of an own leaf at a place of the leaf space, which is searchable here from now on, or that it
+    /// left. Followers are told with the next [`Self::flush`].
+    pub fn own_change(&mut self, now: Time, handle: u64, list: Option<(u32, LeafList)>) {
+        let entry = list.map(|(place, list)| (place, self.shared(handle, list)));
+        if self.log.change(now, handle, entry.clone()) {
+            self.put(handle, self.me, entry.map(|(_, list)| list));
+        }
+    }
+
+    /// Another ultrapeer wants to be told of the own leaves under a prefix: what followers must be told now.
+    pub fn follow(&mut self, now: Time, follower: PeerId, prefix: ShardPrefix) -> Vec<(PeerId, Frame)> {
+        self.log.follow(now, follower, prefix)
+    }
+
+    /// What followers must be told now.
+    pub fn flush(&mut self, now: Time) -> Vec<(PeerId, Frame)> {
+        self.log.flush(now)
+    }
+
+    /// When [`Self::flush`] is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.log.next_deadline()
+    }
+
+    /// Another home is asked for its log from now on: until it has told all of it, its copy is not current.
+    pub fn following(&mut self, now: Time, home: PeerId) {
+        let copy = self.copies.entry(home).or_default();
+        copy.caught_up = false;
+        copy.stale_since.get_or_insert(now);
+    }
+
+    /// Another home tells of its leaves. A home that claims more than a home can have is cut off there, and one that
+    /// is not followed is not listened to.
+    pub fn heard(&mut self, home: PeerId, frame: Frame) -> Heard {
+        let mut heard = Heard::default();
+        if !self.copies.contains_key(&home) {
+            return heard;
+        }
         if frame.reset {
-            self.forget(&home);
+            heard.changed = self.clear(&home);
         }
-        let copy = self.others.entry(home).or_default();
-        if frame.caught_up {
-            copy.caught_up = true;
+        for change in frame.changes {
+            let list =
+                change.list.map(|list| LeafList { sequence: list.sequence, chunks: list.chunks.into_vec().into() });
+            self.take(home, change.handle, list);
+            heard.changed.push(change.handle);
+        }
+        if let (Some(sum), Some(copy)) = (frame.caught_up, self.copies.get_mut(&home)) {
+            let own = AttachmentSum { leaves: copy.leaves.len() as u32, sum: copy.sum };
+            heard.differs = sum != own && !copy.cut;
+            copy.caught_up = !heard.differs;
+            copy.stale_since = copy.stale_since.filter(|_| heard.differs);
+        }
+        heard
+    }
+
+    /// Nothing is heard of a home since `since`: its copy ages until it is trusted again.
+    pub fn doubt(&mut self, since: Time, home: &PeerId) {
+        if let Some(copy) = self.copies.get_mut(home) {
+            copy.stale_since.get_or_insert(since);
+        }
+    }
+
+    /// A home that was doubted is heard of again, over the link that it had.
+    pub fn trust(&mut self, home: &PeerId) {
+        if let Some(copy) = self.copies.get_mut(home).filter(|copy| copy.caught_up) {
             copy.stale_since = None;
         }
-        for AttachmentChange { handle, sequence } in frame.changes {
-            let copy = self.others.entry(home).or_default();
-            match sequence {
-                Some(_) if copy.leaves.len() >= limits::LEAVES_OF_HOME && !copy.leaves.contains_key(&handle) => {
-                    continue;
-                }
-                Some(sequence) => copy.leaves.insert(handle, sequence),
-                None => copy.leaves.remove(&handle),
-            };
-            self.place(handle, home, sequence);
+    }
+
+    /// The link to another ultrapeer is gone: it is told nothing any more.
+    pub fn unlinked(&mut self, now: Time, peer: &PeerId) {
+        self.log.unfollow(peer);
+        self.doubt(now, peer);
+        if let Some(copy) = self.copies.get_mut(peer) {
+            copy.caught_up = false;
         }
     }
 
-    /// The link to a home is lost: its copy ages until the home is back or gone.
-    pub fn unlinked(&mut self, now: Time, home: &PeerId) {
-        if let Some(copy) = self.others.get_mut(home) {
-            copy.stale_since.get_or_insert(now);
-        }
-    }
-
-    /// A home is gone: its leaves are not attached there any more.
-    pub fn forget(&mut self, home: &PeerId) {
-        let Some(copy) = self.others.remove(home) else { return };
-        for handle in copy.leaves.into_keys() {
-            self.place(handle, *home, None);
-        }
+    /// A home is gone or not followed any more: its leaves are not attached there, as far as is known. Returns the
+    /// leaves that were.
+    pub fn forget(&mut self, home: &PeerId) -> Vec<u64> {
+        let changed = self.clear(home);
+        self.copies.remove(home);
+        changed
     }
 
     /// True if that home's copy is complete and current, or was until [`limits::DIGEST_LAG`] ago.
     pub fn is_current(&self, now: Time, home: &PeerId) -> bool {
-        self.others.get(home).is_some_and(|copy| {
-            copy.caught_up && copy.stale_since.is_none_or(|since| now.since(since) <= limits::DIGEST_LAG)
+        self.copies.get(home).is_some_and(|copy| match copy.stale_since {
+            None => copy.caught_up,
+            Some(since) => now.since(since) <= limits::DIGEST_LAG,
         })
     }
 
-    /// Whom to ask so that every leaf is searched, given that this ultrapeer and those in `asked` are, and
-    /// that those in `excluded` cannot be. Of several homes, the one with the newest list counts; the
-    /// choice is greedy, most leaves first, which is within ln(n) of the smallest cover.
-    pub fn cover(&self, asked: &BTreeSet<PeerId>, excluded: &BTreeSet<PeerId>) -> Cover {
-        let mut cover = Cover::default();
-        let mut open: BTreeMap<u64, Vec<PeerId>> = BTreeMap::new();
-        for (handle, homes) in &self.homes {
-            let usable = homes.iter().filter(|(home, _)| !excluded.contains(home));
-            let newest = usable.clone().map(|(_, sequence)| *sequence).max();
-            let best: Vec<_> =
-                usable.filter(|(_, sequence)| Some(*sequence) == newest).map(|(home, _)| *home).collect();
-            if best.is_empty() {
-                cover.lost += 1;
-            } else if !best.iter().any(|home| *home == self.me || asked.contains(home)) {
-                open.insert(*handle, best);
+    fn take(&mut self, home: PeerId, handle: u64, list: Option<LeafList>) {
+        let list = list.map(|list| self.shared(handle, list));
+        let before = self.homes(handle).iter().find(|(known, _)| *known == home).map(|(_, list)| list.sum(handle));
+        let Some(copy) = self.copies.get_mut(&home) else { return };
+        match &list {
+            Some(_) if before.is_none() && copy.leaves.len() >= limits::LEAVES_OF_HOME => {
+                copy.cut = true;
+                return;
+            }
+            Some(list) => {
+                copy.leaves.insert(handle);
+                copy.sum ^= list.sum(handle);
+            }
+            None => {
+                copy.leaves.remove(&handle);
             }
         }
-        while !open.is_empty() {
-            let mut counts: BTreeMap<PeerId, usize> = BTreeMap::new();
-            for home in open.values().flatten() {
-                *counts.entry(*home).or_default() += 1;
-            }
-            // The last maximum wins, so iterate downwards: ties go to the lowest key.
-            let Some((home, count)) = counts.into_iter().rev().max_by_key(|(_, count)| *count) else { break };
-            open.retain(|_, homes| !homes.contains(&home));
-            cover.ask.push((home, count));
-        }
-        cover
+        copy.sum ^= before.unwrap_or(0);
+        self.put(handle, home, list);
     }
 
-    fn place(&mut self, handle: u64, home: PeerId, sequence: Option<u64>) {
+    /// Empties a home's copy.
+    fn clear(&mut self, home: &PeerId) -> Vec<u64> {
+        let Some(copy) = self.copies.get_mut(home) else { return Vec::new() };
+        let leaves = std::mem::take(&mut copy.leaves);
+        (copy.sum, copy.cut) = (0, false);
+        for handle in &leaves {
+            self.put(*handle, *home, None);
+        }
+        leaves.into_iter().collect()
+    }
+
+    /// The same list at another home of the leaf, so that it is in memory once.
+    fn shared(&self, handle: u64, list: LeafList) -> Arc<LeafList> {
+        let known = self.homes(handle).iter().find(|(_, known)| **known == list);
+        known.map_or_else(|| Arc::new(list), |(_, known)| Arc::clone(known))
+    }
+
+    fn put(&mut self, handle: u64, home: PeerId, list: Option<Arc<LeafList>>) {
         let homes = self.homes.entry(handle).or_default();
         homes.retain(|(known, _)| *known != home);
-        if let Some(sequence) = sequence {
-            homes.push((home, sequence));
-        }
+        homes.extend(list.map(|list| (home, list)));
         if homes.is_empty() {
             self.homes.remove(&handle);
         }
@@ -195,113 +267,4 @@ impl Attachments {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn peer(byte: u8) -> PeerId {
-        PeerId([byte; 32])
-    }
-
-    fn frame(reset: bool, changes: &[(u64, Option<u64>)]) -> Frame {
-        let changes =
-            changes.iter().map(|(handle, sequence)| AttachmentChange { handle: *handle, sequence: *sequence });
-        Frame { reset, caught_up: true, changes: List::new(changes) }
-    }
-
-    fn none() -> BTreeSet<PeerId> {
-        BTreeSet::new()
-    }
-
-    #[test]
-    fn leaves_that_are_here_too_need_nobody_else() {
-        let mut log = Attachments::new(peer(0));
-        log.own_change(7, Some(1));
-        log.heard(peer(1), frame(true, &[(7, Some(1))]));
-        log.heard(peer(2), frame(true, &[(7, Some(1)), (8, Some(1))]));
-        assert_eq!(log.leaves(), 2);
-        assert_eq!(log.cover(&none(), &none()), Cover { ask: vec![(peer(2), 1)], lost: 0 });
-    }
-
-    #[test]
-    fn the_home_with_the_newest_list_is_asked() {
-        let mut log = Attachments::new(peer(0));
-        log.own_change(7, Some(1));
-        log.heard(peer(1), frame(true, &[(7, Some(2))]));
-        assert_eq!(log.cover(&none(), &none()).ask, vec![(peer(1), 1)]);
-        let excluded = BTreeSet::from([peer(1)]);
-        assert_eq!(log.cover(&none(), &excluded), Cover::default(), "the older list is better than none");
-    }
-
-    #[test]
-    fn a_home_that_is_gone_leaves_its_only_leaves_lost_then_forgotten() {
-        let mut log = Attachments::new(peer(0));
-        log.heard(peer(1), frame(true, &[(7, Some(2))]));
-        assert_eq!(log.cover(&none(), &BTreeSet::from([peer(1)])).lost, 1);
-        log.forget(&peer(1));
-        assert_eq!(log.leaves(), 0);
-    }
-
-    #[test]
-    fn a_copy_is_current_until_its_link_was_lost_for_three_seconds() {
-        let mut log = Attachments::new(peer(0));
-        assert!(!log.is_current(Time::ZERO, &peer(1)));
-        log.heard(peer(1), frame(true, &[]));
-        assert!(log.is_current(Time::ZERO, &peer(1)));
-        log.unlinked(Time::ZERO, &peer(1));
-        assert!(log.is_current(Time::ZERO + Duration::from_secs(3), &peer(1)));
-        assert!(!log.is_current(Time::ZERO + Duration::from_secs(4), &peer(1)));
-    }
-
-    #[test]
-    fn a_snapshot_carries_the_whole_log_whatever_its_length() {
-        let mut log = Attachments::new(peer(0));
-        for handle in 0..5_000 {
-            log.own_change(handle, Some(1));
-        }
-        let mut other = Attachments::new(peer(1));
-        other.heard(peer(0), frame(true, &[(99_999, Some(1))]));
-        for part in log.snapshot() {
-            other.heard(peer(0), part);
-        }
-        assert_eq!(other.leaves(), 5_000, "and what it said before the reset is forgotten");
-    }
-
-    proptest! {
-        /// Whatever the homes say, in whatever order: the cover reaches every leaf that any home has.
-        #[test]
-        fn a_cover_reaches_every_leaf(
-            changes in proptest::collection::vec((1_u8..6, 0_u64..12, proptest::option::of(0_u64..3)), 0..120),
-            excluded in proptest::collection::btree_set(1_u8..6, 0..3),
-        ) {
-            let mut log = Attachments::new(peer(0));
-            let mut model: BTreeMap<(u8, u64), u64> = BTreeMap::new();
-            for (home, handle, sequence) in changes {
-                log.heard(peer(home), frame(false, &[(handle, sequence)]));
-                match sequence {
-                    Some(sequence) => model.insert((home, handle), sequence),
-                    None => model.remove(&(home, handle)),
-                };
-            }
-            let banned: BTreeSet<_> = excluded.iter().map(|byte| peer(*byte)).collect();
-            let cover = log.cover(&none(), &banned);
-            let asked: BTreeSet<_> = cover.ask.iter().map(|(home, _)| *home).collect();
-            prop_assert!(asked.is_disjoint(&banned));
-            let all: BTreeSet<u64> = model.keys().map(|(_, handle)| *handle).collect();
-            prop_assert_eq!(log.leaves(), all.len());
-            let mut lost = 0;
-            for handle in all {
-                let homes: Vec<u8> = model.keys().filter(|(_, known)| *known == handle).map(|(home, _)| *home).collect();
-                if homes.iter().all(|home| excluded.contains(home)) {
-                    lost += 1;
-                } else {
-                    prop_assert!(homes.iter().any(|home| asked.contains(&peer(*home))));
-                }
-            }
-            prop_assert_eq!(cover.lost, lost);
-        }
-    }
-}
+mod tests;

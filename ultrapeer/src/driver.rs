@@ -44,8 +44,9 @@ use tokio::sync::{Semaphore, watch};
 
 use self::ports::Ports;
 use crate::{
-    index::Segment,
-    leaves::{Closing, Session, Settings},
+    digests::{Parts, owed::Packed},
+    index::{KeptSegment, Segment},
+    leaves::{Closing, Settings},
     metrics as counted,
     search::Ticket,
     ultrapeer::{Input, Output, Phase, Ultrapeer},
@@ -112,6 +113,8 @@ pub struct Snapshot {
     pub index: crate::index::Stats,
     /// Leaves attached anywhere.
     pub known_leaves: u64,
+    /// The digests of leaves that are attached elsewhere.
+    pub digests: crate::digests::Stats,
     /// Ultrapeers in its view, itself included once it serves.
     pub ultrapeers: u32,
     /// The view's members, by key.
@@ -285,6 +288,7 @@ impl Snapshot {
             max_leaves: leaves.capacity(),
             index: machine.index().stats(),
             known_leaves: machine.attachments().leaves() as u64,
+            digests: machine.digests().stats(),
             ultrapeers: machine.membership().total(),
             members: machine.membership().iter().map(member).collect(),
             attached: leaves
@@ -346,11 +350,26 @@ impl Shared {
             }
             Output::Build { session, chunk, parts } => {
                 let built = move || build_segment(&chunk, &parts);
-                self.tasks.spawn("build", build(self.clone(), session, chunk.hash, built));
+                self.build(
+                    move |shared| shared.ports.has_leaf(session),
+                    built,
+                    move |segment| Input::Built(session, chunk.hash, segment),
+                );
             }
             Output::Rebuild { session, hash, kept } => {
                 let built = move || Some(Arc::new(kept.build()));
-                self.tasks.spawn("build", build(self.clone(), session, hash, built));
+                self.build(
+                    move |shared| shared.ports.has_leaf(session),
+                    built,
+                    move |segment| Input::Built(session, hash, segment),
+                );
+            }
+            Output::BuildDigest { name, bytes, parts } => {
+                let built = move || unpack_digest(bytes, &parts);
+                self.build(|_| true, built, move |segment| Input::DigestBuilt(name, segment));
+            }
+            Output::PackDigest { name, kept } => {
+                self.build(|_| true, move || pack_digest(&kept), move |packed| Input::DigestPacked(name, packed));
             }
             Output::Admitted => {
                 self.admitted.send_replace(true);
@@ -370,6 +389,15 @@ impl Shared {
         }
     }
 
+    fn build<T: Send + 'static>(
+        self: &Arc<Self>,
+        is_needed: impl Fn(&Self) -> bool + Send + 'static,
+        built: impl FnOnce() -> Option<T> + Send + 'static,
+        input: impl FnOnce(Option<T>) -> Input + Send + 'static,
+    ) {
+        self.tasks.spawn("build", build(self.clone(), is_needed, built, input));
+    }
+
     /// Gives up the stream of a search or an introduction.
     pub(crate) async fn cancel(&self, ticket: Ticket) {
         self.ports.drop_asker(ticket);
@@ -378,26 +406,43 @@ impl Shared {
     }
 }
 
-/// Builds a chunk on a worker thread, as many at a time as there are cores.
-async fn build(
+/// Makes something for the machine on a worker thread, as many at a time as there are cores; `None` if that fails.
+async fn build<T: Send + 'static>(
     shared: Arc<Shared>,
-    session: Session,
-    hash: [u8; 32],
-    built: impl FnOnce() -> Option<Arc<Segment>> + Send + 'static,
+    is_needed: impl Fn(&Shared) -> bool,
+    built: impl FnOnce() -> Option<T> + Send + 'static,
+    input: impl FnOnce(Option<T>) -> Input,
 ) {
     let Ok(_permit) = shared.builders.clone().acquire_owned().await else { return };
-    if !shared.ports.has_leaf(session) {
-        return; // it left while its chunk waited
+    if !is_needed(&shared) {
+        return;
     }
-    let segment = match tokio::task::spawn_blocking(built).await {
-        Ok(segment) => segment,
+    let built = match tokio::task::spawn_blocking(built).await {
+        Ok(built) => built,
         Err(panic) => {
-            tracing::error!(%panic, "a catalog chunk could not be built");
+            tracing::error!(%panic, "a file list could not be built");
             None
         }
     };
-    // A machine that stopped needs no chunks.
-    let _ = shared.machine.input(Input::Built(session, hash, segment)).await;
+    // A machine that stopped needs nothing.
+    let _ = shared.machine.input(input(built)).await;
+}
+
+/// Checks a digest of another ultrapeer's leaf.
+fn unpack_digest(bytes: u32, parts: &Parts) -> Option<Arc<Segment>> {
+    let parts = parts.iter().map(|part| &part[..]);
+    let digest = batch::join(parts, bytes as usize, limits::DIGEST_WIRE_BYTES)
+        .inspect_err(|error| tracing::debug!(%error, "an ultrapeer sent an unacceptable digest"));
+    let segment = Segment::from_digest(&digest.ok()?)
+        .inspect_err(|error| tracing::debug!(%error, "an ultrapeer sent an unacceptable digest"));
+    segment.ok().map(Arc::new)
+}
+
+/// Makes the digest of an own leaf's chunk.
+fn pack_digest(kept: &KeptSegment) -> Option<Packed> {
+    let digest = kept.build().digest();
+    let parts: Option<Parts> = batch::cut(&digest).map(|part| part.ok().and_then(Blob::new)).collect();
+    Some(Packed { bytes: digest.len() as u32, parts: parts? })
 }
 
 fn build_segment(chunk: &ChunkRef, parts: &[Blob<{ limits::BATCH_BYTES }>]) -> Option<Arc<Segment>> {

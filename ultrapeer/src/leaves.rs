@@ -34,8 +34,11 @@ use overlay::{
     wire::{
         bounded::{Blob, List},
         leaf::{Allowance, CatalogAck, CatalogPart, CatalogRoot, CatalogWant, ChunkRef, LeafMessage, LeafState, Ping},
+        mesh::ChunkName,
     },
 };
+
+use rustc_hash::FxHashMap;
 
 use self::kept::{Chunks, KeptLists};
 
@@ -111,6 +114,7 @@ pub struct Leaves<S: Built> {
     /// Boxed, because the map keeps its nodes half empty.
     sessions: BTreeMap<Session, Box<Leaf<S>>>,
     by_peer: BTreeMap<PeerId, Session>,
+    by_handle: FxHashMap<u64, Session>,
     by_slot: Vec<Option<Session>>,
     free_slots: Vec<Slot>,
     /// Who uploads, and until when it may while others wait.
@@ -127,6 +131,8 @@ pub struct Settings {
     pub max_leaves: u32,
     /// Files of one leaf to index.
     pub max_files_per_leaf: u64,
+    /// Bytes that index and digests may take: half of them is the budget of the digests.
+    pub memory: u64,
     /// Queries a second that each leaf may make.
     pub query_rate: f64,
     /// Queries that each leaf may make at once.
@@ -140,6 +146,7 @@ impl Default for Settings {
         Self {
             max_leaves: limits::LEAVES_OF_ULTRAPEER,
             max_files_per_leaf: limits::FILES_PER_LEAF,
+            memory: limits::INDEX_MEMORY,
             query_rate: 0.5,
             query_burst: 10.0,
             limit_loopback: false,
@@ -197,6 +204,7 @@ impl<S: Built> Leaves<S> {
             settings,
             sessions: BTreeMap::new(),
             by_peer: BTreeMap::new(),
+            by_handle: FxHashMap::default(),
             by_slot: Vec::new(),
             free_slots: Vec::new(),
             uploading: BTreeMap::new(),
@@ -241,6 +249,11 @@ impl<S: Built> Leaves<S> {
         self.by_peer.get(peer).copied()
     }
 
+    /// The leaf with that handle.
+    pub fn with_handle(&self, handle: u64) -> Option<&Leaf<S>> {
+        self.by_handle.get(&handle).and_then(|session| self.get(*session))
+    }
+
     /// The leaf at a place of the index.
     pub fn at(&self, slot: Slot) -> Option<&Leaf<S>> {
         self.by_slot.get(slot as usize).copied().flatten().and_then(|session| self.get(session))
@@ -282,6 +295,7 @@ impl<S: Built> Leaves<S> {
         });
         self.by_slot[slot as usize] = Some(session);
         self.by_peer.insert(peer, session);
+        self.by_handle.insert(handle, session);
         let leaf = Leaf {
             peer,
             handle,
@@ -309,6 +323,9 @@ impl<S: Built> Leaves<S> {
         self.suspects.remove(&session);
         if self.by_peer.get(&leaf.peer) == Some(&session) {
             self.by_peer.remove(&leaf.peer);
+        }
+        if self.by_handle.get(&leaf.handle) == Some(&session) {
+            self.by_handle.remove(&leaf.handle);
         }
         self.by_slot[leaf.slot as usize] = None;
         self.free_slots.push(leaf.slot);
@@ -567,6 +584,17 @@ impl<S: Built> Leaf<S> {
     /// When it must have sent the next chunk that it was asked for.
     fn upload_due(&self) -> Option<Time> {
         self.upload.as_ref().filter(|upload| !upload.under_way.is_empty()).map(|upload| upload.due)
+    }
+
+    /// The chunks of its list that are searchable, by name.
+    pub fn chunk_names(&self) -> Box<[ChunkName]> {
+        self.chunks.iter().map(|(hash, _)| ChunkName::of(hash)).collect()
+    }
+
+    /// What is kept of one of its chunks that are searchable.
+    pub fn kept_chunk(&self, name: ChunkName) -> Option<&S::Kept> {
+        let at = self.chunks.partition_point(|(hash, _)| ChunkName::of(hash) < name);
+        self.chunks.get(at).filter(|(hash, _)| ChunkName::of(hash) == name).map(|(_, kept)| kept)
     }
 
     /// The sequence of its list that is searchable.

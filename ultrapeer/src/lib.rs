@@ -1,10 +1,12 @@
 //! Floor 1: what an ultrapeer does for its leaves and with other ultrapeers.
 //!
 //! Life of a leaf: it knocks ([`driver`]), is attached and uploads its list ([`leaves`]), the list is built
-//! into the index ([`index`]), and the attachment is logged to all other ultrapeers ([`attachments`]).
+//! into the index ([`index`]), and the attachment is logged to the other ultrapeers of its shard ([`attachments`]),
+//! who fetch the words of the list without the files ([`digests`]).
 //!
-//! Life of a query: the leaf's home coordinates ([`search`]): it looks in its own index, asks a minimum
-//! cover of the other homes, merges what they find, and says in the summary how complete that is.
+//! Life of a query: the leaf's home coordinates ([`search`]): it looks in its own index, which by the digests also names
+//! the leaves elsewhere that may have matches, asks a minimum cover of their homes, and one member of each other shard,
+//! merges what they find, and says in the summary how complete that is.
 //!
 //! | module | what it is |
 //! |---|---|
@@ -12,12 +14,14 @@
 //! | [`leaves`] | core: attached leaves and their lists |
 //! | [`index`] | core: what is searchable |
 //! | [`attachments`] | core: which leaf is attached where |
+//! | [`digests`] | core: the words of lists that are attached elsewhere |
 //! | [`search`] | core: coordinated searches |
 //! | [`introduce`] | core: bringing leaves together |
 //! | `driver`, `metrics` | running it on tokio and QUIC (feature `net`) |
 //! | `program` | the program `quictrack-ultrapeer` (feature `net`) |
 
 pub mod attachments;
+pub mod digests;
 #[cfg(feature = "net")]
 pub mod driver;
 pub mod index;

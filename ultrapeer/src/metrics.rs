@@ -14,7 +14,10 @@ use overlay::{
 
 pub(crate) use overlay::metrics::Queue;
 
-use crate::{driver::Snapshot, search::Ended};
+use crate::{
+    driver::Snapshot,
+    search::{Asker, Ended},
+};
 
 /// Buckets of a leaf's stay: 10 s to a day.
 const STAY_SECONDS: &[f64] = &[10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_200.0, 86_400.0];
@@ -122,6 +125,14 @@ overlay::families! {
     pub static INDEX_TERMS: Gauges<()> = "quictrack_index_terms", "Distinct terms in the index.";
     /// Memory of the index.
     pub static INDEX_MEMORY: Gauges<()> = "quictrack_index_memory_bytes", "Memory of the index, by its own account.";
+    /// Leaves with digests.
+    pub static DIGEST_LEAVES: Gauges<()> =
+        "quictrack_digest_leaves", "Leaves attached elsewhere whose words are in the index.";
+    /// Memory of the digests.
+    pub static DIGEST_MEMORY: Gauges<()> = "quictrack_digest_memory_bytes", "Memory of the digests, by their own account.";
+    /// Homes asked in vain.
+    pub static DIGEST_FALSE_HITS: Counters<()> =
+        "quictrack_digest_false_hits_total", "Homes that were asked because of a digest and had no match.";
     /// Queries by outcome.
     pub static QUERIES: Counters<(Origin, Outcome)> = "quictrack_queries_total", "Queries, by origin and outcome.";
     /// How long searches take.
@@ -156,6 +167,8 @@ pub fn collect(snapshot: &Snapshot) {
     INDEX_FILES.set((), snapshot.index.files as f64);
     INDEX_TERMS.set((), snapshot.index.terms as f64);
     INDEX_MEMORY.set((), snapshot.index.memory as f64);
+    DIGEST_LEAVES.set((), snapshot.digests.leaves as f64);
+    DIGEST_MEMORY.set((), snapshot.digests.bytes as f64);
 }
 
 pub(crate) fn leaf_accepted() {
@@ -190,6 +203,10 @@ pub(crate) fn query_answered(hits: usize, invalid: bool) {
 }
 
 pub(crate) fn search_ended(ended: &Ended, now: Time) {
+    DIGEST_FALSE_HITS.add((), ended.false_hits.into());
+    if matches!(ended.asker, Asker::Mesh(..)) {
+        return query_answered(ended.hits as usize, false);
+    }
     let stop = match ended.summary.stopped {
         StopReason::Limit => Stop::Limit,
         StopReason::Exhausted => Stop::Exhausted,

@@ -2,17 +2,21 @@
 //!
 //! ```text
 //!            leaves ── chunks ──> index <── look-ups ── search ──> other ultrapeers
-//!              │ logged                                   │ cover
-//!              └──────────> attachments <─────────────────┘
-//!   membership ── joined, left ──> leaves are told, attachments forgotten
+//!              │ logged             ^                     │ homes
+//!              │                    └── digests           │
+//!              │                          │ needed        │
+//!              └──────────> attachments <─┴───────────────┘
+//!   membership ── joined, left ──> leaves are told, logs followed or forgotten
 //!   introduce  ── asks leaves and other ultrapeers
 //! ```
 //!
 //! Invariant: whatever a leaf is told to be searchable (`CatalogAck`) was published in the index before,
-//! and logged to the other ultrapeers in the same step.
+//! and logged to the other ultrapeers in the same step or a moment later.
 
 mod guests;
 mod interface;
+mod queries;
+mod shard;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,23 +25,18 @@ use std::{
 };
 
 use overlay::{
-    id::{PeerId, QueryId},
+    id::PeerId,
     identity::Identity,
     limits,
     machine::{Context, Machine, Outbox},
     membership::{self, Membership},
-    query::Query as ParsedQuery,
     time::Time,
     wire::{
-        bounded::{List, Text},
         descriptor::{ShardPrefix, SignedDescriptor},
         leaf::{Introduce, LeafMessage, Pong},
-        mesh::{MeshMessage, Query, QueryDone, QueryHits},
-        search::{Hit, HitPeer, Holder, Reachability, Search, Target},
+        mesh::{MeshMessage, QueryCancel, QueryHits},
     },
 };
-
-use rand::RngExt;
 use rustc_hash::FxHashMap;
 
 pub use self::{
@@ -46,13 +45,11 @@ pub use self::{
 };
 use crate::{
     attachments::Attachments,
-    index::{
-        ChunkSlot, Index, KeptSegment, LeafSlot, Reader, Segment,
-        rank::{self, LeafFacts},
-    },
+    digests::{Digests, owed::Owed},
+    index::{ChunkSlot, Index, KeptSegment, LeafSlot, Reader, Segment},
     introduce::{self, Introductions, Request},
     leaves::{self, Built, Closing, Leaves, Session, Settings, Slot},
-    search::{self, Answer, Environment, Searches, Ticket},
+    search::{Asker, Searches, Ticket, neighbours::Neighbours},
 };
 
 /// Whether this node serves.
@@ -80,7 +77,14 @@ pub struct Ultrapeer {
     phase: Phase,
     drained: bool,
     membership: Membership,
+    neighbours: Neighbours,
     attachments: Attachments,
+    digests: Digests,
+    owed: Owed,
+    /// Ultrapeers whose log this one was told to be told, over the link that is up.
+    followed: BTreeSet<PeerId>,
+    /// What linked nodes that do not serve yet want to be told.
+    wishes: BTreeMap<PeerId, ShardPrefix>,
     leaves: Leaves<Segment>,
     index: Index,
     reader: Reader,
@@ -114,7 +118,12 @@ impl Ultrapeer {
             phase: Phase::Candidate,
             drained: false,
             membership: Membership::new(identity, network, settings.max_leaves, sequence),
+            neighbours: Neighbours::new(ShardPrefix::ALL),
             attachments: Attachments::new(me),
+            digests: Digests::new(me, settings.memory / 2),
+            owed: Owed::default(),
+            followed: BTreeSet::new(),
+            wishes: BTreeMap::new(),
             leaves: Leaves::new(settings),
             reader: index.reader(),
             index,
@@ -146,6 +155,11 @@ impl Ultrapeer {
         &self.attachments
     }
 
+    /// The digests, for their numbers.
+    pub fn digests(&self) -> &Digests {
+        &self.digests
+    }
+
     /// The index, for its numbers.
     pub fn index(&self) -> &Index {
         &self.index
@@ -154,103 +168,6 @@ impl Ultrapeer {
     /// Searches under way.
     pub fn searches(&self) -> usize {
         self.searches.len()
-    }
-
-    /// What this node's own index says.
-    pub fn answer(&self, now: Time, target: &Target, limit: u32) -> Option<Answer> {
-        let limit = limit.min(limits::SEARCH_LIMIT_ALL) as usize;
-        let now_s = self.epoch_s + (now.as_micros() / 1_000_000) as i64;
-        let snapshot = self.reader.snapshot();
-        let facts = |slot: LeafSlot| self.facts(slot);
-        let (rank::Ranking { groups, contents }, full, capped) = match target {
-            Target::Query(source) => {
-                let query = ParsedQuery::parse(source).ok()?;
-                let most = limits::LOOKUP_MATCHES.max(limit * 4);
-                let lookup = snapshot.lookup(&query, now_s, most, limits::LOOKUP_WORK);
-                (rank::rank(&snapshot, &query, &lookup.matches, limit, now_s, facts), lookup.full, lookup.capped)
-            }
-            Target::Content(content) => {
-                let matches = snapshot.holders(content);
-                (rank::rank_holders(&snapshot, &matches, limit, now_s, facts), false, false)
-            }
-        };
-        let more = full || contents > limit;
-        // Cut before as many contents as wanted were seen: matches are missing, not only left for later.
-        let capped = capped || (full && contents < limit);
-        let hits = groups.into_iter().map(|group| self.hit(group)).collect();
-        Some(Answer { hits, more, capped, withheld: 0 })
-    }
-
-    fn facts(&self, slot: LeafSlot) -> LeafFacts {
-        let Some(leaf) = self.leaves.at(slot.0) else { return LeafFacts::default() };
-        LeafFacts {
-            prefix: network_prefix(leaf.address),
-            free_slots: leaf.state.free_slots,
-            queue: leaf.state.queue,
-            public: leaf.state.reachability == Reachability::Public,
-            order: leaf.peer.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first)),
-        }
-    }
-
-    fn hit(&self, group: rank::Group) -> Hit {
-        let peers = group.best.iter().filter_map(|slot| self.leaves.at(slot.0)).map(|leaf| HitPeer {
-            peer: leaf.peer,
-            homes: List::new([self.me]),
-            reachability: leaf.state.reachability,
-            free_slots: leaf.state.free_slots,
-            queue: leaf.state.queue,
-        });
-        let holders = group
-            .leaves
-            .iter()
-            .filter_map(|(slot, name)| self.leaves.at(slot.0).map(|leaf| Holder { handle: leaf.handle, name: *name }));
-        Hit {
-            content: group.content,
-            size: group.size,
-            score: group.score,
-            names: List::new(group.names.iter().map(|name| Text::new(name))),
-            path: Text::new(&group.path),
-            modified_s: group.modified_s,
-            tags: group.tags,
-            sources: group.sources,
-            networks: group.networks,
-            peers: List::new(peers),
-            holders: List::new(holders),
-        }
-    }
-
-    /// Runs `act` with what searches need to know, and carries out what they want.
-    fn with_searches(
-        &mut self,
-        now: Time,
-        out: &mut Outbox<Output>,
-        act: impl FnOnce(&mut Searches, Environment<'_>, &mut Outbox<search::Output>),
-    ) {
-        let unlinked: BTreeSet<_> =
-            self.membership.iter().filter(|(_, linked)| !linked).map(|(member, _)| member.peer).collect();
-        let lagging = self.membership.iter().any(|(member, _)| !self.attachments.is_current(now, &member.peer));
-        let environment = Environment {
-            now,
-            attachments: &self.attachments,
-            ultrapeers: self.membership.total().max(1),
-            lagging,
-            unlinked: &unlinked,
-        };
-        let mut inner = Outbox::new();
-        act(&mut self.searches, environment, &mut inner);
-        for output in inner.drain() {
-            match output {
-                search::Output::ToAsker(ticket, message) => {
-                    let last = matches!(message, LeafMessage::Summary(_));
-                    if last {
-                        self.askers.remove(&ticket);
-                    }
-                    out.push(Output::ToAsker(ticket, message, last));
-                }
-                search::Output::ToMesh(peer, query) => out.push(Output::ToMesh(peer, query.into())),
-            }
-        }
-        out.extend(self.searches.take_ended().into_iter().map(Output::SearchEnded));
     }
 
     fn with_introductions(
@@ -305,23 +222,11 @@ impl Ultrapeer {
                         self.index.remove(chunk);
                     }
                 }
-                leaves::Output::Publish => {
-                    self.index.publish();
-                    self.index.settle();
-                }
-                leaves::Output::Logged(handle, sequence) => self.logged(handle, sequence, out),
+                leaves::Output::Publish => self.publish(),
+                leaves::Output::Logged(handle, sequence) => self.logged(now, handle, sequence, out),
             }
         }
         self.settle_drain(now, out);
-    }
-
-    fn logged(&mut self, handle: u64, sequence: Option<u64>, out: &mut Outbox<Output>) {
-        let Some(change) = self.attachments.own_change(handle, sequence) else { return };
-        for (member, linked) in self.membership.iter() {
-            if linked {
-                out.push(Output::ToMesh(member.peer, change.clone().into()));
-            }
-        }
     }
 
     fn with_membership(&mut self, cx: &mut Context<'_>, input: membership::Input, out: &mut Outbox<Output>) {
@@ -335,13 +240,13 @@ impl Ultrapeer {
             match output {
                 membership::Output::Dial { peer, address } => out.push(Output::Dial(peer, address)),
                 membership::Output::Send { to, members } => out.push(Output::ToMesh(to, members.into())),
-                membership::Output::Joined(peer) => self.tell_of_member(&peer, out),
+                membership::Output::Joined(peer) => {
+                    self.tell_of_member(&peer, out);
+                    self.refresh(now, peer, out);
+                }
                 membership::Output::Left(peer) => {
                     self.tell_of_end(&peer, out);
-                    self.attachments.forget(&peer);
-                    self.with_searches(now, out, |searches, environment, inner| {
-                        searches.unlinked(environment, peer, inner);
-                    });
+                    self.refresh(now, peer, out);
                 }
             }
         }
@@ -417,38 +322,6 @@ impl Ultrapeer {
         self.with_leaves(now, out, |leaves, inner| leaves.detach(now, session, inner));
     }
 
-    fn cancel(&mut self, now: Time, ticket: Ticket, out: &mut Outbox<Output>) {
-        self.askers.remove(&ticket);
-        self.introductions.cancel(ticket);
-        self.with_searches(now, out, |searches, environment, _| searches.cancel(environment.now, ticket));
-    }
-
-    fn search(
-        &mut self,
-        cx: &mut Context<'_>,
-        ticket: Ticket,
-        session: Session,
-        mut search: Search,
-        out: &mut Outbox<Output>,
-    ) {
-        if self.leaves.get(session).is_none()
-            || self.searches.len() >= limits::SEARCHES
-            || !self.leaves.may_query(cx.now, session)
-        {
-            return out.push(Output::RefuseAsker(ticket));
-        }
-        search.limit = search.limit.clamp(1, limits::SEARCH_LIMIT_ALL);
-        let Some(answer) = self.answer(cx.now, &search.target, search.limit) else {
-            // The leaf's own check must have let it pass: a leaf of a later release, or a broken one.
-            return out.push(Output::RefuseAsker(ticket));
-        };
-        let id = QueryId(cx.rng.random());
-        self.askers.insert(ticket, session);
-        self.with_searches(cx.now, out, |searches, environment, inner| {
-            searches.start(environment, ticket, id, search, answer, inner);
-        });
-    }
-
     fn introduce(&mut self, now: Time, ticket: Ticket, session: Session, ask: &Introduce, out: &mut Outbox<Output>) {
         let Some(asker) = self.leaves.get(session).map(|leaf| leaf.peer) else {
             return out.push(Output::RefuseAsker(ticket));
@@ -483,8 +356,16 @@ impl Ultrapeer {
                 let descriptors = members.descriptors.into_vec();
                 self.with_membership(cx, membership::Input::Heard { from: Some(peer), descriptors }, out);
             }
-            MeshMessage::Attachments(frame) => self.attachments.heard(peer, frame),
-            MeshMessage::Query(query) => self.answer_mesh(now, peer, &query, out),
+            MeshMessage::Follow(follow) => self.followed_by(now, peer, follow, out),
+            MeshMessage::Attachments(frame) => self.attachments_heard(now, peer, frame, out),
+            MeshMessage::DigestWant(want) => self.digests_wanted(peer, want, out),
+            MeshMessage::DigestPart(part) => self.digest_part(now, peer, part, out),
+            MeshMessage::Query(query) => self.answer_mesh(cx, peer, query, out),
+            MeshMessage::QueryCancel(QueryCancel { id }) => {
+                self.with_searches(now, out, |searches, environment, inner| {
+                    searches.cancel(environment.now, Asker::Mesh(peer, id), inner);
+                });
+            }
             MeshMessage::QueryHits(QueryHits { id, hits }) => {
                 self.with_searches(now, out, |searches, environment, inner| {
                     searches.hits(environment.now, peer, id, hits.into_vec(), inner);
@@ -513,21 +394,6 @@ impl Ultrapeer {
         }
     }
 
-    fn answer_mesh(&self, now: Time, from: PeerId, query: &Query, out: &mut Outbox<Output>) {
-        let answer = self.answer(now, &query.target, query.limit.min(limits::FORWARD_LIMIT));
-        out.push(Output::QueryAnswered {
-            hits: answer.as_ref().map_or(0, |answer| answer.hits.len()),
-            invalid: answer.is_none(),
-        });
-        // A query that this release cannot read was not searched: say that something may be missing.
-        let Answer { hits, more, capped, withheld } =
-            answer.unwrap_or_else(|| Answer { capped: true, ..Answer::default() });
-        for hits in search::frames(hits) {
-            out.push(Output::ToMesh(from, QueryHits { id: query.id, hits }.into()));
-        }
-        out.push(Output::ToMesh(from, QueryDone { id: query.id, more, capped, withheld }.into()));
-    }
-
     fn mesh_up(
         &mut self,
         cx: &mut Context<'_>,
@@ -539,9 +405,7 @@ impl Ultrapeer {
         let descriptors = descriptor.into_iter().collect();
         self.with_membership(cx, membership::Input::Heard { from: Some(peer), descriptors }, out);
         self.with_membership(cx, membership::Input::LinkUp(peer), out);
-        for frame in self.attachments.snapshot() {
-            out.push(Output::ToMesh(peer, frame.into()));
-        }
+        self.refresh(cx.now, peer, out);
         if serving {
             self.serve(cx, Phase::Admitted, out);
         }
@@ -549,9 +413,9 @@ impl Ultrapeer {
 
     fn mesh_down(&mut self, cx: &mut Context<'_>, peer: PeerId, in_order: bool, out: &mut Outbox<Output>) {
         let now = cx.now;
-        self.attachments.unlinked(now, &peer);
+        self.unfollow(now, peer, out);
         self.with_membership(cx, membership::Input::LinkDown { peer, in_order }, out);
-        self.with_searches(now, out, |searches, environment, inner| searches.unlinked(environment, peer, inner));
+        self.refresh(now, peer, out);
         self.with_introductions(now, out, |introductions, inner| introductions.unlinked(now, &peer, inner));
     }
 }
@@ -568,6 +432,7 @@ impl Machine for Ultrapeer {
             Input::Drain => self.drain(cx, out),
             Input::Settings(settings) => {
                 self.leaves.reconfigure(now, settings);
+                self.digests.set_budget(settings.memory / 2);
                 let sessions: Vec<_> = self.leaves.iter().map(|(session, _)| session).collect();
                 for session in sessions {
                     self.tell_allowance(session, out);
@@ -582,6 +447,10 @@ impl Machine for Ultrapeer {
             }
             Input::LeafMessage(session, message) => self.leaf_message(cx, session, message, out),
             Input::LeafGone(session) => self.leaf_gone(now, session, out),
+            Input::DigestBuilt(name, segment) => self.with_digests(now, out, |digests, attachments, inner| {
+                digests.built(now, name, segment, attachments, inner);
+            }),
+            Input::DigestPacked(name, packed) => self.with_owed(out, |owed, inner| owed.packed(name, packed, inner)),
             Input::Built(session, hash, segment) => {
                 self.with_leaves(now, out, |leaves, inner| leaves.built(now, session, hash, segment, inner));
             }
@@ -608,6 +477,8 @@ impl Machine for Ultrapeer {
             self.leaves.next_deadline(),
             self.searches.next_deadline(),
             self.introductions.next_deadline(),
+            self.attachments.next_deadline(),
+            self.digests.next_deadline(),
             drain,
         ];
         cores.into_iter().flatten().min()
@@ -619,6 +490,11 @@ impl Machine for Ultrapeer {
         self.membership.on_deadline(cx, &mut inner);
         self.carry_out_membership(now, &mut inner, out);
         self.with_leaves(now, out, |leaves, inner| leaves.on_deadline(now, inner));
+        self.flush_log(now, out);
+        self.with_digests(now, out, |digests, attachments, inner| digests.on_deadline(now, attachments, inner));
+        if self.digests.must_publish(now) {
+            self.publish();
+        }
         self.with_searches(now, out, Searches::on_deadline);
         self.with_introductions(now, out, |introductions, inner| introductions.on_deadline(now, inner));
     }

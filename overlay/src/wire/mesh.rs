@@ -1,19 +1,20 @@
 //! Messages between ultrapeers.
 //!
 //! One connection for each pair, dialled by either side. The control stream carries the hello,
-//! membership, attachments and introductions; each side opens one stream for its queries and one for the
-//! hits that it owes, so that a slow list of hits never holds back a probe.
+//! membership and introductions; each side opens one stream for its queries, one for the hits that it owes and one
+//! for what it tells of its leaves, so that a slow list of hits never holds back a probe.
 
 use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bounded::List,
+    bounded::{Blob, List},
+    descriptor::ShardPrefix,
     hello::{Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
     leaf::{IntroductionFailure, Members},
     messages,
-    search::{HITS_CAP, Hit, Target},
+    search::{HITS_CAP, Hit, IncompleteSet, Target},
 };
 use crate::{
     id::{PeerId, QueryId},
@@ -35,8 +36,8 @@ messages! {
         5 Members(Members) up to limits::MEMBERS_PER_FRAME * limits::DESCRIPTOR_BYTES + 64,
         /// Leaves that came to or left the sender.
         6 Attachments(Attachments) up to 64 << 10,
-        /// Search your own leaves.
-        7 Query(Query) up to 4 << 10,
+        /// Search for me.
+        7 Query(Query) up to 12 << 10,
         /// Some of the hits.
         8 QueryHits(QueryHits) up to HITS_CAP,
         /// There are no more.
@@ -45,18 +46,28 @@ messages! {
         10 Introduce(MeshIntroduce) up to 512,
         /// Whether and where it can.
         11 Introduced(MeshIntroduced) up to 512,
+        /// Tell me of your leaves.
+        12 Follow(Follow) up to 64,
+        /// Send me digests of some of their chunks.
+        13 DigestWant(DigestWant) up to 20 * limits::DIGESTS_PER_FRAME + 64,
+        /// A part of a digest.
+        14 DigestPart(DigestPart) up to limits::BATCH_BYTES + 64,
+        /// The answer to a query is not needed any more.
+        15 QueryCancel(QueryCancel) up to 64,
     }
 }
 
 /// The streams of a mesh connection, in the order of their importance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
-    /// Hello, membership, attachments, introductions.
+    /// Hello, membership, introductions.
     Control,
     /// Answers to queries.
     Hits,
     /// Queries.
     Queries,
+    /// Attachments and digests.
+    Digests,
 }
 
 impl MeshMessage {
@@ -64,41 +75,135 @@ impl MeshMessage {
     pub fn class(&self) -> Class {
         match self {
             Self::QueryHits(_) | Self::QueryDone(_) => Class::Hits,
-            Self::Query(_) => Class::Queries,
+            Self::Query(_) | Self::QueryCancel(_) => Class::Queries,
+            Self::Attachments(_) | Self::Follow(_) | Self::DigestWant(_) | Self::DigestPart(_) => Class::Digests,
             _ => Class::Control,
         }
     }
 }
 
-/// Changes of who is attached to the sender, in order.
+/// Tell me of your leaves, all that are and then each change: of those whose place in the leaf space is covered by a
+/// prefix. A later one replaces it and begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Follow {
+    /// The part of the leaf space that the sender is interested in.
+    pub prefix: ShardPrefix,
+}
+
+/// Changes of who is attached to the sender, in order: those that the receiver follows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Attachments {
     /// True if these begin anew: forget what was known of the sender.
     pub reset: bool,
-    /// True if nothing is left to send: the receiver's copy is now the sender's state.
-    pub caught_up: bool,
+    /// Given when nothing is left to send: the receiver's copy is now the sender's state, and this is its sum.
+    pub caught_up: Option<AttachmentSum>,
     /// What changed.
     pub changes: List<AttachmentChange, { limits::ATTACHMENTS_PER_FRAME }>,
 }
 
+/// What the leaves of a home add up to, to be compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachmentSum {
+    /// How many there are.
+    pub leaves: u32,
+    /// The exclusive or of [`AttachedList::sum`] of all.
+    pub sum: u64,
+}
+
 /// A leaf came, changed its list, or left.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct AttachmentChange {
     /// The leaf's handle.
     pub handle: u64,
-    /// The sequence of its list in the sender's index; `None` if it left.
-    pub sequence: Option<u64>,
+    /// Its list in the sender's index; `None` if it left.
+    pub list: Option<AttachedList>,
 }
 
-/// Search your own leaves.
+/// A leaf's list as ultrapeers tell each other.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AttachedList {
+    /// Its sequence.
+    pub sequence: u64,
+    /// Names of its chunks, ascending.
+    pub chunks: List<ChunkName, { limits::CHUNKS_PER_LEAF }>,
+}
+
+impl AttachedList {
+    /// One number for it, in which another handle, sequence or chunk makes a difference.
+    pub fn sum(handle: u64, sequence: u64, chunks: &[ChunkName]) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&handle.to_le_bytes()).update(&sequence.to_le_bytes());
+        for chunk in chunks {
+            hasher.update(&chunk.0.to_le_bytes());
+        }
+        u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
+    }
+}
+
+/// The first eight bytes of a chunk's hash: names it among the chunks of its leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ChunkName(pub u64);
+
+impl ChunkName {
+    /// The name of the chunk with that hash. Names are ordered as hashes are.
+    pub fn of(hash: &[u8; 32]) -> Self {
+        Self(u64::from_be_bytes(*hash.first_chunk().expect("a hash has 32 bytes")))
+    }
+}
+
+/// A chunk of a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct DigestName {
+    /// The leaf's handle.
+    pub handle: u64,
+    /// The chunk.
+    pub chunk: ChunkName,
+}
+
+/// Digests that the sender lacks. Each is answered by its parts.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestWant {
+    /// Chunks of leaves that are attached to the receiver.
+    pub digests: List<DigestName, { limits::DIGESTS_PER_FRAME }>,
+}
+
+/// A part of a digest: one zstd frame of at most [`limits::BATCH_BYTES`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DigestPart {
+    /// Of which chunk.
+    pub name: DigestName,
+    /// Bytes of the whole digest, at most [`limits::DIGEST_WIRE_BYTES`]; 0 if the sender does not have it (any more).
+    pub bytes: u32,
+    /// True for the last part.
+    pub last: bool,
+    /// Compressed bytes.
+    pub data: Blob<{ limits::BATCH_BYTES }>,
+}
+
+/// Search for me.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Query {
-    /// The coordinator's name for it.
+    /// The asker's name for it, one for each ultrapeer that it asks.
     pub id: QueryId,
     /// What is looked for.
     pub target: Target,
     /// Distinct contents wanted.
     pub limit: u32,
+    /// Ask every home that holds a match, even when the limit is reached.
+    pub all: bool,
+    /// Where to look.
+    pub scope: Scope,
+}
+
+/// Where an ultrapeer shall look.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Scope {
+    /// Among its own leaves, those with these handles.
+    Leaves(List<u64, { limits::QUERY_LEAVES }>),
+    /// Among all of its own leaves.
+    Home,
+    /// Among all leaves of a part of the leaf space: its own, and through their homes those whose digests it holds.
+    Shard(ShardPrefix),
 }
 
 /// Hits of a query.
@@ -111,16 +216,31 @@ pub struct QueryHits {
 }
 
 /// The end of the answer to a query.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct QueryDone {
     /// Which query.
     pub id: QueryId,
     /// True if there are more contents than the limit.
     pub more: bool,
-    /// True if the look-up was cut because it cost too much.
-    pub capped: bool,
+    /// Why something may be missing.
+    pub incomplete: IncompleteSet,
     /// Contents held back by the operator's block list.
     pub withheld: u32,
+    /// Ultrapeers that were asked on behalf of it, beside the sender.
+    pub ultrapeers_asked: u32,
+    /// Copies of the query that the sender sent on.
+    pub messages: u32,
+    /// Leaves of the shard whose lists were searched; 0 unless a shard was asked.
+    pub leaves_covered: u64,
+    /// Leaves of the shard.
+    pub leaves_total: u64,
+}
+
+/// The answer to a query is not needed any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryCancel {
+    /// Which query.
+    pub id: QueryId,
 }
 
 /// A leaf of the sender wants to reach one of yours.

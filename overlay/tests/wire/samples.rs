@@ -174,20 +174,42 @@ pub(crate) fn leaf() -> Vec<LeafMessage> {
 
 /// In the order of their numbers.
 pub(crate) fn mesh() -> Vec<MeshMessage> {
-    let came = AttachmentChange { handle: 1 << 60, sequence: Some(9) };
-    let left = AttachmentChange { handle: 2, sequence: None };
+    let list = AttachedList { sequence: 9, chunks: List::new([ChunkName(1), ChunkName(u64::MAX)]) };
+    let came = AttachmentChange { handle: 1 << 60, list: Some(list) };
+    let left = AttachmentChange { handle: 2, list: None };
+    let caught_up = Some(AttachmentSum { leaves: 3, sum: 1 << 50 });
+    let mut incomplete = IncompleteSet::default();
+    incomplete.insert(Incomplete::WorkCap);
+    let prefix = ShardPrefix { bits: 0b101 << 29, length: 3 };
+    let name = DigestName { handle: 1 << 60, chunk: ChunkName(300) };
+    let query =
+        |scope| Query { id: QueryId(12), target: Target::Content(ContentId([6; 32])), limit: 1000, all: true, scope };
+    let done = QueryDone {
+        id: QueryId(12),
+        more: true,
+        incomplete,
+        withheld: 1,
+        ultrapeers_asked: 2,
+        messages: 3,
+        leaves_covered: 400,
+        leaves_total: 500,
+    };
     vec![
         hello().into(),
         welcome().into(),
         refuse().into(),
         goodbye().into(),
         members().into(),
-        Attachments { reset: true, caught_up: false, changes: List::new([came, left]) }.into(),
-        Query { id: QueryId(12), target: Target::Content(ContentId([6; 32])), limit: 1000 }.into(),
+        Attachments { reset: true, caught_up, changes: List::new([came, left]) }.into(),
+        query(Scope::Shard(prefix)).into(),
         QueryHits { id: QueryId(12), hits: List::new([hit()]) }.into(),
-        QueryDone { id: QueryId(12), more: true, capped: false, withheld: 1 }.into(),
+        done.into(),
         MeshIntroduce { session: 13, asker: PeerId([4; 32]), target: PeerId([8; 32]) }.into(),
         MeshIntroduced { session: 13, answer: Err(IntroductionFailure::Timeout) }.into(),
+        Follow { prefix }.into(),
+        DigestWant { digests: List::new([name]) }.into(),
+        DigestPart { name, bytes: 70_000, last: true, data: Blob::new(vec![1, 2, 3]).unwrap() }.into(),
+        QueryCancel { id: QueryId(12) }.into(),
     ]
 }
 

@@ -1,4 +1,4 @@
-//! The tasks of a link to another ultrapeer: control, hits and queries each have a stream of their own in
+//! The tasks of a link to another ultrapeer: control, hits, queries and digests each have a stream of their own in
 //! each direction, so that a long answer never holds back a probe.
 
 use std::{net::SocketAddr, sync::Arc};
@@ -19,6 +19,7 @@ use crate::ultrapeer::{Input, Phase};
 const CONTROL: i32 = 10;
 const HITS: i32 = 5;
 const QUERIES: i32 = 0;
+const DIGESTS: i32 = -5;
 
 /// Another ultrapeer knocks, or a node that wants to become one.
 pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<MeshMessage>) {
@@ -69,8 +70,9 @@ pub(super) async fn run(
     let (control, control_queue) = mpsc::channel(limits::MESH_QUEUE);
     let (hits, hits_queue) = mpsc::channel(limits::MESH_QUEUE);
     let (queries, queries_queue) = mpsc::channel(limits::MESH_QUEUE);
+    let (digests, digests_queue) = mpsc::channel(limits::MESH_QUEUE);
     let link = shared.number();
-    let port = MeshPort { link, dialled, connection: connection.clone(), control, hits, queries };
+    let port = MeshPort { link, dialled, connection: connection.clone(), control, hits, queries, digests };
     if !shared.ports.open_mesh(&shared.endpoint.peer(), port) {
         return connection.close(CloseCode::Replaced);
     }
@@ -81,6 +83,7 @@ pub(super) async fn run(
     tasks.spawn_guarded("mesh control", write(control_queue, sender, CONTROL), guard(&connection));
     tasks.spawn_guarded("mesh hits", write_class(hits_queue, connection.clone(), HITS), guard(&connection));
     tasks.spawn_guarded("mesh queries", write_class(queries_queue, connection.clone(), QUERIES), guard(&connection));
+    tasks.spawn_guarded("mesh digests", write_class(digests_queue, connection.clone(), DIGESTS), guard(&connection));
     if shared.machine.input(Input::MeshUp { peer, descriptor, serving }).await.is_ok() {
         let streams = streams(shared.clone(), tasks.clone(), connection.clone());
         tasks.spawn_guarded("mesh streams", streams, guard(&connection));
@@ -95,7 +98,7 @@ pub(super) async fn run(
     }
 }
 
-/// Takes the streams that the other side opens: one for hits, one for queries.
+/// Takes the streams that the other side opens: one each for hits, queries and digests.
 async fn streams(shared: Arc<Shared>, tasks: Tasks, connection: Connection) {
     while let Ok(receiver) = connection.accept_one_way::<MeshMessage>().await {
         let (shared, connection) = (shared.clone(), connection.clone());

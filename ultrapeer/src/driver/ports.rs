@@ -58,6 +58,7 @@ pub(crate) struct MeshPort {
     pub(crate) control: mpsc::Sender<MeshMessage>,
     pub(crate) hits: mpsc::Sender<MeshMessage>,
     pub(crate) queries: mpsc::Sender<MeshMessage>,
+    pub(crate) digests: mpsc::Sender<MeshMessage>,
 }
 
 impl Ports {
@@ -167,6 +168,7 @@ impl Ports {
             Class::Control => (&port.control, counted::Queue::Control, false),
             Class::Hits => (&port.hits, counted::Queue::Hits, false),
             Class::Queries => (&port.queries, counted::Queue::Queries, true),
+            Class::Digests => (&port.digests, counted::Queue::Digests, false),
         };
         if queue.try_send(message).is_err() {
             counted::queue_dropped(name);

@@ -89,6 +89,7 @@ fn serving(config: &Config, settings: &Settings) -> leaves::Settings {
     leaves::Settings {
         max_leaves: settings.max_leaves.get(),
         max_files_per_leaf: settings.max_files_per_leaf.get().into(),
+        memory: settings.memory.bytes().unwrap_or(u64::MAX),
         query_rate: settings.query_rate.per_second(),
         query_burst: settings.query_burst.get().into(),
         limit_loopback: config.is_set("query_rate") || config.is_set("query_burst"),

@@ -9,12 +9,13 @@ use overlay::{
         bounded::Blob,
         descriptor::SignedDescriptor,
         leaf::{ChunkRef, Introduce, IntroductionFailure, LeafMessage},
-        mesh::MeshMessage,
+        mesh::{DigestName, MeshMessage},
         search::Search,
     },
 };
 
 use crate::{
+    digests::{Parts, owed::Packed},
     index::{KeptSegment, Segment},
     leaves::{Closing, Session, Settings},
     search::{self, Ticket},
@@ -48,6 +49,10 @@ pub enum Input {
     LeafGone(Session),
     /// A chunk was built; `None` if its parts were not what they had to be.
     Built(Session, [u8; 32], Option<Arc<Segment>>),
+    /// A digest was unpacked and checked; `None` if it was none.
+    DigestBuilt(DigestName, Option<Arc<Segment>>),
+    /// A digest of an own leaf was made; `None` if that failed.
+    DigestPacked(DigestName, Option<Packed>),
     /// A leaf searches.
     Search(Ticket, Session, Search),
     /// A leaf wants to reach another.
@@ -109,6 +114,22 @@ pub enum Output {
         /// Its name.
         hash: [u8; 32],
         /// What was kept of it.
+        kept: KeptSegment,
+    },
+    /// Unpack and check a digest of that many bytes on a worker; answer with `DigestBuilt`.
+    BuildDigest {
+        /// Of which chunk.
+        name: DigestName,
+        /// Bytes before compression.
+        bytes: u32,
+        /// Its compressed parts.
+        parts: Parts,
+    },
+    /// Make the digest of an own leaf's chunk on a worker; answer with `DigestPacked`.
+    PackDigest {
+        /// Of which chunk.
+        name: DigestName,
+        /// What is kept of it.
         kept: KeptSegment,
     },
     /// This node serves now.

@@ -29,6 +29,7 @@ use overlay::{
 use rand::RngExt;
 use rand_pcg::Pcg32;
 use ultrapeer::{
+    digests::owed::Packed,
     index::Segment,
     leaves::{Closing, Session, Settings},
     search::Ticket,
@@ -355,6 +356,18 @@ impl Net {
                 Output::Rebuild { session, hash, kept } => {
                     let segment = Some(Arc::new(kept.build()));
                     self.send(Place::Builder, from, Parcel::Node(at, Box::new(Input::Built(session, hash, segment))));
+                }
+                Output::BuildDigest { name, bytes, parts } => {
+                    let parts = parts.iter().map(|part| &part[..]);
+                    let digest = batch::join(parts, bytes as usize, usize::MAX).expect("a whole digest");
+                    let segment = Some(Arc::new(Segment::from_digest(&digest).expect("a digest")));
+                    self.send(Place::Builder, from, Parcel::Node(at, Box::new(Input::DigestBuilt(name, segment))));
+                }
+                Output::PackDigest { name, kept } => {
+                    let digest = kept.build().digest();
+                    let parts = batch::cut(&digest).map(|part| Blob::new(part.expect("it fits")).expect("it fits"));
+                    let packed = Some(Packed { bytes: digest.len() as u32, parts: parts.collect() });
+                    self.send(Place::Builder, from, Parcel::Node(at, Box::new(Input::DigestPacked(name, packed))));
                 }
                 Output::CloseLeaf(_, Closing::Protocol(why)) => panic!("{at:?} accuses a leaf: {why}"),
                 Output::RefuseAsker(ticket) => panic!("{at:?} refuses {ticket}"),

@@ -1,0 +1,507 @@
+//! One search: its candidates, whom it asked for them, and what came of it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use overlay::{
+    id::{ContentId, PeerId, QueryId},
+    limits,
+    machine::Outbox,
+    time::Time,
+    wire::{
+        bounded::List,
+        descriptor::ShardPrefix,
+        leaf::LeafMessage,
+        mesh::{Query, QueryCancel, QueryDone, QueryHits, Scope},
+        search::{Hit, Hits, Incomplete, IncompleteSet, StopReason, Summary},
+    },
+};
+use rustc_hash::FxHashMap;
+
+use super::{Answer, Asker, Ended, Environment, Output, Wanted, frames, merged::Merged, pace::Pace};
+
+/// A search. See the module text.
+#[derive(Debug)]
+pub(super) struct Active {
+    asker: Asker,
+    seed: u64,
+    wanted: Wanted,
+    began: Time,
+    first_hit: Option<Time>,
+    merged: FxHashMap<ContentId, Merged>,
+    /// Leaves attached elsewhere that may have matches and were not searched to the end.
+    open: BTreeMap<u64, Candidate>,
+    /// Other parts of the leaf space.
+    parts: Vec<Part>,
+    asks: Vec<Ask>,
+    /// Parts that may be asked so far; grows with each wave.
+    wave: usize,
+    more: bool,
+    incomplete: IncompleteSet,
+    withheld: u32,
+    false_hits: u32,
+    /// What gateways did on behalf of it.
+    elsewhere: QueryDone,
+    leaves: (u64, u64),
+}
+
+/// A leaf that must be searched.
+#[derive(Debug, Default)]
+struct Candidate {
+    /// Homes that are at it.
+    pending: u32,
+    /// Homes that did not answer (in time).
+    tried: Vec<PeerId>,
+}
+
+/// A part of the leaf space that others cover.
+#[derive(Debug)]
+struct Part {
+    prefix: ShardPrefix,
+    /// Members that are at it.
+    pending: u32,
+    tried: Vec<PeerId>,
+    is_done: bool,
+}
+
+/// A query to another ultrapeer.
+#[derive(Debug)]
+struct Ask {
+    id: QueryId,
+    peer: PeerId,
+    about: About,
+    state: State,
+    /// When it was sent, until something comes.
+    since: Option<Time>,
+    /// Contents that came.
+    hits: usize,
+}
+
+#[derive(Debug)]
+enum About {
+    /// Leaves of it.
+    Leaves(Vec<u64>),
+    /// A part of the leaf space, by its place among `parts`.
+    Part(usize),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// Its next word is due at that time.
+    Waiting(Time),
+    /// It was not there then; its answer still counts until that time.
+    Late(Time),
+    Done,
+    Failed,
+}
+
+/// The first waves in which other parts of the leaf space are asked, by how many were asked by then.
+const WAVES: [usize; 3] = [1, 4, 13];
+
+impl Active {
+    pub(super) fn new(environment: Environment<'_>, asker: Asker, seed: u64, wanted: Wanted, answer: &Answer) -> Self {
+        // Who asks for a shard asks others for the rest.
+        let parts = match asker {
+            Asker::Leaf(_) => environment.neighbours.others(),
+            Asker::Mesh(..) => Vec::new(),
+        };
+        let part = |prefix| Part { prefix, pending: 0, tried: Vec::new(), is_done: false };
+        let rare = answer.matches * (1 + parts.len()) < limits::RARE_MATCHES;
+        Self {
+            asker,
+            seed,
+            began: environment.now,
+            first_hit: None,
+            merged: FxHashMap::default(),
+            open: answer.candidates.iter().map(|handle| (*handle, Candidate::default())).collect(),
+            wave: if rare || wanted.all { WAVES.len() } else { 0 },
+            parts: parts.into_iter().map(part).collect(),
+            wanted,
+            asks: Vec::new(),
+            more: answer.more,
+            incomplete: answer.incomplete,
+            withheld: answer.withheld,
+            false_hits: 0,
+            elsewhere: QueryDone::default(),
+            leaves: (0, 0),
+        }
+    }
+
+    /// The names under which others were asked.
+    pub(super) fn ids(&self) -> impl Iterator<Item = QueryId> + '_ {
+        self.asks.iter().map(|ask| ask.id)
+    }
+
+    /// True if its time is over.
+    pub(super) fn is_over(&self, now: Time) -> bool {
+        self.wanted.deadline <= now
+    }
+
+    /// A word of another ultrapeer, with that many hits: false if none is awaited.
+    pub(super) fn hears(&mut self, now: Time, from: PeerId, id: QueryId, hits: usize, pace: &mut Pace) -> bool {
+        let Some(ask) = self.asks.iter_mut().find(|ask| ask.id == id && ask.peer == from) else { return false };
+        match ask.state {
+            State::Waiting(_) => ask.state = State::Waiting(now + limits::ANSWER_PATIENCE),
+            State::Late(_) => ask.state = State::Late(now + limits::ANSWER_PATIENCE),
+            State::Done | State::Failed => return false,
+        }
+        if let Some(since) = ask.since.take() {
+            pace.note(now.since(since));
+        }
+        ask.hits += hits;
+        true
+    }
+
+    /// An ultrapeer has no more. It was heard of before.
+    pub(super) fn done(&mut self, done: QueryDone) -> Asker {
+        self.more |= done.more;
+        self.withheld = self.withheld.saturating_add(done.withheld);
+        self.incomplete.extend(done.incomplete);
+        if let Some(at) = self.asks.iter().position(|ask| ask.id == done.id) {
+            self.close(at, State::Done);
+            let ask = &self.asks[at];
+            match &ask.about {
+                About::Leaves(leaves) => {
+                    self.false_hits += u32::from(ask.hits == 0);
+                    for handle in leaves {
+                        self.open.remove(handle);
+                    }
+                }
+                About::Part(part) => {
+                    let part = &mut self.parts[*part];
+                    if !part.is_done {
+                        part.is_done = true;
+                        self.leaves.0 += done.leaves_covered;
+                        self.leaves.1 += done.leaves_total;
+                    }
+                    self.elsewhere.ultrapeers_asked += done.ultrapeers_asked;
+                    self.elsewhere.messages += done.messages;
+                }
+            }
+        }
+        self.asker
+    }
+
+    /// An ultrapeer will not answer. True if anything was awaited of it.
+    pub(super) fn fail(&mut self, peer: PeerId) -> bool {
+        let open: Vec<_> = (0..self.asks.len())
+            .filter(|at| {
+                self.asks[*at].peer == peer && matches!(self.asks[*at].state, State::Waiting(_) | State::Late(_))
+            })
+            .collect();
+        for at in &open {
+            self.close(*at, State::Failed);
+        }
+        !open.is_empty()
+    }
+
+    /// Notes who has been silent for too long.
+    pub(super) fn lose_patience(&mut self, now: Time) {
+        for at in 0..self.asks.len() {
+            match self.asks[at].state {
+                State::Waiting(until) if until <= now => self.close(at, State::Late(now + limits::ANSWER_PATIENCE)),
+                State::Late(until) if until <= now => self.close(at, State::Failed),
+                _ => {}
+            }
+        }
+    }
+
+    /// Ends the wait for an ask: what it was about is open again, unless it was done.
+    fn close(&mut self, at: usize, state: State) {
+        let ask = &mut self.asks[at];
+        let was_waiting = matches!(ask.state, State::Waiting(_));
+        ask.state = state;
+        if !was_waiting {
+            return;
+        }
+        match &ask.about {
+            About::Leaves(leaves) => {
+                for handle in leaves {
+                    if let Some(candidate) = self.open.get_mut(handle) {
+                        candidate.pending -= 1;
+                        candidate.tried.push(ask.peer);
+                    }
+                }
+            }
+            About::Part(part) => {
+                let part = &mut self.parts[*part];
+                part.pending -= 1;
+                part.tried.push(ask.peer);
+            }
+        }
+    }
+
+    /// When something must be given up.
+    pub(super) fn next_deadline(&self) -> Time {
+        let patience = self.asks.iter().filter_map(|ask| match ask.state {
+            State::Waiting(until) | State::Late(until) => Some(until),
+            State::Done | State::Failed => None,
+        });
+        patience.fold(self.wanted.deadline, Time::min)
+    }
+
+    /// Asks whom must be asked now. Returns the names of the new queries, and why the search ends if it does.
+    pub(super) fn go_on(
+        &mut self,
+        environment: Environment<'_>,
+        patience: Duration,
+        out: &mut Outbox<Output>,
+    ) -> (Vec<QueryId>, Option<StopReason>) {
+        let is_full = self.merged.len() >= self.wanted.limit as usize;
+        let homes = self.next_homes(environment);
+        let parts = self.next_parts(environment);
+        let is_waiting = self.asks.iter().any(|ask| matches!(ask.state, State::Waiting(_)));
+        let unknown = self.more || is_waiting || !homes.is_empty() || self.parts.iter().any(|part| !part.is_done);
+        if is_full && unknown && !self.wanted.all {
+            return (Vec::new(), Some(StopReason::Limit));
+        }
+        let asked_before = self.asks.len();
+        for (peer, leaves) in homes {
+            let scope = if leaves.len() <= limits::QUERY_LEAVES {
+                Scope::Leaves(List::new(leaves.iter().copied()))
+            } else {
+                Scope::Home
+            };
+            self.ask(environment.now, patience, peer, About::Leaves(leaves), scope, out);
+        }
+        for (peer, part) in parts {
+            self.ask(environment.now, patience, peer, About::Part(part), Scope::Shard(self.parts[part].prefix), out);
+        }
+        let new: Vec<_> = self.asks[asked_before..].iter().map(|ask| ask.id).collect();
+        let is_waiting = self.asks.iter().any(|ask| matches!(ask.state, State::Waiting(_)));
+        // Who is late is awaited only for what nobody else has told.
+        let may_come = self.asks.iter().any(|ask| match &ask.about {
+            _ if !matches!(ask.state, State::Late(_)) => false,
+            About::Leaves(leaves) => leaves.iter().any(|handle| self.open.contains_key(handle)),
+            About::Part(part) => !self.parts[*part].is_done,
+        });
+        if is_waiting || may_come {
+            return (new, None);
+        }
+        // A list that was cut at the limit, here or elsewhere, is no exhaustion.
+        let stopped = if is_full && self.more { StopReason::Limit } else { StopReason::Exhausted };
+        (new, Some(stopped))
+    }
+
+    /// Homes to ask now, with the leaves that each is asked for: greedily those of most leaves, which is within ln(n)
+    /// of the smallest cover.
+    fn next_homes(&mut self, environment: Environment<'_>) -> Vec<(PeerId, Vec<u64>)> {
+        let waiting = self.asks.iter().filter(|ask| matches!(ask.state, State::Waiting(_))).count();
+        let round = if self.wanted.all { usize::MAX } else { limits::FORWARDS_PER_ROUND };
+        let mut room = round.saturating_sub(waiting);
+        let Environment { attachments, neighbours, .. } = environment;
+        // Who is attached nowhere any more has left; whose only home is here was searched here.
+        self.open.retain(|handle, candidate| {
+            candidate.pending > 0 || attachments.homes(*handle).iter().any(|(home, _)| neighbours.get(home).is_some())
+        });
+        let mut of_home: BTreeMap<PeerId, BTreeSet<u64>> = BTreeMap::new();
+        let mut homes_of: BTreeMap<u64, Vec<PeerId>> = BTreeMap::new();
+        for (handle, candidate) in self.open.iter().filter(|(_, candidate)| candidate.pending == 0) {
+            let usable = |home: &PeerId| neighbours.is_usable(home) && !candidate.tried.contains(home);
+            let homes: Vec<_> = attachments.best(*handle, usable).collect();
+            for home in &homes {
+                of_home.entry(*home).or_default().insert(*handle);
+            }
+            homes_of.insert(*handle, homes);
+        }
+        let mut asked = Vec::new();
+        while room > 0 {
+            // The last maximum wins, so look downwards: ties go to the lowest key.
+            let best = of_home.iter().rev().max_by_key(|(_, leaves)| leaves.len()).map(|(home, _)| *home);
+            let Some((home, leaves)) = best.and_then(|home| of_home.remove_entry(&home)) else { break };
+            if leaves.is_empty() {
+                break;
+            }
+            for handle in &leaves {
+                for other in homes_of.remove(handle).into_iter().flatten() {
+                    if let Some(of_other) = of_home.get_mut(&other) {
+                        of_other.remove(handle);
+                    }
+                }
+            }
+            asked.push((home, leaves.into_iter().collect()));
+            room -= 1;
+        }
+        asked
+    }
+
+    /// Members of other parts of the leaf space to ask now.
+    fn next_parts(&mut self, environment: Environment<'_>) -> Vec<(PeerId, usize)> {
+        let allowed = |wave: usize| WAVES.get(wave).copied().unwrap_or(usize::MAX);
+        // The next wave comes when all of the last have answered, or were silent.
+        while self.wave < WAVES.len()
+            && self
+                .parts
+                .iter()
+                .take(allowed(self.wave))
+                .all(|part| part.is_done || (part.pending == 0 && !part.tried.is_empty()))
+        {
+            self.wave += 1;
+        }
+        let mut asked = Vec::new();
+        for (at, part) in self.parts.iter().enumerate().take(allowed(self.wave)) {
+            if part.is_done || part.pending > 0 {
+                continue;
+            }
+            let members: Vec<_> =
+                environment.neighbours.covering(part.prefix).filter(|peer| !part.tried.contains(peer)).collect();
+            // Any of them, another for each search.
+            let pick = mix(self.seed, at as u64) as usize % members.len().max(1);
+            asked.extend(members.get(pick).map(|peer| (*peer, at)));
+        }
+        asked
+    }
+
+    fn ask(
+        &mut self,
+        now: Time,
+        patience: Duration,
+        peer: PeerId,
+        about: About,
+        scope: Scope,
+        out: &mut Outbox<Output>,
+    ) {
+        match &about {
+            About::Leaves(leaves) => {
+                for handle in leaves {
+                    self.open.entry(*handle).or_default().pending += 1;
+                }
+            }
+            About::Part(part) => self.parts[*part].pending += 1,
+        }
+        let id = QueryId(mix(self.seed, (1 << 32) + self.asks.len() as u64));
+        self.asks.push(Ask { id, peer, about, state: State::Waiting(now + patience), since: Some(now), hits: 0 });
+        let Wanted { target, limit, all, .. } = &self.wanted;
+        let query = Query { id, target: target.clone(), limit: *limit, all: *all, scope };
+        out.push(Output::ToMesh(peer, query.into()));
+    }
+
+    /// Tells those that are still at work that they need not be.
+    pub(super) fn call_off(&mut self, out: &mut Outbox<Output>) {
+        for ask in &self.asks {
+            if matches!(ask.state, State::Waiting(_) | State::Late(_)) {
+                out.push(Output::ToMesh(ask.peer, QueryCancel { id: ask.id }.into()));
+            }
+        }
+    }
+
+    /// What can be said of how complete it is, now that it ends.
+    pub(super) fn judge(&mut self, environment: Environment<'_>, stopped: StopReason) {
+        let own = environment.attachments.leaves() as u64;
+        let missed = self.open.len() as u64;
+        self.leaves.0 += own.saturating_sub(missed);
+        self.leaves.1 += own;
+        if stopped != StopReason::Exhausted {
+            return;
+        }
+        if missed > 0 {
+            self.incomplete.insert(Incomplete::HomeSilent);
+        }
+        // Members that did not answer cover a part no better than none.
+        if self.parts.iter().any(|part| !part.is_done) {
+            self.incomplete.insert(Incomplete::ShardUncovered);
+        }
+        if environment.lagging() {
+            self.incomplete.insert(Incomplete::DigestLag);
+        }
+    }
+
+    /// Merges hits, and sends the asker what is new to it.
+    pub(super) fn take_hits(&mut self, now: Time, hits: Vec<Hit>, out: &mut Outbox<Output>) {
+        let mut news = Vec::new();
+        for hit in hits {
+            let content = hit.content;
+            if let Some(known) = self.merged.get_mut(&content) {
+                if known.merge(hit) {
+                    news.push(content);
+                }
+            } else if self.merged.len() < self.wanted.limit as usize {
+                self.merged.insert(content, Merged::new(hit));
+                news.push(content);
+            } else {
+                self.more = true;
+            }
+        }
+        if !news.is_empty() {
+            self.first_hit.get_or_insert(now);
+        }
+        let known = news.iter().filter_map(|content| self.merged.get(content));
+        match self.asker {
+            Asker::Leaf(ticket) => {
+                for hits in frames(known.map(Merged::for_asker)) {
+                    out.push(Output::ToAsker(ticket, LeafMessage::from(Hits { hits })));
+                }
+            }
+            Asker::Mesh(peer, id) => {
+                for hits in frames(known.map(Merged::for_mesh)) {
+                    out.push(Output::ToMesh(peer, QueryHits { id, hits }.into()));
+                }
+            }
+        }
+    }
+
+    fn messages(&self) -> u32 {
+        self.asks.len() as u32 + self.elsewhere.messages
+    }
+
+    fn ultrapeers_asked(&self) -> u32 {
+        let peers: BTreeSet<_> = self.asks.iter().map(|ask| ask.peer).collect();
+        peers.len() as u32 + self.elsewhere.ultrapeers_asked
+    }
+
+    /// The end, for another ultrapeer that asked.
+    pub(super) fn report(&self, id: QueryId, stopped: StopReason) -> QueryDone {
+        let mut incomplete = self.incomplete;
+        if stopped == StopReason::Timeout {
+            incomplete.insert(Incomplete::HomeSilent);
+        }
+        QueryDone {
+            id,
+            more: self.more || stopped == StopReason::Limit,
+            incomplete,
+            withheld: self.withheld,
+            ultrapeers_asked: self.ultrapeers_asked(),
+            messages: self.messages(),
+            leaves_covered: self.leaves.0,
+            leaves_total: self.leaves.1,
+        }
+    }
+
+    /// How it ended.
+    pub(super) fn ended(&self, now: Time, stopped: StopReason) -> Ended {
+        debug_assert!(now >= self.began, "time does not run backwards");
+        let ultrapeers_asked = 1 + self.ultrapeers_asked();
+        let parts_asked =
+            self.parts.iter().filter(|part| part.is_done || part.pending > 0 || !part.tried.is_empty()).count();
+        let summary = Summary {
+            stopped,
+            incomplete: self.incomplete,
+            ultrapeers_asked,
+            ultrapeers_total: ultrapeers_asked,
+            shards_asked: 1 + parts_asked as u32,
+            shards_total: 1 + self.parts.len() as u32,
+            leaves_covered: self.leaves.0,
+            leaves_total: self.leaves.1,
+            messages: self.messages(),
+            withheld: self.withheld,
+        };
+        Ended {
+            asker: self.asker,
+            summary,
+            hits: self.merged.len() as u32,
+            false_hits: self.false_hits,
+            began: self.began,
+            first_hit: self.first_hit,
+        }
+    }
+}
+
+/// A number of a seed's own sequence, as good as random (the finaliser of SplitMix64).
+const fn mix(seed: u64, number: u64) -> u64 {
+    let mut value = seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}

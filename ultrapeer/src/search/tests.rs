@@ -1,0 +1,482 @@
+//! Searches by script: what homes say, when, and what the asker gets.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use overlay::{
+    id::ContentId,
+    wire::{
+        bounded::{List, Text},
+        descriptor::ShardPrefix,
+        leaf::LeafMessage,
+        mesh::{AttachedList, AttachmentChange, Attachments as Frame, Query, Scope},
+        search::{HitPeer, Hits, Holder, Incomplete, Reachability},
+    },
+};
+
+use super::{merged::Merged, neighbours::Neighbour, *};
+use crate::{attachments::LeafList, index::rank::availability};
+
+fn peer(byte: u8) -> PeerId {
+    PeerId([byte; 32])
+}
+
+fn hit(content: u8, leaves: &[u64], home: u8) -> Hit {
+    let peers = leaves.iter().map(|leaf| HitPeer {
+        peer: peer(100 + *leaf as u8),
+        homes: List::new([peer(home)]),
+        reachability: Reachability::Unknown,
+        free_slots: 1,
+        queue: 0,
+    });
+    Hit {
+        content: ContentId([content; 32]),
+        size: 1,
+        score: 1,
+        names: List::new([Text::new("name")]),
+        path: Text::new("share/name"),
+        modified_s: 0,
+        tags: overlay::file::Tags::default(),
+        sources: leaves.len() as u32,
+        networks: leaves.len() as u32,
+        peers: List::new(peers),
+        holders: List::new(leaves.iter().map(|leaf| Holder { handle: *leaf, name: Some(0) })),
+    }
+}
+
+fn log(homes: &[(u8, &[u64])]) -> Attachments {
+    let mut log = Attachments::new(peer(0));
+    for (home, leaves) in homes {
+        if *home == 0 {
+            for handle in *leaves {
+                let list = LeafList { sequence: 1, chunks: Box::default() };
+                log.own_change(Time::ZERO, *handle, Some((0, list)));
+            }
+            continue;
+        }
+        let list = AttachedList { sequence: 1, chunks: List::default() };
+        let changes = leaves.iter().map(|handle| AttachmentChange { handle: *handle, list: Some(list.clone()) });
+        log.following(Time::ZERO, peer(*home));
+        log.heard(peer(*home), Frame { reset: true, caught_up: None, changes: List::new(changes) });
+    }
+    log
+}
+
+struct Bed {
+    log: Attachments,
+    neighbours: Neighbours,
+    searches: Searches,
+    now: Time,
+    hits: BTreeMap<ContentId, Hit>,
+    /// Queries, oldest first, with whom they went to.
+    queries: Vec<(PeerId, Query)>,
+    called_off: Vec<PeerId>,
+    summary: Option<Summary>,
+    /// What another ultrapeer that asked was told.
+    report: Option<QueryDone>,
+}
+
+impl Bed {
+    /// Homes 1 to 9 have these leaves; all cover everything.
+    fn new(homes: &[(u8, &[u64])]) -> Self {
+        let mut neighbours = Neighbours::new(ShardPrefix::ALL);
+        for (home, _) in homes.iter().filter(|(home, _)| *home != 0) {
+            neighbours.set(peer(*home), Some(Neighbour { prefix: ShardPrefix::ALL, is_usable: true }));
+        }
+        Self {
+            log: log(homes),
+            neighbours,
+            searches: Searches::default(),
+            now: Time(1),
+            hits: BTreeMap::new(),
+            queries: Vec::new(),
+            called_off: Vec::new(),
+            summary: None,
+            report: None,
+        }
+    }
+
+    /// Covers `own` in a network of members of other parts.
+    fn sharded(own: &str, members: &[(u8, &str)]) -> Self {
+        let mut bed = Self::new(&[]);
+        bed.neighbours.set_own(own.parse().expect("a prefix"));
+        for (member, prefix) in members {
+            let prefix = prefix.parse().expect("a prefix");
+            bed.neighbours.set(peer(*member), Some(Neighbour { prefix, is_usable: true }));
+        }
+        bed
+    }
+
+    fn step(&mut self, act: impl FnOnce(&mut Searches, Environment<'_>, &mut Outbox<Output>)) {
+        let mut out = Outbox::new();
+        let environment =
+            Environment { now: self.now, attachments: &self.log, neighbours: &self.neighbours, ultrapeers: 4 };
+        act(&mut self.searches, environment, &mut out);
+        for output in out.drain() {
+            match output {
+                Output::ToMesh(peer, MeshMessage::Query(query)) => self.queries.push((peer, query)),
+                Output::ToMesh(peer, MeshMessage::QueryCancel(_)) => self.called_off.push(peer),
+                Output::ToMesh(_, MeshMessage::QueryDone(done)) => {
+                    assert!(self.report.replace(done).is_none(), "one report");
+                }
+                Output::ToMesh(_, MeshMessage::QueryHits(frame)) => {
+                    self.hits.extend(frame.hits.into_iter().map(|hit| (hit.content, hit)));
+                }
+                Output::ToAsker(_, LeafMessage::Hits(Hits { hits })) => {
+                    self.hits.extend(hits.into_iter().map(|hit| (hit.content, hit)));
+                }
+                Output::ToAsker(_, LeafMessage::Summary(summary)) => {
+                    assert!(self.summary.replace(summary).is_none(), "one summary");
+                }
+                Output::ToAsker(..) | Output::ToMesh(..) => {}
+            }
+        }
+    }
+
+    /// Begins a search of which the own index says so much. All leaves that are attached elsewhere alone are
+    /// candidates.
+    fn start(&mut self, search: Search, answer: Answer) {
+        let elsewhere = |handle: &u64| self.log.homes(*handle).iter().all(|(home, _)| *home != peer(0));
+        let mut candidates: Vec<_> = self.log.handles().filter(elsewhere).collect();
+        candidates.sort_unstable();
+        let answer = Answer { matches: candidates.len() + answer.hits.len(), candidates, ..answer };
+        let wanted = Wanted::of(search, self.now);
+        self.step(|searches, environment, out| {
+            searches.start(environment, Asker::Leaf(1), 9, wanted, answer, out);
+        });
+    }
+
+    fn asked(&self) -> Vec<PeerId> {
+        self.queries.iter().map(|(peer, _)| *peer).collect()
+    }
+
+    /// The name under which that ultrapeer was asked last.
+    fn id(&self, from: u8) -> QueryId {
+        let query = self.queries.iter().rfind(|(asked, _)| *asked == peer(from));
+        query.expect("it was asked").1.id
+    }
+
+    fn answer(&mut self, from: u8, hits: Vec<Hit>) {
+        self.end(from, hits, QueryDone::default());
+    }
+
+    fn end(&mut self, from: u8, hits: Vec<Hit>, done: QueryDone) {
+        let id = self.id(from);
+        self.step(|searches, environment, out| {
+            searches.hits(environment.now, peer(from), id, hits, out);
+            searches.done(environment, peer(from), QueryDone { id, ..done }, out);
+        });
+    }
+
+    fn lose(&mut self, lost: u8) {
+        let prefix = self.neighbours.get(&peer(lost)).expect("a member").prefix;
+        self.neighbours.set(peer(lost), Some(Neighbour { prefix, is_usable: false }));
+        self.step(|searches, environment, out| searches.unlinked(environment, peer(lost), out));
+    }
+
+    fn wait(&mut self, span: std::time::Duration) {
+        self.now += span;
+        self.step(Searches::on_deadline);
+    }
+
+    fn summary(&self) -> &Summary {
+        self.summary.as_ref().expect("the search has ended")
+    }
+
+    fn reasons(&self) -> Vec<Incomplete> {
+        // Copies that were never completed are behind in all of these networks.
+        self.summary().incomplete.iter().filter(|reason| *reason != Incomplete::DigestLag).collect()
+    }
+}
+
+fn search(limit: u32, all: bool) -> Search {
+    Search { id: QueryId(1), target: Target::Query(Text::new("x")), limit, timeout_ms: 10_000, all }
+}
+
+fn with(hits: Vec<Hit>) -> Answer {
+    Answer { hits, ..Answer::default() }
+}
+
+#[test]
+fn when_all_leaves_are_here_nobody_else_is_asked() {
+    let mut bed = Bed::new(&[(0, &[1, 2]), (1, &[1]), (2, &[2])]);
+    bed.start(search(60, false), with(vec![hit(7, &[1, 2], 0)]));
+    let summary = bed.summary();
+    assert_eq!(summary.stopped, StopReason::Exhausted);
+    assert!(bed.reasons().is_empty());
+    assert_eq!((summary.ultrapeers_asked, summary.messages, summary.leaves_covered), (1, 0, 2));
+}
+
+#[test]
+fn homes_are_asked_for_the_leaves_that_may_match_and_no_others() {
+    let mut bed = Bed::new(&[(0, &[1]), (1, &[1, 2, 3]), (2, &[3, 4]), (3, &[5])]);
+    bed.start(search(60, false), with(vec![]));
+    let scopes: Vec<_> = bed.queries.iter().map(|(peer, query)| (*peer, query.scope.clone())).collect();
+    let leaves = |handles: &[u64]| Scope::Leaves(List::new(handles.iter().copied()));
+    assert_eq!(scopes, [(peer(1), leaves(&[2, 3])), (peer(2), leaves(&[4])), (peer(3), leaves(&[5]))]);
+    for home in 1..=3 {
+        bed.answer(home, vec![]);
+    }
+    assert_eq!((bed.summary().messages, bed.summary().leaves_covered, bed.reasons().len()), (3, 5, 0));
+}
+
+#[test]
+fn a_leaf_known_to_two_homes_counts_once() {
+    let mut bed = Bed::new(&[(0, &[1]), (1, &[1, 2])]);
+    bed.start(search(60, false), with(vec![hit(7, &[1], 0)]));
+    bed.answer(1, vec![hit(7, &[1, 2], 1)]);
+    let hit = &bed.hits[&ContentId([7; 32])];
+    assert_eq!(hit.sources, 2);
+    assert!(hit.holders.is_empty(), "handles stay among ultrapeers");
+    assert_eq!(hit.peers.iter().find(|peer| peer.peer == self::peer(101)).map(|peer| peer.homes.len()), Some(2));
+}
+
+#[test]
+fn a_silent_home_is_replaced_by_the_next() {
+    let mut bed = Bed::new(&[(1, &[1]), (2, &[1])]);
+    bed.start(search(60, false), with(vec![]));
+    assert_eq!(bed.asked(), [peer(1)]);
+    bed.wait(limits::FORWARD_PATIENCE);
+    assert_eq!(bed.asked(), [peer(1), peer(2)]);
+    bed.answer(2, vec![hit(7, &[1], 2)]);
+    assert_eq!((bed.summary().stopped, bed.reasons().len()), (StopReason::Exhausted, 0));
+    assert_eq!(bed.called_off, [peer(1)], "who is still at it need not be");
+}
+
+#[test]
+fn a_home_that_was_asked_before_is_asked_again_for_the_leaves_of_a_silent_one() {
+    let mut bed = Bed::new(&[(1, &[1, 2]), (2, &[2, 3])]);
+    bed.start(search(60, false), with(vec![]));
+    assert_eq!(bed.asked(), [peer(1), peer(2)]);
+    bed.answer(2, vec![]);
+    bed.wait(limits::FORWARD_PATIENCE);
+    assert_eq!(bed.asked(), [peer(1), peer(2), peer(2)]);
+    assert_eq!(bed.queries[2].1.scope, Scope::Leaves(List::new([2])));
+    bed.answer(2, vec![]);
+    assert!(bed.summary.is_none(), "leaf 1 has only the silent home");
+    bed.answer(1, vec![hit(7, &[1], 1)]);
+    assert_eq!((bed.hits.len(), bed.reasons().len()), (1, 0), "late is not too late");
+}
+
+#[test]
+fn a_home_that_stays_silent_is_given_up_soon() {
+    let mut bed = Bed::new(&[(1, &[1])]);
+    bed.start(search(60, false), with(vec![]));
+    bed.wait(limits::FORWARD_PATIENCE);
+    assert!(bed.summary.is_none());
+    bed.wait(limits::ANSWER_PATIENCE);
+    assert_eq!((bed.summary().stopped, bed.reasons()), (StopReason::Exhausted, vec![Incomplete::HomeSilent]));
+    assert_eq!((bed.summary().leaves_covered, bed.summary().leaves_total), (0, 1));
+}
+
+#[test]
+fn time_runs_out_while_hits_still_come() {
+    let mut bed = Bed::new(&[(1, &[1])]);
+    bed.start(Search { timeout_ms: 1_000, ..search(60, false) }, with(vec![]));
+    let id = bed.id(1);
+    for content in 0..20 {
+        bed.step(|searches, environment, out| {
+            searches.hits(environment.now, peer(1), id, vec![hit(content, &[1], 1)], out);
+        });
+        bed.wait(limits::FORWARD_PATIENCE / 2);
+    }
+    assert_eq!((bed.summary().stopped, bed.summary().leaves_covered), (StopReason::Timeout, 0));
+    assert_eq!((bed.hits.len() > 10, &bed.called_off[..]), (true, &[peer(1)][..]));
+}
+
+#[test]
+fn a_lost_home_without_replacement_makes_it_incomplete() {
+    let mut bed = Bed::new(&[(1, &[1]), (2, &[2])]);
+    bed.start(search(60, false), with(vec![]));
+    bed.answer(1, vec![]);
+    bed.lose(2);
+    assert_eq!((bed.summary().stopped, bed.reasons()), (StopReason::Exhausted, vec![Incomplete::HomeSilent]));
+    assert_eq!((bed.summary().leaves_covered, bed.summary().leaves_total), (1, 2));
+}
+
+#[test]
+fn the_limit_stops_before_others_are_asked_and_is_never_exceeded() {
+    let mut bed = Bed::new(&[(0, &[1]), (1, &[2])]);
+    bed.start(search(2, false), with(vec![hit(1, &[1], 0), hit(2, &[1], 0), hit(3, &[1], 0)]));
+    assert_eq!(bed.summary().stopped, StopReason::Limit);
+    assert_eq!((bed.hits.len(), bed.asked().len()), (2, 0));
+}
+
+#[test]
+fn exactly_as_many_as_the_limit_is_still_exhaustion() {
+    let mut bed = Bed::new(&[(0, &[1])]);
+    bed.start(search(2, false), with(vec![hit(1, &[1], 0), hit(2, &[1], 0)]));
+    assert_eq!(bed.summary().stopped, StopReason::Exhausted);
+}
+
+#[test]
+fn a_search_for_everything_asks_all_homes_although_the_limit_is_reached() {
+    let mut bed = Bed::new(&[(0, &[1]), (1, &[2])]);
+    bed.start(search(1, true), with(vec![hit(1, &[1], 0)]));
+    assert_eq!(bed.asked(), [peer(1)]);
+    bed.answer(1, vec![hit(1, &[2], 1), hit(2, &[2], 1)]);
+    assert_eq!(bed.summary().stopped, StopReason::Limit);
+    assert_eq!(bed.hits[&ContentId([1; 32])].sources, 2);
+}
+
+#[test]
+fn a_look_up_that_was_cut_is_said_so_and_what_it_found_is_given() {
+    for all in [false, true] {
+        let mut bed = Bed::new(&[(0, &[1]), (1, &[2])]);
+        let mut answer = with(vec![hit(7, &[1], 0)]);
+        answer.incomplete.insert(Incomplete::WorkCap);
+        bed.start(search(60, all), answer);
+        bed.answer(1, vec![hit(8, &[2], 1)]);
+        assert_eq!((bed.summary().stopped, bed.hits.len()), (StopReason::Exhausted, 2));
+        assert_eq!(bed.reasons(), [Incomplete::WorkCap]);
+    }
+}
+
+#[test]
+fn a_search_that_is_withdrawn_is_called_off_everywhere() {
+    let mut bed = Bed::new(&[(1, &[1]), (2, &[2])]);
+    bed.start(search(60, false), with(vec![]));
+    bed.answer(1, vec![]);
+    bed.step(|searches, environment, out| searches.cancel(environment.now, Asker::Leaf(1), out));
+    assert_eq!((&bed.called_off[..], bed.summary.is_none()), (&[peer(2)][..], true));
+    let ended = bed.searches.take_ended();
+    assert_eq!(ended.iter().map(|ended| ended.summary.stopped).collect::<Vec<_>>(), [StopReason::Cancelled]);
+    bed.step(|searches, environment, out| {
+        searches.hits(environment.now, peer(2), QueryId(1), vec![hit(1, &[2], 2)], out);
+    });
+    assert!(bed.hits.is_empty());
+}
+
+const SHARDS: [(u8, &str); 8] =
+    [(1, "00"), (2, "01"), (3, "01"), (4, "10"), (5, "10"), (6, "11"), (7, "11"), (8, "00")];
+
+/// What a gateway says at the end.
+fn gateway(leaves: u64, asked: u32) -> QueryDone {
+    QueryDone {
+        ultrapeers_asked: asked,
+        messages: asked,
+        leaves_covered: leaves,
+        leaves_total: leaves,
+        ..QueryDone::default()
+    }
+}
+
+#[test]
+fn a_rare_query_goes_to_one_member_of_each_shard_at_once() {
+    let mut bed = Bed::sharded("00", &SHARDS);
+    bed.start(search(60, false), with(vec![hit(1, &[1], 0)]));
+    let scopes: BTreeSet<_> = bed.queries.iter().map(|(_, query)| format!("{:?}", query.scope)).collect();
+    assert_eq!((bed.queries.len(), scopes.len()), (3, 3));
+    for (peer, _) in bed.queries.clone() {
+        bed.end(peer.0[0], vec![], gateway(10, 2));
+    }
+    let summary = bed.summary();
+    assert_eq!((summary.shards_asked, summary.shards_total, bed.reasons().len()), (4, 4, 0));
+    assert_eq!((summary.messages, summary.ultrapeers_asked, summary.leaves_covered), (9, 10, 30));
+}
+
+#[test]
+fn shards_are_asked_in_waves_until_there_is_enough() {
+    let many = |from: u8| (0..30).map(|content| hit(from + content, &[1], 0)).collect::<Vec<_>>();
+    let mut bed = Bed::sharded("00", &SHARDS);
+    bed.start(search(60, false), with(many(0)));
+    assert_eq!(bed.queries.len(), 1, "the first wave");
+    let first = bed.asked()[0].0[0];
+    bed.end(first, vec![], gateway(10, 0));
+    assert_eq!(bed.queries.len(), 3, "the second wave");
+    let second = bed.asked()[1].0[0];
+    bed.end(second, many(100), gateway(10, 0));
+    assert_eq!((bed.summary().stopped, bed.hits.len()), (StopReason::Limit, 60));
+    assert_eq!((bed.called_off.len(), bed.summary().shards_asked), (1, 4));
+}
+
+#[test]
+fn a_silent_gateway_is_replaced_and_a_shard_without_members_is_told() {
+    let mut bed = Bed::sharded("0", &[(1, "10"), (2, "10")]);
+    bed.start(search(60, false), with(vec![]));
+    assert_eq!(bed.queries.len(), 1);
+    bed.wait(limits::FORWARD_PATIENCE);
+    assert_eq!(bed.asked().iter().collect::<BTreeSet<_>>().len(), 2, "the other member");
+    let second = bed.asked()[1].0[0];
+    bed.end(second, vec![], gateway(5, 0));
+    assert_eq!((bed.summary().stopped, bed.reasons()), (StopReason::Exhausted, vec![Incomplete::ShardUncovered]));
+    assert_eq!((bed.summary().shards_asked, bed.summary().shards_total), (2, 3));
+}
+
+#[test]
+fn a_gateway_searches_its_shard_and_reports() {
+    let mut bed = Bed::new(&[(0, &[1]), (1, &[2])]);
+    let wanted = Wanted::of(search(60, false), bed.now);
+    let answer = Answer { hits: vec![hit(1, &[1], 0)], candidates: vec![2], matches: 2, ..Answer::default() };
+    let asker = Asker::Mesh(peer(9), QueryId(77));
+    bed.step(|searches, environment, out| searches.start(environment, asker, 5, wanted, answer, out));
+    assert_eq!(bed.hits[&ContentId([1; 32])].holders.len(), 1, "the coordinator must know whom it counted");
+    bed.answer(1, vec![hit(2, &[2], 1)]);
+    let report = bed.report.expect("it has ended");
+    assert_eq!((report.id, report.messages, report.ultrapeers_asked), (QueryId(77), 1, 1));
+    assert_eq!((report.leaves_covered, report.leaves_total, bed.hits.len()), (2, 2, 2));
+    assert!(bed.searches.is_empty());
+}
+
+#[test]
+fn a_gateway_gives_up_when_who_asked_is_gone() {
+    let mut bed = Bed::new(&[(1, &[2]), (9, &[])]);
+    let wanted = Wanted::of(search(60, false), bed.now);
+    let answer = Answer { candidates: vec![2], ..Answer::default() };
+    let asker = Asker::Mesh(peer(9), QueryId(77));
+    bed.step(|searches, environment, out| searches.start(environment, asker, 5, wanted, answer, out));
+    bed.lose(9);
+    assert_eq!((bed.searches.len(), &bed.called_off[..], bed.report), (0, &[peer(1)][..], None));
+}
+
+/// A hit as a home tells it: its holders with the names they use, and the best of them.
+fn told(home: u8, holders: &[(u64, &str)], best: (u64, u16)) -> Hit {
+    let handles: Vec<u64> = holders.iter().map(|(handle, _)| *handle).collect();
+    let mut names: Vec<_> = holders.iter().map(|(_, name)| Text::new(name)).collect();
+    names.sort();
+    names.dedup();
+    let place = |name: &str| names.iter().position(|known| **known == *name).map(|place| place as u8);
+    let mut told = hit(7, &handles, home);
+    told.holders = List::new(holders.iter().map(|(handle, name)| Holder { handle: *handle, name: place(name) }));
+    told.peers = List::new(
+        told.peers
+            .iter()
+            .filter(|peer| peer.peer == self::peer(100 + best.0 as u8))
+            .cloned()
+            .map(|peer| HitPeer { free_slots: best.1, ..peer }),
+    );
+    told.path = Text::new(&format!("share/{}", best.0));
+    told.names = List::new(names);
+    told.score = 400_000 + availability(told.networks, best.1 > 0);
+    told
+}
+
+#[test]
+fn what_homes_tell_of_a_content_is_one_hit_in_any_order() {
+    let parts = [
+        told(1, &[(1, "a"), (2, "a")], (1, 0)),
+        told(2, &[(2, "a"), (3, "b"), (4, "b")], (3, 2)),
+        told(3, &[(4, "b"), (5, "c"), (6, "b")], (5, 1)),
+    ];
+    for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [1, 0, 2]] {
+        let mut merged = Merged::new(parts[order[0]].clone());
+        assert!(merged.merge(parts[order[1]].clone()) && merged.merge(parts[order[2]].clone()));
+        let hit = merged.for_asker();
+        assert_eq!(hit.names.iter().map(|name| &**name).collect::<Vec<_>>(), ["b", "a", "c"], "{order:?}");
+        assert_eq!((hit.sources, &*hit.path), (6, "share/3"), "{order:?}");
+        assert_eq!(hit.peers.iter().map(|peer| peer.peer).collect::<Vec<_>>(), [peer(103), peer(105), peer(101)]);
+        assert_eq!(hit.score, 400_000 + availability(hit.networks, true));
+        assert!(hit.score > parts[1].score, "more sources, a higher score");
+        assert!(!merged.merge(parts[order[2]].clone()), "nothing new");
+    }
+}
+
+#[test]
+fn frames_stay_below_their_cap_with_the_longest_names() {
+    let mut big = hit(1, &(0..256).collect::<Vec<_>>(), 0);
+    big.path = Text::new(&"p".repeat(limits::PATH_BYTES));
+    big.names = List::new((0..limits::HIT_NAMES).map(|_| Text::new(&"n".repeat(limits::NAME_BYTES))));
+    for hits in frames(std::iter::repeat_n(big, 200)) {
+        let mut buffer = Vec::new();
+        overlay::wire::frame::encode(&LeafMessage::from(Hits { hits }), &mut buffer).expect("below its cap");
+    }
+}

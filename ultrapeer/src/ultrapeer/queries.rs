@@ -1,0 +1,247 @@
+//! Queries: what the own index says, and searches under way.
+
+use overlay::{
+    id::PeerId,
+    limits,
+    machine::{Context, Outbox},
+    query::Query as ParsedQuery,
+    time::Time,
+    wire::{
+        bounded::{List, Text},
+        leaf::LeafMessage,
+        mesh::{Query, QueryDone, QueryHits, Scope},
+        search::{Hit, HitPeer, Holder, Incomplete, IncompleteSet, Reachability, Search, Target},
+    },
+};
+use rand::RngExt;
+use rustc_hash::FxHashSet;
+
+use super::{Output, Ultrapeer, network_prefix};
+use crate::{
+    digests::is_digest,
+    index::{
+        LeafSlot, Lookup, Scope as LookupScope, Snapshot,
+        rank::{self, LeafFacts},
+    },
+    leaves::Session,
+    search::{self, Answer, Asker, Environment, Searches, Ticket, Wanted},
+};
+
+impl Ultrapeer {
+    /// What this node's own index says: of its own leaves, and of those whose digests it holds whom to ask. `None` if
+    /// the query cannot be understood.
+    pub fn answer(&self, now: Time, target: &Target, limit: u32, scope: &Scope) -> Option<Answer> {
+        let limit = limit.min(limits::SEARCH_LIMIT_ALL) as usize;
+        let now_s = self.epoch_s + (now.as_micros() / 1_000_000) as i64;
+        let snapshot = self.reader.snapshot();
+        let facts = |slot: LeafSlot| self.facts(slot);
+        let (ranking, found) = match target {
+            Target::Query(source) => {
+                let query = ParsedQuery::parse(source).ok()?;
+                let found = self.look_up(&snapshot, &query, now_s, limits::LOOKUP_MATCHES.max(limit * 4), scope);
+                (rank::rank(&snapshot, &query, &found.matches, limit, now_s, facts), found)
+            }
+            Target::Content(content) => {
+                let found = Lookup { matches: snapshot.holders(content), ..Lookup::default() };
+                (rank::rank_holders(&snapshot, &found.matches, limit, now_s, facts), found)
+            }
+        };
+        let candidates = match scope {
+            Scope::Leaves(_) | Scope::Home => Vec::new(),
+            Scope::Shard(_) => self.candidates(target, &found),
+        };
+        let rank::Ranking { groups, contents } = ranking;
+        let mut incomplete = IncompleteSet::default();
+        // Cut before as many contents as wanted were seen: matches are missing, not only left for later.
+        if found.capped || (found.full && contents < limit) {
+            incomplete.insert(Incomplete::WorkCap);
+        }
+        if matches!(scope, Scope::Shard(part) if !self.neighbours.own().contains(*part)) {
+            incomplete.insert(Incomplete::ShardUncovered);
+        }
+        Some(Answer {
+            hits: groups.into_iter().map(|group| self.hit(group)).collect(),
+            more: found.full || contents > limit,
+            incomplete,
+            withheld: 0,
+            matches: found.matches.len() + candidates.len(),
+            candidates,
+        })
+    }
+
+    fn look_up(&self, snapshot: &Snapshot, query: &ParsedQuery, now_s: i64, most: usize, scope: &Scope) -> Lookup {
+        let look_up = |leaves: Option<&dyn Fn(LeafSlot) -> bool>| {
+            let scope = LookupScope { now_s, max_matches: most, work_cap: limits::LOOKUP_WORK, leaves };
+            snapshot.lookup_within(query, scope)
+        };
+        match scope {
+            Scope::Leaves(handles) => {
+                let slots: FxHashSet<u32> = handles
+                    .iter()
+                    .filter_map(|handle| self.leaves.with_handle(*handle))
+                    .map(|leaf| leaf.slot)
+                    .collect();
+                look_up(Some(&|slot| slots.contains(&slot.0)))
+            }
+            Scope::Home => look_up(Some(&|slot| !is_digest(slot))),
+            Scope::Shard(_) => look_up(None),
+        }
+    }
+
+    /// Leaves elsewhere that may have what is looked for: by their digests, or because those are not here. Of contents
+    /// digests say nothing.
+    fn candidates(&self, target: &Target, found: &Lookup) -> Vec<u64> {
+        let mut candidates: Vec<u64> = match target {
+            Target::Query(_) => {
+                let by_digest = found.candidates.iter().filter_map(|slot| self.digests.handle(*slot));
+                by_digest.chain(self.digests.uncovered()).collect()
+            }
+            Target::Content(_) => self.attachments.handles().collect(),
+        };
+        candidates.sort_unstable();
+        candidates.dedup();
+        // What is searched here need not be searched elsewhere.
+        candidates.retain(|handle| self.attachments.best(*handle, |_| true).all(|home| home != self.me));
+        candidates
+    }
+
+    fn facts(&self, slot: LeafSlot) -> LeafFacts {
+        let Some(leaf) = self.leaves.at(slot.0) else { return LeafFacts::default() };
+        LeafFacts {
+            prefix: network_prefix(leaf.address),
+            free_slots: leaf.state.free_slots,
+            queue: leaf.state.queue,
+            public: leaf.state.reachability == Reachability::Public,
+            order: leaf.peer.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first)),
+        }
+    }
+
+    fn hit(&self, group: rank::Group) -> Hit {
+        let peers = group.best.iter().filter_map(|slot| self.leaves.at(slot.0)).map(|leaf| HitPeer {
+            peer: leaf.peer,
+            homes: List::new([self.me]),
+            reachability: leaf.state.reachability,
+            free_slots: leaf.state.free_slots,
+            queue: leaf.state.queue,
+        });
+        let holders = group
+            .leaves
+            .iter()
+            .filter_map(|(slot, name)| self.leaves.at(slot.0).map(|leaf| Holder { handle: leaf.handle, name: *name }));
+        Hit {
+            content: group.content,
+            size: group.size,
+            score: group.score,
+            names: List::new(group.names.iter().map(|name| Text::new(name))),
+            path: Text::new(&group.path),
+            modified_s: group.modified_s,
+            tags: group.tags,
+            sources: group.sources,
+            networks: group.networks,
+            peers: List::new(peers),
+            holders: List::new(holders),
+        }
+    }
+
+    /// Runs `act` with what searches need to know, and carries out what they want.
+    pub(super) fn with_searches(
+        &mut self,
+        now: Time,
+        out: &mut Outbox<Output>,
+        act: impl FnOnce(&mut Searches, Environment<'_>, &mut Outbox<search::Output>),
+    ) {
+        let environment = Environment {
+            now,
+            attachments: &self.attachments,
+            neighbours: &self.neighbours,
+            ultrapeers: self.membership.total().max(1),
+        };
+        let mut inner = Outbox::new();
+        act(&mut self.searches, environment, &mut inner);
+        for output in inner.drain() {
+            match output {
+                search::Output::ToAsker(ticket, message) => {
+                    let last = matches!(message, LeafMessage::Summary(_));
+                    if last {
+                        self.askers.remove(&ticket);
+                    }
+                    out.push(Output::ToAsker(ticket, message, last));
+                }
+                search::Output::ToMesh(peer, message) => out.push(Output::ToMesh(peer, message)),
+            }
+        }
+        out.extend(self.searches.take_ended().into_iter().map(Output::SearchEnded));
+    }
+
+    /// A leaf searches.
+    pub(super) fn search(
+        &mut self,
+        cx: &mut Context<'_>,
+        ticket: Ticket,
+        session: Session,
+        mut search: Search,
+        out: &mut Outbox<Output>,
+    ) {
+        if self.leaves.get(session).is_none()
+            || self.searches.len() >= limits::SEARCHES
+            || !self.leaves.may_query(cx.now, session)
+        {
+            return out.push(Output::RefuseAsker(ticket));
+        }
+        search.limit = search.limit.clamp(1, limits::SEARCH_LIMIT_ALL);
+        let Some(answer) = self.answer(cx.now, &search.target, search.limit, &Scope::Shard(self.neighbours.own()))
+        else {
+            // The leaf's own check must have let it pass: a leaf of a later release, or a broken one.
+            return out.push(Output::RefuseAsker(ticket));
+        };
+        self.askers.insert(ticket, session);
+        let (seed, wanted) = (cx.rng.random(), Wanted::of(search, cx.now));
+        self.with_searches(cx.now, out, |searches, environment, inner| {
+            searches.start(environment, Asker::Leaf(ticket), seed, wanted, answer, inner);
+        });
+    }
+
+    /// Another ultrapeer asks: of own leaves the answer is at hand, of a shard it takes a search.
+    pub(super) fn answer_mesh(&mut self, cx: &mut Context<'_>, from: PeerId, query: Query, out: &mut Outbox<Output>) {
+        let limit = query.limit.clamp(1, limits::FORWARD_LIMIT);
+        let answer = self.answer(cx.now, &query.target, limit, &query.scope);
+        let invalid = answer.is_none();
+        // A query that this release cannot read was not searched: say that something may be missing.
+        let answer = answer.unwrap_or_else(|| {
+            let mut incomplete = IncompleteSet::default();
+            incomplete.insert(Incomplete::WorkCap);
+            Answer { incomplete, ..Answer::default() }
+        });
+        let is_shard = matches!(query.scope, Scope::Shard(_));
+        if is_shard && !invalid {
+            let asker = Asker::Mesh(from, query.id);
+            if self.searches.len() >= limits::SEARCHES || self.searches.contains(asker) {
+                return;
+            }
+            let deadline = cx.now + limits::SEARCH_TIMEOUT;
+            let wanted = Wanted { target: query.target, limit, all: query.all, deadline };
+            let seed = cx.rng.random();
+            return self.with_searches(cx.now, out, |searches, environment, inner| {
+                searches.start(environment, asker, seed, wanted, answer, inner);
+            });
+        }
+        let Answer { hits, more, incomplete, withheld, .. } = answer;
+        out.push(Output::QueryAnswered { hits: hits.len(), invalid });
+        for hits in search::frames(hits) {
+            out.push(Output::ToMesh(from, QueryHits { id: query.id, hits }.into()));
+        }
+        out.push(Output::ToMesh(
+            from,
+            QueryDone { id: query.id, more, incomplete, withheld, ..QueryDone::default() }.into(),
+        ));
+    }
+
+    /// The leaf behind a ticket does not wait any more.
+    pub(super) fn cancel(&mut self, now: Time, ticket: Ticket, out: &mut Outbox<Output>) {
+        self.askers.remove(&ticket);
+        self.introductions.cancel(ticket);
+        self.with_searches(now, out, |searches, environment, inner| {
+            searches.cancel(environment.now, Asker::Leaf(ticket), inner);
+        });
+    }
+}

@@ -1,0 +1,189 @@
+//! The rest of the shard: whom this ultrapeer follows, what it is told, and the digests that it holds and owes.
+
+use overlay::{
+    id::PeerId,
+    machine::Outbox,
+    shards::leaf_hash,
+    time::Time,
+    wire::{
+        descriptor::ShardPrefix,
+        mesh::{Attachments as Frame, DigestPart, DigestWant, Follow},
+    },
+};
+
+use super::{Output, Ultrapeer};
+use crate::{
+    attachments::{Attachments, LeafList},
+    digests::{
+        self, Digests,
+        owed::{self, Owed},
+    },
+    search::neighbours::Neighbour,
+};
+
+impl Ultrapeer {
+    /// Something changed of another ultrapeer, or of the link to it: it is followed or not, asked or not.
+    pub(super) fn refresh(&mut self, now: Time, peer: PeerId, out: &mut Outbox<Output>) {
+        let linked = self.membership.is_linked(&peer);
+        let member = self.membership.get(&peer);
+        let neighbour = member.map(|member| Neighbour { prefix: member.shard, is_usable: linked });
+        let before = self.neighbours.set(peer, neighbour);
+        let is_mate = neighbour.is_some_and(|known| known.prefix.overlaps(self.neighbours.own()));
+        if !is_mate {
+            self.followed.remove(&peer);
+            let changed = self.attachments.forget(&peer);
+            self.attachments_changed(now, &changed, out);
+            self.with_digests(now, out, |digests, attachments, inner| digests.lost(now, &peer, attachments, inner));
+        } else if linked && !self.followed.contains(&peer) {
+            self.follow(now, peer, out);
+        }
+        let was_usable = before.is_some_and(|known| known.is_usable);
+        if was_usable && !neighbour.is_some_and(|known| known.is_usable) {
+            self.with_searches(now, out, |searches, environment, inner| searches.unlinked(environment, peer, inner));
+        }
+        // It may have asked to be told of leaves before it was known to be one of us.
+        if neighbour.is_some()
+            && linked
+            && let Some(prefix) = self.wishes.remove(&peer)
+        {
+            self.tell(now, peer, prefix, out);
+        }
+    }
+
+    /// The link to another ultrapeer is gone, and with it what it was about to tell.
+    pub(super) fn unfollow(&mut self, now: Time, peer: PeerId, out: &mut Outbox<Output>) {
+        self.followed.remove(&peer);
+        self.wishes.remove(&peer);
+        self.attachments.unlinked(now, &peer);
+        self.with_digests(now, out, |digests, attachments, inner| digests.lost(now, &peer, attachments, inner));
+    }
+
+    /// Asks another ultrapeer for its log, from the beginning.
+    fn follow(&mut self, now: Time, peer: PeerId, out: &mut Outbox<Output>) {
+        self.followed.insert(peer);
+        self.attachments.following(now, peer);
+        out.push(Output::ToMesh(peer, Follow { prefix: self.neighbours.own() }.into()));
+    }
+
+    /// Another ultrapeer wants to be told of leaves. Only those that serve are told.
+    pub(super) fn followed_by(&mut self, now: Time, peer: PeerId, follow: Follow, out: &mut Outbox<Output>) {
+        if self.neighbours.get(&peer).is_some() {
+            self.tell(now, peer, follow.prefix, out);
+        } else {
+            self.wishes.insert(peer, follow.prefix);
+        }
+    }
+
+    fn tell(&mut self, now: Time, peer: PeerId, prefix: ShardPrefix, out: &mut Outbox<Output>) {
+        let told = self.attachments.follow(now, peer, prefix);
+        out.extend(told.into_iter().map(|(follower, frame)| Output::ToMesh(follower, frame.into())));
+    }
+
+    /// Tells followers what changed, if it is time to.
+    pub(super) fn flush_log(&mut self, now: Time, out: &mut Outbox<Output>) {
+        if self.attachments.next_deadline().is_some_and(|at| at <= now) {
+            let told = self.attachments.flush(now);
+            out.extend(told.into_iter().map(|(follower, frame)| Output::ToMesh(follower, frame.into())));
+        }
+    }
+
+    /// Another home tells of its leaves.
+    pub(super) fn attachments_heard(&mut self, now: Time, home: PeerId, frame: Frame, out: &mut Outbox<Output>) {
+        let heard = self.attachments.heard(home, frame);
+        self.attachments_changed(now, &heard.changed, out);
+        if heard.differs {
+            self.follow(now, home, out);
+        }
+    }
+
+    /// The list of an own leaf is searchable here, or not any more.
+    pub(super) fn logged(&mut self, now: Time, handle: u64, sequence: Option<u64>, out: &mut Outbox<Output>) {
+        let leaf = sequence.and(self.leaves.with_handle(handle));
+        let list = leaf
+            .zip(sequence)
+            .map(|(leaf, sequence)| (leaf_hash(&leaf.peer), LeafList { sequence, chunks: leaf.chunk_names() }));
+        self.attachments.own_change(now, handle, list);
+        self.attachments_changed(now, &[handle], out);
+        self.flush_log(now, out);
+    }
+
+    fn attachments_changed(&mut self, now: Time, handles: &[u64], out: &mut Outbox<Output>) {
+        if handles.is_empty() {
+            return;
+        }
+        self.with_digests(now, out, |digests, attachments, inner| {
+            for handle in handles {
+                digests.update(now, *handle, attachments, inner);
+            }
+        });
+    }
+
+    /// Runs `act` on the digests and carries out what they want.
+    pub(super) fn with_digests(
+        &mut self,
+        now: Time,
+        out: &mut Outbox<Output>,
+        act: impl FnOnce(&mut Digests, &Attachments, &mut Outbox<digests::Output>),
+    ) {
+        let mut inner = Outbox::new();
+        act(&mut self.digests, &self.attachments, &mut inner);
+        for output in inner.drain() {
+            match output {
+                digests::Output::Want(home, want) => out.push(Output::ToMesh(home, want.into())),
+                digests::Output::Build(name, bytes, parts) => out.push(Output::BuildDigest { name, bytes, parts }),
+                digests::Output::Insert(name, slot, segment) => {
+                    let place = self.index.add(slot, segment);
+                    self.digests.placed(name, place);
+                }
+                digests::Output::Remove(place) => {
+                    self.index.remove(place);
+                    self.digests.changed(now);
+                }
+            }
+        }
+    }
+
+    /// Makes what changed in the index visible to searches.
+    pub(super) fn publish(&mut self) {
+        self.index.publish();
+        self.digests.published();
+        self.index.settle();
+    }
+
+    /// A part of a digest came.
+    pub(super) fn digest_part(&mut self, now: Time, from: PeerId, part: DigestPart, out: &mut Outbox<Output>) {
+        self.with_digests(now, out, |digests, attachments, inner| digests.part(now, from, part, attachments, inner));
+    }
+
+    /// Another ultrapeer asks for digests of own leaves.
+    pub(super) fn digests_wanted(&mut self, peer: PeerId, want: DigestWant, out: &mut Outbox<Output>) {
+        if self.neighbours.get(&peer).is_none() {
+            return;
+        }
+        let leaves = &self.leaves;
+        let mut inner = Outbox::new();
+        let kept = |name: overlay::wire::mesh::DigestName| {
+            leaves.with_handle(name.handle).and_then(|leaf| leaf.kept_chunk(name.chunk)).cloned()
+        };
+        self.owed.want(peer, want, kept, &mut inner);
+        carry_out_owed(&mut inner, out);
+    }
+
+    /// A digest of an own leaf was made.
+    pub(super) fn with_owed(
+        &mut self,
+        out: &mut Outbox<Output>,
+        act: impl FnOnce(&mut Owed, &mut Outbox<owed::Output>),
+    ) {
+        let mut inner = Outbox::new();
+        act(&mut self.owed, &mut inner);
+        carry_out_owed(&mut inner, out);
+    }
+}
+
+fn carry_out_owed(inner: &mut Outbox<owed::Output>, out: &mut Outbox<Output>) {
+    out.append_mapped(inner, |output| match output {
+        owed::Output::Pack(name, kept) => Output::PackDigest { name, kept },
+        owed::Output::Part(peer, part) => Output::ToMesh(peer, part.into()),
+    });
+}
