@@ -1,24 +1,37 @@
 //! Core: which ultrapeers this leaf is attached to.
 //!
-//! What it decides: whom to dial, when, and how many homes to keep. Invariants:
-//! - the leaf keeps `min(3, U)` homes, U being the ultrapeers that it knows; any node that it is told to
-//!   join is enough to learn all others;
-//! - join targets are tried for ever, with growing pauses, while the leaf has no home;
-//! - pauses are jittered, so that leaves that lost the same home do not return in step.
+//! What it decides: whom to dial and when, which homes to keep, and when one may be left.
 //!
-//! Flow: candidates come from join targets, from earlier sessions, from refusals and from homes; a dial
-//! ends in a home, a refusal that names others, or a pause.
+//! ```text
+//! known ──measured──> chosen ──dialled──> home, serving once it has the list ──> lost
+//!   ^                                       │ gone, as others say, or it drains or another is nearer
+//!   └── asked for, pushed, named instead    └──> replaced first, then left in order
+//! ```
+//!
+//! Invariants:
+//! - the leaf keeps `min(3, U)` homes, U being the ultrapeers that it knows and that cover its place; any node that it
+//!   is told to join is enough to learn of others;
+//! - a home is left in order only when as many others as there can be have the list;
+//! - join targets are tried for ever, with growing pauses, while the leaf has no home;
+//! - pauses are jittered, so that leaves that lost the same home do not return in step;
+//! - what it knows is bounded, and what it asks and measures is too, whatever homes say.
+
+mod choice;
+#[cfg(test)]
+mod tests;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::SocketAddr,
     time::Duration,
 };
 
 use overlay::{
+    credit::TokenBucket,
     id::PeerId,
     limits,
     machine::{Context, Machine, Outbox},
+    shards::leaf_hash,
     time::Time,
     wire::{
         descriptor::{Descriptor, SignedDescriptor, network_tag},
@@ -32,8 +45,8 @@ use rand::RngExt;
 pub enum Input {
     /// Addresses that the leaf is told to join, as they resolve now. Replaces the earlier ones.
     Targets(Vec<SocketAddr>),
-    /// Descriptors from earlier sessions, a refusal or a good-bye.
-    Alternatives(Vec<SignedDescriptor>),
+    /// Descriptors from earlier sessions, its homes first.
+    Remembered(Vec<SignedDescriptor>),
     /// A home tells which ultrapeers there are.
     Members {
         /// The home.
@@ -50,8 +63,30 @@ pub enum Input {
         /// Its descriptor, if it knows its own address already.
         descriptor: Option<SignedDescriptor>,
     },
-    /// A dial ended otherwise. A refusal's alternatives come before, as an input of their own.
+    /// A dial ended in a refusal that names others, the best first.
+    Refused {
+        /// Where.
+        address: SocketAddr,
+        /// The others.
+        alternatives: Vec<SignedDescriptor>,
+    },
+    /// A dial ended otherwise.
     DialFailed(SocketAddr),
+    /// How far away an ultrapeer is that was to be measured; `None` if it does not answer.
+    Measured(PeerId, Option<Duration>),
+    /// How far away a home is.
+    RoundTrip(PeerId, Duration),
+    /// A home has this leaf's list.
+    Acknowledged(PeerId),
+    /// A home answers.
+    Alive(PeerId),
+    /// A home is about to end, and names others.
+    Draining {
+        /// The home.
+        peer: PeerId,
+        /// The others, the best first.
+        alternatives: Vec<SignedDescriptor>,
+    },
     /// A home is gone.
     Lost(PeerId),
     /// The leaf says good-bye: nobody is dialled from now on.
@@ -61,26 +96,63 @@ pub enum Input {
 /// What the driver must do.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Output {
-    /// Dial an ultrapeer; answer with `Attached` or `DialFailed`.
+    /// Dial an ultrapeer; answer with `Attached`, `Refused` or `DialFailed`.
     Dial {
         /// Where.
         address: SocketAddr,
         /// Who must be there; `None` for a join target, where anyone will do.
         peer: Option<PeerId>,
+        /// Whether to say that there is nowhere else to go.
+        insists: bool,
     },
+    /// Measure how far away an ultrapeer is; answer with `Measured`.
+    Measure(PeerId, SocketAddr),
+    /// Ask a home for that many descriptors.
+    AskMembers(PeerId, u16),
+    /// Say good-bye to a home; `Lost` follows.
+    Release(PeerId, Why),
+    /// There are as many homes with the list as there should be again, so long after one was lost.
+    Restored(Duration),
     /// The set of homes changed.
     Changed,
+}
+
+/// Why a home is left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Why {
+    /// It is about to end.
+    Drained,
+    /// Another is better.
+    Better,
 }
 
 /// The homes. See the module text.
 #[derive(Debug)]
 pub struct Homes {
     me: PeerId,
+    /// This leaf's place in the leaf space.
+    place: u32,
     network: [u8; 8],
     targets: BTreeMap<SocketAddr, Attempts>,
     known: BTreeMap<PeerId, Known>,
     homes: BTreeMap<PeerId, Home>,
+    /// Whom to dial first, the best first: former homes, and those that were named instead of others.
+    preferred: VecDeque<PeerId>,
+    /// The home that was chosen at random, so that nobody can be sure to be chosen.
+    wild: Option<PeerId>,
+    /// Refusals that named others since the last welcome.
+    sent_on: u32,
+    /// Nobody is dialled in place of a lost home before.
+    seek_at: Time,
+    measures: TokenBucket,
+    exchange: choice::Exchange,
+    /// Since when there are fewer homes with the list than there should be, because one was lost.
+    short_since: Option<Time>,
+    /// True if this session began without knowing the network: then more than one home is asked for it.
+    cold: bool,
     leaving: bool,
+    /// The time of the last input.
+    seen: Time,
 }
 
 #[derive(Debug)]
@@ -88,6 +160,17 @@ struct Known {
     signed: SignedDescriptor,
     descriptor: Descriptor,
     attempts: Attempts,
+    distance: Distance,
+}
+
+/// How far away an ultrapeer is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Distance {
+    Unknown,
+    /// It is being measured, and given up at that time.
+    Measuring(Time),
+    Away(Duration),
+    Silent,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -96,24 +179,35 @@ struct Attempts {
     dialling: Option<SocketAddr>,
     at: Time,
     pause: Duration,
+    failures: u32,
 }
 
 #[derive(Debug)]
 struct Home {
     address: SocketAddr,
     since: Time,
-    view: BTreeSet<PeerId>,
-    view_number: Option<u64>,
     total: u32,
+    rtt: Option<Duration>,
+    has_list: bool,
+    /// Others say that it is gone, and it has not answered since.
+    suspected: bool,
+    /// When it counts no more, because it drains or covers another part of the leaf space.
+    ends: Option<(Time, Why)>,
+    released: bool,
+    /// When it was last asked for members.
+    asked: Option<Time>,
+    /// It was far worse than another at the last look.
+    slow: bool,
 }
 
 impl Attempts {
     fn new(now: Time) -> Self {
-        Self { dialling: None, at: now, pause: limits::REDIAL_MIN }
+        Self { dialling: None, at: now, pause: limits::REDIAL_MIN, failures: 0 }
     }
 
     fn failed(&mut self, cx: &mut Context<'_>) {
         self.dialling = None;
+        self.failures += 1;
         self.at = cx.now + self.pause.mul_f64(cx.rng.random_range(0.75..1.25));
         self.pause = (self.pause * 2).min(limits::REDIAL_MAX);
     }
@@ -128,22 +222,45 @@ impl Attempts {
     }
 }
 
+impl Home {
+    /// True if it counts as one of the homes that there should be.
+    fn serves(&self, now: Time) -> bool {
+        !self.suspected && !self.released && self.ends.is_none_or(|(at, _)| at > now)
+    }
+}
+
 impl Homes {
     /// No home yet, in the network of that name.
     pub fn new(me: PeerId, network: &str) -> Self {
+        let per_second = limits::MEASURES_PER_HOUR / 3_600.0;
         Self {
             me,
+            place: leaf_hash(&me),
             network: network_tag(network),
             targets: BTreeMap::new(),
             known: BTreeMap::new(),
             homes: BTreeMap::new(),
+            preferred: VecDeque::new(),
+            wild: None,
+            sent_on: 0,
+            seek_at: Time::ZERO,
+            measures: TokenBucket::new(Time::ZERO, per_second, limits::MEASURES_PER_HOUR),
+            exchange: choice::Exchange::default(),
+            short_since: None,
+            cold: true,
             leaving: false,
+            seen: Time::ZERO,
         }
     }
 
     /// The homes by key: where they were dialled, and since when they are homes.
     pub fn iter(&self) -> impl Iterator<Item = (PeerId, SocketAddr, Time)> {
         self.homes.iter().map(|(peer, home)| (*peer, home.address, home.since))
+    }
+
+    /// True if that home is neither about to end nor gone as others say: it is asked before those that are.
+    pub fn serves(&self, now: Time, peer: &PeerId) -> bool {
+        self.homes.get(peer).is_some_and(|home| home.serves(now))
     }
 
     /// How many homes there are.
@@ -173,139 +290,372 @@ impl Homes {
         all.take(limits::REMEMBERED_ULTRAPEERS).collect()
     }
 
-    /// True if the homes do not agree on who the ultrapeers are: more than 2 % of the larger view is
-    /// missing from another.
-    pub fn views_differ(&self) -> bool {
-        let homes: Vec<_> = self.homes.values().filter(|home| home.view_number.is_some()).collect();
-        homes.iter().enumerate().any(|(index, a)| {
-            homes[index + 1..].iter().any(|b| {
-                a.view_number != b.view_number && {
-                    let differing = a.view.symmetric_difference(&b.view).count();
-                    differing * 50 > a.view.len().max(b.view.len())
-                }
-            })
-        })
+    /// Homes that count now.
+    fn serving(&self, now: Time) -> usize {
+        self.homes.values().filter(|home| home.serves(now)).count()
     }
 
-    /// How many homes to keep.
-    fn wanted(&self) -> usize {
+    /// Homes that count now and have the list.
+    fn holding(&self, now: Time) -> usize {
+        self.homes.values().filter(|home| home.serves(now) && home.has_list).count()
+    }
+
+    fn dialling(&self) -> usize {
+        let attempts = self.known.values().map(|known| &known.attempts).chain(self.targets.values());
+        attempts.filter(|attempts| attempts.dialling.is_some()).count()
+    }
+
+    /// How many homes to keep: three, or as many as there can be. Those that end or are gone do not count.
+    fn wanted(&self, now: Time) -> usize {
         if self.leaving {
             return 0;
         }
-        let known = self.known.len().max(self.homes.len()).max(1);
-        limits::HOMES.min(known)
+        let can_serve = |peer: &PeerId| self.homes.get(peer).is_none_or(|home| home.serves(now));
+        let known = self.known.values().filter(|known| self.covers(known) && can_serve(&known.descriptor.peer)).count();
+        limits::HOMES.min(known.max(self.serving(now)).max(1))
     }
 
-    fn learn(&mut self, now: Time, signed: SignedDescriptor) -> Option<PeerId> {
+    fn covers(&self, known: &Known) -> bool {
+        known.descriptor.shard.covers(self.place)
+    }
+
+    fn learn(&mut self, cx: &mut Context<'_>, signed: SignedDescriptor) -> Option<PeerId> {
         let descriptor = signed.open().ok()?;
         if descriptor.network != self.network || descriptor.peer == self.me {
             return None;
         }
         let peer = descriptor.peer;
         if descriptor.lifetime_s == 0 {
-            self.known.remove(&peer);
+            self.forget(&peer);
             return None;
         }
-        let full = self.known.len() >= limits::MEMBERS;
         match self.known.get_mut(&peer) {
             Some(known) if known.descriptor.sequence >= descriptor.sequence => {}
             Some(known) => {
                 // It moved: whatever became of the old address says nothing of the new one.
                 if known.descriptor.address != descriptor.address {
-                    known.attempts = Attempts::new(now);
+                    known.attempts = Attempts::new(cx.now);
+                    known.distance = Distance::Unknown;
                 }
                 (known.signed, known.descriptor) = (signed, descriptor);
             }
-            None if full => return None,
             None => {
-                self.known.insert(peer, Known { signed, descriptor, attempts: Attempts::new(now) });
+                if self.known.len() >= limits::KNOWN_ULTRAPEERS && !self.make_room() {
+                    return None;
+                }
+                let attempts = Attempts::new(cx.now);
+                self.known.insert(peer, Known { signed, descriptor, attempts, distance: Distance::Unknown });
             }
         }
+        self.place_home(cx, &peer);
         Some(peer)
     }
 
-    fn members(&mut self, now: Time, from: PeerId, members: Members) {
-        let (total, view) = (members.total, members.view);
-        for peer in &*members.gone {
-            if !self.homes.contains_key(peer) {
-                self.known.remove(peer);
+    /// A home that covers another part of the leaf space now keeps this leaf's list until the leaf has moved: not all of
+    /// its leaves move at once.
+    fn place_home(&mut self, cx: &mut Context<'_>, peer: &PeerId) {
+        let covered = self.known.get(peer).is_none_or(|known| self.covers(known));
+        let Some(home) = self.homes.get_mut(peer) else { return };
+        match home.ends {
+            Some((_, Why::Better)) if covered => home.ends = None,
+            None if !covered => {
+                let at = cx.now + limits::MOVE_SPREAD.mul_f64(cx.rng.random_range(0.0..1.0));
+                home.ends = Some((at, Why::Better));
             }
-            if let Some(home) = self.homes.get_mut(&from) {
-                home.view.remove(peer);
-            }
-        }
-        for signed in members.descriptors {
-            if let Some(peer) = self.learn(now, signed)
-                && let Some(home) = self.homes.get_mut(&from)
-            {
-                home.view.insert(peer);
-            }
-        }
-        if let Some(home) = self.homes.get_mut(&from) {
-            (home.total, home.view_number) = (total, Some(view));
+            _ => {}
         }
     }
 
-    fn attached(&mut self, now: Time, peer: PeerId, address: SocketAddr, descriptor: Option<SignedDescriptor>) {
+    /// Forgets one that cannot be reached. False if there is none.
+    fn make_room(&mut self) -> bool {
+        let failing = self.known.iter().find(|(peer, known)| {
+            known.attempts.failures > 0 && known.attempts.dialling.is_none() && !self.homes.contains_key(*peer)
+        });
+        let peer = failing.map(|(peer, _)| *peer);
+        peer.is_some_and(|peer| self.known.remove(&peer).is_some())
+    }
+
+    fn forget(&mut self, peer: &PeerId) {
+        if !self.homes.contains_key(peer) {
+            self.known.remove(peer);
+        }
+    }
+
+    /// Learns of others that are to be dialled first.
+    fn prefer(&mut self, cx: &mut Context<'_>, alternatives: Vec<SignedDescriptor>) {
+        let learned: Vec<_> =
+            alternatives.into_iter().take(limits::ALTERNATIVES).filter_map(|signed| self.learn(cx, signed)).collect();
+        self.preferred.retain(|peer| !learned.contains(peer));
+        for peer in learned.into_iter().rev() {
+            self.preferred.push_front(peer);
+        }
+        self.preferred.truncate(limits::ALTERNATIVES);
+    }
+
+    fn remembered(&mut self, cx: &mut Context<'_>, descriptors: Vec<SignedDescriptor>) {
+        let learned: Vec<_> = descriptors.into_iter().filter_map(|signed| self.learn(cx, signed)).collect();
+        self.cold = learned.is_empty();
+        self.preferred.extend(learned.into_iter().take(limits::HOMES));
+        self.preferred.truncate(limits::ALTERNATIVES);
+    }
+
+    fn members(&mut self, cx: &mut Context<'_>, from: PeerId, members: Members, out: &mut Outbox<Output>) {
+        let now = cx.now;
+        for peer in &*members.gone {
+            self.forget(peer);
+            if *peer != from && self.homes.contains_key(peer) {
+                self.falls_short(cx, peer, |home| home.suspected = true);
+            }
+        }
+        let told = members.descriptors.len();
+        for signed in members.descriptors {
+            self.learn(cx, signed);
+        }
+        let Some(home) = self.homes.get_mut(&from) else { return };
+        home.total = members.total;
+        // What is known is either enough, or a second home is asked for what the first may have kept from us.
+        let enough = self.known.len() >= members.total.min(limits::MEMBERS_PUSHED) as usize;
+        let asked = self.homes.values().filter(|home| home.asked.is_some()).count();
+        if told == 0 && (!enough || (self.cold && asked < 2)) {
+            self.ask_members(now, from, out);
+        }
+    }
+
+    fn ask_members(&mut self, now: Time, from: PeerId, out: &mut Outbox<Output>) {
+        let Some(home) = self.homes.get_mut(&from).filter(|home| !home.released) else { return };
+        if home.asked.is_none_or(|asked| now.since(asked) >= limits::MEMBERS_ASK_PAUSE) {
+            home.asked = Some(now);
+            out.push(Output::AskMembers(from, limits::MEMBERS_ASKED));
+        }
+    }
+
+    /// A home does not count any more.
+    fn falls_short(&mut self, cx: &mut Context<'_>, peer: &PeerId, why: impl FnOnce(&mut Home)) {
+        let now = cx.now;
+        let was_whole = self.holding(now) >= self.wanted(now);
+        let Some(home) = self.homes.get_mut(peer) else { return };
+        if home.serves(now) {
+            if was_whole {
+                self.short_since.get_or_insert(now);
+            }
+            why(home);
+            self.spread(cx, peer);
+        } else {
+            why(home);
+        }
+    }
+
+    fn attached(
+        &mut self,
+        cx: &mut Context<'_>,
+        peer: PeerId,
+        address: SocketAddr,
+        descriptor: Option<SignedDescriptor>,
+    ) {
+        let now = cx.now;
         if let Some(target) = self.targets.get_mut(&address) {
             *target = Attempts::new(now);
+            // Whoever told of the target chose it: as good as random.
+            self.wild.get_or_insert(peer);
         }
+        let home = Home {
+            address,
+            since: now,
+            total: 1,
+            rtt: None,
+            has_list: false,
+            suspected: false,
+            ends: None,
+            released: false,
+            asked: None,
+            slow: false,
+        };
+        if self.homes.is_empty() && std::mem::take(&mut self.sent_on) > 0 {
+            // With a home there is time to find near ones.
+            self.preferred.clear();
+        }
+        self.sent_on = 0;
+        self.homes.insert(peer, home);
+        self.exchange.begin(cx);
         if let Some(signed) = descriptor {
-            self.learn(now, signed);
+            self.learn(cx, signed);
         }
         if let Some(known) = self.known.get_mut(&peer) {
             known.attempts = Attempts::new(now);
         }
-        let home = Home { address, since: now, view: BTreeSet::new(), view_number: None, total: 1 };
-        self.homes.insert(peer, home);
+        self.place_home(cx, &peer);
     }
 
     fn dial_failed(&mut self, cx: &mut Context<'_>, address: SocketAddr) {
         if let Some(target) = self.targets.get_mut(&address) {
             target.failed(cx);
         }
-        for known in self.known.values_mut() {
+        for (peer, known) in &mut self.known {
             if known.attempts.dialling == Some(address) {
                 known.attempts.failed(cx);
+                if self.wild == Some(*peer) {
+                    self.wild = None;
+                }
+                self.exchange.failed(peer);
             }
+        }
+        // In a large network nobody says who is gone, but there are enough others.
+        let large = self.known.len() > limits::MEMBERS_PUSHED as usize;
+        if large && !self.homes.is_empty() {
+            let homes = &self.homes;
+            self.known.retain(|peer, known| {
+                homes.contains_key(peer) || known.attempts.failures < limits::DIALS_UNTIL_FORGOTTEN
+            });
         }
     }
 
-    /// Dials as many as are needed and due: known ultrapeers at random, and join targets while homeless.
+    fn refused(&mut self, cx: &mut Context<'_>, address: SocketAddr, alternatives: Vec<SignedDescriptor>) {
+        let refusing = self.known.iter().find(|(_, known)| known.attempts.dialling == Some(address));
+        let refusing = refusing.map(|(peer, _)| *peer);
+        self.dial_failed(cx, address);
+        if alternatives.is_empty() {
+            return;
+        }
+        self.sent_on += 1;
+        self.prefer(cx, alternatives);
+        // It will not have more room in a moment, unless there is nobody else.
+        if let Some(known) = refusing.filter(|_| !self.homes.is_empty()).and_then(|peer| self.known.get_mut(&peer)) {
+            known.attempts.at = cx.now + limits::REFUSED_PAUSE.mul_f64(cx.rng.random_range(0.75..1.25));
+        }
+    }
+
+    fn lost(&mut self, cx: &mut Context<'_>, peer: PeerId, out: &mut Outbox<Output>) {
+        self.falls_short(cx, &peer, |_| ());
+        let Some(home) = self.homes.remove(&peer) else { return };
+        out.push(Output::Changed);
+        if self.wild == Some(peer) {
+            self.wild = None;
+        }
+        let drained = matches!(home.ends, Some((_, Why::Drained)));
+        // A home that was lost is tried again after a moment, as it may only have restarted, unless others have found
+        // it gone, or it said so itself.
+        if home.suspected || drained {
+            self.known.remove(&peer);
+        } else if let Some(known) = self.known.get_mut(&peer) {
+            known.attempts.failed(cx);
+            if home.released {
+                known.attempts.at = cx.now + limits::REFUSED_PAUSE;
+            }
+        }
+        if self.homes.is_empty() {
+            self.targets.values_mut().for_each(|target| target.postpone(cx));
+        }
+    }
+
+    /// Those who lose a home together do not all dial at once, if they can be many for each ultrapeer that is left: at
+    /// most as many as the home takes, over all others. Whoever has no other home waits for a moment only.
+    fn spread(&mut self, cx: &mut Context<'_>, lost: &PeerId) {
+        let others = self.ultrapeers().saturating_sub(1).max(1);
+        let capacity = self.known.get(lost).map_or(0, |known| known.descriptor.capacity);
+        let has_other = self.homes.iter().any(|(peer, home)| peer != lost && home.serves(cx.now));
+        let most = if has_other { limits::RETURN_SPREAD } else { limits::REDIAL_MIN };
+        let span = (limits::RETURN_SPACING * (capacity / others)).min(most);
+        self.seek_at = cx.now + span.mul_f64(cx.rng.random_range(0.0..1.0));
+    }
+
+    /// Dials as many as are needed and due: known ultrapeers, and join targets while homeless.
     fn seek(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
         if self.leaving {
             return;
         }
-        let dialling = self.known.values().filter(|known| known.attempts.dialling.is_some()).count()
-            + self.targets.values().filter(|target| target.dialling.is_some()).count();
-        let mut room = self.wanted().saturating_sub(self.homes.len() + dialling);
-        let mut under_way: BTreeSet<_> = self.targets.values().filter_map(|target| target.dialling).collect();
-        let mut due: Vec<_> = self
-            .known
-            .iter()
-            .filter(|(peer, known)| !self.homes.contains_key(*peer) && known.attempts.is_due(cx.now))
-            .map(|(peer, known)| (*peer, known.descriptor.address))
-            .filter(|(_, address)| !under_way.contains(address))
-            .collect();
-        while room > 0 && !due.is_empty() {
-            let (peer, address) = due.swap_remove(cx.rng.random_range(0..due.len()));
-            if let Some(known) = self.known.get_mut(&peer) {
-                known.attempts.dialling = Some(address);
-            }
-            out.push(Output::Dial { address, peer: Some(peer) });
+        let now = cx.now;
+        let mut room = self.wanted(now).saturating_sub(self.serving(now) + self.dialling());
+        if self.homes.is_empty() && self.sent_on > 0 {
+            room = room.min(1);
+        }
+        while room > 0 && self.seek_at <= now {
+            let Some(peer) = self.choose(cx, room, out) else { break };
+            self.dial(peer, out);
             room -= 1;
+        }
+        if room > 0 {
+            self.ask_for_others(now, out);
         }
         if !self.homes.is_empty() {
             return;
         }
         // A target where a known ultrapeer is dialled already would be dialled twice: the second connection would
         // only replace the first.
-        under_way.extend(self.known.values().filter_map(|known| known.attempts.dialling));
+        let under_way: BTreeSet<_> = self.known.values().filter_map(|known| known.attempts.dialling).collect();
+        let insists = self.insists();
         for (address, target) in &mut self.targets {
-            if target.is_due(cx.now) && !under_way.contains(address) {
+            if target.is_due(now) && !under_way.contains(address) {
                 target.dialling = Some(*address);
-                out.push(Output::Dial { address: *address, peer: None });
+                out.push(Output::Dial { address: *address, peer: None, insists });
             }
+        }
+    }
+
+    /// Asks a home for others when none of those that are known can be dialled, or too few are known.
+    fn ask_for_others(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let total = self.ultrapeers();
+        let enough = self.known.len() >= total.min(limits::MEMBERS_PUSHED) as usize;
+        let usable = self
+            .known
+            .iter()
+            .any(|(peer, known)| !self.homes.contains_key(peer) && self.covers(known) && known.attempts.failures == 0);
+        // In a small network a home tells of all by itself.
+        if enough && (usable || total <= limits::MEMBERS_PUSHED) {
+            return;
+        }
+        let longest = self.homes.iter().filter(|(_, home)| home.serves(now)).min_by_key(|(_, home)| home.asked);
+        if let Some(peer) = longest.map(|(peer, _)| *peer) {
+            self.ask_members(now, peer, out);
+        }
+    }
+
+    fn dial(&mut self, peer: PeerId, out: &mut Outbox<Output>) {
+        let insists = self.insists();
+        if let Some(known) = self.known.get_mut(&peer) {
+            let address = known.descriptor.address;
+            known.attempts.dialling = Some(address);
+            out.push(Output::Dial { address, peer: Some(peer), insists });
+        }
+    }
+
+    /// Whoever has no home is sent on once; others a few times, then they have seen enough.
+    fn insists(&self) -> bool {
+        self.sent_on >= if self.homes.is_empty() { 1 } else { limits::TIMES_SENT_ON }
+    }
+
+    /// Leaves homes that end, and those that are too many, once others have the list.
+    fn release(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let holding = self.holding(now);
+        let reachable = |(peer, known): &(&PeerId, &Known)| {
+            self.covers(known) && known.attempts.failures == 0 && !self.homes.contains_key(*peer)
+        };
+        let possible = self.serving(now) + self.known.iter().filter(reachable).count();
+        if holding == 0 || holding < limits::HOMES.min(possible) {
+            return;
+        }
+        for (peer, home) in &mut self.homes {
+            if let Some((_, why)) = home.ends.filter(|(at, _)| *at <= now && !home.released) {
+                home.released = true;
+                out.push(Output::Release(*peer, why));
+            }
+        }
+        if holding > limits::HOMES {
+            let old = self.exchange.replaced().filter(|old| self.serves(now, old));
+            if let Some(peer) = old.or_else(|| self.worst(now))
+                && let Some(home) = self.homes.get_mut(&peer)
+            {
+                home.released = true;
+                self.exchange.done();
+                out.push(Output::Release(peer, Why::Better));
+            }
+        }
+    }
+
+    /// Leaves homes that are not needed, and says when none is missing any more.
+    fn settle(&mut self, now: Time, out: &mut Outbox<Output>) {
+        self.release(now, out);
+        if self.holding(now) > 0 && self.holding(now) >= self.wanted(now) {
+            out.extend(self.short_since.take().map(|since| Output::Restored(now.since(since))));
         }
     }
 }
@@ -315,57 +665,70 @@ impl Machine for Homes {
     type Output = Output;
 
     fn handle(&mut self, cx: &mut Context<'_>, input: Input, out: &mut Outbox<Output>) {
+        self.seen = cx.now;
         match input {
             Input::Targets(addresses) => {
                 self.targets.retain(|address, _| addresses.contains(address));
+                // Those who were homes before are as good, and already dialled.
+                let head_start = if self.dialling() > 0 { limits::HEAD_START } else { Duration::ZERO };
                 for address in addresses.into_iter().take(limits::JOIN_TARGETS) {
-                    self.targets.entry(address).or_insert_with(|| Attempts::new(cx.now));
+                    self.targets.entry(address).or_insert_with(|| Attempts::new(cx.now + head_start));
                 }
             }
-            Input::Alternatives(descriptors) => {
-                for signed in descriptors {
-                    self.learn(cx.now, signed);
-                }
-            }
-            Input::Members { from, members } => self.members(cx.now, from, members),
+            Input::Remembered(descriptors) => self.remembered(cx, descriptors),
+            Input::Members { from, members } => self.members(cx, from, members, out),
             Input::Attached { peer, address, descriptor } => {
-                self.attached(cx.now, peer, address, descriptor);
+                self.attached(cx, peer, address, descriptor);
                 out.push(Output::Changed);
             }
+            Input::Refused { address, alternatives } => self.refused(cx, address, alternatives),
             Input::DialFailed(address) => self.dial_failed(cx, address),
-            Input::Lost(peer) => {
-                if self.homes.remove(&peer).is_some() {
-                    out.push(Output::Changed);
-                }
-                // A home that was lost is tried again after a moment, as it may only have restarted, unless the
-                // others have found it gone.
-                let told = self.homes.values().any(|home| home.view_number.is_some());
-                if told && !self.homes.values().any(|home| home.view.contains(&peer)) {
-                    self.known.remove(&peer);
-                } else if let Some(known) = self.known.get_mut(&peer) {
-                    known.attempts.failed(cx);
-                }
-                if self.homes.is_empty() {
-                    self.targets.values_mut().for_each(|target| target.postpone(cx));
+            Input::Measured(peer, distance) => self.measured(cx, peer, distance, out),
+            Input::RoundTrip(peer, rtt) => {
+                if let Some(home) = self.homes.get_mut(&peer) {
+                    home.rtt = Some(rtt);
                 }
             }
+            Input::Acknowledged(peer) => {
+                if let Some(home) = self.homes.get_mut(&peer) {
+                    home.has_list = true;
+                }
+            }
+            Input::Alive(peer) => {
+                if let Some(home) = self.homes.get_mut(&peer) {
+                    home.suspected = false;
+                }
+            }
+            Input::Draining { peer, alternatives } => {
+                let ends = Some((cx.now, Why::Drained));
+                self.falls_short(cx, &peer, |home| home.ends = ends);
+                self.prefer(cx, alternatives);
+            }
+            Input::Lost(peer) => self.lost(cx, peer, out),
             Input::Leave => self.leaving = true,
         }
+        self.settle(cx.now, out);
         self.seek(cx, out);
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        if self.homes.len() >= self.wanted() {
+        if self.leaving {
             return None;
         }
-        let known = self.known.iter().filter(|(peer, _)| !self.homes.contains_key(*peer));
-        let targets = self.targets.values().filter(|_| self.homes.is_empty());
-        let attempts = known.map(|(_, known)| &known.attempts).chain(targets);
-        attempts.filter(|attempts| attempts.dialling.is_none()).map(|attempts| attempts.at).min()
+        let ends = self.homes.values().filter(|home| !home.released).filter_map(|home| home.ends);
+        let ends = ends.map(|(at, _)| at).filter(|at| *at > self.seen).min();
+        [self.seek_deadline(), ends, self.exchange.next_deadline()].into_iter().flatten().min()
     }
 
     fn on_deadline(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        self.seen = cx.now;
+        self.end_measuring(cx.now);
+        self.look(cx, out);
+        self.settle(cx.now, out);
         self.seek(cx, out);
+        if self.is_measuring() {
+            return; // and then dials
+        }
         // Whatever is due and was not dialled, for want of room or because somebody is dialled there, is looked at
         // again after a moment.
         let later = cx.now + limits::REDIAL_MIN;
@@ -373,212 +736,5 @@ impl Machine for Homes {
         for attempts in known.chain(self.targets.values_mut()).filter(|attempts| attempts.is_due(cx.now)) {
             attempts.at = later;
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use overlay::{
-        identity::Identity,
-        wire::{bounded::List, descriptor::ShardPrefix},
-    };
-    use rand_pcg::Pcg32;
-
-    use super::*;
-
-    fn address(last: u8) -> SocketAddr {
-        SocketAddr::from(([192, 0, 2, last], 7780))
-    }
-
-    fn ultrapeer(seed: u8) -> (PeerId, SignedDescriptor) {
-        let identity = Identity::from_seed([seed; 32]);
-        let descriptor = Descriptor {
-            peer: identity.peer_id(),
-            network: network_tag("test"),
-            address: address(seed),
-            shard: ShardPrefix::ALL,
-            capacity: 1,
-            sequence: 1,
-            lifetime_s: 7_200,
-        };
-        (identity.peer_id(), descriptor.sign(&identity))
-    }
-
-    struct Bed {
-        homes: Homes,
-        rng: Pcg32,
-        now: Time,
-    }
-
-    impl Bed {
-        fn new() -> Self {
-            Self { homes: Homes::new(PeerId([0; 32]), "test"), rng: Pcg32::new(3, 3), now: Time(1) }
-        }
-
-        fn input(&mut self, input: Input) -> Vec<Output> {
-            let mut out = Outbox::new();
-            self.homes.handle(&mut Context::new(self.now, &mut self.rng), input, &mut out);
-            out.drain().collect()
-        }
-
-        fn next(&mut self) -> Vec<Output> {
-            self.now = self.homes.next_deadline().expect("something is due");
-            let mut out = Outbox::new();
-            self.homes.on_deadline(&mut Context::new(self.now, &mut self.rng), &mut out);
-            assert!(self.homes.next_deadline().is_none_or(|next| next > self.now), "busy loop");
-            out.drain().collect()
-        }
-
-        fn attach(&mut self, seed: u8, members: &[u8]) -> Vec<Output> {
-            let (peer, signed) = ultrapeer(seed);
-            self.input(Input::Attached { peer, address: address(seed), descriptor: Some(signed) });
-            let descriptors = List::new(members.iter().map(|seed| ultrapeer(*seed).1));
-            let view = members.iter().map(|seed| u64::from(*seed)).sum();
-            let members = Members { descriptors, gone: List::default(), total: members.len() as u32, view };
-            self.input(Input::Members { from: peer, members })
-        }
-    }
-
-    #[test]
-    fn who_leaves_dials_nobody() {
-        let mut bed = Bed::new();
-        bed.input(Input::Targets(vec![address(1)]));
-        bed.attach(1, &[1, 2, 3]);
-        assert_eq!(bed.input(Input::Leave), []);
-        assert_eq!(bed.input(Input::Lost(ultrapeer(1).0)), [Output::Changed]);
-        assert_eq!(bed.input(Input::Targets(vec![address(1), address(9)])), []);
-        assert_eq!(bed.homes.next_deadline(), None);
-    }
-
-    #[test]
-    fn one_target_leads_to_three_homes() {
-        let mut bed = Bed::new();
-        assert_eq!(bed.input(Input::Targets(vec![address(1)])), [Output::Dial { address: address(1), peer: None }]);
-        let dials = bed.attach(1, &[1, 2, 3, 4, 5]);
-        assert_eq!(dials.len(), 2, "{dials:?}");
-        for dial in dials {
-            let Output::Dial { address: SocketAddr::V4(at), peer: Some(_) } = dial else { panic!("a dial") };
-            bed.attach(at.ip().octets()[3], &[1, 2, 3, 4, 5]);
-        }
-        assert_eq!((bed.homes.len(), bed.homes.next_deadline()), (3, None));
-        assert!(!bed.homes.views_differ());
-    }
-
-    #[test]
-    fn targets_are_tried_for_ever_with_bounded_pauses() {
-        let mut bed = Bed::new();
-        bed.input(Input::Targets(vec![address(1)]));
-        for _ in 0..50 {
-            let before = bed.now;
-            bed.input(Input::DialFailed(address(1)));
-            assert_eq!(bed.next(), [Output::Dial { address: address(1), peer: None }]);
-            assert!(bed.now.since(before) <= limits::REDIAL_MAX.mul_f64(1.25));
-        }
-    }
-
-    #[test]
-    fn leaves_that_lose_their_only_home_together_return_one_after_the_other() {
-        let mut returns = BTreeSet::new();
-        for seed in 0..100 {
-            let mut bed = Bed { rng: Pcg32::new(seed, 3), ..Bed::new() };
-            bed.input(Input::Targets(vec![address(1)]));
-            bed.attach(1, &[1]);
-            assert_eq!(bed.input(Input::Lost(ultrapeer(1).0)), [Output::Changed], "nobody dials at once");
-            let before = bed.now;
-            assert!(!bed.next().is_empty());
-            returns.insert(bed.now.since(before).as_millis());
-        }
-        assert!(returns.len() > 50, "{returns:?}");
-        assert!(returns.iter().all(|pause| *pause < limits::REDIAL_MIN.as_millis() * 2), "{returns:?}");
-    }
-
-    #[test]
-    fn an_address_is_dialled_once_whether_it_is_a_target_or_that_of_a_known_ultrapeer() {
-        let mut bed = Bed::new();
-        bed.input(Input::Targets(vec![address(1)]));
-        bed.attach(1, &[1]);
-        bed.input(Input::Lost(ultrapeer(1).0));
-        let mut under_way = 0;
-        for _ in 0..20 {
-            under_way += bed.next().len();
-            assert!(under_way <= 1);
-            if under_way == 1 && bed.homes.next_deadline().is_none() {
-                break;
-            }
-        }
-        assert_eq!(under_way, 1);
-        // Either name of it is free again once the dial has failed.
-        bed.input(Input::DialFailed(address(1)));
-        assert!((0..20).any(|_| !bed.next().is_empty()));
-    }
-
-    #[test]
-    fn a_refusal_that_names_others_leads_to_them() {
-        let mut bed = Bed::new();
-        bed.input(Input::Targets(vec![address(9)]));
-        let dials = bed.input(Input::Alternatives(vec![ultrapeer(1).1]));
-        assert_eq!(dials, [], "one dial is under way, one home is wanted");
-        let dials = bed.input(Input::DialFailed(address(9)));
-        assert_eq!(dials, [Output::Dial { address: address(1), peer: Some(ultrapeer(1).0) }]);
-    }
-
-    #[test]
-    fn a_lost_home_is_replaced() {
-        let mut bed = Bed::new();
-        for seed in 1..=3 {
-            bed.attach(seed, &[1, 2, 3, 4]);
-        }
-        bed.input(Input::DialFailed(address(4)));
-        assert_eq!(bed.homes.next_deadline(), None);
-        assert_eq!(bed.input(Input::Lost(ultrapeer(2).0)), [Output::Changed]);
-        let mut dialled = Vec::new();
-        for _ in 0..20 {
-            if dialled.is_empty() {
-                dialled = bed.next();
-            }
-        }
-        assert!(matches!(&dialled[..], [Output::Dial { peer: Some(_), .. }]), "{dialled:?}");
-    }
-
-    #[test]
-    fn an_ultrapeer_that_returns_elsewhere_is_dialled_there_although_the_old_dial_is_under_way() {
-        let mut bed = Bed::new();
-        for seed in 1..=3 {
-            bed.attach(seed, &[1, 2, 3]);
-        }
-        bed.input(Input::Lost(ultrapeer(2).0));
-        let old = Output::Dial { address: address(2), peer: Some(ultrapeer(2).0) };
-        assert_eq!(bed.next(), [old]);
-        let identity = Identity::from_seed([2; 32]);
-        let mut descriptor = ultrapeer(2).1.open().expect("it is sound");
-        (descriptor.address, descriptor.sequence) = (address(9), 2);
-        let descriptors = List::new([descriptor.sign(&identity)]);
-        let members = Members { descriptors, gone: List::default(), total: 3, view: 6 };
-        let new = Output::Dial { address: address(9), peer: Some(ultrapeer(2).0) };
-        assert_eq!(bed.input(Input::Members { from: ultrapeer(1).0, members }), [new]);
-        assert_eq!(bed.input(Input::DialFailed(address(2))), []);
-    }
-
-    #[test]
-    fn a_lost_home_that_the_others_found_gone_is_not_dialled() {
-        let mut bed = Bed::new();
-        for seed in 1..=3 {
-            bed.attach(seed, &[1, 2, 3]);
-        }
-        for seed in [1, 3] {
-            let gone = List::new([ultrapeer(2).0]);
-            let members = Members { descriptors: List::default(), gone, total: 2, view: 4 };
-            bed.input(Input::Members { from: ultrapeer(seed).0, members });
-        }
-        assert_eq!(bed.input(Input::Lost(ultrapeer(2).0)), [Output::Changed]);
-        assert_eq!(bed.homes.next_deadline(), None, "two homes of two ultrapeers");
-    }
-
-    #[test]
-    fn homes_that_tell_of_different_ultrapeers_are_noticed() {
-        let mut bed = Bed::new();
-        bed.attach(1, &[1, 2]);
-        bed.attach(2, &[1, 2, 3]);
-        assert!(bed.homes.views_differ());
     }
 }

@@ -59,3 +59,4 @@ pub mod store;
 pub mod swarm;
 #[cfg(feature = "net")]
 pub mod transfer;
+pub mod views;

@@ -9,6 +9,7 @@ use crate::{
         Event,
         record::{Download, Reason, State},
     },
+    homes::Why,
     search::End,
     store::Share,
     transfer::{
@@ -134,6 +135,15 @@ overlay::labels! {
     }
 }
 
+impl From<Why> for HomeSwitch {
+    fn from(why: Why) -> Self {
+        match why {
+            Why::Drained => Self::Drained,
+            Why::Better => Self::Better,
+        }
+    }
+}
+
 impl From<Via> for TransferVia {
     fn from(via: Via) -> Self {
         match via {
@@ -170,6 +180,9 @@ overlay::families! {
     /// Homes that were left.
     pub static HOME_SWITCHES: Counters<HomeSwitch> =
         "quictrack_home_switches_total", "Homes that this leaf has no more, by reason.";
+    /// How long homes were missing.
+    pub static FAILOVER: Histograms<()> = "quictrack_failover_seconds",
+        "Time from the loss of a home until as many as before had this leaf's list.", SECONDS;
     /// Hashed bytes.
     pub static HASHED_BYTES: Counters<()> = "quictrack_hashed_bytes_total", "Bytes of shared files that were hashed.";
     /// What lists cost.

@@ -20,7 +20,7 @@ use overlay::{
     time::Time,
     wire::{
         descriptor::SignedDescriptor,
-        leaf::{Allowance, LeafMessage, Members},
+        leaf::{Allowance, LeafMessage, Members, View, ViewAsk},
         search::Hit,
     },
 };
@@ -28,8 +28,9 @@ use overlay::{
 #[cfg(feature = "net")]
 pub use self::driver::{FileList, HomeStatus, JoinProblem, Network as Service, SearchNews, Start};
 use crate::{
-    homes::{self, Homes},
+    homes::{self, Homes, Why},
     search::{self, End, HomeFacts, Request, Searches, Ticket},
+    views::Views,
 };
 
 /// What can happen.
@@ -37,8 +38,8 @@ use crate::{
 pub enum Input {
     /// Addresses that the leaf is told to join, as they resolve now.
     Targets(Vec<SocketAddr>),
-    /// Descriptors from earlier sessions, a refusal or a good-bye.
-    Alternatives(Vec<SignedDescriptor>),
+    /// Descriptors from earlier sessions, its homes first.
+    Remembered(Vec<SignedDescriptor>),
     /// A dial ended in a welcome.
     Attached {
         /// The ultrapeer.
@@ -50,14 +51,26 @@ pub enum Input {
         /// The round trip to it.
         rtt: Duration,
     },
+    /// A dial ended in a refusal that names others, the best first.
+    Refused(SocketAddr, Vec<SignedDescriptor>),
     /// A dial ended otherwise.
     DialFailed(SocketAddr),
+    /// How far away an ultrapeer is that was to be measured; `None` if it does not answer.
+    Measured(PeerId, Option<Duration>),
     /// A home tells which ultrapeers there are.
     Members(PeerId, Members),
     /// A home tells how often this leaf may search there.
     Allowance(PeerId, Allowance),
     /// The round trip to a home, measured again.
     RoundTrip(PeerId, Duration),
+    /// A home has this leaf's list.
+    Acknowledged(PeerId),
+    /// A home answers.
+    Alive(PeerId),
+    /// A home is about to end, and names others, the best first.
+    Draining(PeerId, Vec<SignedDescriptor>),
+    /// A home says whom it takes for an ultrapeer.
+    View(PeerId, View),
     /// A home is gone.
     Lost(PeerId),
     /// The leaf says good-bye: nobody is dialled from now on.
@@ -75,8 +88,25 @@ pub enum Input {
 /// What the driver must do.
 #[derive(Debug, PartialEq)]
 pub enum Output {
-    /// Dial an ultrapeer; `None` takes whoever is there.
-    Dial(SocketAddr, Option<PeerId>),
+    /// Dial an ultrapeer.
+    Dial {
+        /// Where.
+        address: SocketAddr,
+        /// Who must be there; `None` takes whoever is there.
+        peer: Option<PeerId>,
+        /// Whether to say that there is nowhere else to go.
+        insists: bool,
+    },
+    /// Measure how far away an ultrapeer is.
+    Measure(PeerId, SocketAddr),
+    /// Ask a home for that many descriptors.
+    AskMembers(PeerId, u16),
+    /// Ask a home whom it takes for an ultrapeer.
+    AskView(PeerId, ViewAsk),
+    /// Say good-bye to a home.
+    Release(PeerId, Why),
+    /// There are as many homes as there should be again, so long after one was lost.
+    Restored(Duration),
     /// The set of homes changed.
     HomesChanged,
     /// A home must show that it lives, or be given up.
@@ -96,6 +126,7 @@ pub enum Output {
 pub struct Network {
     homes: Homes,
     searches: Searches,
+    views: Views,
     round_trips: BTreeMap<PeerId, Duration>,
     allowances: BTreeMap<PeerId, Allowance>,
 }
@@ -106,6 +137,7 @@ impl Network {
         Self {
             homes: Homes::new(me, network),
             searches: Searches::default(),
+            views: Views::default(),
             round_trips: BTreeMap::new(),
             allowances: BTreeMap::new(),
         }
@@ -116,10 +148,12 @@ impl Network {
         &self.homes
     }
 
-    fn facts(&self) -> Vec<HomeFacts> {
+    /// What searches need to know of the homes. One that ends, or is gone as others say, counts as far away.
+    fn facts(&self, now: Time) -> Vec<HomeFacts> {
+        let near = |peer: &PeerId| self.round_trips.get(peer).copied().filter(|_| self.homes.serves(now, peer));
         let fact = |(peer, address, _): (PeerId, SocketAddr, Time)| HomeFacts {
             peer,
-            rtt_us: self.round_trips.get(&peer).map_or(u64::MAX, |rtt| rtt.as_micros() as u64),
+            rtt_us: near(&peer).map_or(u64::MAX, |rtt| rtt.as_micros() as u64),
             allowance: self.allowances.get(&peer).copied().unwrap_or_else(|| usual_allowance(address)),
         };
         self.homes.iter().map(fact).collect()
@@ -136,13 +170,17 @@ impl Network {
         let mut changed = false;
         for output in inner.drain() {
             match output {
-                homes::Output::Dial { address, peer } => out.push(Output::Dial(address, peer)),
+                homes::Output::Dial { address, peer, insists } => out.push(Output::Dial { address, peer, insists }),
+                homes::Output::Measure(peer, address) => out.push(Output::Measure(peer, address)),
+                homes::Output::AskMembers(peer, most) => out.push(Output::AskMembers(peer, most)),
+                homes::Output::Release(peer, why) => out.push(Output::Release(peer, why)),
+                homes::Output::Restored(span) => out.push(Output::Restored(span)),
                 homes::Output::Changed => changed = true,
             }
         }
         if changed {
             out.push(Output::HomesChanged);
-            let facts = self.facts();
+            let facts = self.facts(cx.now);
             self.with_searches(out, |searches, inner| searches.homes_changed(cx.now, &facts, inner));
         }
     }
@@ -154,7 +192,9 @@ impl Network {
     ) {
         let mut inner = Outbox::new();
         act(&mut self.searches, &mut inner);
+        let known = self.views.known();
         out.append_mapped(&mut inner, |output| match output {
+            search::Output::AskView(ticket, peer) => Output::AskView(peer, ViewAsk { token: ticket, known }),
             search::Output::Ask(ticket, peer, search) => Output::Ask(ticket, peer, search),
             search::Output::Drop(ticket, peer) => Output::Drop(ticket, peer),
             search::Output::Suspect(peer) => Output::Suspect(peer),
@@ -188,8 +228,17 @@ impl Machine for Network {
         let now = cx.now;
         let input = match input {
             Input::Targets(addresses) => homes::Input::Targets(addresses),
-            Input::Alternatives(descriptors) => homes::Input::Alternatives(descriptors),
+            Input::Remembered(descriptors) => homes::Input::Remembered(descriptors),
+            Input::Refused(address, alternatives) => homes::Input::Refused { address, alternatives },
             Input::DialFailed(address) => homes::Input::DialFailed(address),
+            Input::Measured(peer, distance) => homes::Input::Measured(peer, distance),
+            Input::Acknowledged(peer) => homes::Input::Acknowledged(peer),
+            Input::Alive(peer) => homes::Input::Alive(peer),
+            Input::Draining(peer, alternatives) => homes::Input::Draining { peer, alternatives },
+            Input::View(from, view) => {
+                let seen = self.views.take(&view);
+                return self.with_searches(out, |searches, inner| searches.viewed(now, view.token, from, seen, inner));
+            }
             Input::Attached { peer, address, descriptor, rtt } => {
                 self.round_trips.insert(peer, rtt);
                 homes::Input::Attached { peer, address, descriptor }
@@ -209,25 +258,23 @@ impl Machine for Network {
                 return;
             }
             Input::RoundTrip(peer, rtt) => {
-                if let Some(known) = self.round_trips.get_mut(&peer) {
-                    *known = rtt;
-                }
-                return;
+                let Some(known) = self.round_trips.get_mut(&peer) else { return };
+                *known = rtt;
+                homes::Input::RoundTrip(peer, rtt)
             }
             Input::Search(ticket, request) => {
-                let facts = self.facts();
+                let facts = self.facts(now);
                 return self.with_searches(out, |searches, inner| {
                     searches.start(now, cx.rng, &facts, ticket, request, inner);
                 });
             }
             Input::Answer(ticket, from, message) => {
-                let differ = self.homes.views_differ();
                 return self.with_searches(out, |searches, inner| {
-                    searches.message(now, ticket, from, message, differ, inner);
+                    searches.message(now, ticket, from, message, inner);
                 });
             }
             Input::AnswerLost(ticket, from) => {
-                let facts = self.facts();
+                let facts = self.facts(now);
                 return self.with_searches(out, |searches, inner| searches.failed(now, &facts, ticket, from, inner));
             }
             Input::Cancel(ticket) => {
@@ -244,7 +291,7 @@ impl Machine for Network {
     fn on_deadline(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
         let now = cx.now;
         self.with_homes(cx, out, Machine::on_deadline);
-        let facts = self.facts();
+        let facts = self.facts(now);
         self.with_searches(out, |searches, inner| searches.on_deadline(now, &facts, inner));
     }
 }

@@ -7,7 +7,9 @@
 //! silence    not accepted after 300 ms, or accepted and then quiet for 2 s: the same query id goes to the next
 //!            home as well, and the silent one must show that it lives
 //! hits       merged by content, from whichever home sends them
-//! end        the first home that ends its search ends this one; if all fail, or time is over, we say so
+//! views      with the search, every home is asked whom it takes for an ultrapeer
+//! end        the first home that ends its search ends this one, once the others have said that, or had the time for
+//!            it; if all fail, or time is over, we say so
 //! ```
 //!
 //! Invariant: every search gives exactly one summary, last, within its timeout.
@@ -26,6 +28,8 @@ use overlay::{
     },
 };
 use rand::{Rng, RngExt};
+
+use crate::views::{self, Seen};
 
 /// A search, numbered by the driver. Never reused.
 pub type Ticket = u64;
@@ -59,6 +63,8 @@ pub struct HomeFacts {
 pub enum Output {
     /// Open a stream to a home and send the search on it.
     Ask(Ticket, PeerId, Search),
+    /// Ask a home whom it takes for an ultrapeer now; the answer comes with the ticket.
+    AskView(Ticket, PeerId),
     /// Drop the stream to a home.
     Drop(Ticket, PeerId),
     /// A home did not accept a search in time, or fell silent in it: it must show that it lives.
@@ -109,6 +115,10 @@ struct Active {
     /// When there is credit again, if that is what it waits for.
     retry: Option<Time>,
     ultrapeers: u32,
+    /// Whom each home takes for an ultrapeer; `None` until it has said so.
+    views: BTreeMap<PeerId, Option<Seen>>,
+    /// The summary that waits for the views, and until when.
+    held: Option<(Summary, Time)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,6 +154,8 @@ impl Searches {
             messages: 0,
             retry: None,
             ultrapeers: 0,
+            views: BTreeMap::new(),
+            held: None,
         };
         self.active.insert(ticket, active);
         self.go_on(now, homes, ticket, out);
@@ -157,22 +169,25 @@ impl Searches {
             if let Some(active) = self.active.get_mut(&ticket) {
                 let is_home = |peer| homes.iter().any(|home| home.peer == peer);
                 active.asked.retain(|peer, asked| *asked != Asked::Failed || is_home(*peer));
+                // What a home said before it was lost counts; if it said nothing, it differs from nobody.
+                active.views.retain(|peer, seen| seen.is_some() || is_home(*peer));
             }
+            self.end_held(now, ticket, out);
             self.go_on(now, homes, ticket, out);
         }
     }
 
-    /// A home answers. `views_differ` is what the leaf's homes say of each other now.
-    pub fn message(
-        &mut self,
-        now: Time,
-        ticket: Ticket,
-        from: PeerId,
-        message: LeafMessage,
-        views_differ: bool,
-        out: &mut Outbox<Output>,
-    ) {
+    /// A home says whom it takes for an ultrapeer.
+    pub fn viewed(&mut self, now: Time, ticket: Ticket, from: PeerId, seen: Seen, out: &mut Outbox<Output>) {
         let Some(active) = self.active.get_mut(&ticket) else { return };
+        let Some(view) = active.views.get_mut(&from) else { return };
+        *view = Some(seen);
+        self.end_held(now, ticket, out);
+    }
+
+    /// A home answers.
+    pub fn message(&mut self, now: Time, ticket: Ticket, from: PeerId, message: LeafMessage, out: &mut Outbox<Output>) {
+        let Some(active) = self.active.get_mut(&ticket).filter(|active| active.held.is_none()) else { return };
         let Some(asked) = active.asked.get_mut(&from) else { return };
         *asked = Asked::Accepted(now + limits::ANSWER_PATIENCE);
         match message {
@@ -182,12 +197,11 @@ impl Searches {
                     active.show(now, ticket, hit, out);
                 }
             }
-            LeafMessage::Summary(mut summary) => {
-                if views_differ && summary.stopped == StopReason::Exhausted {
-                    summary.incomplete.insert(Incomplete::ViewsDiffer);
-                }
-                self.end(now, ticket, summary, out);
+            LeafMessage::Summary(summary) if summary.stopped == StopReason::Exhausted => {
+                active.held = Some((summary, now + limits::VIEW_PATIENCE));
+                self.end_held(now, ticket, out);
             }
+            LeafMessage::Summary(summary) => self.end(now, ticket, summary, out),
             _ => {}
         }
     }
@@ -219,6 +233,14 @@ impl Searches {
         let due = self.active.iter().filter(|(_, active)| active.next_deadline() <= now);
         for ticket in due.map(|(ticket, _)| *ticket).collect::<Vec<_>>() {
             let Some(active) = self.active.get_mut(&ticket) else { continue };
+            if active.held.is_some() {
+                // A home that does not even say this must show that it lives.
+                let silent = active.views.iter().filter(|(_, seen)| seen.is_none());
+                out.extend(silent.map(|(peer, _)| Output::Suspect(*peer)));
+                active.views.retain(|_, seen| seen.is_some());
+                self.end_held(now, ticket, out);
+                continue;
+            }
             if active.deadline() <= now {
                 let summary = active.own_summary(StopReason::Timeout);
                 self.end(now, ticket, summary, out);
@@ -234,11 +256,24 @@ impl Searches {
         }
     }
 
+    /// Ends a search whose summary came, once all homes have said whom they take for an ultrapeer.
+    fn end_held(&mut self, now: Time, ticket: Ticket, out: &mut Outbox<Output>) {
+        let Some(active) = self.active.get_mut(&ticket) else { return };
+        if active.views.values().any(Option::is_none) {
+            return;
+        }
+        let Some((mut summary, _)) = active.held.take() else { return };
+        if views::differ(active.views.values().flatten()) {
+            summary.incomplete.insert(Incomplete::ViewsDiffer);
+        }
+        self.end(now, ticket, summary, out);
+    }
+
     /// Asks the nearest home that was not asked yet, unless one is at work.
     fn go_on(&mut self, now: Time, homes: &[HomeFacts], ticket: Ticket, out: &mut Outbox<Output>) {
         let Some(active) = self.active.get_mut(&ticket) else { return };
         let at_work = active.asked.values().any(|asked| asked.until().is_some());
-        if at_work {
+        if at_work || active.held.is_some() {
             return;
         }
         let fresh = homes.iter().filter(|home| !active.asked.contains_key(&home.peer));
@@ -254,7 +289,14 @@ impl Searches {
             return;
         }
         active.retry = None;
-        active.sent.get_or_insert(now);
+        if active.sent.is_none() {
+            active.sent = Some(now);
+            // One home alone differs from nobody.
+            for home in homes.iter().filter(|_| homes.len() > 1) {
+                active.views.insert(home.peer, None);
+                out.push(Output::AskView(ticket, home.peer));
+            }
+        }
         active.messages += 1;
         active.asked.insert(home.peer, Asked::Waiting(now + limits::ACCEPT_PATIENCE));
         let left = active.deadline().since(now);
@@ -321,6 +363,9 @@ impl Active {
     }
 
     fn next_deadline(&self) -> Time {
+        if let Some((_, until)) = self.held {
+            return until;
+        }
         let patience = self.asked.values().filter_map(Asked::until);
         patience.chain(self.retry).fold(self.deadline(), Time::min)
     }
@@ -365,12 +410,13 @@ impl Active {
 mod tests {
     use overlay::wire::{
         bounded::{List, Text},
-        leaf::Accepted,
+        leaf::{Accepted, View},
         search::Hits,
     };
     use rand_pcg::Pcg32;
 
     use super::*;
+    use crate::views::Views;
 
     fn peer(byte: u8) -> PeerId {
         PeerId([byte; 32])
@@ -407,24 +453,48 @@ mod tests {
         homes: Vec<HomeFacts>,
         now: Time,
         next: Ticket,
+        /// Homes that do not say whom they take for an ultrapeer until the test does.
+        silent: Vec<PeerId>,
     }
 
     impl Bed {
         fn new(homes: &[u8]) -> Self {
             let homes = homes.iter().map(|byte| home(*byte)).collect();
-            Self { core: Searches::default(), homes, now: Time(1), next: 0 }
+            Self { core: Searches::default(), homes, now: Time(1), next: 0, silent: Vec::new() }
         }
 
         fn start(&mut self) -> Vec<Output> {
             let (mut rng, mut out) = (Pcg32::new(1, 1), Outbox::new());
             self.next += 1;
             self.core.start(self.now, &mut rng, &self.homes, self.next, request(), &mut out);
+            self.answered(out)
+        }
+
+        /// Homes say whom they take for an ultrapeer, all the same.
+        fn answered(&mut self, mut out: Outbox<Output>) -> Vec<Output> {
+            let mut rest = Vec::new();
+            for output in out.drain() {
+                match output {
+                    Output::AskView(ticket, peer) if self.silent.contains(&peer) => {
+                        assert_eq!(ticket, self.next);
+                    }
+                    Output::AskView(_, peer) => assert!(self.viewed(peer, 5, 7).is_empty()),
+                    output => rest.push(output),
+                }
+            }
+            rest
+        }
+
+        fn viewed(&mut self, from: PeerId, total: u32, number: u64) -> Vec<Output> {
+            let view = View { token: self.next, total, view: number, sketch: None };
+            let mut out = Outbox::new();
+            self.core.viewed(self.now, self.next, from, Views::default().take(&view), &mut out);
             out.drain().collect()
         }
 
         fn message(&mut self, from: u8, message: impl Into<LeafMessage>) -> Vec<Output> {
             let mut out = Outbox::new();
-            self.core.message(self.now, self.next, peer(from), message.into(), false, &mut out);
+            self.core.message(self.now, self.next, peer(from), message.into(), &mut out);
             out.drain().collect()
         }
 
@@ -440,7 +510,7 @@ mod tests {
             self.now = due;
             let mut out = Outbox::new();
             self.core.on_deadline(self.now, &self.homes, &mut out);
-            out.drain().collect()
+            self.answered(out)
         }
     }
 
@@ -513,6 +583,55 @@ mod tests {
         assert_eq!(asks(&bed.failed(1)), [peer(2)]);
         assert!(bed.message(2, Hits { hits: List::new([hit(1, 1)]) }).is_empty(), "it knows less");
         assert_eq!(bed.message(2, Hits { hits: List::new([hit(2, 1), hit(3, 1)]) }).len(), 1, "the limit holds");
+    }
+
+    fn reasons(outputs: Vec<Output>) -> Vec<Incomplete> {
+        end(outputs).summary.incomplete.iter().collect()
+    }
+
+    #[test]
+    fn homes_that_know_others_than_each_other_make_a_search_incomplete() {
+        let mut bed = Bed::new(&[1, 2, 3]);
+        bed.silent = vec![peer(3)];
+        bed.start();
+        assert_eq!(bed.viewed(peer(3), 9, 8), []);
+        assert_eq!(reasons(bed.message(1, Summary::default())), [Incomplete::ViewsDiffer]);
+        // One that stopped for another reason is not complete anyway.
+        bed.start();
+        let stopped = Summary { stopped: StopReason::Limit, ..Summary::default() };
+        assert_eq!(reasons(bed.message(1, stopped)), []);
+    }
+
+    #[test]
+    fn a_summary_waits_for_what_homes_know_but_not_long_and_who_is_silent_is_suspected() {
+        let mut bed = Bed::new(&[1, 2, 3]);
+        bed.silent = vec![peer(2), peer(3)];
+        bed.start();
+        assert_eq!(bed.message(1, Summary { messages: 4, ..Summary::default() }), []);
+        assert_eq!(bed.message(1, Summary::default()), [], "there is one summary");
+        assert_eq!(bed.viewed(peer(2), 5, 7), []);
+        let before = bed.now;
+        let outputs = bed.deadline();
+        assert_eq!((&outputs[0], bed.now), (&Output::Suspect(peer(3)), before + limits::VIEW_PATIENCE));
+        let end = end(outputs);
+        assert_eq!((end.summary.messages, end.summary.incomplete.is_empty()), (5, true), "views are no messages");
+
+        bed.start();
+        assert_eq!(bed.message(1, Summary::default()), []);
+        assert_eq!(bed.viewed(peer(3), 5, 7), []);
+        assert_eq!(reasons(bed.viewed(peer(2), 9, 8)), [Incomplete::ViewsDiffer], "the last to say it ends it");
+    }
+
+    #[test]
+    fn a_home_that_is_lost_is_not_waited_for() {
+        let mut bed = Bed::new(&[1, 2]);
+        bed.silent = vec![peer(2)];
+        bed.start();
+        assert_eq!(bed.message(1, Summary::default()), []);
+        bed.homes.pop();
+        let mut out = Outbox::new();
+        bed.core.homes_changed(bed.now, &bed.homes, &mut out);
+        assert!(reasons(out.drain().collect()).is_empty());
     }
 
     #[test]

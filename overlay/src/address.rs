@@ -1,6 +1,10 @@
 //! Names of places: addresses to join, address prefixes, network names.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    str::FromStr,
+};
 
 use crate::{id::PeerId, limits};
 
@@ -266,11 +270,42 @@ fn parse_port(port: &str) -> Result<u16, AddressError> {
     }
 }
 
+/// The network of an address, as a number: so many leading bits of an IPv4 or IPv6 address, at most 32 and 63, at least 1. In
+/// private and loopback ranges, where a network says nothing of who runs a node, the whole address with its port.
+pub fn network_prefix(address: SocketAddr, v4_bits: u32, v6_bits: u32) -> u64 {
+    let own = |bytes: &[u8]| {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(bytes).update(&address.port().to_le_bytes());
+        u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
+    };
+    match address.ip().to_canonical() {
+        IpAddr::V4(ip) if ip.is_loopback() || ip.is_private() => own(&ip.octets()),
+        IpAddr::V4(ip) => u64::from(u32::from(ip)) >> (32 - v4_bits.min(32)),
+        IpAddr::V6(ip) if ip.is_loopback() || ip.is_unique_local() => own(&ip.octets()),
+        IpAddr::V6(ip) => (u128::from(ip) >> (128 - v6_bits.clamp(1, 63))) as u64 | 1 << 63,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    #[test]
+    fn networks_are_told_apart_by_their_first_bits_and_private_addresses_by_all() {
+        let network = |text: &str| network_prefix(text.parse().expect("an address"), 16, 32);
+        assert_eq!(network("192.0.2.1:1"), network("192.0.99.2:2"));
+        assert_ne!(network("192.0.2.1:1"), network("192.1.2.1:1"));
+        assert_eq!(network("[::ffff:192.0.2.1]:1"), network("192.0.2.1:1"));
+        assert_eq!(network("[2001:db8:1::1]:1"), network("[2001:db8:2::1]:2"));
+        assert_ne!(network("[2001:db8::1]:1"), network("[2001:db9::1]:1"));
+        for private in ["127.0.0.1", "10.1.2.3", "[::1]", "[fd00::1]"] {
+            let at = |port: &str| network(&format!("{private}:{port}"));
+            assert_eq!(at("1"), at("1"));
+            assert_ne!(at("1"), at("2"));
+        }
+    }
 
     fn join(text: &str) -> Result<JoinAddress, AddressError> {
         text.parse()

@@ -469,6 +469,40 @@ pub const BUSY_SLACK: f64 = 16.0;
 
 /// Addresses that a leaf is told to join, after names were resolved.
 pub const JOIN_TARGETS: usize = 64;
+/// Time for which former homes are dialled alone, before join targets are as well. Chosen: a welcome takes less.
+pub const HEAD_START: Duration = Duration::from_secs(1);
+/// Ultrapeers that a leaf knows at a time: what two homes tell, and some more. With 200 bytes each 100 kB.
+pub const KNOWN_ULTRAPEERS: usize = 512;
+/// Descriptors that a leaf asks a home for: half of what it remembers, because it asks two of them. Some 18 kB.
+pub const MEMBERS_ASKED: u16 = 100;
+/// Time after which a leaf may ask the same home again.
+pub const MEMBERS_ASK_PAUSE: Duration = Duration::from_mins(1);
+/// Ultrapeers of which a leaf takes the nearest. The reasoning asks for 12; each costs a packet of 1.2 kB.
+pub const MEASURED: usize = 12;
+/// Measurements an hour: two samples, 29 kB.
+pub const MEASURES_PER_HOUR: f64 = 24.0;
+/// Time between two looks at whether a home is far worse than another ultrapeer. Chosen: an exchange costs the upload of
+/// a list, so there is at most one in two looks.
+pub const LOOK_AROUND: Duration = Duration::from_mins(30);
+/// A home is far worse if its round trip is more than this above twice that of another. Chosen: what people notice.
+pub const FAR_WORSE: Duration = Duration::from_millis(30);
+/// Time over which the leaves of a home leave it when it covers another part of the leaf space: most of the half hour
+/// for which it keeps their lists.
+pub const MOVE_SPREAD: Duration = Duration::from_mins(20);
+/// Pause before an ultrapeer that sent this leaf on, or was left, is tried again.
+pub const REFUSED_PAUSE: Duration = Duration::from_mins(1);
+/// Times that a leaf with a home is sent on before it insists.
+pub const TIMES_SENT_ON: u32 = 3;
+/// Failed dials in a row after which an ultrapeer of a large network is forgotten.
+pub const DIALS_UNTIL_FORGOTTEN: u32 = 3;
+/// Time between two leaves that come from a lost home to the same ultrapeer. A handshake takes 0.4 ms of a core.
+pub const RETURN_SPACING: Duration = Duration::from_millis(1);
+/// Longest pause before a leaf that has other homes replaces one. Chosen: with 5 s to notice an end it has three homes
+/// again within 8.
+pub const RETURN_SPREAD: Duration = Duration::from_secs(3);
+/// Time after the summary of a search for which homes are waited for that have not said whom they take for an
+/// ultrapeer.
+pub const VIEW_PATIENCE: Duration = Duration::from_millis(300);
 /// Searches a second that a leaf may make over time, unless its ultrapeer says otherwise: one in 2 s.
 pub const QUERY_RATE: f64 = 0.5;
 /// Searches that a leaf may make at once.

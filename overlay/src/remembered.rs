@@ -1,4 +1,4 @@
-//! Ultrapeers on disk: the file `ultrapeers` of the data folder, one descriptor a line in base64.
+//! Ultrapeers on disk: the file `ultrapeers` of the data folder, one descriptor a line in base64, in the order of their use.
 //!
 //! They are hints: each is checked when it is read, and a line that is none is skipped. The file is written
 //! whole or not at all, and only when it changes.
@@ -47,9 +47,7 @@ impl Remembered {
     /// The file cannot be written; the old one stays.
     pub fn store(&mut self, descriptors: &[SignedDescriptor]) -> io::Result<()> {
         let others = descriptors.iter().filter(|signed| signed.open().is_ok_and(|other| other.peer != self.own));
-        let mut lines: Vec<String> = others.filter_map(encode).collect();
-        lines.sort_unstable();
-        let text: String = lines.concat();
+        let text: String = others.filter_map(encode).collect();
         if text.is_empty() || text == self.text {
             return Ok(());
         }
@@ -103,15 +101,13 @@ mod tests {
         let own = Identity::from_seed([1; 32]).peer_id();
         let (mut remembered, none) = Remembered::load(folder.path(), own);
         assert!(none.is_empty());
-        remembered.store(&[signed(1), signed(2), signed(3)]).unwrap();
+        let want = [signed(3), signed(2), signed(4)];
+        remembered.store(&[&want[..], &[signed(1)]].concat()).unwrap();
         let path = folder.path().join("ultrapeers");
         let text = fs::read_to_string(&path).unwrap();
         fs::write(&path, format!("rubbish\n{text}AAAA\n")).unwrap();
-        let (mut again, mut read) = Remembered::load(folder.path(), own);
-        read.sort_unstable_by_key(|signed| signed.open().unwrap().peer);
-        let mut want = vec![signed(2), signed(3)];
-        want.sort_unstable_by_key(|signed| signed.open().unwrap().peer);
-        assert_eq!(read, want);
+        let (mut again, read) = Remembered::load(folder.path(), own);
+        assert_eq!(read, want, "in the order in which they are of use");
         again.store(&[]).unwrap();
         assert!(path.metadata().unwrap().len() > 0, "an empty view is no reason to forget");
     }

@@ -499,19 +499,3 @@ impl Machine for Ultrapeer {
         self.with_introductions(now, out, |introductions, inner| introductions.on_deadline(now, inner));
     }
 }
-
-/// The network of an address, as a number: the /24 of IPv4, the /48 of IPv6. In private and loopback
-/// ranges, where a network says nothing of who runs a node, the whole address with its port.
-pub fn network_prefix(address: SocketAddr) -> u64 {
-    let own = |bytes: &[u8]| {
-        let mut hasher = blake3::Hasher::new();
-        hasher.update(bytes).update(&address.port().to_le_bytes());
-        u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
-    };
-    match address.ip().to_canonical() {
-        std::net::IpAddr::V4(ip) if ip.is_loopback() || ip.is_private() => own(&ip.octets()),
-        std::net::IpAddr::V4(ip) => u64::from(u32::from(ip) >> 8),
-        std::net::IpAddr::V6(ip) if ip.is_loopback() || ip.is_unique_local() => own(&ip.octets()),
-        std::net::IpAddr::V6(ip) => (u128::from(ip) >> 80) as u64 | 1 << 63,
-    }
-}

@@ -21,10 +21,10 @@ use overlay::{
     id::PeerId,
     identity::Identity,
     limits,
-    transport::{Connection, DialError, Endpoint, Greeting, Sender},
+    transport::{CloseCode, Connection, DialError, Endpoint, Greeting, Sender},
     wire::{
         descriptor::{Descriptor, SignedDescriptor},
-        leaf::{LeafMessage, LeafState},
+        leaf::{LeafMessage, LeafState, MembersAsk},
         search::Hit,
     },
 };
@@ -36,6 +36,7 @@ use tokio::{
 use super::{Input, Network as Core, Output, home_link::HomePort};
 use crate::{
     catalog::Catalog,
+    metrics::{FAILOVER, HOME_SWITCHES},
     search::{End, Request, Ticket},
     store::Shares,
 };
@@ -237,7 +238,7 @@ impl Network {
     pub fn moved(&self) {
         let homes: Vec<_> = self.shared.homes().iter().map(|(peer, port)| (*peer, port.address())).collect();
         for (peer, address) in homes {
-            self.shared.tasks.spawn("home", super::home_link::attach(self.shared.clone(), address, Some(peer)));
+            self.shared.tasks.spawn("home", super::home_link::attach(self.shared.clone(), address, Some(peer), true));
         }
     }
 
@@ -294,15 +295,44 @@ impl Shared {
         self.changed.send_modify(|version| *version = version.wrapping_add(1));
     }
 
-    pub(super) fn greeting(&self) -> Greeting {
-        Greeting { handle: self.handle, ..Greeting::default() }
+    pub(super) fn greeting(&self, insists: bool) -> Greeting {
+        Greeting { handle: self.handle, introduction: 0, insists }
+    }
+
+    /// Puts a message for a home into its queue. A home that takes nothing is given up by those who wait for it.
+    fn say(&self, peer: &PeerId, message: impl Into<LeafMessage>) {
+        if let Some(home) = self.homes().get(peer) {
+            home.say(message.into());
+        }
     }
 
     fn carry_out(self: &Arc<Self>, output: Output) {
         match output {
-            Output::Dial(address, peer) => {
-                self.tasks.spawn("home", super::home_link::attach(self.clone(), address, peer));
+            Output::Dial { address, peer, insists } => {
+                self.tasks.spawn("home", super::home_link::attach(self.clone(), address, peer, insists));
             }
+            Output::Measure(peer, address) => {
+                let shared = self.clone();
+                self.tasks.spawn("measure", async move {
+                    let distance = shared.endpoint.measure(address).await;
+                    // A machine that stopped measures nothing.
+                    let _ = shared.machine.input(Input::Measured(peer, distance)).await;
+                });
+            }
+            Output::AskMembers(peer, most) => self.say(&peer, MembersAsk { most }),
+            Output::AskView(peer, ask) => self.say(&peer, ask),
+            Output::Release(peer, why) => {
+                if let Some(home) = self.homes().get(&peer).cloned() {
+                    HOME_SWITCHES.increment(why.into());
+                    self.tasks.spawn("good-bye", async move {
+                        let connection = home.connection.clone();
+                        if timeout(limits::LEAVE_TIMEOUT, home.leave()).await.is_err() {
+                            connection.close(CloseCode::Shutdown);
+                        }
+                    });
+                }
+            }
+            Output::Restored(span) => FAILOVER.record_span((), span),
             Output::HomesChanged => self.signal(),
             Output::Suspect(peer) => {
                 if let Some(home) = self.homes().get(&peer) {
@@ -380,7 +410,7 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// Keeps the machine's join targets resolved: at the start, when they change, and while homeless.
 async fn join(shared: Arc<Shared>, remembered: Vec<SignedDescriptor>) {
     // Without a machine there is nobody to tell; the task ends with the others.
-    let _ = shared.machine.input(Input::Alternatives(remembered)).await;
+    let _ = shared.machine.input(Input::Remembered(remembered)).await;
     loop {
         let targets = lock(&shared.join).clone();
         let (mut addresses, mut owners, mut unresolved) = (Vec::new(), BTreeMap::new(), Vec::new());

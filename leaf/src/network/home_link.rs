@@ -72,6 +72,13 @@ impl HomePort {
         self.suspected.notify_one();
     }
 
+    /// Says something on the control stream; a home that is that far behind with reading gets no more.
+    pub(super) fn say(&self, message: LeafMessage) {
+        if self.queue.try_send(message).is_err() {
+            self.suspect();
+        }
+    }
+
     /// Says good-bye and waits until the home has closed in answer.
     pub(super) async fn leave(self) {
         let goodbye = Goodbye { alternatives: List::default() };
@@ -83,19 +90,20 @@ impl HomePort {
 }
 
 /// Dials an ultrapeer and stays attached to it until the connection ends.
-pub(super) async fn attach(shared: Arc<Shared>, address: SocketAddr, peer: Option<PeerId>) {
-    match shared.endpoint.dial::<LeafMessage>(address, peer, shared.greeting()).await {
+pub(super) async fn attach(shared: Arc<Shared>, address: SocketAddr, peer: Option<PeerId>, insists: bool) {
+    match shared.endpoint.dial::<LeafMessage>(address, peer, shared.greeting(insists)).await {
         Ok(dialled) => {
             shared.forget_problems();
             run(&shared, dialled.link, address, dialled.welcome).await;
         }
         Err(error) => {
-            if let DialError::Refused { alternatives, .. } = &error {
-                // A machine that stopped dials nobody.
-                let _ = shared.machine.input(Input::Alternatives(alternatives.clone())).await;
-            }
+            let ended = match &error {
+                DialError::Refused { alternatives, .. } => Input::Refused(address, alternatives.clone()),
+                _ => Input::DialFailed(address),
+            };
             shared.join_failed(address, error);
-            let _ = shared.machine.input(Input::DialFailed(address)).await;
+            // A machine that stopped dials nobody.
+            let _ = shared.machine.input(ended).await;
         }
     }
 }
@@ -205,9 +213,9 @@ impl Reader<'_> {
             LeafMessage::CatalogAck(ack) => {
                 // Homes count all that they look after; people count what they share.
                 let shown = ack.files.saturating_sub(self.shared.list.catalog().unlisted_files());
-                self.port.acknowledged.send_replace(Some((ack.sequence, shown)));
+                let is_first = self.port.acknowledged.send_replace(Some((ack.sequence, shown))).is_none();
                 self.shared.signal();
-                true
+                !is_first || machine.input(Input::Acknowledged(peer)).await.is_ok()
             }
             LeafMessage::Introduction(introduction) => {
                 let reply = IntroductionReply { session: introduction.session, accept: true };
@@ -216,15 +224,13 @@ impl Reader<'_> {
             LeafMessage::Ping(ping) => self.port.queue.send(Pong { token: ping.token }.into()).await.is_ok(),
             LeafMessage::Pong(_) => {
                 self.pongs.notify_one();
-                true
+                machine.input(Input::Alive(peer)).await.is_ok()
             }
             LeafMessage::Goodbye(goodbye) => {
                 self.drained = true;
-                let alternatives = goodbye.alternatives.into_vec();
-                // Whether or not the machine still runs, this home is leaving.
-                let _ = machine.input(Input::Alternatives(alternatives)).await;
-                false
+                machine.input(Input::Draining(peer, goodbye.alternatives.into_vec())).await.is_ok()
             }
+            LeafMessage::View(view) => machine.input(Input::View(peer, view)).await.is_ok(),
             _ => {
                 tracing::debug!(?peer, "a home sent what homes do not send");
                 self.port.connection.close(CloseCode::Violation);

@@ -1,6 +1,7 @@
 //! Queries: what the own index says, and searches under way.
 
 use overlay::{
+    address::network_prefix,
     id::PeerId,
     limits,
     machine::{Context, Outbox},
@@ -16,7 +17,7 @@ use overlay::{
 use rand::RngExt;
 use rustc_hash::FxHashSet;
 
-use super::{Output, Ultrapeer, network_prefix};
+use super::{Output, Ultrapeer};
 use crate::{
     digests::is_digest,
     index::{
@@ -108,7 +109,7 @@ impl Ultrapeer {
     fn facts(&self, slot: LeafSlot) -> LeafFacts {
         let Some(leaf) = self.leaves.at(slot.0) else { return LeafFacts::default() };
         LeafFacts {
-            prefix: network_prefix(leaf.address),
+            prefix: network_prefix(leaf.address, 24, 48),
             free_slots: leaf.state.free_slots,
             queue: leaf.state.queue,
             public: leaf.state.reachability == Reachability::Public,
