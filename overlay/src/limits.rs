@@ -222,18 +222,14 @@ pub const DISK_RETRY: Duration = Duration::from_secs(30);
 
 // --- connections ----------------------------------------------------------------------------------
 
-/// Silence after which a connection is dead.
+/// Silence after which a connection is dead. Between ultrapeers probes find that out sooner: there it is only what a
+/// link costs when nothing is said on it, and hundreds of links must cost little.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Time between two keep-alive packets of the side that dialled. NATs forget a UDP flow after 30 s (RFC
 /// 4787 asks for 2 minutes, many boxes do not comply).
 pub const KEEP_ALIVE: Duration = Duration::from_secs(25);
 /// Time for the whole handshake, up to `Welcome`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time between two keep-alive packets of a mesh connection, so that both sides have a fresh round trip.
-pub const MESH_KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// Silence after which a mesh connection is dead: five lost keep-alives, so that a dead ultrapeer is left
-/// out of searches soon.
-pub const MESH_IDLE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time in which a last frame (a refusal) must be delivered before its connection is closed.
 pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);
 /// Time for a whole frame once its first byte came, and for any progress while sending. Chosen: the
@@ -383,12 +379,69 @@ pub const CANDIDATES: usize = 4;
 
 /// Ultrapeers in one network that a node keeps in memory: 30,000 of 512 bytes are 15 MB.
 pub const MEMBERS: usize = 30_000;
-/// Ultrapeers that are gone and still tried now and then, so that a healed partition is noticed.
+/// Ultrapeers that are gone of which old news is recognised, 300 bytes each. Chosen: at 3,000 ultrapeers that stay for
+/// 8 hours, those of half a day.
+pub const TOMBSTONES: usize = 4_096;
+/// Time for which it is recognised: the longest that a descriptor may count.
+pub const TOMBSTONE_LIFETIME: Duration = Duration::from_secs(DESCRIPTOR_LIFETIME_MAX_S as u64);
+/// Addresses of ultrapeers that are gone, or of an earlier session, and still tried now and then, so that a healed
+/// partition is noticed.
 pub const GONE_MEMBERS: usize = 200;
 /// Time between two refreshes of our own descriptor.
 pub const DESCRIPTOR_REFRESH: Duration = Duration::from_hours(1);
-/// Time after a lost link in which a member must be reached again before it counts as gone.
+/// Descriptors of one member that are passed on at once; see [`RENEWAL_RATE`].
+pub const RENEWAL_BURST: f64 = 8.0;
+/// Descriptors of one member a second that are passed on over time; more are left to the exchange of buckets. Chosen:
+/// each costs every member eight frames, and a member that has no reason renews once in [`DESCRIPTOR_REFRESH`].
+pub const RENEWAL_RATE: f64 = 0.1;
+/// Times that this node denies its own death at once.
+pub const DENIAL_BURST: f64 = 5.0;
+/// Times a second that it does over time: a liar makes it speak to all no more than once a minute.
+pub const DENIAL_RATE: f64 = 1.0 / 60.0;
+/// Claims of one link that a member is suspect or gone which are looked into at once, besides one for each member: as
+/// many as an honest one makes when many die or a partition heals. Each costs up to four probes.
+pub const CLAIMS: usize = 64;
+/// Such claims a second over time. More are ignored.
+pub const CLAIMS_RATE: f64 = 1.0;
+/// Links on which news is passed on, chosen anew each time: it misses one member in 3,000, whom the exchange of buckets
+/// reaches (1 - e^-8 = 99.97 %).
+pub const NEWS_LINKS: usize = 8;
+/// Links that are kept to each other part of the leaf space: one to use and one to fall back to.
+pub const LINKS_PER_PART: usize = 2;
+/// Time between two probes, to the next member in order and to a random one by turns: each is probed once a second by
+/// the one before it, and about once by some other. Measured with one random probe a second instead: one death in
+/// twenty was noticed only after three seconds.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// Least time for the answer to a probe. Chosen: a busy machine answers in that, also after a lost packet.
+pub const PROBE_TIMEOUT_MIN: Duration = Duration::from_millis(400);
+/// Longest time for it. Between, it is three round trips.
+pub const PROBE_TIMEOUT_MAX: Duration = Duration::from_secs(1);
+/// Members that are asked to probe one that does not answer: as in SWIM.
+pub const PROBE_RELAYS: usize = 3;
+/// Probes for others that are under way. Chosen: everyone asks at once when a third of a full shard dies.
+pub const PROBES_RELAYED: usize = 1_024;
+/// Probes of a link in a row that only others could deliver before the link is made anew.
+pub const PROBE_STRIKES: u8 = 3;
+/// Time for which a member that was just heard of is not judged: that of dialling it.
+pub const PROBE_GRACE: Duration = Duration::from_secs(3);
+/// Time for which a suspect may prove that it lives, at most, in a shard of up to five; 4 log10 R seconds in larger
+/// ones (SWIM: news reaches everyone in logarithmic time).
 pub const SUSPICION: Duration = Duration::from_secs(3);
+/// Time for which it may if [`SUSPICION_WITNESSES`] others cannot reach it either (as in Lifeguard). Chosen: a machine
+/// that hung for so long loses its leaves anyway.
+pub const SUSPICION_MIN: Duration = Duration::from_secs(2);
+/// Others that cannot reach a suspect after whose word nothing more is to be expected of it.
+pub const SUSPICION_WITNESSES: usize = 3;
+/// Delay of this node's own deadline beyond which it judges nobody: it hung itself.
+pub const STALL: Duration = Duration::from_secs(1);
+/// Parts of the key space that are compared on their own.
+pub const SYNC_BUCKETS: usize = 256;
+/// Time between two comparisons with a random member.
+pub const SYNC_INTERVAL: Duration = Duration::from_mins(1);
+/// Answers to comparisons that one link may ask for at once.
+pub const SYNC_BURST: f64 = 6.0;
+/// Answers to comparisons a second that one link may ask for over time.
+pub const SYNC_RATE: f64 = 0.1;
 /// Time for which the node with the higher key leaves the dialling to the other.
 pub const DIAL_COURTESY: Duration = Duration::from_secs(1);
 /// First pause between two attempts to dial a member; doubles up to [`REDIAL_MAX`].
@@ -397,6 +450,10 @@ pub const REDIAL_MIN: Duration = Duration::from_millis(500);
 pub const REDIAL_MAX: Duration = Duration::from_secs(30);
 /// Time between two attempts to reach an ultrapeer that is gone.
 pub const GONE_REDIAL: Duration = Duration::from_mins(1);
+/// Time between two attempts to reach one of an earlier session while no link is up.
+pub const HINT_PAUSE: Duration = Duration::from_secs(1);
+/// Ultrapeers of earlier sessions that are dialled at once.
+pub const HINTS_AT_ONCE: usize = 3;
 
 // --- an ultrapeer's work --------------------------------------------------------------------------
 

@@ -1,17 +1,49 @@
 //! Core: who the ultrapeers are. Every ultrapeer knows every other by its signed descriptor.
 //!
-//! What it decides: which descriptors count, whom to dial, when a member is gone, and what to tell others.
+//! What it decides: which descriptors count, whom to dial and probe, who is suspect and who is gone, and what
+//! to tell others.
+//!
+//! | module | what it decides |
+//! |---|---|
+//! | [`links`] | whom to dial: all mates, some members of each other part, and now and then who is gone |
+//! | [`probing`] | who answers: probes, probes through others, suspicion |
+//! | [`gossip`] | what is news, what is old, what is refused, and to whom news goes |
+//! | [`buckets`] | what differs between two members' knowledge |
+//! | [`sketch`] | how much differs between two views |
 //!
 //! Invariants:
 //! - a member is in the view only with a descriptor whose signature was checked, of this network, not
 //!   expired, and the newest heard of (highest sequence);
-//! - a member that was found gone returns only with a newer descriptor or by a link of its own, so stale
-//!   gossip resurrects nobody;
-//! - every pair of members has one link: the lower key dials, the higher only after some patience.
+//! - a member that was found gone returns only with a newer descriptor, so old news resurrects nobody; who is
+//!   told that others hold it for gone renews its own;
+//! - nobody is removed on another's word while this node can reach it itself;
+//! - a claim that others are gone costs its speaker credit, and without credit it is not even looked into.
 //!
-//! Flow: a link comes up, both sides send all they know; whatever is new is passed on to all other links
-//! once. A lost link makes its member suspect: it is dialled again, and is gone after [`limits::SUSPICION`].
-//! Members that are gone are dialled now and then, which is how a partition heals.
+//! Flow: a link comes up, both sides compare what they know and exchange what differs. Whatever is new is
+//! passed on to [`limits::NEWS_LINKS`] random links, once. Mates (members that cover the same leaves) are
+//! probed, a second the next in key order and a random one; one that answers neither this node nor others on its behalf is suspect, all its
+//! mates are told and look for themselves, and if nobody reaches it, it is gone. Who is gone is dialled now and
+//! then, which is how a partition heals.
+//!
+//! ```text
+//!            answers, or a link comes up                    higher sequence
+//!          ┌───────────────────────────────┐      ┌─────────────────────────────────┐
+//!   trusted ── probe unanswered ──> in doubt ── others cannot reach it ──> suspect ─┴─ time is over ──> gone
+//! ```
+//!
+//! Why not the library `foca` (SWIM without input and output): its members carry an incarnation of its own
+//! beside our signed sequence, and it believes every rumour, while here each node first looks for itself; it
+//! probes all members it knows, while here shards decide who probes whom; its messages are datagrams of its
+//! own encoding that it fills by itself, while ours are frames of typed messages on links that exist anyway and
+//! whose loss is a signal. What would be left of it is a shuffled round and three timers.
+
+mod buckets;
+mod gossip;
+mod links;
+mod probing;
+mod sketch;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +54,15 @@ use std::{
 
 use rand::{Rng, RngExt};
 
+pub use self::sketch::{Sketch, differing_share};
+use self::{
+    buckets::Buckets,
+    gossip::{Fresh, Tombstone},
+    links::{Dial, Hints, Link},
+    probing::{Doubt, Relay},
+};
 use crate::{
+    credit::TokenBucket,
     id::PeerId,
     identity::Identity,
     limits,
@@ -32,6 +72,7 @@ use crate::{
         bounded::List,
         descriptor::{Descriptor, ShardPrefix, SignedDescriptor, network_tag},
         leaf::Members,
+        mesh::{Load, MeshMessage, ProbeReply},
     },
 };
 
@@ -40,22 +81,34 @@ use crate::{
 pub enum Input {
     /// This node is reached at this address: as set by its operator, as bound, or as others observe it.
     Address(SocketAddr),
+    /// This node covers that part of the leaf space from now on.
+    Shard(ShardPrefix),
+    /// How busy this node is. Another capacity is announced to all.
+    Load(Load),
     /// This node serves as an ultrapeer from now on.
     Join,
     /// This node stops serving; others are told.
     Withdraw,
-    /// Descriptors came from a linked member, a welcome, or the list of earlier sessions (`from` is `None`).
+    /// Descriptors came from a welcome (`from` is who welcomed), from a refusal, or from the list of earlier
+    /// sessions (`from` is `None`): the latter are only addresses to dial.
     Heard {
-        /// The link they came by.
+        /// Who sent them.
         from: Option<PeerId>,
         /// What came.
         descriptors: Vec<SignedDescriptor>,
     },
-    /// A link to a member is up.
+    /// Another node sent one of the messages that [`is_message`] names.
+    Message {
+        /// Over which link.
+        from: PeerId,
+        /// What came.
+        message: MeshMessage,
+    },
+    /// A link to another node is up, perhaps in place of an earlier one.
     LinkUp(PeerId),
-    /// The link to a member is gone.
+    /// The link to another node is gone.
     LinkDown {
-        /// The member.
+        /// The node.
         peer: PeerId,
         /// True if it said good-bye.
         in_order: bool,
@@ -74,97 +127,226 @@ pub enum Output {
         /// Where.
         address: SocketAddr,
     },
-    /// Send descriptors over a link.
+    /// Close a link on which nothing comes any more. It counts as gone at once: no `LinkDown` follows.
+    Close(PeerId),
+    /// Send over a link.
     Send {
         /// The link.
         to: PeerId,
         /// What to send.
-        members: Members,
+        message: MeshMessage,
     },
     /// A member joined the view, or its descriptor changed.
     Joined(PeerId),
+    /// A member does not answer: what is known of its leaves may be out of date.
+    Suspected(PeerId),
+    /// A suspect answers again, or others proved that it lives.
+    Trusted(PeerId),
     /// A member left the view.
     Left(PeerId),
+}
+
+/// How a member stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// A link to it is up, and it answers.
+    Linked,
+    /// It lives as far as is known, and no link to it is up.
+    Unlinked,
+    /// It does not answer.
+    Suspect,
 }
 
 /// Numbers for metrics.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stats {
-    /// Members with a link, this node included if it serves.
+    /// Members that are not suspect, this node included if it serves.
     pub alive: usize,
-    /// Members whose link was lost.
+    /// Members that do not answer.
     pub suspect: usize,
-    /// Descriptors that were refused: bad signature, malformed, or of another network.
-    pub refused: u64,
+    /// What was refused.
+    pub refused: Refused,
+}
+
+/// What was refused, by reason.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Refused {
+    /// Descriptors that cannot be read or name something impossible.
+    pub malformed: u64,
+    /// Descriptors that the peer did not sign.
+    pub forged: u64,
+    /// Descriptors of another network.
+    pub other_network: u64,
+    /// Descriptors that do not count any more.
+    pub expired: u64,
+    /// Descriptors older than one that is known, or than its peer's end: replayed, or overtaken.
+    pub outdated: u64,
+    /// Descriptors for which there was no room.
+    pub full: u64,
+    /// Claims that somebody is suspect or gone, by a peer that claims too much.
+    pub claims: u64,
 }
 
 /// The membership. See the module text.
 #[derive(Debug)]
 pub struct Membership {
     identity: Arc<Identity>,
+    me: PeerId,
     network: [u8; 8],
-    capacity: u32,
+    shard: ShardPrefix,
+    load: Load,
     serving: bool,
+    /// True once it withdrew: it dials, probes and judges nobody.
+    leaving: bool,
+    /// True while the alarms that recur are set.
+    ticking: bool,
     address: Option<SocketAddr>,
     sequence: u64,
     own: Option<SignedDescriptor>,
-    refresh_at: Option<Time>,
+    /// When it was signed.
+    renewed: Time,
+    denials: TokenBucket,
     members: BTreeMap<PeerId, Member>,
+    /// The members by the part that they declare.
+    parts: BTreeMap<ShardPrefix, BTreeSet<PeerId>>,
+    /// Parts to which there may be too few links since this step began.
+    untended: BTreeSet<ShardPrefix>,
+    suspects: BTreeSet<PeerId>,
     /// Links that are up, also to nodes that do not serve (yet).
-    links: BTreeSet<PeerId>,
-    gone: BTreeMap<PeerId, Gone>,
-    gone_dial_at: Option<Time>,
+    links: BTreeMap<PeerId, Link>,
+    tombstones: BTreeMap<PeerId, Tombstone>,
+    hints: Hints,
+    /// True if the last probe went to the next in order.
+    turn: bool,
+    /// Whom to probe next, last first.
+    round: Vec<PeerId>,
+    /// Probes for others, by their token.
+    relays: BTreeMap<u64, Relay>,
+    /// News of this step that was not passed on yet, with the link by which it came.
+    fresh: Vec<(Option<PeerId>, Fresh)>,
+    buckets: Buckets,
+    sketch: Sketch,
     view: u64,
-    refused: u64,
+    agenda: BTreeSet<(Time, Alarm)>,
+    refused: Refused,
+}
+
+/// What is due at some time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Alarm {
+    /// Renew the own descriptor.
+    Refresh,
+    /// Probe the next member.
+    Probe,
+    /// Compare with a random member.
+    Compare,
+    /// Dial one that is gone or was remembered.
+    Hint,
+    /// The earliest that is due of a member.
+    Member(PeerId),
 }
 
 #[derive(Debug)]
 struct Member {
     signed: SignedDescriptor,
     descriptor: Descriptor,
+    /// When it was first heard of since it last joined.
+    since: Time,
     expires: Time,
-    link: Link,
+    linked: bool,
+    dial: Dial,
+    /// Pause before the next dial.
+    pause: Duration,
+    doubt: Option<Doubt>,
+    /// When it last answered a probe on its own link.
+    answered: Option<Time>,
+    round_trip: Option<Duration>,
+    /// Probes in a row that only others could deliver.
+    strikes: u8,
+    load: Option<Load>,
+    /// How many of its descriptors are passed on.
+    renewals: TokenBucket,
+    /// Its place in the agenda.
+    alarm: Option<Time>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Link {
-    Up,
-    /// Not linked since `since`; the next dial is due at `dial_at` (`None` while one is under way).
-    Down {
-        since: Time,
-        suspect: bool,
-        dial_at: Option<Time>,
-        pause: Duration,
-    },
+impl Member {
+    fn state(&self) -> State {
+        match &self.doubt {
+            Some(doubt) if doubt.is_suspicion() => State::Suspect,
+            _ if self.linked => State::Linked,
+            _ => State::Unlinked,
+        }
+    }
+
+    /// Seconds since it was presented by its peer itself, rounded up.
+    fn age_s(&self, now: Time) -> u32 {
+        let left = u32::try_from(self.expires.since(now).as_secs()).unwrap_or(u32::MAX);
+        self.descriptor.lifetime_s.saturating_sub(left)
+    }
+
+    fn due(&self) -> Time {
+        let dial = match self.dial {
+            Dial::Due(at) => Some(at),
+            Dial::Idle | Dial::UnderWay => None,
+        };
+        let doubt = self.doubt.as_ref().map(|doubt| doubt.due);
+        [dial, doubt].into_iter().flatten().fold(self.expires, Time::min)
+    }
 }
 
-/// A member that was found gone: kept so that old news of it is recognised and a return is noticed.
-#[derive(Debug)]
-struct Gone {
-    sequence: u64,
-    address: SocketAddr,
+/// True if a message is one for [`Input::Message`].
+pub const fn is_message(message: &MeshMessage) -> bool {
+    matches!(
+        message,
+        MeshMessage::News(_)
+            | MeshMessage::Probe(_)
+            | MeshMessage::ProbeReply(_)
+            | MeshMessage::ProbeFor(_)
+            | MeshMessage::ProbeResult(_)
+            | MeshMessage::Suspect(_)
+            | MeshMessage::Sync(_)
+            | MeshMessage::SyncBuckets(_)
+            | MeshMessage::SyncWant(_)
+    )
 }
 
 impl Membership {
     /// An empty view of the network of that name.
     ///
-    /// `first_sequence` must be larger than any that this identity used before: seconds since 1970 do.
+    /// `first_sequence` should be larger than any that this identity used before: seconds since 1970 do. If it
+    /// is not, because a clock was set back, others tell, and the next descriptor outbids the old.
     pub fn new(identity: Arc<Identity>, network: &str, capacity: u32, first_sequence: u64) -> Self {
         Self {
+            me: identity.peer_id(),
             identity,
             network: network_tag(network),
-            capacity,
+            shard: ShardPrefix::ALL,
+            load: Load { leaves: 0, capacity },
             serving: false,
+            leaving: false,
+            ticking: false,
             address: None,
             sequence: first_sequence,
             own: None,
-            refresh_at: None,
+            renewed: Time::ZERO,
+            denials: TokenBucket::new(Time::ZERO, limits::DENIAL_RATE, limits::DENIAL_BURST),
             members: BTreeMap::new(),
-            links: BTreeSet::new(),
-            gone: BTreeMap::new(),
-            gone_dial_at: None,
+            parts: BTreeMap::new(),
+            untended: BTreeSet::new(),
+            suspects: BTreeSet::new(),
+            links: BTreeMap::new(),
+            tombstones: BTreeMap::new(),
+            hints: Hints::default(),
+            turn: false,
+            round: Vec::new(),
+            relays: BTreeMap::new(),
+            fresh: Vec::new(),
+            buckets: Buckets::default(),
+            sketch: Sketch::default(),
             view: 0,
-            refused: 0,
+            agenda: BTreeSet::new(),
+            refused: Refused::default(),
         }
     }
 
@@ -178,6 +360,11 @@ impl Membership {
         self.own.as_ref()
     }
 
+    /// The part of the leaf space that this node covers.
+    pub fn shard(&self) -> ShardPrefix {
+        self.shard
+    }
+
     /// Ultrapeers in the view, this node included if it serves.
     pub fn total(&self) -> u32 {
         self.members.len() as u32 + u32::from(self.serving)
@@ -188,34 +375,64 @@ impl Membership {
         self.view
     }
 
+    /// The view in short, to tell how much it differs from another; see [`differing_share`].
+    pub fn sketch(&self) -> &Sketch {
+        &self.sketch
+    }
+
     /// True if that ultrapeer is in the view.
     pub fn contains(&self, peer: &PeerId) -> bool {
         self.members.contains_key(peer)
     }
 
-    /// True if a link leads to that node.
+    /// True if a link leads to that node, whether it answers or not.
     pub fn is_linked(&self, peer: &PeerId) -> bool {
-        self.links.contains(peer)
+        self.links.contains_key(peer)
     }
 
-    /// All members other than this node, by key: descriptor, and whether a link to it is up.
-    pub fn iter(&self) -> impl Iterator<Item = (&Descriptor, bool)> {
-        self.members.values().map(|member| (&member.descriptor, member.link == Link::Up))
+    /// What a member says of itself.
+    pub fn get(&self, peer: &PeerId) -> Option<&Descriptor> {
+        self.members.get(peer).map(|member| &member.descriptor)
+    }
+
+    /// When a member was first probed in vain; `None` if it answered since.
+    pub fn silent_since(&self, peer: &PeerId) -> Option<Time> {
+        self.members.get(peer)?.doubt.as_ref().map(|doubt| doubt.sent)
+    }
+
+    /// How a member stands; `None` if it is not in the view.
+    pub fn state_of(&self, peer: &PeerId) -> Option<State> {
+        self.members.get(peer).map(Member::state)
+    }
+
+    /// How busy this node is, as it was last told.
+    pub fn load(&self) -> Load {
+        self.load
+    }
+
+    /// How busy a member was when it last answered a probe.
+    pub fn load_of(&self, peer: &PeerId) -> Option<Load> {
+        self.members.get(peer)?.load
+    }
+
+    /// All members other than this node, by key: descriptor, and how it stands.
+    pub fn iter(&self) -> impl Iterator<Item = (&Descriptor, State)> {
+        self.members.values().map(|member| (&member.descriptor, member.state()))
+    }
+
+    /// Members with a link that answer, by key.
+    pub fn linked(&self) -> impl Iterator<Item = PeerId> {
+        self.iter().filter(|(_, state)| *state == State::Linked).map(|(member, _)| member.peer)
     }
 
     /// Up to `count` members to name as alternatives, linked ones only, chosen at random.
     pub fn alternatives(&self, count: usize, rng: &mut dyn Rng) -> Vec<SignedDescriptor> {
-        let mut linked: Vec<_> = self.members.values().filter(|member| member.link == Link::Up).collect();
-        let count = count.min(linked.len());
-        for place in 0..count {
-            let pick = rng.random_range(place..linked.len());
-            linked.swap(place, pick);
-        }
-        linked.truncate(count);
+        let mut linked: Vec<_> = self.members.values().filter(|member| member.state() == State::Linked).collect();
+        choose(&mut linked, count, rng);
         linked.into_iter().map(|member| member.signed.clone()).collect()
     }
 
-    /// The whole view as frames for a newcomer, own descriptor first.
+    /// The whole view as frames for a leaf, own descriptor first.
     pub fn snapshot(&self) -> Vec<Members> {
         let all: Vec<_> = self.own.iter().chain(self.members.values().map(|member| &member.signed)).collect();
         let mut frames: Vec<_> = all
@@ -228,18 +445,13 @@ impl Membership {
         frames
     }
 
-    /// A frame of news under the current view.
+    /// A frame of news for leaves under the current view.
     pub fn frame(
         &self,
         descriptors: impl IntoIterator<Item = SignedDescriptor>,
         gone: impl IntoIterator<Item = PeerId>,
     ) -> Members {
         Members { descriptors: List::new(descriptors), gone: List::new(gone), total: self.total(), view: self.view }
-    }
-
-    /// What a member says of itself.
-    pub fn get(&self, peer: &PeerId) -> Option<&Descriptor> {
-        self.members.get(peer).map(|member| &member.descriptor)
     }
 
     /// The signed descriptor of a member.
@@ -249,159 +461,126 @@ impl Membership {
 
     /// Numbers for metrics.
     pub fn stats(&self) -> Stats {
-        let alive = self.members.values().filter(|member| member.link == Link::Up).count();
-        Stats { alive: alive + usize::from(self.serving), suspect: self.members.len() - alive, refused: self.refused }
+        let suspect = self.members.values().filter(|member| member.state() == State::Suspect).count();
+        Stats { alive: self.total() as usize - suspect, suspect, refused: self.refused }
     }
 
-    fn renew_own(&mut self, now: Time, out: &mut Outbox<Output>) {
-        let (true, Some(address)) = (self.serving, self.address) else { return };
-        self.sequence += 1;
-        let descriptor = self.describe(address, limits::DESCRIPTOR_LIFETIME_S);
-        let signed = descriptor.sign(&self.identity);
-        self.own = Some(signed.clone());
-        self.refresh_at = Some(now + limits::DESCRIPTOR_REFRESH);
-        self.pass_on(&signed, None, out);
+    /// True if a member covers leaves that this node covers.
+    fn is_mate(&self, member: &Member) -> bool {
+        self.shard.overlaps(member.descriptor.shard)
     }
 
-    fn describe(&self, address: SocketAddr, lifetime_s: u32) -> Descriptor {
-        Descriptor {
-            peer: self.identity.peer_id(),
-            network: self.network,
-            address,
-            shard: ShardPrefix::ALL,
-            capacity: self.capacity,
-            sequence: self.sequence,
-            lifetime_s,
-        }
+    /// A member came into the view (or leaves it): the numbers that stand for the view change.
+    fn toggle_view(&mut self, peer: PeerId) {
+        self.view ^= view_bits(&peer);
+        self.sketch.toggle(&peer);
     }
 
-    fn pass_on(&self, signed: &SignedDescriptor, except: Option<PeerId>, out: &mut Outbox<Output>) {
-        for peer in self.links.iter().filter(|peer| Some(**peer) != except) {
-            out.push(Output::Send { to: *peer, members: self.frame([signed.clone()], []) });
+    fn send(to: PeerId, message: impl Into<MeshMessage>, out: &mut Outbox<Output>) {
+        out.push(Output::Send { to, message: message.into() });
+    }
+
+    fn set_alarm(&mut self, at: Time, alarm: Alarm) {
+        if !self.leaving {
+            self.agenda.insert((at, alarm));
         }
     }
 
-    fn hear(&mut self, cx: &mut Context<'_>, from: Option<PeerId>, signed: SignedDescriptor, out: &mut Outbox<Output>) {
-        let descriptor = match signed.open() {
-            Ok(descriptor) if descriptor.network == self.network => descriptor,
-            _ => {
-                self.refused += 1;
-                return;
-            }
-        };
-        let peer = descriptor.peer;
-        if peer == self.identity.peer_id() {
-            // News of an earlier life of this key: outbid it, so that ours counts.
-            if descriptor.sequence > self.sequence {
-                self.sequence = descriptor.sequence;
-                self.renew_own(cx.now, out);
-            }
-            return;
-        }
-        let known = self.members.get(&peer).map(|member| member.descriptor.sequence);
-        let past = self.gone.get(&peer).map(|gone| gone.sequence);
-        // Straight from the peer itself even an old descriptor proves that it lives.
-        let by_itself = from == Some(peer);
-        if known.is_some_and(|known| descriptor.sequence <= known)
-            || past.is_some_and(|past| descriptor.sequence <= past && !by_itself)
-        {
-            return;
-        }
-        if descriptor.lifetime_s == 0 {
-            self.remove(cx.now, peer, descriptor.sequence, descriptor.address, out);
-            self.pass_on(&signed, from, out);
-            return;
-        }
-        if known.is_none() && self.members.len() >= limits::MEMBERS {
-            self.refused += 1;
-            return;
-        }
-        self.gone.remove(&peer);
-        let expires = cx.now + descriptor.lifetime();
-        let link = self.members.get(&peer).map(|member| member.link);
-        if link.is_none() {
-            self.view ^= view_bits(&peer);
-        }
-        let link = link.unwrap_or_else(|| self.first_link(cx.now, &peer));
-        self.members.insert(peer, Member { signed: signed.clone(), descriptor, expires, link });
-        self.pass_on(&signed, from, out);
-        out.push(Output::Joined(peer));
-    }
-
-    fn first_link(&self, now: Time, peer: &PeerId) -> Link {
-        if self.links.contains(peer) {
-            return Link::Up;
-        }
-        let courtesy = if self.identity.peer_id() < *peer { Duration::ZERO } else { limits::DIAL_COURTESY };
-        Link::Down { since: now, suspect: false, dial_at: Some(now + courtesy), pause: limits::REDIAL_MIN }
-    }
-
-    fn remove(&mut self, now: Time, peer: PeerId, sequence: u64, address: SocketAddr, out: &mut Outbox<Output>) {
-        if self.members.remove(&peer).is_some() {
-            self.view ^= view_bits(&peer);
-            out.push(Output::Left(peer));
-        }
-        self.gone.insert(peer, Gone { sequence, address });
-        self.gone_dial_at.get_or_insert(now + limits::GONE_REDIAL);
-        if self.gone.len() > limits::GONE_MEMBERS {
-            let oldest = self.gone.iter().min_by_key(|(_, gone)| gone.sequence).map(|(peer, _)| *peer);
-            oldest.and_then(|peer| self.gone.remove(&peer));
-        }
-    }
-
-    fn link_up(&mut self, peer: PeerId, out: &mut Outbox<Output>) {
-        self.links.insert(peer);
-        if let Some(member) = self.members.get_mut(&peer) {
-            member.link = Link::Up;
-        }
-        for members in self.snapshot() {
-            out.push(Output::Send { to: peer, members });
-        }
-    }
-
-    fn link_down(&mut self, now: Time, peer: PeerId, in_order: bool, out: &mut Outbox<Output>) {
-        self.links.remove(&peer);
+    /// Puts a member to its right place in the agenda. After every change of it.
+    fn reschedule(&mut self, peer: PeerId) {
         let Some(member) = self.members.get_mut(&peer) else { return };
-        if in_order {
-            let (sequence, address) = (member.descriptor.sequence, member.descriptor.address);
-            self.remove(now, peer, sequence, address, out);
-        } else {
-            member.link = Link::Down { since: now, suspect: true, dial_at: Some(now), pause: limits::REDIAL_MIN };
+        let due = (!self.leaving).then(|| member.due());
+        if due == member.alarm {
+            return;
+        }
+        if let Some(at) = std::mem::replace(&mut member.alarm, due) {
+            self.agenda.remove(&(at, Alarm::Member(peer)));
+        }
+        self.agenda.extend(due.map(|at| (at, Alarm::Member(peer))));
+    }
+
+    fn join(&mut self, cx: &mut Context<'_>) {
+        if self.serving {
+            return;
+        }
+        (self.serving, self.leaving) = (true, false);
+        self.toggle_view(self.me);
+        self.renew_own(cx.now);
+        self.start_alarms(cx);
+        for peer in self.members.keys().copied().collect::<Vec<_>>() {
+            self.reschedule(peer);
         }
     }
 
-    fn dial_failed(&mut self, cx: &mut Context<'_>, peer: PeerId) {
-        let Some(member) = self.members.get_mut(&peer) else { return };
-        if let Link::Down { dial_at, pause, .. } = &mut member.link {
-            let jitter = cx.rng.random_range(0.75..1.25);
-            *dial_at = Some(cx.now + pause.mul_f64(jitter));
-            *pause = (*pause * 2).min(limits::REDIAL_MAX);
+    /// Sets the alarms that recur, unless they are set.
+    fn start_alarms(&mut self, cx: &mut Context<'_>) {
+        if self.ticking || self.leaving {
+            return;
+        }
+        self.ticking = true;
+        for (alarm, interval) in [(Alarm::Probe, limits::PROBE_INTERVAL), (Alarm::Compare, limits::SYNC_INTERVAL)] {
+            // Those who start together do not act together.
+            self.set_alarm(cx.now + interval.mul_f64(cx.rng.random_range(0.1..1.0)), alarm);
         }
     }
 
-    fn withdraw(&mut self, out: &mut Outbox<Output>) {
+    fn withdraw(&mut self, now: Time) {
         if !self.serving {
             return;
         }
-        self.serving = false;
-        self.view ^= view_bits(&self.identity.peer_id());
-        self.refresh_at = None;
-        self.own = None;
-        if let Some(address) = self.address {
-            self.sequence += 1;
-            let farewell = self.describe(address, 0).sign(&self.identity);
-            self.pass_on(&farewell, None, out);
+        self.bury_own(now);
+        (self.serving, self.leaving) = (false, true);
+        self.toggle_view(self.me);
+        self.ticking = false;
+        self.agenda.clear();
+        for member in self.members.values_mut() {
+            member.alarm = None;
         }
     }
 
-    /// When a suspect counts as gone: at once if it never had a link and cannot be reached for as long.
-    fn gone_at(member: &Member) -> Option<Time> {
-        match member.link {
-            Link::Down { since, suspect: true, .. } => Some(since + limits::SUSPICION),
-            // Never linked: give it the whole handshake before believing that it is not there.
-            Link::Down { since, suspect: false, .. } => Some(since + limits::HANDSHAKE_TIMEOUT + limits::SUSPICION),
-            Link::Up => None,
+    fn set_load(&mut self, now: Time, load: Load) {
+        let before = std::mem::replace(&mut self.load, load);
+        if before.capacity != load.capacity {
+            self.renew_own(now);
         }
+    }
+
+    fn message(&mut self, cx: &mut Context<'_>, from: PeerId, message: MeshMessage, out: &mut Outbox<Output>) {
+        match message {
+            MeshMessage::News(news) => self.hear_news(cx, from, news, out),
+            MeshMessage::Probe(probe) => {
+                Self::send(from, ProbeReply { token: probe.token, load: self.load }, out);
+            }
+            MeshMessage::ProbeReply(reply) => self.probe_reply(cx.now, from, reply, out),
+            MeshMessage::ProbeFor(ask) => self.probe_for(cx, from, ask, out),
+            MeshMessage::ProbeResult(result) => self.probe_result(cx, from, result, out),
+            MeshMessage::Suspect(suspect) => {
+                for claim in suspect.suspects {
+                    self.hear_suspicion(cx, from, claim, out);
+                }
+            }
+            MeshMessage::Sync(sync) => self.compare(cx.now, from, sync, out),
+            MeshMessage::SyncBuckets(theirs) => self.compare_buckets(cx.now, from, &theirs, out),
+            MeshMessage::SyncWant(want) => self.answer_want(cx.now, from, want, out),
+            _ => {}
+        }
+    }
+
+    fn member_due(&mut self, cx: &mut Context<'_>, peer: PeerId, out: &mut Outbox<Output>) {
+        let Some(member) = self.members.get_mut(&peer) else { return };
+        member.alarm = None;
+        if member.expires <= cx.now {
+            self.remove(cx.now, peer, out);
+            return;
+        }
+        if matches!(member.dial, Dial::Due(at) if at <= cx.now) {
+            member.dial = Dial::UnderWay;
+            out.push(Output::Dial { peer, address: member.descriptor.address });
+        }
+        if member.doubt.as_ref().is_some_and(|doubt| doubt.due <= cx.now) {
+            self.doubt_due(cx, peer, out);
+        }
+        self.reschedule(peer);
     }
 }
 
@@ -410,261 +589,64 @@ fn view_bits(peer: &PeerId) -> u64 {
     u64::from_le_bytes(*peer.0.first_chunk().expect("a key has 32 bytes"))
 }
 
+/// Leaves `count` of `items`, chosen at random.
+fn choose<T>(items: &mut Vec<T>, count: usize, rng: &mut dyn Rng) {
+    let count = count.min(items.len());
+    for place in 0..count {
+        let pick = rng.random_range(place..items.len());
+        items.swap(place, pick);
+    }
+    items.truncate(count);
+}
+
 impl Machine for Membership {
     type Input = Input;
     type Output = Output;
 
     fn handle(&mut self, cx: &mut Context<'_>, input: Input, out: &mut Outbox<Output>) {
         match input {
-            Input::Address(address) if self.address != Some(address) => {
-                self.address = Some(address);
-                self.renew_own(cx.now, out);
-            }
-            Input::Address(_) => {}
-            Input::Join if !self.serving => {
-                self.serving = true;
-                self.view ^= view_bits(&self.identity.peer_id());
-                self.renew_own(cx.now, out);
-            }
-            Input::Join => {}
-            Input::Withdraw => self.withdraw(out),
-            Input::Heard { from, descriptors } => {
-                for signed in descriptors {
-                    self.hear(cx, from, signed, out);
+            Input::Address(address) => {
+                if self.address.replace(address) != Some(address) {
+                    self.renew_own(cx.now);
                 }
             }
-            Input::LinkUp(peer) => self.link_up(peer, out),
-            Input::LinkDown { peer, in_order } => self.link_down(cx.now, peer, in_order, out),
+            Input::Shard(shard) => self.set_shard(cx.now, shard, out),
+            Input::Load(load) => self.set_load(cx.now, load),
+            Input::Join => self.join(cx),
+            Input::Withdraw => self.withdraw(cx.now),
+            Input::Heard { from: Some(from), descriptors } => {
+                for signed in descriptors {
+                    self.hear(cx, from, signed, 0, out);
+                }
+            }
+            Input::Heard { from: None, descriptors } => self.hear_hints(cx, &descriptors, out),
+            Input::Message { from, message } => self.message(cx, from, message, out),
+            Input::LinkUp(peer) => self.link_up(cx, peer, out),
+            Input::LinkDown { peer, in_order } => self.link_down(cx, peer, in_order, out),
             Input::DialFailed(peer) => self.dial_failed(cx, peer),
         }
+        self.tend_parts(cx);
+        self.pass_on(cx, out);
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        let members = self.members.values().flat_map(|member| {
-            let dial = match member.link {
-                Link::Down { dial_at, .. } => dial_at,
-                Link::Up => None,
-            };
-            [Self::gone_at(member), dial, (member.link != Link::Up).then_some(member.expires)]
-        });
-        members.chain([self.refresh_at, self.gone_dial_at]).flatten().min()
+        self.agenda.first().map(|(at, _)| *at)
     }
 
     fn on_deadline(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
-        let now = cx.now;
-        if self.refresh_at.is_some_and(|at| at <= now) {
-            self.renew_own(now, out);
-        }
-        let gone: Vec<_> = self
-            .members
-            .iter()
-            .filter(|(_, member)| {
-                let expired = member.link != Link::Up && member.expires <= now;
-                expired || Self::gone_at(member).is_some_and(|at| at <= now)
-            })
-            .map(|(peer, member)| (*peer, member.descriptor.sequence, member.descriptor.address))
-            .collect();
-        for (peer, sequence, address) in gone {
-            self.remove(now, peer, sequence, address, out);
-        }
-        for (peer, member) in &mut self.members {
-            if let Link::Down { dial_at, .. } = &mut member.link
-                && dial_at.is_some_and(|at| at <= now)
-            {
-                *dial_at = None;
-                out.push(Output::Dial { peer: *peer, address: member.descriptor.address });
+        while let Some((at, alarm)) = self.agenda.first().copied()
+            && at <= cx.now
+        {
+            self.agenda.pop_first();
+            match alarm {
+                Alarm::Refresh => self.renew_own(cx.now),
+                Alarm::Probe => self.probe_next(cx, out),
+                Alarm::Compare => self.compare_with_one(cx, out),
+                Alarm::Hint => self.dial_hint(cx, out),
+                Alarm::Member(peer) => self.member_due(cx, peer, out),
             }
+            self.tend_parts(cx);
         }
-        if self.gone_dial_at.is_some_and(|at| at <= now) {
-            let pick = cx.rng.random_range(0..self.gone.len().max(1));
-            if let Some((peer, gone)) = self.gone.iter().nth(pick) {
-                out.push(Output::Dial { peer: *peer, address: gone.address });
-            }
-            self.gone_dial_at = (!self.gone.is_empty()).then(|| now + limits::GONE_REDIAL);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use rand_pcg::Pcg32;
-
-    use super::*;
-
-    /// Members that exchange messages at once, with links that come up whenever one is dialled.
-    struct Net {
-        nodes: BTreeMap<PeerId, Membership>,
-        links: Vec<(PeerId, PeerId)>,
-        dead: Vec<PeerId>,
-        rng: Pcg32,
-        now: Time,
-    }
-
-    impl Net {
-        fn new(count: u8) -> Self {
-            let nodes = (1..=count).map(|seed| {
-                let identity = Arc::new(Identity::from_seed([seed; 32]));
-                (identity.peer_id(), Membership::new(identity, "test", 100, 1_000))
-            });
-            let mut net = Self {
-                nodes: nodes.collect(),
-                links: Vec::new(),
-                dead: Vec::new(),
-                rng: Pcg32::new(1, 1),
-                now: Time::ZERO,
-            };
-            for (index, peer) in net.ids().into_iter().enumerate() {
-                let address = SocketAddr::from(([192, 0, 2, index as u8 + 1], 7780));
-                net.input(peer, Input::Address(address));
-                net.input(peer, Input::Join);
-            }
-            net
-        }
-
-        fn ids(&self) -> Vec<PeerId> {
-            self.nodes.keys().copied().collect()
-        }
-
-        fn input(&mut self, at: PeerId, input: Input) {
-            let mut out = Outbox::new();
-            let node = self.nodes.get_mut(&at).expect("a node");
-            node.handle(&mut Context::new(self.now, &mut self.rng), input, &mut out);
-            self.carry_out(at, &mut out);
-        }
-
-        fn carry_out(&mut self, at: PeerId, out: &mut Outbox<Output>) {
-            for output in out.drain().collect::<Vec<_>>() {
-                match output {
-                    Output::Dial { peer, .. } if self.dead.contains(&peer) => self.input(at, Input::DialFailed(peer)),
-                    Output::Dial { peer, .. } => self.link(at, peer),
-                    Output::Send { to, members } => {
-                        let descriptors = members.descriptors.into_vec();
-                        self.input(to, Input::Heard { from: Some(at), descriptors });
-                    }
-                    Output::Joined(_) | Output::Left(_) => {}
-                }
-            }
-        }
-
-        fn link(&mut self, a: PeerId, b: PeerId) {
-            if self.links.contains(&(a, b)) || self.links.contains(&(b, a)) {
-                return;
-            }
-            self.links.push((a, b));
-            for (at, peer) in [(a, b), (b, a)] {
-                let own = self.nodes[&peer].own().cloned();
-                self.input(at, Input::Heard { from: Some(peer), descriptors: own.into_iter().collect() });
-                self.input(at, Input::LinkUp(peer));
-            }
-        }
-
-        fn cut(&mut self, peer: PeerId) {
-            let (cut, kept): (Vec<_>, Vec<_>) = self.links.iter().partition(|(a, b)| *a == peer || *b == peer);
-            self.links = kept;
-            for (a, b) in cut {
-                let other = if a == peer { b } else { a };
-                self.input(other, Input::LinkDown { peer, in_order: false });
-                self.input(peer, Input::LinkDown { peer: other, in_order: false });
-            }
-        }
-
-        fn run(&mut self, span: Duration) {
-            let end = self.now + span;
-            while let Some((at, due)) = self
-                .nodes
-                .iter()
-                .filter(|(peer, _)| !self.dead.contains(peer))
-                .filter_map(|(peer, node)| Some((*peer, node.next_deadline()?)))
-                .min_by_key(|(_, due)| *due)
-                .filter(|(_, due)| *due <= end)
-            {
-                self.now = self.now.max(due);
-                let mut out = Outbox::new();
-                let node = self.nodes.get_mut(&at).expect("a node");
-                node.on_deadline(&mut Context::new(self.now, &mut self.rng), &mut out);
-                assert!(node.next_deadline().is_none_or(|next| next > self.now), "busy loop");
-                self.carry_out(at, &mut out);
-            }
-            self.now = end;
-        }
-
-        fn views(&self) -> Vec<u64> {
-            let alive = self.nodes.iter().filter(|(peer, _)| !self.dead.contains(peer));
-            alive.map(|(_, node)| node.view()).collect()
-        }
-    }
-
-    #[test]
-    fn joining_any_one_is_enough_to_know_all() {
-        let mut net = Net::new(8);
-        let ids = net.ids();
-        for pair in ids.windows(2) {
-            net.link(pair[0], pair[1]);
-        }
-        net.run(Duration::from_secs(5));
-        assert!(net.nodes.values().all(|node| node.total() == 8));
-        assert!(net.views().windows(2).all(|pair| pair[0] == pair[1]));
-        assert_eq!(net.links.len(), 8 * 7 / 2, "a full mesh, one link for each pair");
-    }
-
-    #[test]
-    fn a_dead_member_leaves_every_view_and_old_news_does_not_bring_it_back() {
-        let mut net = Net::new(4);
-        let ids = net.ids();
-        for peer in &ids[1..] {
-            net.link(ids[0], *peer);
-        }
-        net.run(Duration::from_secs(2));
-        let last_words = net.nodes[&ids[3]].own().cloned().expect("it serves");
-        net.dead.push(ids[3]);
-        net.cut(ids[3]);
-        net.run(Duration::from_secs(5));
-        assert!(ids[..3].iter().all(|peer| net.nodes[peer].total() == 3));
-        net.input(ids[0], Input::Heard { from: Some(ids[1]), descriptors: vec![last_words] });
-        assert_eq!(net.nodes[&ids[0]].total(), 3);
-    }
-
-    #[test]
-    fn a_cut_member_returns_by_itself() {
-        let mut net = Net::new(3);
-        let ids = net.ids();
-        net.link(ids[0], ids[1]);
-        net.link(ids[0], ids[2]);
-        net.run(Duration::from_secs(2));
-        net.dead.push(ids[2]);
-        net.cut(ids[2]);
-        net.run(Duration::from_mins(10));
-        assert_eq!(net.nodes[&ids[0]].total(), 2);
-        net.dead.clear();
-        net.run(Duration::from_mins(10));
-        assert!(net.nodes.values().all(|node| node.total() == 3));
-    }
-
-    #[test]
-    fn who_withdraws_is_gone_at_once() {
-        let mut net = Net::new(3);
-        let ids = net.ids();
-        net.link(ids[0], ids[1]);
-        net.link(ids[0], ids[2]);
-        net.run(Duration::from_secs(2));
-        net.input(ids[2], Input::Withdraw);
-        assert_eq!(net.nodes[&ids[0]].total(), 2);
-        assert_eq!(net.nodes[&ids[1]].total(), 2);
-    }
-
-    #[test]
-    fn descriptors_of_another_network_are_refused() {
-        let mut net = Net::new(1);
-        let at = net.ids()[0];
-        let stranger = Arc::new(Identity::from_seed([99; 32]));
-        let mut other = Membership::new(stranger, "other", 1, 1);
-        let mut out = Outbox::new();
-        let mut cx = Context::new(Time::ZERO, &mut net.rng);
-        other.handle(&mut cx, Input::Address("192.0.2.9:1".parse().expect("an address")), &mut out);
-        other.handle(&mut cx, Input::Join, &mut out);
-        let descriptors = other.own().cloned().into_iter().collect();
-        net.input(at, Input::Heard { from: None, descriptors });
-        assert_eq!(net.nodes[&at].total(), 1);
-        assert_eq!(net.nodes[&at].stats().refused, 1);
+        self.pass_on(cx, out);
     }
 }

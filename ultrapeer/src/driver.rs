@@ -30,6 +30,7 @@ use overlay::{
     identity::Identity,
     limits,
     machine::Context,
+    membership::State,
     transport::{CloseCode, DialError, Endpoint, Greeting, Occupancy, Offer},
     wire::{
         bounded::Blob,
@@ -136,8 +137,8 @@ pub struct Member {
     pub peer: PeerId,
     /// Where it is reached.
     pub address: SocketAddr,
-    /// True if a link to it is up.
-    pub linked: bool,
+    /// How it stands.
+    pub state: State,
     /// The round trip, if it is linked.
     pub rtt: Option<Duration>,
 }
@@ -276,10 +277,10 @@ impl Service {
 impl Snapshot {
     fn of(machine: &Ultrapeer) -> Self {
         let leaves = machine.leaves();
-        let member = |(descriptor, linked): (&overlay::wire::descriptor::Descriptor, bool)| Member {
+        let member = |(descriptor, state): (&overlay::wire::descriptor::Descriptor, State)| Member {
             peer: descriptor.peer,
             address: descriptor.address,
-            linked,
+            state,
             rtt: None,
         };
         Self {
@@ -345,6 +346,7 @@ impl Shared {
                 self.ports.drop_asker(ticket);
             }
             Output::ToMesh(peer, message) => self.ports.to_mesh(&peer, message),
+            Output::CloseMesh(peer) => self.ports.close_mesh(&peer),
             Output::Dial(peer, address) => {
                 self.tasks.spawn("dial", mesh_link::dial(self.clone(), peer, address));
             }

@@ -34,7 +34,7 @@ use overlay::{
     wire::{
         descriptor::{ShardPrefix, SignedDescriptor},
         leaf::{Introduce, LeafMessage, Pong},
-        mesh::{MeshMessage, QueryCancel, QueryHits},
+        mesh::{Load, MeshMessage, QueryCancel, QueryHits},
     },
 };
 use rustc_hash::FxHashMap;
@@ -239,7 +239,20 @@ impl Ultrapeer {
         for output in inner.drain() {
             match output {
                 membership::Output::Dial { peer, address } => out.push(Output::Dial(peer, address)),
-                membership::Output::Send { to, members } => out.push(Output::ToMesh(to, members.into())),
+                membership::Output::Close(peer) => {
+                    out.push(Output::CloseMesh(peer));
+                    self.unlinked(now, peer, out);
+                }
+                membership::Output::Send { to, message } => out.push(Output::ToMesh(to, message)),
+                membership::Output::Suspected(peer) => {
+                    let since = self.membership.silent_since(&peer).unwrap_or(now);
+                    self.attachments.doubt(since, &peer);
+                    self.refresh(now, peer, out);
+                }
+                membership::Output::Trusted(peer) => {
+                    self.attachments.trust(&peer);
+                    self.refresh(now, peer, out);
+                }
                 membership::Output::Joined(peer) => {
                     self.tell_of_member(&peer, out);
                     self.refresh(now, peer, out);
@@ -270,7 +283,7 @@ impl Ultrapeer {
             return;
         }
         // Without another ultrapeer there is nobody to hand the leaves to.
-        let alone = !self.membership.iter().any(|(_, linked)| linked);
+        let alone = self.membership.linked().next().is_none();
         let patience = if alone { std::time::Duration::ZERO } else { limits::DRAIN_TIMEOUT };
         self.phase = Phase::Draining { until: cx.now + patience };
         self.with_membership(cx, membership::Input::Withdraw, out);
@@ -330,8 +343,7 @@ impl Ultrapeer {
             return out.push(Output::RefuseAsker(ticket));
         }
         let own = self.leaf_address(&ask.target);
-        let linked: BTreeSet<_> =
-            self.membership.iter().filter(|(_, linked)| *linked).map(|(member, _)| member.peer).collect();
+        let linked: BTreeSet<_> = self.membership.linked().collect();
         let mut homes: BTreeSet<_> = ask.homes.iter().copied().filter(|home| linked.contains(home)).collect();
         if homes.is_empty() && own.is_none() {
             // Nobody said where the target is: ask all.
@@ -352,9 +364,8 @@ impl Ultrapeer {
     fn mesh_message(&mut self, cx: &mut Context<'_>, peer: PeerId, message: MeshMessage, out: &mut Outbox<Output>) {
         let now = cx.now;
         match message {
-            MeshMessage::Members(members) => {
-                let descriptors = members.descriptors.into_vec();
-                self.with_membership(cx, membership::Input::Heard { from: Some(peer), descriptors }, out);
+            message if membership::is_message(&message) => {
+                self.with_membership(cx, membership::Input::Message { from: peer, message }, out);
             }
             MeshMessage::Follow(follow) => self.followed_by(now, peer, follow, out),
             MeshMessage::Attachments(frame) => self.attachments_heard(now, peer, frame, out),
@@ -402,6 +413,8 @@ impl Ultrapeer {
         serving: bool,
         out: &mut Outbox<Output>,
     ) {
+        // A link in place of another: what was on its way over the old one is lost, and it may be another life.
+        self.unfollow(cx.now, peer, out);
         let descriptors = descriptor.into_iter().collect();
         self.with_membership(cx, membership::Input::Heard { from: Some(peer), descriptors }, out);
         self.with_membership(cx, membership::Input::LinkUp(peer), out);
@@ -412,11 +425,23 @@ impl Ultrapeer {
     }
 
     fn mesh_down(&mut self, cx: &mut Context<'_>, peer: PeerId, in_order: bool, out: &mut Outbox<Output>) {
-        let now = cx.now;
-        self.unfollow(now, peer, out);
         self.with_membership(cx, membership::Input::LinkDown { peer, in_order }, out);
+        self.unlinked(cx.now, peer, out);
+    }
+
+    /// No link leads to another ultrapeer any more.
+    fn unlinked(&mut self, now: Time, peer: PeerId, out: &mut Outbox<Output>) {
+        self.unfollow(now, peer, out);
         self.refresh(now, peer, out);
         self.with_introductions(now, out, |introductions, inner| introductions.unlinked(now, &peer, inner));
+    }
+
+    /// Probes are answered with how busy this node is.
+    fn report_load(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        let load = Load { leaves: self.leaves.len() as u32, capacity: self.leaves.capacity() };
+        if self.membership.load() != load {
+            self.with_membership(cx, membership::Input::Load(load), out);
+        }
     }
 }
 
@@ -465,6 +490,7 @@ impl Machine for Ultrapeer {
                 self.with_membership(cx, membership::Input::Heard { from: None, descriptors }, out);
             }
         }
+        self.report_load(cx, out);
     }
 
     fn next_deadline(&self) -> Option<Time> {
@@ -497,5 +523,6 @@ impl Machine for Ultrapeer {
         }
         self.with_searches(now, out, Searches::on_deadline);
         self.with_introductions(now, out, |introductions, inner| introductions.on_deadline(now, inner));
+        self.report_load(cx, out);
     }
 }

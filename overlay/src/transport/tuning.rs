@@ -73,7 +73,7 @@ pub(super) fn endpoint(identity: &Identity) -> EndpointConfig {
 
 /// Settings of connections that others dial.
 pub(super) fn dialled() -> TransportConfig {
-    let mut config = common(limits::IDLE_TIMEOUT);
+    let mut config = common();
     config.receive_window(Windows::Idle.receive().into());
     // One stream, for the hello; the rest is granted with the welcome.
     config.max_concurrent_bidi_streams(VarInt::from_u32(1));
@@ -95,18 +95,18 @@ pub(super) fn dialled_lean() -> TransportConfig {
 /// Settings of a connection that we dial. Only this side keeps it alive: a NAT in front of it remembers
 /// the flow by outgoing packets alone.
 pub(super) fn dialling(protocol: Protocol, jitter: u32) -> TransportConfig {
-    let (interval, idle, windows) = match protocol {
-        Protocol::Mesh => (limits::MESH_KEEP_ALIVE, limits::MESH_IDLE_TIMEOUT, Windows::Mesh),
-        Protocol::Leaf | Protocol::Transfer => (limits::KEEP_ALIVE, limits::IDLE_TIMEOUT, Windows::Active),
+    let windows = match protocol {
+        Protocol::Mesh => Windows::Mesh,
+        Protocol::Leaf | Protocol::Transfer => Windows::Active,
     };
-    let mut config = common(idle);
+    let mut config = common();
     if protocol == Protocol::Leaf {
         // Packets of usual size will do for lists and hits. Each look for a larger one sends thousands of bytes of
         // padding, which quinn reads one by one: reading frames took a quarter of an ultrapeer's CPU while 1,500 leaves
         // attached and idled (measured: perf on bench/, --bin leaves).
         config.mtu_discovery_config(Some(MtuDiscoveryConfig::default()));
     }
-    config.keep_alive_interval(Some(jittered(interval, jitter)));
+    config.keep_alive_interval(Some(jittered(limits::KEEP_ALIVE, jitter)));
     config.receive_window(windows.receive().into());
     config.send_window(windows.send());
     let (streams, one_way) = streams(protocol);
@@ -115,12 +115,12 @@ pub(super) fn dialling(protocol: Protocol, jitter: u32) -> TransportConfig {
     config
 }
 
-fn common(idle: Duration) -> TransportConfig {
+fn common() -> TransportConfig {
     let mut probing = MtuDiscoveryConfig::default();
     probing.upper_bound(limits::UDP_PAYLOAD);
     let mut config = TransportConfig::default();
     config
-        .max_idle_timeout(Some(IdleTimeout::try_from(idle).expect("far below QUIC's 2^62 ms")))
+        .max_idle_timeout(Some(IdleTimeout::try_from(limits::IDLE_TIMEOUT).expect("far below QUIC's 2^62 ms")))
         .stream_receive_window(limits::RECEIVE_WINDOW_STREAM.into())
         .send_window(limits::SEND_WINDOW)
         .crypto_buffer_size(limits::CRYPTO_BYTES)

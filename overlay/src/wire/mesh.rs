@@ -1,6 +1,6 @@
 //! Messages between ultrapeers.
 //!
-//! One connection for each pair, dialled by either side. The control stream carries the hello,
+//! One connection for each pair, dialled by either side. The control stream carries the hello, probes,
 //! membership and introductions; each side opens one stream for its queries, one for the hits that it owes and one
 //! for what it tells of its leaves, so that a slow list of hits never holds back a probe.
 
@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     bounded::{Blob, List},
-    descriptor::ShardPrefix,
+    descriptor::{ShardPrefix, SignedDescriptor},
     hello::{Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
-    leaf::{IntroductionFailure, Members},
+    leaf::IntroductionFailure,
     messages,
     search::{HITS_CAP, Hit, IncompleteSet, Target},
 };
@@ -20,6 +20,11 @@ use crate::{
     id::{PeerId, QueryId},
     limits,
 };
+
+/// Bytes of a list of [`Claim`]s.
+const CLAIMS_CAP: usize = limits::MEMBERS_PER_FRAME * 42 + 2;
+/// Bytes of [`News`].
+const NEWS_CAP: usize = limits::MEMBERS_PER_FRAME * (limits::DESCRIPTOR_BYTES + 5) + 2 + CLAIMS_CAP;
 
 messages! {
     /// What ultrapeers say to each other.
@@ -32,8 +37,8 @@ messages! {
         3 Refuse(Refuse) up to REFUSE_CAP,
         /// The sender leaves in order.
         4 Goodbye(Goodbye) up to REFUSE_CAP,
-        /// Descriptors that the other side may not know.
-        5 Members(Members) up to limits::MEMBERS_PER_FRAME * limits::DESCRIPTOR_BYTES + 64,
+        /// Ultrapeers that joined, changed, or are gone.
+        5 News(News) up to NEWS_CAP,
         /// Leaves that came to or left the sender.
         6 Attachments(Attachments) up to 64 << 10,
         /// Search for me.
@@ -54,13 +59,29 @@ messages! {
         14 DigestPart(DigestPart) up to limits::BATCH_BYTES + 64,
         /// The answer to a query is not needed any more.
         15 QueryCancel(QueryCancel) up to 64,
+        /// Are you there?
+        20 Probe(Probe) up to 16,
+        /// Yes, and so busy.
+        21 ProbeReply(ProbeReply) up to 32,
+        /// Is that ultrapeer there? It does not answer me.
+        22 ProbeFor(ProbeFor) up to 64,
+        /// Whether it is.
+        23 ProbeResult(ProbeResult) up to 64,
+        /// Ultrapeers that do not answer, the receiver perhaps among them.
+        24 Suspect(Suspect) up to CLAIMS_CAP,
+        /// Do we know the same ultrapeers?
+        25 Sync(Sync) up to 16,
+        /// No: this is what the sender knows, in short.
+        26 SyncBuckets(SyncBuckets) up to limits::SYNC_BUCKETS * 10 + 2,
+        /// Send what you know in these buckets.
+        27 SyncWant(SyncWant) up to limits::SYNC_BUCKETS / 8,
     }
 }
 
 /// The streams of a mesh connection, in the order of their importance.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Class {
-    /// Hello, membership, introductions.
+    /// Hello, probes, membership, introductions.
     Control,
     /// Answers to queries.
     Hits,
@@ -80,6 +101,106 @@ impl MeshMessage {
             _ => Class::Control,
         }
     }
+}
+
+/// What became of ultrapeers. Whoever learns something new of it passes that on.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct News {
+    /// Descriptors: of those that joined, changed, or withdrew themselves.
+    pub members: List<Aged, { limits::MEMBERS_PER_FRAME }>,
+    /// Those that were found gone.
+    pub gone: List<Claim, { limits::MEMBERS_PER_FRAME }>,
+}
+
+/// A descriptor and how old it is, so that passing it on does not renew it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Aged {
+    /// What the ultrapeer says of itself.
+    pub descriptor: SignedDescriptor,
+    /// Seconds since the ultrapeer itself presented it, rounded up at every step.
+    pub age_s: u32,
+}
+
+/// What somebody says of an ultrapeer as it was with that descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// Of whom.
+    pub peer: PeerId,
+    /// The sequence of the newest descriptor that the sender has of it.
+    pub sequence: u64,
+}
+
+/// Are you there?
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Probe {
+    /// To be returned.
+    pub token: u64,
+}
+
+/// Yes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeReply {
+    /// Of the [`Probe`].
+    pub token: u64,
+    /// How busy the sender is.
+    pub load: Load,
+}
+
+/// How busy an ultrapeer is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Load {
+    /// Attached leaves.
+    pub leaves: u32,
+    /// Leaves that it takes.
+    pub capacity: u32,
+}
+
+/// Probe another for the sender.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeFor {
+    /// To be returned.
+    pub token: u64,
+    /// Whom.
+    pub target: PeerId,
+}
+
+/// What a probe for another gave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProbeResult {
+    /// Of the [`ProbeFor`].
+    pub token: u64,
+    /// Who was probed.
+    pub target: PeerId,
+    /// True if the target answered; false if the sender has no link to it.
+    pub reached: bool,
+}
+
+/// Ultrapeers that do not answer the sender.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suspect {
+    /// Who.
+    pub suspects: List<Claim, { limits::MEMBERS_PER_FRAME }>,
+}
+
+/// All that the sender knows in one number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sync {
+    /// All buckets together.
+    pub digest: u64,
+}
+
+/// All that the sender knows, in one number for each part of the key space.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncBuckets {
+    /// By the first byte of the members' keys.
+    pub buckets: List<u64, { limits::SYNC_BUCKETS }>,
+}
+
+/// Where the sender knows something else.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SyncWant {
+    /// One bit for each bucket, the lowest bit of a byte first.
+    pub buckets: [u8; limits::SYNC_BUCKETS / 8],
 }
 
 /// Tell me of your leaves, all that are and then each change: of those whose place in the leaf space is covered by a

@@ -194,12 +194,13 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
         leaves_covered: 400,
         leaves_total: 500,
     };
+    let claim = Claim { peer: PeerId([3; 32]), sequence: 301 };
     vec![
         hello().into(),
         welcome().into(),
         refuse().into(),
         goodbye().into(),
-        members().into(),
+        News { members: List::new([Aged { descriptor: descriptor(), age_s: 400 }]), gone: List::new([claim]) }.into(),
         Attachments { reset: true, caught_up, changes: List::new([came, left]) }.into(),
         query(Scope::Shard(prefix)).into(),
         QueryHits { id: QueryId(12), hits: List::new([hit()]) }.into(),
@@ -210,6 +211,14 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
         DigestWant { digests: List::new([name]) }.into(),
         DigestPart { name, bytes: 70_000, last: true, data: Blob::new(vec![1, 2, 3]).unwrap() }.into(),
         QueryCancel { id: QueryId(12) }.into(),
+        Probe { token: 600 }.into(),
+        ProbeReply { token: 600, load: Load { leaves: 700, capacity: 10_000 } }.into(),
+        ProbeFor { token: 601, target: PeerId([8; 32]) }.into(),
+        ProbeResult { token: 601, target: PeerId([8; 32]), reached: true }.into(),
+        Suspect { suspects: List::new([claim]) }.into(),
+        Sync { digest: 0xfedc_ba98_7654_3210 }.into(),
+        SyncBuckets { buckets: List::new((0..256).map(|bucket| bucket << 32)) }.into(),
+        SyncWant { buckets: [0b101; 32] }.into(),
     ]
 }
 

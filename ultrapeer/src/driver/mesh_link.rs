@@ -10,7 +10,7 @@ use overlay::{
     transport::{CloseCode, CloseReason, Connection, Link, Offer, ReceiveError, Receiver, Sender},
     wire::{descriptor::SignedDescriptor, mesh::MeshMessage},
 };
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use super::{Shared, alternatives, greeting, ports::MeshPort};
 use crate::ultrapeer::{Input, Phase};
@@ -72,7 +72,8 @@ pub(super) async fn run(
     let (queries, queries_queue) = mpsc::channel(limits::MESH_QUEUE);
     let (digests, digests_queue) = mpsc::channel(limits::MESH_QUEUE);
     let link = shared.number();
-    let port = MeshPort { link, dialled, connection: connection.clone(), control, hits, queries, digests };
+    let since = Instant::now();
+    let port = MeshPort { link, dialled, since, connection: connection.clone(), control, hits, queries, digests };
     if !shared.ports.open_mesh(&shared.endpoint.peer(), port) {
         return connection.close(CloseCode::Replaced);
     }

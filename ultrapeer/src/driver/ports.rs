@@ -20,7 +20,7 @@ use overlay::{
     },
 };
 use rustc_hash::FxHashMap;
-use tokio::sync::mpsc;
+use tokio::{sync::mpsc, time::Instant};
 
 use crate::{leaves::Session, metrics as counted, search::Ticket};
 
@@ -54,6 +54,7 @@ pub(crate) struct MeshPort {
     pub(crate) link: u64,
     /// True if this node dialled.
     pub(crate) dialled: bool,
+    pub(crate) since: Instant,
     pub(crate) connection: Connection,
     pub(crate) control: mpsc::Sender<MeshMessage>,
     pub(crate) hits: mpsc::Sender<MeshMessage>,
@@ -128,14 +129,22 @@ impl Ports {
         let peer = port.connection.peer();
         if let Some(old) = inner.mesh.get(&peer) {
             let dialled_by_lower = |port: &MeshPort| port.dialled == (*own < peer);
-            let old_is_open = old.connection.close_reason().is_none();
-            if old_is_open && dialled_by_lower(old) && !dialled_by_lower(&port) {
+            // Who dials although it has had a link for long has lost it, with an earlier life perhaps.
+            let old_counts = old.connection.close_reason().is_none() && old.since.elapsed() < limits::HANDSHAKE_TIMEOUT;
+            if old_counts && dialled_by_lower(old) && !dialled_by_lower(&port) {
                 return false;
             }
             old.connection.close(CloseCode::Replaced);
         }
         inner.mesh.insert(peer, port);
         true
+    }
+
+    /// Closes a link and forgets it at once: nobody is told of its end.
+    pub(crate) fn close_mesh(&self, peer: &PeerId) {
+        if let Some(port) = self.lock().mesh.remove(peer) {
+            port.connection.close(CloseCode::Done);
+        }
     }
 
     /// Forgets a link. False if another has taken its place, so that the peer is still linked.

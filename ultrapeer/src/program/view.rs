@@ -14,6 +14,7 @@ use overlay::{
     admin::probes::Readiness,
     drive::{Clock, Stopped},
     id::PeerId,
+    membership::State,
     metrics::{ConnectionKind, KNOWN_ULTRAPEERS, KnownState, REACHABILITY, RTT, Reachability},
     report::{Peer, Problem, Status, UltrapeerPart},
     startup::Daemon,
@@ -73,9 +74,9 @@ impl View {
     /// Brings the gauges up to date. Called every few seconds.
     pub(super) fn collect(&self, snapshot: &Snapshot) {
         counted::collect(snapshot);
-        let linked = snapshot.members.iter().filter(|member| member.linked).count();
-        KNOWN_ULTRAPEERS.set(KnownState::Alive, linked as f64);
-        KNOWN_ULTRAPEERS.set(KnownState::Suspect, (snapshot.members.len() - linked) as f64);
+        let suspect = snapshot.members.iter().filter(|member| member.state == State::Suspect).count();
+        KNOWN_ULTRAPEERS.set(KnownState::Alive, (snapshot.members.len() - suspect) as f64);
+        KNOWN_ULTRAPEERS.set(KnownState::Suspect, suspect as f64);
         KNOWN_ULTRAPEERS.set(KnownState::Cached, self.cached(snapshot).count() as f64);
         for rtt in snapshot.members.iter().filter_map(|member| member.rtt) {
             RTT.record_span(ConnectionKind::Mesh, rtt);
@@ -127,9 +128,9 @@ impl View {
     /// The objects `peer` of other ultrapeers.
     pub(super) fn other_ultrapeers<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = Peer> + 'a {
         let members = snapshot.members.iter().map(|member| Peer {
-            state: if member.linked { "alive" } else { "suspect" }.to_owned(),
+            state: if member.state == State::Suspect { "suspect" } else { "alive" }.to_owned(),
             rtt_ms: member.rtt.map(milliseconds),
-            connections: member.linked.then(|| "mesh".to_owned()).into_iter().collect(),
+            connections: (member.state == State::Linked).then(|| "mesh".to_owned()).into_iter().collect(),
             ..ultrapeer(&member.peer, member.address)
         });
         members.chain(self.cached(snapshot).map(|(peer, address)| ultrapeer(peer, *address)))

@@ -70,7 +70,7 @@ impl Ultrapeer {
     /// leaf, so that those who are sent on together do not arrive together. Homes of `handle` are no use to it.
     fn alternatives(&self, leaf: &PeerId, handle: Option<u64>) -> Vec<(f64, SignedDescriptor)> {
         let is_home = |member: &Descriptor| handle.is_some_and(|leaf| self.attachments.is_home(&member.peer, leaf));
-        let linked = self.membership.iter().filter(|(_, linked)| *linked).map(|(member, _)| member);
+        let linked = self.membership.linked().filter_map(|peer| self.membership.get(&peer));
         let mut others: Vec<_> = linked
             .filter(|member| !is_home(member))
             .map(|member| (load(self.attachments.leaves_of(&member.peer), member.capacity), member))

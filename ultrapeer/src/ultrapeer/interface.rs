@@ -96,6 +96,8 @@ pub enum Output {
     RefuseAsker(Ticket),
     /// Send to another ultrapeer.
     ToMesh(PeerId, MeshMessage),
+    /// Close the link to another ultrapeer, on which nothing comes any more. No `MeshDown` follows.
+    CloseMesh(PeerId),
     /// Dial another ultrapeer.
     Dial(PeerId, SocketAddr),
     /// Decode and build a chunk on a worker; answer with `Built`.

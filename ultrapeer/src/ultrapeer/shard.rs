@@ -3,6 +3,7 @@
 use overlay::{
     id::PeerId,
     machine::Outbox,
+    membership::State,
     shards::leaf_hash,
     time::Time,
     wire::{
@@ -26,7 +27,8 @@ impl Ultrapeer {
     pub(super) fn refresh(&mut self, now: Time, peer: PeerId, out: &mut Outbox<Output>) {
         let linked = self.membership.is_linked(&peer);
         let member = self.membership.get(&peer);
-        let neighbour = member.map(|member| Neighbour { prefix: member.shard, is_usable: linked });
+        let is_usable = self.membership.state_of(&peer) == Some(State::Linked);
+        let neighbour = member.map(|member| Neighbour { prefix: member.shard, is_usable });
         let before = self.neighbours.set(peer, neighbour);
         let is_mate = neighbour.is_some_and(|known| known.prefix.overlaps(self.neighbours.own()));
         if !is_mate {

@@ -345,6 +345,10 @@ impl Net {
                     self.send(from, Place::Node(peer), Parcel::Node(peer, Box::new(Input::MeshMessage(at, message))));
                 }
                 Output::Dial(peer, address) => self.dial(at, peer, address),
+                Output::CloseMesh(peer) if self.links.remove(&pair(at, peer)) => {
+                    let down = Input::MeshDown { peer: at, in_order: false };
+                    self.send(from, Place::Node(peer), Parcel::Node(peer, Box::new(down)));
+                }
                 Output::Build { session, chunk, parts } => {
                     let segment = build(chunk, &parts).map(Arc::new);
                     self.send(
