@@ -352,6 +352,20 @@ pub const LOG_PAUSE: Duration = Duration::from_millis(50);
 pub const DIGESTS_PER_FRAME: usize = 256;
 /// Bytes of an encoded digest: [`DIGEST_BYTES`] of words and two counts.
 pub const DIGEST_WIRE_BYTES: usize = DIGEST_BYTES + 16;
+/// Time between two looks at whether to cover less or more of the leaf space.
+pub const EXTENT_INTERVAL: Duration = Duration::from_secs(10);
+/// Longest wait before the first change of the part that is covered. Chosen: of a hundred mates with the same reason the
+/// first are done, and known to be, while most still wait.
+pub const EXTENT_SPREAD: Duration = Duration::from_mins(1);
+/// Time between two changes of the part that is covered. Chosen: what changed hands has arrived by then.
+pub const EXTENT_REST: Duration = Duration::from_mins(5);
+/// One leaf in so many may be without its digest when a larger part of the leaf space is declared.
+pub const EXTENT_UNCOVERED: usize = 20;
+/// How long after covering less the digests of the part that was given up are held: its leaves are told of by the logs
+/// that come anew, if they still have homes here.
+pub const EXTENT_AFTERMATH: Duration = Duration::from_secs(30);
+/// Members that each part of the leaf space keeps, so that a third of them may end at once.
+pub const SHARD_MEMBERS: usize = 16;
 /// Digests under way from one home. Chosen: of usual lists 50 kB, which pass in a moment on any line that an ultrapeer
 /// has, and of the longest still fewer frames than [`MESH_QUEUE`] holds.
 pub const DIGESTS_ASKED: usize = 32;

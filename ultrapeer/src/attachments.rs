@@ -39,6 +39,8 @@ use self::log::Log;
 pub struct LeafList {
     /// Grows with each change.
     pub sequence: u64,
+    /// The first eight bits of its leaf's place in the leaf space.
+    pub place: u8,
     /// Ascending.
     pub chunks: Box<[ChunkName]>,
 }
@@ -51,6 +53,8 @@ pub struct Attachments {
     copies: BTreeMap<PeerId, Copy>,
     /// Handle to homes with the list that each has. Derived from the log and the copies.
     homes: FxHashMap<u64, Vec<(PeerId, Arc<LeafList>)>>,
+    /// Leaves by the first eight bits of their place.
+    counts: Box<[u32; 256]>,
 }
 
 /// What is known of another home's log.
@@ -83,12 +87,27 @@ impl LeafList {
 impl Attachments {
     /// No leaf yet.
     pub fn new(me: PeerId) -> Self {
-        Self { me, log: Log::default(), copies: BTreeMap::new(), homes: FxHashMap::default() }
+        Self {
+            me,
+            log: Log::default(),
+            copies: BTreeMap::new(),
+            homes: FxHashMap::default(),
+            counts: Box::new([0; 256]),
+        }
     }
 
     /// Leaves attached anywhere, each counted once.
     pub fn leaves(&self) -> usize {
         self.homes.len()
+    }
+
+    /// Leaves of a part of the leaf space, each counted once. Of a smaller part than an eighth bit divides, those of
+    /// the larger one.
+    pub fn leaves_under(&self, part: ShardPrefix) -> usize {
+        let part = ShardPrefix::of(part.bits, part.length.min(8));
+        let first = (part.bits >> 24) as usize;
+        let counts = &self.counts[first..first + (1 << (8 - part.length))];
+        counts.iter().map(|count| *count as usize).sum()
     }
 
     /// The handles of all leaves, in no order.
@@ -99,6 +118,11 @@ impl Attachments {
     /// Leaves that another home has logged.
     pub fn leaves_of(&self, home: &PeerId) -> usize {
         self.copies.get(home).map_or(0, |copy| copy.leaves.len())
+    }
+
+    /// Other homes that have logged leaves.
+    pub fn homes_with_leaves(&self) -> impl Iterator<Item = PeerId> + '_ {
+        self.copies.iter().filter(|(_, copy)| !copy.leaves.is_empty()).map(|(home, _)| *home)
     }
 
     /// True if that other home has logged a leaf.
@@ -165,8 +189,11 @@ impl Attachments {
             heard.changed = self.clear(&home);
         }
         for change in frame.changes {
-            let list =
-                change.list.map(|list| LeafList { sequence: list.sequence, chunks: list.chunks.into_vec().into() });
+            let list = change.list.map(|list| LeafList {
+                sequence: list.sequence,
+                place: list.place,
+                chunks: list.chunks.into_vec().into(),
+            });
             self.take(home, change.handle, list);
             heard.changed.push(change.handle);
         }
@@ -258,10 +285,18 @@ impl Attachments {
 
     fn put(&mut self, handle: u64, home: PeerId, list: Option<Arc<LeafList>>) {
         let homes = self.homes.entry(handle).or_default();
+        let before = homes.first().map(|(_, list)| list.place);
         homes.retain(|(known, _)| *known != home);
         homes.extend(list.map(|list| (home, list)));
-        if homes.is_empty() {
+        let now = homes.first().map(|(_, list)| list.place);
+        if now.is_none() {
             self.homes.remove(&handle);
+        }
+        if let Some(place) = before {
+            self.counts[usize::from(place)] -= 1;
+        }
+        if let Some(place) = now {
+            self.counts[usize::from(place)] += 1;
         }
     }
 }

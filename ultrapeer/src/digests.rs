@@ -148,6 +148,11 @@ impl Digests {
         self.homes.set_budget(budget);
     }
 
+    /// Bytes that they may take.
+    pub fn budget(&self) -> u64 {
+        self.homes.budget()
+    }
+
     /// Leaves of which the index does not have the whole newest list: only their homes know.
     pub fn uncovered(&self) -> impl Iterator<Item = u64> + '_ {
         self.uncovered.iter().copied()
@@ -316,6 +321,13 @@ impl Digests {
         while let Some(&(at, handle)) = self.idle.first()
             && at <= now
         {
+            self.forget(handle, out);
+        }
+    }
+
+    /// Forgets leaves that are attached nowhere, at once.
+    pub fn forget_idle(&mut self, out: &mut Outbox<Output>) {
+        for (_, handle) in std::mem::take(&mut self.idle) {
             self.forget(handle, out);
         }
     }

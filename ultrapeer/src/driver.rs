@@ -34,7 +34,7 @@ use overlay::{
     transport::{CloseCode, DialError, Endpoint, Greeting, Occupancy, Offer},
     wire::{
         bounded::Blob,
-        descriptor::SignedDescriptor,
+        descriptor::{ShardPrefix, SignedDescriptor},
         hello::RefuseReason,
         leaf::{ChunkRef, LeafMessage},
         mesh::MeshMessage,
@@ -114,6 +114,12 @@ pub struct Snapshot {
     pub index: crate::index::Stats,
     /// Leaves attached anywhere.
     pub known_leaves: u64,
+    /// The part of the leaf space that it covers.
+    pub shard: ShardPrefix,
+    /// Parts of the leaf space that a search asks for, its own included.
+    pub shards: u32,
+    /// Members that cover a part of what it covers, itself included.
+    pub mates: u32,
     /// The digests of leaves that are attached elsewhere.
     pub digests: crate::digests::Stats,
     /// Ultrapeers in its view, itself included once it serves.
@@ -137,6 +143,8 @@ pub struct Member {
     pub peer: PeerId,
     /// Where it is reached.
     pub address: SocketAddr,
+    /// The part of the leaf space that it covers.
+    pub shard: ShardPrefix,
     /// How it stands.
     pub state: State,
     /// The round trip, if it is linked.
@@ -280,6 +288,7 @@ impl Snapshot {
         let member = |(descriptor, state): (&overlay::wire::descriptor::Descriptor, State)| Member {
             peer: descriptor.peer,
             address: descriptor.address,
+            shard: descriptor.shard,
             state,
             rtt: None,
         };
@@ -289,6 +298,9 @@ impl Snapshot {
             max_leaves: leaves.capacity(),
             index: machine.index().stats(),
             known_leaves: machine.attachments().leaves() as u64,
+            shard: machine.neighbours().own(),
+            shards: 1 + machine.neighbours().others().len() as u32,
+            mates: 1 + machine.neighbours().mates().count() as u32,
             digests: machine.digests().stats(),
             ultrapeers: machine.membership().total(),
             members: machine.membership().iter().map(member).collect(),

@@ -15,6 +15,7 @@
 //! | [`index`] | core: what is searchable |
 //! | [`attachments`] | core: which leaf is attached where |
 //! | [`digests`] | core: the words of lists that are attached elsewhere |
+//! | [`extent`] | core: which part of the leaf space is covered |
 //! | [`search`] | core: coordinated searches |
 //! | [`introduce`] | core: bringing leaves together |
 //! | `driver`, `metrics` | running it on tokio and QUIC (feature `net`) |
@@ -24,6 +25,7 @@ pub mod attachments;
 pub mod digests;
 #[cfg(feature = "net")]
 pub mod driver;
+pub mod extent;
 pub mod index;
 pub mod introduce;
 pub mod leaves;

@@ -125,6 +125,14 @@ overlay::families! {
     pub static INDEX_TERMS: Gauges<()> = "quictrack_index_terms", "Distinct terms in the index.";
     /// Memory of the index.
     pub static INDEX_MEMORY: Gauges<()> = "quictrack_index_memory_bytes", "Memory of the index, by its own account.";
+    /// Parts of the leaf space.
+    pub static SHARDS: Gauges<()> = "quictrack_shards", "Parts of the leaf space that a search asks for.";
+    /// How small the part is that is covered.
+    pub static SHARD_PREFIX_LENGTH: Gauges<()> =
+        "quictrack_shard_prefix_length", "Bits of the prefix that this ultrapeer covers; 0 is the whole leaf space.";
+    /// Members of the part.
+    pub static SHARD_MEMBERS: Gauges<()> =
+        "quictrack_shard_members", "Ultrapeers that cover a part of what this one covers, itself included.";
     /// Leaves with digests.
     pub static DIGEST_LEAVES: Gauges<()> =
         "quictrack_digest_leaves", "Leaves attached elsewhere whose words are in the index.";
@@ -167,6 +175,9 @@ pub fn collect(snapshot: &Snapshot) {
     INDEX_FILES.set((), snapshot.index.files as f64);
     INDEX_TERMS.set((), snapshot.index.terms as f64);
     INDEX_MEMORY.set((), snapshot.index.memory as f64);
+    SHARDS.set((), f64::from(snapshot.shards));
+    SHARD_PREFIX_LENGTH.set((), f64::from(snapshot.shard.length));
+    SHARD_MEMBERS.set((), f64::from(snapshot.mates));
     DIGEST_LEAVES.set((), snapshot.digests.leaves as f64);
     DIGEST_MEMORY.set((), snapshot.digests.bytes as f64);
 }

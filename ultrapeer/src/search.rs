@@ -39,6 +39,7 @@ use overlay::{
     machine::Outbox,
     time::Time,
     wire::{
+        descriptor::ShardPrefix,
         leaf::{Accepted, LeafMessage},
         mesh::{MeshMessage, QueryDone},
         search::{Hit, IncompleteSet, Search, StopReason, Summary, Target},
@@ -84,9 +85,11 @@ pub struct Environment<'a> {
 }
 
 impl Environment<'_> {
-    /// True if the log of a live ultrapeer of the own shard is not current.
+    /// True if a log is not current: of a live ultrapeer of the own shard, or of another that has leaves of it.
     fn lagging(&self) -> bool {
-        self.neighbours.mates().any(|(mate, _)| !self.attachments.is_current(self.now, &mate))
+        let is_behind = |home: &PeerId| !self.attachments.is_current(self.now, home);
+        self.neighbours.mates().any(|(mate, _)| is_behind(&mate))
+            || self.attachments.homes_with_leaves().any(|home| is_behind(&home))
     }
 }
 
@@ -101,13 +104,15 @@ pub struct Wanted {
     pub all: bool,
     /// When it must have ended.
     pub deadline: Time,
+    /// The part of the leaf space that this ultrapeer answers for; for a leaf it asks others for the rest.
+    pub part: ShardPrefix,
 }
 
 impl Wanted {
-    /// What a leaf wants.
-    pub fn of(search: Search, now: Time) -> Self {
+    /// What a leaf wants of an ultrapeer that covers `part`.
+    pub fn of(search: Search, part: ShardPrefix, now: Time) -> Self {
         let timeout = std::time::Duration::from_millis(u64::from(search.timeout_ms)).min(limits::SEARCH_TIMEOUT_MAX);
-        Self { target: search.target, limit: search.limit, all: search.all, deadline: now + timeout }
+        Self { target: search.target, limit: search.limit, all: search.all, deadline: now + timeout, part }
     }
 }
 

@@ -46,6 +46,7 @@ pub use self::{
 use crate::{
     attachments::Attachments,
     digests::{Digests, owed::Owed},
+    extent::Extent,
     index::{ChunkSlot, Index, KeptSegment, LeafSlot, Reader, Segment},
     introduce::{self, Introductions, Request},
     leaves::{self, Built, Closing, Leaves, Session, Settings, Slot},
@@ -78,6 +79,11 @@ pub struct Ultrapeer {
     drained: bool,
     membership: Membership,
     neighbours: Neighbours,
+    /// The name of the network.
+    network: String,
+    extent: Extent,
+    /// When the digests of the part that was given up are forgotten.
+    aftermath: Option<Time>,
     attachments: Attachments,
     digests: Digests,
     owed: Owed,
@@ -119,6 +125,9 @@ impl Ultrapeer {
             drained: false,
             membership: Membership::new(identity, network, settings.max_leaves, sequence),
             neighbours: Neighbours::new(ShardPrefix::ALL),
+            network: network.to_owned(),
+            extent: Extent::new(),
+            aftermath: None,
             attachments: Attachments::new(me),
             digests: Digests::new(me, settings.memory / 2),
             owed: Owed::default(),
@@ -153,6 +162,11 @@ impl Ultrapeer {
     /// Who is attached where.
     pub fn attachments(&self) -> &Attachments {
         &self.attachments
+    }
+
+    /// Whom it can ask for which part of the leaf space.
+    pub fn neighbours(&self) -> &Neighbours {
+        &self.neighbours
     }
 
     /// The digests, for their numbers.
@@ -452,7 +466,10 @@ impl Machine for Ultrapeer {
     fn handle(&mut self, cx: &mut Context<'_>, input: Input, out: &mut Outbox<Output>) {
         let now = cx.now;
         match input {
-            Input::Address(address) => self.with_membership(cx, membership::Input::Address(address), out),
+            Input::Address(address) => {
+                self.extent.set_address(&self.network, address);
+                self.with_membership(cx, membership::Input::Address(address), out);
+            }
             Input::Found => self.serve(cx, Phase::Founder, out),
             Input::Drain => self.drain(cx, out),
             Input::Settings(settings) => {
@@ -505,6 +522,7 @@ impl Machine for Ultrapeer {
             self.introductions.next_deadline(),
             self.attachments.next_deadline(),
             self.digests.next_deadline(),
+            self.membership.is_serving().then(|| self.extent.next_deadline()),
             drain,
         ];
         cores.into_iter().flatten().min()
@@ -520,6 +538,9 @@ impl Machine for Ultrapeer {
         self.with_digests(now, out, |digests, attachments, inner| digests.on_deadline(now, attachments, inner));
         if self.digests.must_publish(now) {
             self.publish();
+        }
+        if self.membership.is_serving() {
+            self.look_at_extent(cx, out);
         }
         self.with_searches(now, out, Searches::on_deadline);
         self.with_introductions(now, out, |introductions, inner| introductions.on_deadline(now, inner));

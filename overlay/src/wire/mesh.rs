@@ -245,6 +245,9 @@ pub struct AttachmentChange {
 pub struct AttachedList {
     /// Its sequence.
     pub sequence: u64,
+    /// The first eight bits of its leaf's place in the leaf space: enough to count the leaves of a part, and not to
+    /// know the leaf again.
+    pub place: u8,
     /// Names of its chunks, ascending.
     pub chunks: List<ChunkName, { limits::CHUNKS_PER_LEAF }>,
 }

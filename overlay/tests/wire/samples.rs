@@ -174,7 +174,7 @@ pub(crate) fn leaf() -> Vec<LeafMessage> {
 
 /// In the order of their numbers.
 pub(crate) fn mesh() -> Vec<MeshMessage> {
-    let list = AttachedList { sequence: 9, chunks: List::new([ChunkName(1), ChunkName(u64::MAX)]) };
+    let list = AttachedList { sequence: 9, place: 0xa5, chunks: List::new([ChunkName(1), ChunkName(u64::MAX)]) };
     let came = AttachmentChange { handle: 1 << 60, list: Some(list) };
     let left = AttachmentChange { handle: 2, list: None };
     let caught_up = Some(AttachmentSum { leaves: 3, sum: 1 << 50 });

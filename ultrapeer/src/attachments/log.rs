@@ -112,8 +112,11 @@ impl Log {
 }
 
 fn change(handle: u64, list: Option<&Arc<LeafList>>) -> AttachmentChange {
-    let list =
-        list.map(|list| AttachedList { sequence: list.sequence, chunks: List::new(list.chunks.iter().copied()) });
+    let list = list.map(|list| AttachedList {
+        sequence: list.sequence,
+        place: list.place,
+        chunks: List::new(list.chunks.iter().copied()),
+    });
     AttachmentChange { handle, list }
 }
 

@@ -15,12 +15,12 @@ fn peer(byte: u8) -> PeerId {
 }
 
 fn list(sequence: u64) -> LeafList {
-    LeafList { sequence, chunks: [ChunkName(sequence), ChunkName(sequence + 1)].into() }
+    LeafList { sequence, place: 0, chunks: [ChunkName(sequence), ChunkName(sequence + 1)].into() }
 }
 
 /// What a home with these leaves says after `changes`.
 fn frame(reset: bool, leaves: &[(u64, u64)], changes: &[(u64, Option<u64>)]) -> Frame {
-    let told = |sequence: u64| AttachedList { sequence, chunks: List::new(list(sequence).chunks) };
+    let told = |sequence: u64| AttachedList { sequence, place: 0, chunks: List::new(list(sequence).chunks) };
     let changes =
         changes.iter().map(|(handle, sequence)| AttachmentChange { handle: *handle, list: sequence.map(told) });
     let sum = leaves.iter().fold(0, |sum, (handle, sequence)| sum ^ list(*sequence).sum(*handle));
@@ -104,7 +104,7 @@ fn a_long_log_goes_out_in_frames_that_fit() {
     for handle in 0..3_000 {
         let chunks = if handle % 500 == 0 { limits::CHUNKS_PER_LEAF } else { 1 };
         let chunks = (0..chunks as u64).map(|chunk| ChunkName(u64::MAX - chunk)).collect();
-        log.own_change(Time::ZERO, handle, Some((handle as u32, LeafList { sequence: 1, chunks })));
+        log.own_change(Time::ZERO, handle, Some((handle as u32, LeafList { sequence: 1, place: 0, chunks })));
     }
     let mut other = Attachments::new(peer(1));
     other.following(Time::ZERO, peer(0));
@@ -154,6 +154,7 @@ proptest! {
         for step in steps.into_iter().chain([Step::Flush]) {
             match step {
                 Step::Change(handle, sequence) => {
+                    let list = |sequence| LeafList { place: (place(handle) >> 24) as u8, ..list(sequence) };
                     log.own_change(Time::ZERO, handle, sequence.map(|sequence| (place(handle), list(sequence))));
                     match sequence {
                         Some(sequence) => leaves.insert(handle, sequence),
@@ -182,7 +183,8 @@ proptest! {
         prop_assert_eq!(log.leaves(), leaves.len());
         for (prefix, copy) in followers.values() {
             let want: Vec<_> = leaves.iter().filter(|(handle, _)| prefix.covers(place(**handle))).collect();
-            prop_assert_eq!(copy.leaves(), want.len());
+            prop_assert_eq!((copy.leaves(), copy.leaves_under(*prefix)), (want.len(), want.len()));
+            prop_assert_eq!(log.leaves_under(*prefix), want.len());
             prop_assert!(copy.is_current(Time::ZERO + Duration::from_secs(9), &peer(0)));
             for (handle, sequence) in want {
                 prop_assert_eq!(copy.newest(*handle).map(|list| list.sequence), Some(*sequence));

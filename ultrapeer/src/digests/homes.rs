@@ -43,6 +43,10 @@ impl Homes {
         Self { homes: BTreeMap::new(), budget }
     }
 
+    pub(super) const fn budget(&self) -> u64 {
+        self.budget
+    }
+
     pub(super) fn set_budget(&mut self, budget: u64) {
         self.budget = budget;
     }

@@ -96,10 +96,12 @@ impl Bed {
     fn log(&mut self, home: u8, handle: u64, list: Option<(u64, &[u64])>) {
         let names = |chunks: &[u64]| chunks.iter().copied().map(ChunkName).collect::<Vec<_>>();
         if home == 0 {
-            let list = list.map(|(sequence, chunks)| (0, LeafList { sequence, chunks: names(chunks).into() }));
+            let list =
+                list.map(|(sequence, chunks)| (0, LeafList { sequence, place: 0, chunks: names(chunks).into() }));
             self.attachments.own_change(self.now, handle, list);
         } else {
-            let list = list.map(|(sequence, chunks)| AttachedList { sequence, chunks: List::new(names(chunks)) });
+            let list =
+                list.map(|(sequence, chunks)| AttachedList { sequence, place: 0, chunks: List::new(names(chunks)) });
             self.attachments.following(self.now, peer(home));
             let changes = List::new([AttachmentChange { handle, list }]);
             self.attachments.heard(peer(home), Frame { reset: false, caught_up: None, changes });

@@ -102,8 +102,8 @@ impl View {
             ready: self.readiness.report().ready,
             problems: problems(snapshot.phase, &self.service.join_status()),
             ultrapeers: snapshot.ultrapeers.into(),
-            shards: 1,
-            shard_prefix: Some(String::new()),
+            shards: snapshot.shards.into(),
+            shard_prefix: Some(snapshot.shard.to_string()),
             ultrapeer: Some(UltrapeerPart {
                 state: state(snapshot.phase).to_owned(),
                 leaves: snapshot.leaves.into(),
@@ -130,6 +130,7 @@ impl View {
         let members = snapshot.members.iter().map(|member| Peer {
             state: if member.state == State::Suspect { "suspect" } else { "alive" }.to_owned(),
             rtt_ms: member.rtt.map(milliseconds),
+            shard_prefix: Some(member.shard.to_string()),
             connections: (member.state == State::Linked).then(|| "mesh".to_owned()).into_iter().collect(),
             ..ultrapeer(&member.peer, member.address)
         });

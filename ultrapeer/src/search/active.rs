@@ -389,7 +389,7 @@ impl Active {
 
     /// What can be said of how complete it is, now that it ends.
     pub(super) fn judge(&mut self, environment: Environment<'_>, stopped: StopReason) {
-        let own = environment.attachments.leaves() as u64;
+        let own = environment.attachments.leaves_under(self.wanted.part) as u64;
         let missed = self.open.len() as u64;
         self.leaves.0 += own.saturating_sub(missed);
         self.leaves.1 += own;

@@ -56,7 +56,12 @@ impl Neighbours {
 
     /// Those whose leaves may be in the part of the leaf space that this ultrapeer covers.
     pub fn mates(&self) -> impl Iterator<Item = (PeerId, Neighbour)> + '_ {
-        self.members.iter().filter(|(_, known)| known.prefix.overlaps(self.own)).map(|(peer, known)| (*peer, *known))
+        self.overlapping(self.own)
+    }
+
+    /// Those whose leaves may be in a part of the leaf space.
+    pub fn overlapping(&self, part: ShardPrefix) -> impl Iterator<Item = (PeerId, Neighbour)> + '_ {
+        self.members.iter().filter(move |(_, known)| known.prefix.overlaps(part)).map(|(peer, known)| (*peer, *known))
     }
 
     /// Those that can be asked for a whole part of the leaf space.

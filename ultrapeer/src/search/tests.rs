@@ -48,12 +48,12 @@ fn log(homes: &[(u8, &[u64])]) -> Attachments {
     for (home, leaves) in homes {
         if *home == 0 {
             for handle in *leaves {
-                let list = LeafList { sequence: 1, chunks: Box::default() };
+                let list = LeafList { sequence: 1, place: 0, chunks: Box::default() };
                 log.own_change(Time::ZERO, *handle, Some((0, list)));
             }
             continue;
         }
-        let list = AttachedList { sequence: 1, chunks: List::default() };
+        let list = AttachedList { sequence: 1, place: 0, chunks: List::default() };
         let changes = leaves.iter().map(|handle| AttachmentChange { handle: *handle, list: Some(list.clone()) });
         log.following(Time::ZERO, peer(*home));
         log.heard(peer(*home), Frame { reset: true, caught_up: None, changes: List::new(changes) });
@@ -139,7 +139,7 @@ impl Bed {
         let mut candidates: Vec<_> = self.log.handles().filter(elsewhere).collect();
         candidates.sort_unstable();
         let answer = Answer { matches: candidates.len() + answer.hits.len(), candidates, ..answer };
-        let wanted = Wanted::of(search, self.now);
+        let wanted = Wanted::of(search, self.neighbours.own(), self.now);
         self.step(|searches, environment, out| {
             searches.start(environment, Asker::Leaf(1), 9, wanted, answer, out);
         });
@@ -405,7 +405,7 @@ fn a_silent_gateway_is_replaced_and_a_shard_without_members_is_told() {
 #[test]
 fn a_gateway_searches_its_shard_and_reports() {
     let mut bed = Bed::new(&[(0, &[1]), (1, &[2])]);
-    let wanted = Wanted::of(search(60, false), bed.now);
+    let wanted = Wanted::of(search(60, false), ShardPrefix::ALL, bed.now);
     let answer = Answer { hits: vec![hit(1, &[1], 0)], candidates: vec![2], matches: 2, ..Answer::default() };
     let asker = Asker::Mesh(peer(9), QueryId(77));
     bed.step(|searches, environment, out| searches.start(environment, asker, 5, wanted, answer, out));
@@ -420,7 +420,7 @@ fn a_gateway_searches_its_shard_and_reports() {
 #[test]
 fn a_gateway_gives_up_when_who_asked_is_gone() {
     let mut bed = Bed::new(&[(1, &[2]), (9, &[])]);
-    let wanted = Wanted::of(search(60, false), bed.now);
+    let wanted = Wanted::of(search(60, false), ShardPrefix::ALL, bed.now);
     let answer = Answer { candidates: vec![2], ..Answer::default() };
     let asker = Asker::Mesh(peer(9), QueryId(77));
     bed.step(|searches, environment, out| searches.start(environment, asker, 5, wanted, answer, out));

@@ -196,7 +196,7 @@ impl Ultrapeer {
             return out.push(Output::RefuseAsker(ticket));
         };
         self.askers.insert(ticket, session);
-        let (seed, wanted) = (cx.rng.random(), Wanted::of(search, cx.now));
+        let (seed, wanted) = (cx.rng.random(), Wanted::of(search, self.neighbours.own(), cx.now));
         self.with_searches(cx.now, out, |searches, environment, inner| {
             searches.start(environment, Asker::Leaf(ticket), seed, wanted, answer, inner);
         });
@@ -213,14 +213,15 @@ impl Ultrapeer {
             incomplete.insert(Incomplete::WorkCap);
             Answer { incomplete, ..Answer::default() }
         });
-        let is_shard = matches!(query.scope, Scope::Shard(_));
-        if is_shard && !invalid {
+        if let Scope::Shard(part) = query.scope
+            && !invalid
+        {
             let asker = Asker::Mesh(from, query.id);
             if self.searches.len() >= limits::SEARCHES || self.searches.contains(asker) {
                 return;
             }
             let deadline = cx.now + limits::SEARCH_TIMEOUT;
-            let wanted = Wanted { target: query.target, limit, all: query.all, deadline };
+            let wanted = Wanted { target: query.target, limit, all: query.all, deadline, part };
             let seed = cx.rng.random();
             return self.with_searches(cx.now, out, |searches, environment, inner| {
                 searches.start(environment, asker, seed, wanted, answer, inner);

@@ -2,8 +2,9 @@
 
 use overlay::{
     id::PeerId,
-    machine::Outbox,
-    membership::State,
+    limits,
+    machine::{Context, Outbox},
+    membership::{self, State},
     shards::leaf_hash,
     time::Time,
     wire::{
@@ -19,6 +20,7 @@ use crate::{
         self, Digests,
         owed::{self, Owed},
     },
+    extent::{Facts, Step},
     search::neighbours::Neighbour,
 };
 
@@ -30,13 +32,13 @@ impl Ultrapeer {
         let is_usable = self.membership.state_of(&peer) == Some(State::Linked);
         let neighbour = member.map(|member| Neighbour { prefix: member.shard, is_usable });
         let before = self.neighbours.set(peer, neighbour);
-        let is_mate = neighbour.is_some_and(|known| known.prefix.overlaps(self.neighbours.own()));
-        if !is_mate {
+        if neighbour.is_none() {
             self.followed.remove(&peer);
             let changed = self.attachments.forget(&peer);
             self.attachments_changed(now, &changed, out);
             self.with_digests(now, out, |digests, attachments, inner| digests.lost(now, &peer, attachments, inner));
         } else if linked && !self.followed.contains(&peer) {
+            // Whatever it covers: it may still have leaves of ours, from before it covered less.
             self.follow(now, peer, out);
         }
         let was_usable = before.is_some_and(|known| known.is_usable);
@@ -64,7 +66,7 @@ impl Ultrapeer {
     fn follow(&mut self, now: Time, peer: PeerId, out: &mut Outbox<Output>) {
         self.followed.insert(peer);
         self.attachments.following(now, peer);
-        out.push(Output::ToMesh(peer, Follow { prefix: self.neighbours.own() }.into()));
+        out.push(Output::ToMesh(peer, Follow { prefix: self.extent.followed() }.into()));
     }
 
     /// Another ultrapeer wants to be told of leaves. Only those that serve are told.
@@ -100,10 +102,10 @@ impl Ultrapeer {
 
     /// The list of an own leaf is searchable here, or not any more.
     pub(super) fn logged(&mut self, now: Time, handle: u64, sequence: Option<u64>, out: &mut Outbox<Output>) {
-        let leaf = sequence.and(self.leaves.with_handle(handle));
-        let list = leaf
-            .zip(sequence)
-            .map(|(leaf, sequence)| (leaf_hash(&leaf.peer), LeafList { sequence, chunks: leaf.chunk_names() }));
+        let list = sequence.zip(self.leaves.with_handle(handle)).map(|(sequence, leaf)| {
+            let place = leaf_hash(&leaf.peer);
+            (place, LeafList { sequence, place: (place >> 24) as u8, chunks: leaf.chunk_names() })
+        });
         self.attachments.own_change(now, handle, list);
         self.attachments_changed(now, &[handle], out);
         self.flush_log(now, out);
@@ -142,6 +144,69 @@ impl Ultrapeer {
                     self.digests.changed(now);
                 }
             }
+        }
+    }
+
+    /// Looks whether to cover less or more of the leaf space.
+    pub(super) fn look_at_extent(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        let now = cx.now;
+        if self.extent.next_deadline() > now {
+            return;
+        }
+        if self.aftermath.is_some_and(|at| at <= now) {
+            self.aftermath = None;
+            self.with_digests(now, out, |digests, _, inner| digests.forget_idle(inner));
+        }
+        let facts = self.extent_facts(now);
+        match self.extent.look(now, cx.rng, facts) {
+            Some(Step::Narrow(part)) => {
+                self.aftermath = Some(now + limits::EXTENT_AFTERMATH);
+                self.declare(cx, part, out);
+                self.follow_all(now, out);
+            }
+            Some(Step::Prepare(_)) => self.follow_all(now, out),
+            Some(Step::Widen(part)) => self.declare(cx, part, out),
+            None => {}
+        }
+        // Those whose logs are needed are linked; membership keeps the links once this node declares the part.
+        let part = self.extent.followed();
+        if part != self.extent.declared() {
+            let missing = self
+                .membership
+                .iter()
+                .filter(|(member, state)| *state == State::Unlinked && member.shard.overlaps(part));
+            out.extend(missing.map(|(member, _)| Output::Dial(member.peer, member.address)));
+        }
+    }
+
+    fn extent_facts(&self, now: Time) -> Facts {
+        let count = |part: ShardPrefix| self.neighbours.covering(part).count();
+        let part = self.extent.followed();
+        let needed = || self.neighbours.overlapping(part);
+        let stats = self.digests.stats();
+        Facts {
+            bytes: stats.bytes,
+            budget: self.digests.budget(),
+            halves: self.extent.halves().map_or([0; 2], |halves| halves.map(count)),
+            sibling: self.extent.declared().sibling().map_or(usize::MAX, count),
+            is_ready: needed().all(|(peer, _)| self.attachments.is_current(now, &peer))
+                && stats.uncovered * limits::EXTENT_UNCOVERED <= stats.leaves,
+        }
+    }
+
+    /// Covers another part of the leaf space from now on. Own leaves that it does not cover learn of it, and move.
+    fn declare(&mut self, cx: &mut Context<'_>, part: ShardPrefix, out: &mut Outbox<Output>) {
+        self.neighbours.set_own(part);
+        self.with_membership(cx, membership::Input::Shard(part), out);
+        let Some(own) = self.membership.own() else { return };
+        let frame = self.membership.frame([own.clone()], []);
+        let outside = self.leaves.iter().filter(|(_, leaf)| !part.covers(leaf_hash(&leaf.peer)));
+        out.extend(outside.map(|(session, _)| Output::ToLeaf(session, frame.clone().into())));
+    }
+
+    fn follow_all(&mut self, now: Time, out: &mut Outbox<Output>) {
+        for peer in self.followed.clone() {
+            self.follow(now, peer, out);
         }
     }
 

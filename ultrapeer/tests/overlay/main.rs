@@ -2,6 +2,7 @@
 //! find every live file and say so, leaves are introduced, and an ultrapeer's end is survived.
 
 mod net;
+mod shards;
 
 use std::{collections::BTreeMap, time::Duration};
 

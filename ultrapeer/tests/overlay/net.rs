@@ -13,6 +13,7 @@ use overlay::{
     file::{FileEntry, Tags},
     id::{ContentId, PeerId, QueryId},
     identity::Identity,
+    limits,
     machine::{Context, Machine, Outbox},
     time::Time,
     wire::{
@@ -58,6 +59,7 @@ pub(crate) struct Net {
     /// The last arrival on each way.
     arrivals: BTreeMap<(Place, Place), Time>,
     numbers: u64,
+    settings: Settings,
 }
 
 struct Node {
@@ -113,6 +115,11 @@ pub(crate) fn file(path: &str, content: &str) -> FileEntry {
 impl Net {
     /// A network of `ultrapeers` that have found each other.
     pub(crate) fn new(seed: u64, ultrapeers: u8) -> Self {
+        Self::with_memory(seed, ultrapeers, limits::INDEX_MEMORY)
+    }
+
+    /// The same, with so many bytes for index and digests at each.
+    pub(crate) fn with_memory(seed: u64, ultrapeers: u8, memory: u64) -> Self {
         let mut net = Self {
             now: Time::ZERO,
             delays: Pcg32::new(seed, 1),
@@ -124,6 +131,7 @@ impl Net {
             travelling: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             numbers: 0,
+            settings: Settings { query_burst: 1_000.0, memory, ..Settings::default() },
         };
         let peers: Vec<_> = (1..=ultrapeers).map(|number| net.add_ultrapeer(seed, number)).collect();
         net.input(peers[0], Input::Found);
@@ -138,10 +146,9 @@ impl Net {
         let identity = Arc::new(Identity::from_seed([number; 32]));
         let peer = identity.peer_id();
         let mut rng = Pcg32::new(seed, 1 + u64::from(number));
-        let settings = Settings { query_burst: 1_000.0, ..Settings::default() };
         let mut cx = Context::new(self.now, &mut rng);
-        let machine = Ultrapeer::new(identity, "test", settings, EPOCH_S, &mut cx);
-        let address = SocketAddr::from(([192, 0, 2, number], 7780));
+        let machine = Ultrapeer::new(identity, "test", self.settings, EPOCH_S, &mut cx);
+        let address = SocketAddr::from(([10, 0, 0, number], 7780));
         self.nodes.insert(peer, Node { machine, rng, address });
         self.input(peer, Input::Address(address));
         peer
@@ -210,6 +217,23 @@ impl Net {
             Parcel::Node(home, Box::new(Input::LeafAttached { session, peer, handle, address })),
         );
         self.say_to_home(session, root);
+    }
+
+    /// Every ultrapeer has so many bytes for index and digests from now on.
+    pub(crate) fn set_memory(&mut self, memory: u64) {
+        self.settings.memory = memory;
+        for peer in self.ultrapeers() {
+            self.input(peer, Input::Settings(self.settings));
+        }
+    }
+
+    /// A leaf leaves one of its homes in order.
+    pub(crate) fn leave(&mut self, leaf: usize, home: PeerId) {
+        self.leaves[leaf].acknowledged.remove(&home);
+        if let Some(session) = self.leaves[leaf].homes.remove(&home) {
+            self.sessions.remove(&session);
+            self.input(home, Input::LeafGone(session));
+        }
     }
 
     /// A leaf says good-bye to nobody and is gone.
