@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard},
 };
 
-use super::{tests::record, *};
+use super::{files::tests::record, *};
 use crate::store::record::Place;
 
 /// What is done to a file.
