@@ -12,7 +12,7 @@ use std::{
 
 use overlay::{
     drive::system_rng,
-    id::{ContentId, PeerId},
+    id::PeerId,
     limits,
     machine::{Context, Machine, Outbox},
     metrics::Direction,
@@ -28,8 +28,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared, lock,
-    partial::{FinishError, Partial, Target, pieces_if},
+    Shared,
+    here::already_here,
+    lock,
+    partial::{FinishError, Partial, Target},
     record::{Bits, Record, Source, SourceState, State},
 };
 use crate::{
@@ -189,72 +191,6 @@ pub(super) async fn run(
                 tracing::warn!(%error, "a partial download could not be saved");
             }
             outcome
-        }
-    }
-}
-
-/// Done at once if the content lies here: in a share, among the downloads, or where it should go.
-async fn already_here(shared: &Arc<Shared>, record: &Record, target: &Target) -> io::Result<Option<Outcome>> {
-    let (content, named) = (record.content, record.output.is_some());
-    let done = |path, size| Outcome::Done { path, size, sources: vec![(shared.own, size, Via::Local)] };
-    if let Some(existing) = target.existing().map(std::path::Path::to_owned) {
-        let (path, size) = (existing.clone(), existing.metadata()?.len());
-        let Some(pieces) = blocking(move || pieces_if(&path, size, content)).await? else {
-            return Ok(Some(Outcome::Conflict));
-        };
-        shared.enter(existing.clone(), content, pieces).await;
-        return Ok(Some(done(existing, size)));
-    }
-    let local = match shared.library.open(content).await {
-        Ok(Some(local)) => local,
-        Ok(None) => return placed(shared, record, target).await,
-        Err(error) => {
-            tracing::warn!(%error, "the library cannot be asked for a content");
-            return Ok(None);
-        }
-    };
-    let size = local.file.metadata()?.len();
-    if !named {
-        return Ok(Some(done(local.path, size)));
-    }
-    let target = target.clone();
-    match spawn_blocking(move || target.place_copy(local.file)).await.map_err(io::Error::other)? {
-        Ok(path) => {
-            if let Ok(Some(pieces)) = shared.library.pieces(content, size).await {
-                shared.enter(path.clone(), content, pieces).await;
-            }
-            Ok(Some(done(path, size)))
-        }
-        Err(FinishError::Taken) => Ok(Some(Outcome::Conflict)),
-        Err(FinishError::Io(error)) => Err(error),
-    }
-}
-
-/// Done if the file has its name already: an earlier run did not live to record that, or the record was lost.
-async fn placed(shared: &Arc<Shared>, record: &Record, target: &Target) -> io::Result<Option<Outcome>> {
-    // Without a size nothing was ever written.
-    let Some(size) = record.size else { return Ok(None) };
-    let (target, content) = (target.clone(), record.content);
-    let Some((path, pieces)) = blocking(move || target.placed(size, content)).await? else { return Ok(None) };
-    shared.enter(path.clone(), content, pieces).await;
-    let sum: u64 = record.sources.iter().map(|(_, bytes, _)| bytes).sum();
-    let sources = if sum == size { record.sources.clone() } else { vec![(shared.own, size, Via::Local)] };
-    Ok(Some(Outcome::Done { path, size, sources }))
-}
-
-impl Shared {
-    /// Removes what an earlier run left of a content that is here now.
-    async fn remove_leftovers(&self, content: ContentId) {
-        let partial = self.partial(content);
-        if let Err(error) = blocking(move || partial.remove()).await {
-            tracing::warn!(%error, "what is left of a partial file could not be removed");
-        }
-    }
-
-    /// Lets others fetch a finished file from here.
-    async fn enter(&self, path: PathBuf, content: ContentId, pieces: Vec<Value>) {
-        if let Err(error) = self.library.add_download(path, content, pieces).await {
-            tracing::warn!(%error, "a finished download could not be entered in the library");
         }
     }
 }
