@@ -68,6 +68,28 @@ fn a_second_one_is_let_in_and_both_list_each_other() {
 }
 
 #[test]
+fn one_that_hangs_is_left_out_and_comes_back() {
+    let scratch = Scratch::new();
+    let first = founder(&scratch, "a");
+    let join = ["--join", first.ready["quic"].as_str().unwrap()];
+    let (second, third) = (start(&scratch, "b", &join), start(&scratch, "c", &join));
+    let knows = |program: &Program, others: &[&Program]| {
+        let mut peers: Vec<_> = others.iter().map(|other| other.peer()).collect();
+        peers.sort();
+        listed(program) == peers
+    };
+    eventually("all know each other", || {
+        knows(&first, &[&second, &third]) && knows(&second, &[&first, &third]) && knows(&third, &[&first, &second])
+    });
+    third.signal("STOP");
+    eventually("the others leave it out", || knows(&first, &[&second]) && knows(&second, &[&first]));
+    third.signal("CONT");
+    eventually("it is back", || {
+        knows(&first, &[&second, &third]) && knows(&second, &[&first, &third]) && knows(&third, &[&first, &second])
+    });
+}
+
+#[test]
 fn another_network_is_named_among_the_problems() {
     let scratch = Scratch::new();
     let first = founder(&scratch, "a");
