@@ -69,10 +69,13 @@ impl Tokenizer {
 
     /// Calls `each` for every run of `text`, in order.
     pub fn runs(&mut self, text: &str, mut each: impl FnMut(Run<'_>)) {
-        self.normalise(text);
         if text.is_ascii() {
+            self.normal.clear();
+            self.normal.push_str(text);
+            self.normal.make_ascii_lowercase();
             split_ascii(&self.normal, &mut each);
         } else {
+            self.normalise(text);
             split(&self.normal, &mut each);
         }
     }
@@ -96,13 +99,8 @@ impl Tokenizer {
     /// Fills the buffer with the normal form of `text`, separators included.
     fn normalise(&mut self, text: &str) {
         self.normal.clear();
-        if text.is_ascii() {
-            self.normal.push_str(text);
-            self.normal.make_ascii_lowercase();
-        } else {
-            let stripped = text.nfkd().flat_map(char::to_lowercase).filter(|&c| !is_combining_mark(c));
-            self.normal.extend(stripped.map(plain_sigma).nfc());
-        }
+        let stripped = text.nfkd().flat_map(char::to_lowercase).filter(|&c| !is_combining_mark(c));
+        self.normal.extend(stripped.map(plain_sigma).nfc());
     }
 }
 

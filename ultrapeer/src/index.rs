@@ -9,7 +9,7 @@
 //! | `runs`, `merge` | groups of chunks, and how they are merged |
 //! | `dictionary`, `postings` | token -> files: sorted tokens, run-coded lists that can be read from anywhere |
 //! | `contents` | content -> files |
-//! | `segment`, `words`, `files` | a chunk before it is in a run: tokens with their positions; and its files |
+//! | `segment`, `collect`, `words`, `files` | a chunk before it is in a run: tokens with their positions; and its files |
 //! | `lookup`, `sources`, `fields` | a query's evaluation |
 //! | [`rank`] | matches to contents, best first |
 //!
@@ -31,6 +31,7 @@
 //! hour: a candidate chunk costs four cache misses, and each chunk had its own copy of every token. A hash table in
 //! two copies that take turns took 48.7 bytes and 1.6 ms for a removal.
 
+mod collect;
 mod contents;
 mod dictionary;
 mod fields;

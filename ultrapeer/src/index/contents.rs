@@ -26,6 +26,11 @@ pub(super) const fn key_of(content: &ContentId) -> Key {
     u32::from_be_bytes([a, b, c, d])
 }
 
+/// A key with its file, as a number: one comparison sorts both.
+pub(super) const fn sortable(content: &ContentId, file: u32) -> u64 {
+    (key_of(content) as u64) << 32 | file as u64
+}
+
 /// Sorted keys with their files.
 #[derive(Clone, Debug)]
 pub(super) struct Contents {
@@ -72,11 +77,11 @@ impl Shape {
 }
 
 impl Contents {
-    /// From sorted keys with their files, all below `files`.
-    pub(super) fn build(sorted: &[(Key, u32)], files: u32) -> Self {
+    /// From what [`sortable`] made, ascending, of files below `files`.
+    pub(super) fn build(sorted: &[u64], files: u32) -> Self {
         let mut builder = Builder::new(sorted.len(), files);
-        for (key, file) in sorted {
-            builder.push(*key, *file);
+        for record in sorted {
+            builder.push((record >> 32) as Key, *record as u32);
         }
         builder.finish()
     }
@@ -208,7 +213,8 @@ mod tests {
             others in prop::collection::vec(any::<u32>(), 10),
         ) {
             let sorted: Vec<_> = records.iter().copied().collect();
-            let contents = Contents::build(&sorted, 70_000);
+            let made: Vec<_> = sorted.iter().map(|(key, file)| sortable(&content(*key), *file)).collect();
+            let contents = Contents::build(&made, 70_000);
             prop_assert_eq!(contents.len(), sorted.len());
             let mut walk = Walk::new(&contents);
             for record in &sorted {

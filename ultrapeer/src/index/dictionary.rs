@@ -210,10 +210,19 @@ impl Dictionary {
 }
 
 /// The first eight bytes as a number, so that its order is that of the tokens.
-fn first_bytes(token: &[u8]) -> u64 {
-    match token.first_chunk::<8>() {
-        Some(eight) => u64::from_be_bytes(*eight),
-        None => token.iter().rev().fold(0, |number, byte| number >> 8 | u64::from(*byte) << 56),
+#[inline]
+pub(super) fn first_bytes(token: &[u8]) -> u64 {
+    if let Some(eight) = token.first_chunk::<8>() {
+        return u64::from_be_bytes(*eight);
+    }
+    // A shorter one from two halves that overlap.
+    let unused = 8 * (8 - token.len());
+    if let (Some(head), Some(tail)) = (token.first_chunk::<4>(), token.last_chunk::<4>()) {
+        u64::from(u32::from_be_bytes(*head)) << 32 | u64::from(u32::from_be_bytes(*tail)) << unused
+    } else if let (Some(head), Some(tail)) = (token.first_chunk::<2>(), token.last_chunk::<2>()) {
+        u64::from(u16::from_be_bytes(*head)) << 48 | u64::from(u16::from_be_bytes(*tail)) << unused
+    } else {
+        token.first().map_or(0, |byte| u64::from(*byte) << 56)
     }
 }
 
@@ -240,37 +249,55 @@ impl Builder {
 
     /// Ends the list of the next token, which must be above the last one; without files it is left out.
     pub(super) fn end_token(&mut self, token: &[u8]) {
+        if self.coder.is_empty() {
+            return;
+        }
+        self.write_token(token);
         let (bytes, skips, files) = self.coder.finish();
-        if !bytes.is_empty() {
-            if self.tokens.is_multiple_of(BLOCK) {
-                self.firsts.push(first_bytes(token));
-                self.blocks.push(self.coded.len() as u32);
-                self.last.clear();
-            }
-            let shared = shared_bytes(&self.last, token);
-            let rest = &token[shared..];
-            let half = |number: usize| number.min(usize::from(MORE)) as u8;
-            self.coded.push(half(shared) << 4 | half(rest.len()));
-            for number in [shared, rest.len()] {
-                if let Some(more) = number.checked_sub(usize::from(MORE)) {
-                    write_varint(&mut self.coded, more as u64);
-                }
-            }
-            self.coded.extend_from_slice(rest);
-            if bytes.len() <= INLINE {
-                write_varint(&mut self.coded, (bytes.len() << 1) as u64);
-                self.coded.extend_from_slice(bytes);
-            } else {
-                write_varint(&mut self.coded, (self.longs.len() << 1 | 1) as u64);
-                self.longs.push(Long { bytes: self.lists.len() as u32, skips: self.skips.len() as u32, files });
-                self.lists.extend_from_slice(bytes);
-                self.skips.extend_from_slice(skips);
-            }
-            self.last.truncate(shared);
-            self.last.extend_from_slice(rest);
-            self.tokens += 1;
+        if bytes.len() <= INLINE {
+            write_varint(&mut self.coded, (bytes.len() << 1) as u64);
+            self.coded.extend_from_slice(bytes);
+        } else {
+            write_varint(&mut self.coded, (self.longs.len() << 1 | 1) as u64);
+            self.longs.push(Long { bytes: self.lists.len() as u32, skips: self.skips.len() as u32, files });
+            self.lists.extend_from_slice(bytes);
+            self.skips.extend_from_slice(skips);
         }
         self.coder.clear();
+    }
+
+    /// Appends a token, which must be above the last one, with a list as it is; without files it is left out.
+    pub(super) fn copy_token(&mut self, token: &[u8], list: List<'_>) {
+        let bytes = list.coded();
+        if bytes.len() > INLINE {
+            list.for_each(|(start, end)| self.push(start, end));
+            self.end_token(token);
+        } else if !bytes.is_empty() {
+            self.write_token(token);
+            write_varint(&mut self.coded, (bytes.len() << 1) as u64);
+            self.coded.extend_from_slice(bytes);
+        }
+    }
+
+    fn write_token(&mut self, token: &[u8]) {
+        if self.tokens.is_multiple_of(BLOCK) {
+            self.firsts.push(first_bytes(token));
+            self.blocks.push(self.coded.len() as u32);
+            self.last.clear();
+        }
+        let shared = shared_bytes(&self.last, token);
+        let rest = &token[shared..];
+        let half = |number: usize| number.min(usize::from(MORE)) as u8;
+        self.coded.push(half(shared) << 4 | half(rest.len()));
+        for number in [shared, rest.len()] {
+            if let Some(more) = number.checked_sub(usize::from(MORE)) {
+                write_varint(&mut self.coded, more as u64);
+            }
+        }
+        self.coded.extend_from_slice(rest);
+        self.last.truncate(shared);
+        self.last.extend_from_slice(rest);
+        self.tokens += 1;
     }
 
     pub(super) fn finish(mut self) -> Dictionary {
@@ -375,8 +402,42 @@ mod tests {
         list.flat_map(|(start, end)| start..end).collect()
     }
 
+    #[test]
+    fn first_bytes_have_the_order_of_the_tokens() {
+        for (token, want) in [
+            ("", *b"\0\0\0\0\0\0\0\0"),
+            ("a", *b"a\0\0\0\0\0\0\0"),
+            ("ab", *b"ab\0\0\0\0\0\0"),
+            ("abc", *b"abc\0\0\0\0\0"),
+            ("abcd", *b"abcd\0\0\0\0"),
+            ("abcde", *b"abcde\0\0\0"),
+            ("abcdef", *b"abcdef\0\0"),
+            ("abcdefg", *b"abcdefg\0"),
+            ("abcdefgh", *b"abcdefgh"),
+            ("abcdefghi", *b"abcdefgh"),
+        ] {
+            assert_eq!(first_bytes(token.as_bytes()), u64::from_be_bytes(want), "{token}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn a_copied_dictionary_is_the_same(model in any_model()) {
+            let dictionary = build(&model);
+            let mut builder = Builder::default();
+            let mut walk = Walk::new(&dictionary);
+            while !walk.is_done() {
+                let mut coder = Coder::default();
+                walk.list(&dictionary).for_each(|(start, end)| coder.push(start, end));
+                builder.copy_token(&walk.token, List::new(coder.finish().0, &[]));
+                walk.advance(&dictionary);
+            }
+            let copy = builder.finish();
+            prop_assert_eq!((copy.coded, copy.firsts, copy.blocks), (dictionary.coded, dictionary.firsts, dictionary.blocks));
+            prop_assert_eq!((copy.lists, copy.skips, copy.tokens), (dictionary.lists, dictionary.skips, dictionary.tokens));
+        }
 
         #[test]
         fn tokens_and_prefixes_are_found(model in any_model(), others in prop::collection::vec("[abc]{1,10}", 20)) {

@@ -15,10 +15,12 @@ use overlay::{
     id::ContentId,
 };
 
-use super::postings::{read_counted, read_varint, shared_bytes, write_counted, write_varint};
+use super::postings::{read_counted, read_varint, write_counted, write_varint};
 
 /// Files of a block: front-coding restarts so often. 16 costs a quarter of a byte a file in offsets.
 const BLOCK: usize = 16;
+/// Bytes of a record for which room is made. Measured: most take fewer.
+const RECORD_BYTES: usize = 48;
 
 /// Files of a segment.
 #[derive(Clone, Debug, Default)]
@@ -152,22 +154,23 @@ impl<'a> TagsView<'a> {
 }
 
 impl Files {
-    /// From entries sorted by path.
-    pub(super) fn build(entries: &[FileEntry]) -> Self {
-        let (mut coded, mut blocks) = (Vec::new(), Vec::new());
-        let mut previous = "";
-        for (index, entry) in entries.iter().enumerate() {
+    /// From entries sorted by path, each of which begins with so many bytes like the one before it.
+    pub(super) fn build(entries: &[FileEntry], shared: &[u32]) -> Self {
+        let (mut coded, mut blocks) = (Vec::with_capacity(entries.len() * RECORD_BYTES), Vec::new());
+        for (index, (entry, shared)) in entries.iter().zip(shared).enumerate() {
+            let mut shared = *shared as usize;
             if index.is_multiple_of(BLOCK) {
                 blocks.push(coded.len() as u32);
-                previous = "";
+                shared = 0;
             }
-            let shared = shared_chars(previous, &entry.path);
+            while !entry.path.is_char_boundary(shared) {
+                shared -= 1;
+            }
             write_varint(&mut coded, shared as u64);
             write_counted(&mut coded, &entry.path.as_bytes()[shared..]);
             write_varint(&mut coded, entry.size);
             write_varint(&mut coded, zigzag(entry.modified_s));
             TagsView::of(&entry.tags).write(&mut coded);
-            previous = &entry.path;
         }
         let contents = entries.iter().map(|entry| entry.content).collect();
         Self { coded: coded.into(), blocks: blocks.into(), contents }
@@ -245,15 +248,6 @@ impl<'a> FileCursor<'a> {
     }
 }
 
-/// Bytes of the longest common start that ends between characters.
-fn shared_chars(a: &str, b: &str) -> usize {
-    let mut shared = shared_bytes(a.as_bytes(), b.as_bytes());
-    while !b.is_char_boundary(shared) {
-        shared -= 1;
-    }
-    shared
-}
-
 /// Small for small numbers of either sign.
 const fn zigzag(value: i64) -> u64 {
     ((value << 1) ^ (value >> 63)) as u64
@@ -267,7 +261,7 @@ const fn unzigzag(value: u64) -> i64 {
 mod tests {
     use proptest::prelude::*;
 
-    use super::*;
+    use super::{super::segment::shared_starts, *};
 
     proptest! {
         #[test]
@@ -289,7 +283,7 @@ mod tests {
                 modified_s,
                 tags: Tags { title: title.as_deref().map(Into::into), year, ..Tags::default() },
             }).collect();
-            let files = Files::build(&entries);
+            let files = Files::build(&entries, &shared_starts(&entries).unwrap());
             let mut cursor = FileCursor::new(&files, String::new());
             for index in order {
                 let at = index.index(entries.len());

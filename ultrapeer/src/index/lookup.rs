@@ -27,11 +27,11 @@ use overlay::{
 
 use super::{
     ChunkSlot, LeafSlot, Snapshot,
+    collect::{extension_token, kind_token},
     fields::{FieldTokens, fields_of},
     files::{FileCursor, FileView, Files},
     postings::END,
     runs::{Chunk, Run},
-    segment::{extension_token, kind_token},
     sources::{Source, Union},
 };
 

@@ -66,6 +66,11 @@ impl Coder {
         (self.end, self.spans, self.files) = (end, self.spans + 1, self.files + (end - start));
     }
 
+    /// True if nothing was appended since the last list.
+    pub(super) const fn is_empty(&self) -> bool {
+        self.open.0 == self.open.1 && self.spans == 0
+    }
+
     /// Ends the list: its bytes, its skips and how many files it names. [`Self::clear`] begins the next one.
     pub(super) fn finish(&mut self) -> (&[u8], &[Skip], u32) {
         self.close();
@@ -100,6 +105,11 @@ impl<'a> List<'a> {
     /// Bytes of the whole list: about two for each span.
     pub(super) const fn bytes(&self) -> usize {
         self.coded.len()
+    }
+
+    /// The whole list as it was written, without its skips.
+    pub(super) const fn coded(&self) -> &'a [u8] {
+        self.coded
     }
 
     /// The first span that ends above `from`, which is not below that of the last call; ([`END`], [`END`]) if
@@ -226,9 +236,17 @@ pub(super) fn read_counted<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
 }
 
 /// Bytes of the longest common start.
+#[inline]
 pub(super) fn shared_bytes(a: &[u8], b: &[u8]) -> usize {
-    let eights = a.chunks_exact(8).zip(b.chunks_exact(8)).take_while(|(a, b)| a == b).count() * 8;
-    eights + a[eights..].iter().zip(&b[eights..]).take_while(|(a, b)| a == b).count()
+    let mut shared = 0;
+    while let (Some(eight), Some(others)) = (a[shared..].first_chunk::<8>(), b[shared..].first_chunk::<8>()) {
+        let differing = u64::from_le_bytes(*eight) ^ u64::from_le_bytes(*others);
+        if differing != 0 {
+            return shared + differing.trailing_zeros() as usize / 8;
+        }
+        shared += 8;
+    }
+    shared + a[shared..].iter().zip(&b[shared..]).take_while(|(a, b)| a == b).count()
 }
 
 /// Appends bytes with their count.

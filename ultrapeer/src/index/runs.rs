@@ -103,7 +103,7 @@ impl Run {
         for (.., segment) in added {
             let start = starts[starts.len() - 1];
             if let Some(files) = &segment.files {
-                contents.extend((start..).zip(files.contents()).map(|(file, id)| (contents::key_of(id), file)));
+                contents.extend((start..).zip(files.contents()).map(|(file, id)| contents::sortable(id, file)));
             }
             starts.push(start + segment.files() as u32);
         }
@@ -220,10 +220,7 @@ impl Run {
 fn build_dictionary(added: &[(ChunkSlot, LeafSlot, Arc<Segment>)], starts: &[u32]) -> Dictionary {
     let mut builder = dictionary::Builder::default();
     if let [(.., segment)] = added {
-        segment.words.each_token(|token, positions| {
-            positions.for_each(|(start, end)| builder.push(start, end));
-            builder.end_token(token);
-        });
+        segment.words.each_token(|token, positions| builder.copy_token(token, positions));
         return builder.finish();
     }
     // Tokens of all chunks in one buffer; equal ones in the order of their chunks, which is that of their places.

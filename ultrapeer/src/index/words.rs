@@ -31,16 +31,16 @@ pub(super) struct Malformed;
 
 impl Words {
     /// From tokens in ascending order, each with ascending, disjoint spans of positions below `files`.
-    pub(super) fn build<'a, S>(files: u16, tokens: impl Iterator<Item = (&'a str, S)>) -> Self
+    pub(super) fn build<'a, S>(files: u16, tokens: impl Iterator<Item = (&'a [u8], S)>) -> Self
     where
         S: Iterator<Item = (u32, u32)>,
     {
-        let (mut coded, mut coder) = (Vec::new(), Coder::default());
-        let (mut previous, mut count, mut all) = ("", 0, 0);
+        let (mut coded, mut coder) = (Vec::with_capacity(tokens.size_hint().0 * 16), Coder::default());
+        let (mut previous, mut count, mut all) = (&[][..], 0, 0);
         for (token, spans) in tokens {
-            let shared = shared_bytes(token.as_bytes(), previous.as_bytes());
+            let shared = shared_bytes(token, previous);
             write_varint(&mut coded, shared as u64);
-            write_counted(&mut coded, &token.as_bytes()[shared..]);
+            write_counted(&mut coded, &token[shared..]);
             for (start, end) in spans {
                 coder.push(start, end);
                 all += 1;
