@@ -82,10 +82,11 @@ impl Homes {
                 return None;
             }
         }
+        // Those that were measured first, and those that did not answer last.
         let away = |peer: &PeerId| match self.known[peer].distance {
-            Distance::Away(distance) => distance,
-            Distance::Unknown | Distance::Measuring(_) => Duration::MAX - Duration::from_secs(1),
-            Distance::Silent => Duration::MAX,
+            Distance::Away(distance) => (0, distance),
+            Distance::Unknown | Distance::Measuring(_) => (1, Duration::ZERO),
+            Distance::Silent => (2, Duration::ZERO),
         };
         let nearest = pool.iter().map(away).min()?;
         let nearest: Vec<_> = pool.iter().filter(|peer| away(peer) == nearest).collect();
