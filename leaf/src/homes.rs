@@ -352,14 +352,15 @@ impl Homes {
     }
 
     /// A home that covers another part of the leaf space now keeps this leaf's list until the leaf has moved: not all of
-    /// its leaves move at once.
+    /// its leaves move at once. One that never covered this leaf only tells it of others.
     fn place_home(&mut self, cx: &mut Context<'_>, peer: &PeerId) {
         let covered = self.known.get(peer).is_none_or(|known| self.covers(known));
         let Some(home) = self.homes.get_mut(peer) else { return };
         match home.ends {
             Some((_, Why::Better)) if covered => home.ends = None,
             None if !covered => {
-                let at = cx.now + limits::MOVE_SPREAD.mul_f64(cx.rng.random_range(0.0..1.0));
+                let spread = if home.since == cx.now { Duration::ZERO } else { limits::MOVE_SPREAD };
+                let at = cx.now + spread.mul_f64(cx.rng.random_range(0.0..1.0));
                 home.ends = Some((at, Why::Better));
             }
             _ => {}

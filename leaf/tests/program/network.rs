@@ -2,7 +2,7 @@
 
 use std::{fs, time::Duration};
 
-use crate::support::{Bed, Program, content_of, eventually, list, number, text, within};
+use crate::support::{Bed, Daemon, Program, content_of, eventually, list, number, text, within};
 
 /// Time within which leaves and ultrapeers notice that an ultrapeer died.
 const NOTICED: Duration = Duration::from_secs(15);
@@ -95,6 +95,70 @@ fn a_killed_ultrapeer_takes_nothing_with_it_and_is_rejoined() {
         leaf.settled(3, 1);
         leaf.finds(&["song"], &names);
     }
+}
+
+/// A third of nine ultrapeers is killed while leaves search: every leaf keeps a home, so nothing is missed at any time,
+/// whatever a search says of its completeness, and soon it says that it is complete again.
+#[test]
+fn a_third_of_all_ultrapeers_is_killed_during_searches() {
+    const LEAVES: usize = 4;
+    let bed = Bed::new();
+    let names: Vec<_> = (0..LEAVES).map(|number| format!("song {number}.txt")).collect();
+    for (number, name) in names.iter().enumerate() {
+        bed.write(&[(&format!("share {number}/{name}"), name.as_bytes())]);
+    }
+    let names: Vec<_> = names.iter().map(String::as_str).collect();
+    let founder = bed.founder("u0");
+    let mut ultrapeers: Vec<_> =
+        (1..9).map(|number| bed.ultrapeer(&format!("u{number}"), &["--join", &founder.quic()])).collect();
+    ultrapeers.push(founder);
+    let share = |number| bed.sharing(&format!("leaf {number}"), &ultrapeers[number], &format!("share {number}"), &[]);
+    let leaves: Vec<_> = (0..LEAVES).map(share).collect();
+    leaves.iter().for_each(|leaf| leaf.settled(3, 1));
+    leaves.iter().for_each(|leaf| drop(leaf.finds(&["song"], &names)));
+    assert_eq!(leaves[0].finds(&["song"], &names).summary["ultrapeers_total"], 9);
+
+    let homes: Vec<_> = leaves.iter().map(Daemon::homes).collect();
+    let mut killed: Vec<String> = Vec::new();
+    // Those that are homes of most leaves first.
+    ultrapeers.sort_by_key(|ultrapeer| homes.iter().filter(|homes| homes.contains(&ultrapeer.peer().into())).count());
+    let mut survivors = Vec::new();
+    while let Some(ultrapeer) = ultrapeers.pop() {
+        let peer = ultrapeer.peer().to_owned();
+        let is_last = |homes: &Vec<String>| homes.iter().all(|home| *home == peer || killed.contains(home));
+        if killed.len() == 3 || homes.iter().any(is_last) {
+            survivors.push(ultrapeer);
+        } else {
+            killed.push(peer);
+            ultrapeer.kill();
+            leaves.iter().for_each(|leaf| assert_eq!(leaf.search(&["song"]).names(), names));
+        }
+    }
+    assert_eq!((killed.len(), survivors.len()), (3, 6));
+    for leaf in &leaves {
+        within(NOTICED, "three living homes, and a complete search", || {
+            let found = leaf.search(&["song"]);
+            assert_eq!(found.names(), names);
+            let homes = leaf.homes();
+            let whole = homes.len() == 3 && !homes.iter().any(|home| killed.contains(home));
+            (whole && found.is_complete()).then_some(())
+        });
+        leaf.settled(3, 1);
+    }
+    let lost = |homes: &&Vec<String>| homes.iter().any(|home| killed.contains(home));
+    let hit = homes.iter().position(|homes| lost(&homes)).expect("some leaf has lost a home");
+    assert!(leaves[hit].counted("quictrack_home_switches_total{reason=\"lost\"}") > 0);
+    assert!(leaves[hit].counted("quictrack_failover_seconds_count") > 0);
+
+    // One that ends in order waits for its leaves, which go where there is room first.
+    let ending = survivors.iter().position(|ultrapeer| leaves[0].homes().contains(&ultrapeer.peer().into()));
+    let ending = survivors.swap_remove(ending.expect("a home of the first leaf"));
+    let peer = ending.peer().to_owned();
+    assert_eq!(ending.terminate(NOTICED).code(), Some(0));
+    let homes = leaves[0].homes();
+    assert!(homes.len() == 3 && !homes.contains(&peer), "{homes:?}");
+    assert_eq!(leaves[0].counted("quictrack_home_switches_total{reason=\"drained\"}"), 1);
+    leaves.iter().for_each(|leaf| drop(leaf.finds(&["song"], &names)));
 }
 
 #[test]

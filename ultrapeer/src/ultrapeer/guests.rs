@@ -11,6 +11,7 @@ use overlay::{
     id::PeerId,
     limits,
     machine::{Context, Outbox},
+    shards::leaf_hash,
     wire::{
         bounded::List,
         descriptor::{Descriptor, SignedDescriptor},
@@ -41,7 +42,7 @@ impl Ultrapeer {
             return Verdict::Full;
         }
         let small = self.membership.total() as usize <= limits::HOMES;
-        if insists || small || self.leaves.knows(leaf) || !self.is_busy() {
+        if insists || small || self.leaves.knows(leaf) || !self.is_busy(leaf) {
             return Verdict::Stays;
         }
         let mut others = self.alternatives(leaf, None);
@@ -55,10 +56,11 @@ impl Ultrapeer {
         named(self.alternatives(peer, None))
     }
 
-    /// True if this home has clearly more leaves than its part of all capacity is worth.
-    fn is_busy(&self) -> bool {
+    /// True if this home has clearly more leaves than its part of the capacity for that leaf's place is worth.
+    fn is_busy(&self, leaf: &PeerId) -> bool {
+        let place = leaf_hash(leaf);
         let (mut leaves, mut capacity) = (self.leaves.len(), u64::from(self.leaves.capacity()));
-        for (member, _) in self.membership.iter() {
+        for (member, _) in self.membership.iter().filter(|(member, _)| member.shard.covers(place)) {
             leaves += self.attachments.leaves_of(&member.peer);
             capacity += u64::from(member.capacity);
         }
@@ -70,15 +72,16 @@ impl Ultrapeer {
     /// leaf, so that those who are sent on together do not arrive together. Homes of `handle` are no use to it.
     fn alternatives(&self, leaf: &PeerId, handle: Option<u64>) -> Vec<(f64, SignedDescriptor)> {
         let is_home = |member: &Descriptor| handle.is_some_and(|leaf| self.attachments.is_home(&member.peer, leaf));
+        let place = leaf_hash(leaf);
         let linked = self.membership.linked().filter_map(|peer| self.membership.get(&peer));
         let mut others: Vec<_> = linked
-            .filter(|member| !is_home(member))
+            .filter(|member| member.shard.covers(place) && !is_home(member))
             .map(|member| (load(self.attachments.leaves_of(&member.peer), member.capacity), member))
             .collect();
         let mean = others.iter().map(|(load, _)| load).sum::<f64>() / others.len().max(1) as f64;
         // A tenth of the mean is no difference.
-        let place = |load: f64| if mean > 0.0 { (load / mean * 10.0) as u64 } else { 0 };
-        others.sort_by_key(|(load, member)| (place(*load), mixed(leaf, &member.peer), member.peer));
+        let step = |load: f64| if mean > 0.0 { (load / mean * 10.0) as u64 } else { 0 };
+        others.sort_by_key(|(load, member)| (step(*load), mixed(leaf, &member.peer), member.peer));
         others.truncate(limits::ALTERNATIVES);
         let signed =
             |(load, member): (f64, &Descriptor)| Some((load, self.membership.descriptor_of(&member.peer)?.clone()));
@@ -121,7 +124,7 @@ impl Ultrapeer {
         }
     }
 
-    /// A leaf asks for descriptors: all, or as many as it wants, at random.
+    /// A leaf asks for descriptors: all, or as many as it wants, at random; those that cover its place before others.
     pub(super) fn members_asked(
         &mut self,
         cx: &mut Context<'_>,
@@ -134,7 +137,8 @@ impl Ultrapeer {
         }
         let most = usize::from(most).min(limits::MEMBERS_TOLD);
         let own = self.membership.own().cloned();
-        let sample = self.sample(most.saturating_sub(own.iter().len()), cx.rng);
+        let place = self.leaves.get(session).map_or(0, |leaf| leaf_hash(&leaf.peer));
+        let sample = self.sample(place, most.saturating_sub(own.iter().len()), cx.rng);
         let signed: Vec<_> = own.into_iter().chain(sample).collect();
         for part in signed.chunks(limits::MEMBERS_PER_FRAME) {
             let frame = self.membership.frame(part.iter().cloned(), []);
@@ -142,15 +146,13 @@ impl Ultrapeer {
         }
     }
 
-    fn sample(&self, most: usize, rng: &mut dyn Rng) -> Vec<SignedDescriptor> {
-        let mut peers: Vec<_> = self.membership.iter().map(|(member, _)| member.peer).collect();
-        let count = most.min(peers.len());
-        for place in 0..count {
-            let pick = rng.random_range(place..peers.len());
-            peers.swap(place, pick);
-        }
-        peers.truncate(count);
-        peers.iter().filter_map(|peer| self.membership.descriptor_of(peer)).cloned().collect()
+    fn sample(&self, place: u32, most: usize, rng: &mut dyn Rng) -> Vec<SignedDescriptor> {
+        let members =
+            self.membership.iter().map(|(member, _)| (!member.shard.covers(place), rng.random(), member.peer));
+        let mut members: Vec<(bool, u64, PeerId)> = members.collect();
+        members.sort_unstable();
+        members.truncate(most);
+        members.iter().filter_map(|(.., peer)| self.membership.descriptor_of(peer)).cloned().collect()
     }
 
     /// A leaf asks whom this home takes for an ultrapeer.

@@ -1,6 +1,7 @@
 //! Several ultrapeers and their leaves together, without sockets and clocks: lists are uploaded, searches
 //! find every live file and say so, leaves are introduced, and an ultrapeer's end is survived.
 
+mod guests;
 mod net;
 mod shards;
 

@@ -19,6 +19,7 @@ use overlay::{
     wire::{
         Message,
         bounded::{Blob, List, Text},
+        descriptor::SignedDescriptor,
         frame,
         leaf::{
             CatalogPart, CatalogRoot, CatalogWant, ChunkRef, Introduce, Introduced, IntroductionReply, LeafMessage,
@@ -74,6 +75,8 @@ struct Leaf {
     chunks: Vec<(ChunkRef, Vec<u8>)>,
     homes: BTreeMap<PeerId, Session>,
     acknowledged: BTreeSet<PeerId>,
+    /// What its homes said of ultrapeers, and which of them said it.
+    told: Vec<(PeerId, LeafMessage)>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -179,6 +182,7 @@ impl Net {
             chunks: files.chunks(CHUNK_FILES.max(files.len() / 1000)).map(chunk).collect(),
             homes: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
+            told: Vec::new(),
         });
         number
     }
@@ -201,6 +205,27 @@ impl Net {
     /// The homes that have the whole list of a leaf.
     pub(crate) fn acknowledged(&self, leaf: usize) -> &BTreeSet<PeerId> {
         &self.leaves[leaf].acknowledged
+    }
+
+    /// What a leaf's homes said of ultrapeers since this was last asked.
+    pub(crate) fn told(&mut self, leaf: usize) -> Vec<(PeerId, LeafMessage)> {
+        std::mem::take(&mut self.leaves[leaf].told)
+    }
+
+    /// A leaf says something to one of its homes.
+    pub(crate) fn say(&mut self, leaf: usize, home: PeerId, message: impl Into<LeafMessage>) {
+        let session = self.leaves[leaf].homes[&home];
+        self.say_to_home(session, message);
+    }
+
+    /// An ultrapeer hears of others, which are nowhere.
+    pub(crate) fn hear(&mut self, peer: PeerId, descriptors: Vec<SignedDescriptor>) {
+        self.input(peer, Input::Heard(descriptors));
+    }
+
+    /// An ultrapeer is told to end.
+    pub(crate) fn drain(&mut self, peer: PeerId) {
+        self.input(peer, Input::Drain);
     }
 
     /// Attaches a leaf to an ultrapeer and announces its list there.
@@ -444,6 +469,9 @@ impl Net {
                 self.say_to_home(session, IntroductionReply { session: introduction.session, accept: true });
             }
             LeafMessage::Ping(ping) => self.say_to_home(session, Pong { token: ping.token }),
+            LeafMessage::Members(_) | LeafMessage::View(_) | LeafMessage::Goodbye(_) => {
+                self.leaves[leaf].told.push((home, message));
+            }
             _ => {}
         }
     }
