@@ -5,7 +5,11 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::net::Net;
-use crate::{id::PeerId, membership::tests::SECOND};
+use crate::{
+    id::PeerId,
+    membership::{Input, tests::SECOND},
+    wire::descriptor::ShardPrefix,
+};
 
 /// Nodes that may exist.
 const NODES: u8 = 9;
@@ -25,6 +29,8 @@ enum Step {
     HalfCut(u16),
     Heal,
     DropLink(u8, u8),
+    /// A node covers another part of the leaf space, by place and length.
+    Shard(u8, u32, u8),
     Wait(u64),
 }
 
@@ -37,6 +43,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => any::<u16>().prop_map(Step::HalfCut),
         2 => Just(Step::Heal),
         2 => (node(), node()).prop_map(|(one, other)| Step::DropLink(one, other)),
+        1 => (node(), any::<u32>(), 0_u8..3).prop_map(|(number, place, length)| Step::Shard(number, place, length)),
         6 => (1_u64..20_000).prop_map(Step::Wait),
         1 => (100_000_u64..1_000_000).prop_map(Step::Wait),
     ];
@@ -88,6 +95,9 @@ impl Run {
                 net.drop_link(peers[usize::from(one)], peers[usize::from(other)]);
             }
             Step::DropLink(..) => {}
+            Step::Shard(number, place, length) => {
+                net.input(peers[usize::from(number)], Input::Shard(ShardPrefix::of(place, length)));
+            }
             Step::Wait(milliseconds) => net.run(Duration::from_millis(milliseconds)),
         }
     }
