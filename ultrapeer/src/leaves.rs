@@ -182,6 +182,7 @@ pub struct Leaf<S: Built> {
     queries: TokenBucket,
     lists: TokenBucket,
     members: TokenBucket,
+    sketches: TokenBucket,
 }
 
 /// A list that is not whole yet.
@@ -312,6 +313,7 @@ impl<S: Built> Leaves<S> {
             queries: TokenBucket::new(now, self.settings.query_rate, self.settings.query_burst),
             lists: TokenBucket::new(now, limits::LIST_RATE, limits::LIST_BURST),
             members: TokenBucket::new(now, limits::MEMBERS_ASK_RATE, limits::MEMBERS_ASK_BURST),
+            sketches: TokenBucket::new(now, limits::SKETCH_RATE, limits::SKETCH_BURST),
         };
         self.sessions.insert(session, Box::new(leaf));
     }
@@ -361,6 +363,11 @@ impl<S: Built> Leaves<S> {
     /// True if the leaf may ask for members now; spends its credit.
     pub fn may_ask_members(&mut self, now: Time, session: Session) -> bool {
         self.sessions.get_mut(&session).is_some_and(|leaf| leaf.members.take(now))
+    }
+
+    /// True if the leaf may have the sketch of a view now; spends its credit.
+    pub fn may_take_sketch(&mut self, now: Time, session: Session) -> bool {
+        self.sessions.get_mut(&session).is_some_and(|leaf| leaf.sketches.take(now))
     }
 
     /// How often a leaf may search here.

@@ -245,7 +245,11 @@ impl Ultrapeer {
 
     fn with_membership(&mut self, cx: &mut Context<'_>, input: membership::Input, out: &mut Outbox<Output>) {
         let mut inner = Outbox::new();
+        let shard = self.membership.shard();
         self.membership.handle(cx, input, &mut inner);
+        if self.membership.shard() != shard {
+            self.tell_of_own(out);
+        }
         self.carry_out_membership(cx.now, &mut inner, out);
     }
 
@@ -335,7 +339,7 @@ impl Ultrapeer {
             LeafMessage::Ping(ping) => out.push(Output::ToLeaf(session, Pong { token: ping.token }.into())),
             LeafMessage::Pong(_) => {}
             LeafMessage::MembersAsk(ask) => self.members_asked(cx, session, ask.most, out),
-            LeafMessage::ViewAsk(ask) => self.view_asked(session, ask, out),
+            LeafMessage::ViewAsk(ask) => self.view_asked(now, session, ask, out),
             _ => out.push(Output::CloseLeaf(session, Closing::Protocol("a message that leaves do not send"))),
         }
     }

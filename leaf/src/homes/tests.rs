@@ -435,7 +435,9 @@ fn homes_that_are_all_near_are_not_exchanged_and_nothing_is_measured_for_it() {
 #[test]
 fn who_is_sent_on_goes_where_there_is_room_and_insists_there() {
     let mut world = World::new(9);
-    (1..=5).for_each(|number| world.node(number).busy = true);
+    for number in 1..=5 {
+        world.node(number).busy = true;
+    }
     world.input(Input::Targets(vec![address(1)]));
     world.run(Duration::from_secs(20));
     assert_eq!(world.dialled[0], (address(1), false));
@@ -448,7 +450,9 @@ fn who_is_sent_on_goes_where_there_is_room_and_insists_there() {
 fn who_is_sent_on_from_everywhere_is_let_in_at_last() {
     let mut world = World::new(9);
     // Whoever names others names one that has no room by then.
-    (1..=8).for_each(|number| world.node(number).busy = true);
+    for number in 1..=8 {
+        world.node(number).busy = true;
+    }
     world.node(9).alive = false;
     world.input(Input::Targets(vec![address(1)]));
     world.run(Duration::from_secs(20));

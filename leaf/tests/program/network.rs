@@ -114,8 +114,10 @@ fn a_third_of_all_ultrapeers_is_killed_during_searches() {
     ultrapeers.push(founder);
     let share = |number| bed.sharing(&format!("leaf {number}"), &ultrapeers[number], &format!("share {number}"), &[]);
     let leaves: Vec<_> = (0..LEAVES).map(share).collect();
-    leaves.iter().for_each(|leaf| leaf.settled(3, 1));
-    leaves.iter().for_each(|leaf| drop(leaf.finds(&["song"], &names)));
+    for leaf in &leaves {
+        leaf.settled(3, 1);
+        leaf.finds(&["song"], &names);
+    }
     assert_eq!(leaves[0].finds(&["song"], &names).summary["ultrapeers_total"], 9);
 
     let homes: Vec<_> = leaves.iter().map(Daemon::homes).collect();
@@ -131,7 +133,9 @@ fn a_third_of_all_ultrapeers_is_killed_during_searches() {
         } else {
             killed.push(peer);
             ultrapeer.kill();
-            leaves.iter().for_each(|leaf| assert_eq!(leaf.search(&["song"]).names(), names));
+            for leaf in &leaves {
+                assert_eq!(leaf.search(&["song"]).names(), names);
+            }
         }
     }
     assert_eq!((killed.len(), survivors.len()), (3, 6));
@@ -158,7 +162,9 @@ fn a_third_of_all_ultrapeers_is_killed_during_searches() {
     let homes = leaves[0].homes();
     assert!(homes.len() == 3 && !homes.contains(&peer), "{homes:?}");
     assert_eq!(leaves[0].counted("quictrack_home_switches_total{reason=\"drained\"}"), 1);
-    leaves.iter().for_each(|leaf| drop(leaf.finds(&["song"], &names)));
+    for leaf in &leaves {
+        leaf.finds(&["song"], &names);
+    }
 }
 
 #[test]

@@ -5,15 +5,16 @@
 //! change; in a larger network only of the end of another home of its own, so that it needs no timeout to notice.
 //!
 //! A home that has clearly more than its share sends newcomers on: its share is its part of all capacity, and how many
-//! leaves others have is in their logs. Nobody is sent on from a network in which every leaf needs every ultrapeer.
+//! leaves others have is in their logs. A leaf whose place it does not cover is sent on, too. Nobody is sent on from a network in which every leaf needs every ultrapeer.
 
 use overlay::{
     id::PeerId,
     limits,
     machine::{Context, Outbox},
     shards::leaf_hash,
+    time::Time,
     wire::{
-        bounded::List,
+        bounded::{Blob, List},
         descriptor::{Descriptor, SignedDescriptor},
         hello::Goodbye,
         leaf::{View, ViewAsk},
@@ -42,12 +43,17 @@ impl Ultrapeer {
             return Verdict::Full;
         }
         let small = self.membership.total() as usize <= limits::HOMES;
-        if insists || small || self.leaves.knows(leaf) || !self.is_busy(leaf) {
+        if insists || small || self.leaves.knows(leaf) {
             return Verdict::Stays;
         }
         let mut others = self.alternatives(leaf, None);
-        let own = load(self.leaves.len(), self.leaves.capacity());
-        others.retain(|(load, _)| *load < own);
+        if self.membership.shard().covers(leaf_hash(leaf)) {
+            if !self.is_busy(leaf) {
+                return Verdict::Stays;
+            }
+            let own = load(self.leaves.len(), self.leaves.capacity());
+            others.retain(|(load, _)| *load < own);
+        }
         if others.is_empty() { Verdict::Stays } else { Verdict::Elsewhere(named(others)) }
     }
 
@@ -112,6 +118,12 @@ impl Ultrapeer {
         out.extend(self.leaves.iter().map(|(session, _)| Output::ToLeaf(session, frame.clone().into())));
     }
 
+    /// This ultrapeer covers another part of the leaf space now: leaves outside of it must move.
+    pub(super) fn tell_of_own(&self, out: &mut Outbox<Output>) {
+        let frame = self.membership.frame(self.membership.own().cloned(), []);
+        out.extend(self.leaves.iter().map(|(session, _)| Output::ToLeaf(session, frame.clone().into())));
+    }
+
     /// A member is gone. To be called while its log is still there.
     pub(super) fn tell_of_end(&mut self, peer: &PeerId, out: &mut Outbox<Output>) {
         self.told.remove(peer);
@@ -156,9 +168,11 @@ impl Ultrapeer {
     }
 
     /// A leaf asks whom this home takes for an ultrapeer.
-    pub(super) fn view_asked(&mut self, session: Session, ask: ViewAsk, out: &mut Outbox<Output>) {
-        let view =
-            View { token: ask.token, total: self.membership.total(), view: self.membership.view(), sketch: None };
+    pub(super) fn view_asked(&mut self, now: Time, session: Session, ask: ViewAsk, out: &mut Outbox<Output>) {
+        let view = self.membership.view();
+        let wants_sketch = ask.known != Some(view) && self.leaves.may_take_sketch(now, session);
+        let sketch = wants_sketch.then(|| self.membership.sketch().to_bytes().to_vec()).and_then(Blob::new);
+        let view = View { token: ask.token, total: self.membership.total(), view, sketch };
         out.push(Output::ToLeaf(session, view.into()));
     }
 }

@@ -37,7 +37,9 @@ fn asked(net: &mut Net, leaf: usize, home: PeerId, most: u16) -> BTreeSet<PeerId
 /// A leaf attached to some of the ultrapeers, which have its list.
 fn leaf_at(net: &mut Net, homes: &[PeerId]) -> usize {
     let leaf = net.add_leaf(vec![file("Share/a tune.ogg", "a tune")]);
-    homes.iter().for_each(|home| net.attach(leaf, *home));
+    for home in homes {
+        net.attach(leaf, *home);
+    }
     net.run(Duration::from_secs(2));
     leaf
 }
@@ -54,6 +56,21 @@ fn an_attachment_tells_how_many_ultrapeers_there_are_and_who_asks_learns_of_them
     // Whoever asks all the time is not answered all the time.
     let answered = (0..20).filter(|_| !asked(&mut net, leaf, all[0], 3).is_empty()).count();
     assert!((2..=5).contains(&answered), "{answered}");
+}
+
+#[test]
+fn a_leaf_that_returns_with_its_list_costs_its_home_hardly_anything() {
+    let mut net = Net::new(1, 9);
+    let home = net.ultrapeers()[0];
+    let leaf = leaf_at(&mut net, &[home]);
+    net.kill_leaf(leaf);
+    net.run(Duration::from_secs(1));
+    let before = net.bytes_of(leaf);
+    net.attach(leaf, home);
+    net.run(Duration::from_mins(1));
+    assert!(net.acknowledged(leaf).contains(&home), "its list is searchable again");
+    let spent = net.bytes_of(leaf) - before;
+    assert!((100..=300).contains(&spent), "{spent} bytes");
 }
 
 #[test]
@@ -78,7 +95,9 @@ fn in_a_large_network_leaves_are_told_of_the_end_of_their_own_homes_only() {
     let (one, other) = (leaf_at(&mut net, &all[..3]), leaf_at(&mut net, &[all[0], all[3]]));
     // Nobody has looked yet whether these are there.
     let strangers: Vec<_> = (0..limits::MEMBERS_PUSHED as u8).map(stranger).collect();
-    all.iter().for_each(|peer| net.hear(*peer, strangers.clone()));
+    for peer in &all {
+        net.hear(*peer, strangers.clone());
+    }
     assert_eq!(asked(&mut net, one, all[0], 200).len(), 4 + strangers.len());
     net.told(other);
     net.kill_ultrapeer(all[2]);
@@ -125,6 +144,13 @@ fn homes_say_whom_they_take_for_an_ultrapeer() {
     let [(_, LeafMessage::View(one)), (_, LeafMessage::View(other))] = &told[..] else { panic!("{told:?}") };
     assert_eq!((one.token, one.total, one.view), (5, 4, net.machine(&all[0]).membership().view()));
     assert_eq!((one.total, one.view), (other.total, other.view));
+    assert!(one.sketch.is_some() && one.sketch == other.sketch);
+    let view = one.view;
+    net.say(leaf, all[0], ViewAsk { token: 6, known: Some(view) });
+    net.run(Duration::from_secs(1));
+    let told = net.told(leaf);
+    let [(_, LeafMessage::View(again))] = &told[..] else { panic!("{told:?}") };
+    assert_eq!((again.token, &again.sketch), (6, &None), "the leaf has it");
 }
 
 #[test]

@@ -77,6 +77,8 @@ struct Leaf {
     acknowledged: BTreeSet<PeerId>,
     /// What its homes said of ultrapeers, and which of them said it.
     told: Vec<(PeerId, LeafMessage)>,
+    /// Bytes of the frames between it and its homes.
+    bytes: usize,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -183,6 +185,7 @@ impl Net {
             homes: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             told: Vec::new(),
+            bytes: 0,
         });
         number
     }
@@ -210,6 +213,11 @@ impl Net {
     /// What a leaf's homes said of ultrapeers since this was last asked.
     pub(crate) fn told(&mut self, leaf: usize) -> Vec<(PeerId, LeafMessage)> {
         std::mem::take(&mut self.leaves[leaf].told)
+    }
+
+    /// Bytes of all frames between a leaf and its homes so far.
+    pub(crate) fn bytes_of(&self, leaf: usize) -> usize {
+        self.leaves[leaf].bytes
     }
 
     /// A leaf says something to one of its homes.
@@ -381,16 +389,17 @@ impl Net {
         for output in out.drain() {
             match output {
                 Output::ToLeaf(session, message) => {
-                    let Some((leaf, _)) = self.sessions.get(&session) else { continue };
-                    let message = travelled(&message);
-                    self.send(from, Place::Leaf(*leaf), Parcel::Leaf(session, message));
+                    let Some(&(leaf, _)) = self.sessions.get(&session) else { continue };
+                    let (message, bytes) = travelled(&message);
+                    self.leaves[leaf].bytes += bytes;
+                    self.send(from, Place::Leaf(leaf), Parcel::Leaf(session, message));
                 }
                 Output::ToAsker(ticket, message, _) => {
-                    let message = travelled(&message);
+                    let (message, _) = travelled(&message);
                     self.send(from, Place::Asker(ticket), Parcel::Asker(ticket, message));
                 }
                 Output::ToMesh(peer, message) if self.links.contains(&pair(at, peer)) => {
-                    let message = travelled(&message);
+                    let (message, _) = travelled(&message);
                     self.send(from, Place::Node(peer), Parcel::Node(peer, Box::new(Input::MeshMessage(at, message))));
                 }
                 Output::Dial(peer, address) => self.dial(at, peer, address),
@@ -478,7 +487,8 @@ impl Net {
 
     fn say_to_home(&mut self, session: Session, message: impl Into<LeafMessage>) {
         let Some((leaf, home)) = self.sessions.get(&session).copied() else { return };
-        let message = travelled(&message.into());
+        let (message, bytes) = travelled(&message.into());
+        self.leaves[leaf].bytes += bytes;
         self.send(
             Place::Leaf(leaf),
             Place::Node(home),
@@ -540,13 +550,13 @@ fn build<const N: usize>(chunk: ChunkRef, parts: &[Blob<N>]) -> Option<Segment> 
     Segment::build(&files).ok()
 }
 
-/// The message as it comes out at the other end of a wire.
-fn travelled<M: Message + PartialEq + std::fmt::Debug>(message: &M) -> M {
+/// The message as it comes out at the other end of a wire, and the bytes that it took.
+fn travelled<M: Message + PartialEq + std::fmt::Debug>(message: &M) -> (M, usize) {
     let mut bytes = Vec::new();
     frame::encode(message, &mut bytes).expect("a message within its cap");
     let (again, used) = frame::decode::<M>(&bytes).expect("a readable frame").expect("a whole frame");
     assert_eq!(used, bytes.len());
-    again.expect("a known message")
+    (again.expect("a known message"), used)
 }
 
 fn pair(one: PeerId, other: PeerId) -> (PeerId, PeerId) {
