@@ -95,8 +95,8 @@ fn in_a_large_network_leaves_are_told_of_the_end_of_their_own_homes_only() {
     let (one, other) = (leaf_at(&mut net, &all[..3]), leaf_at(&mut net, &[all[0], all[3]]));
     // Nobody has looked yet whether these are there.
     let strangers: Vec<_> = (0..limits::MEMBERS_PUSHED as u8).map(stranger).collect();
-    for peer in &all {
-        net.hear(*peer, strangers.clone());
+    for (peer, from) in all.iter().zip(all.iter().rev()) {
+        net.hear(*peer, *from, &strangers);
     }
     assert_eq!(asked(&mut net, one, all[0], 200).len(), 4 + strangers.len());
     net.told(other);

@@ -25,6 +25,7 @@ use overlay::{
             CatalogPart, CatalogRoot, CatalogWant, ChunkRef, Introduce, Introduced, IntroductionReply, LeafMessage,
             Pong, RootStatement, catalog_root,
         },
+        mesh::{Aged, News},
         search::{Hit, Search, Summary, Target},
     },
 };
@@ -226,9 +227,13 @@ impl Net {
         self.say_to_home(session, message);
     }
 
-    /// An ultrapeer hears of others, which are nowhere.
-    pub(crate) fn hear(&mut self, peer: PeerId, descriptors: Vec<SignedDescriptor>) {
-        self.input(peer, Input::Heard(descriptors));
+    /// An ultrapeer hears from another of some that are nowhere.
+    pub(crate) fn hear(&mut self, peer: PeerId, from: PeerId, descriptors: &[SignedDescriptor]) {
+        for part in descriptors.chunks(limits::MEMBERS_PER_FRAME) {
+            let members = part.iter().map(|descriptor| Aged { descriptor: descriptor.clone(), age_s: 0 });
+            let news = News { members: List::new(members), gone: List::default() };
+            self.input(peer, Input::MeshMessage(from, news.into()));
+        }
     }
 
     /// An ultrapeer is told to end.
