@@ -33,6 +33,8 @@ pub struct Usage {
     pub resident: u64,
     /// Seconds of CPU, all threads together, since it began.
     pub cpu_s: f64,
+    /// The same of its children that have ended.
+    pub children_cpu_s: f64,
 }
 
 impl Usage {
@@ -54,8 +56,8 @@ impl Usage {
         // The name of the program comes in parentheses and may hold anything.
         let (_, fields) = stat.rsplit_once(')')?;
         let mut ticks = fields.split_whitespace().skip(11).map(str::parse::<u64>);
-        let (user, system) = (ticks.next()?.ok()?, ticks.next()?.ok()?);
-        Some(Self { resident: kib << 10, cpu_s: (user + system) as f64 / TICKS })
+        let mut seconds = || Some((ticks.next()?.ok()? + ticks.next()?.ok()?) as f64 / TICKS);
+        Some(Self { resident: kib << 10, cpu_s: seconds()?, children_cpu_s: seconds()? })
     }
 }
 
@@ -224,9 +226,9 @@ mod tests {
 
     #[test]
     fn the_usage_of_a_process_is_read_from_proc() {
-        let stat = "17 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 250 50 0 0";
+        let stat = "17 (a (b) c) S 1 2 3 4 5 6 7 8 9 10 250 50 120 30";
         let usage = Usage::parse("Name:\tx\nVmRSS:\t    36 kB\n", stat);
-        assert_eq!(usage, Some(Usage { resident: 36 << 10, cpu_s: 3.0 }));
+        assert_eq!(usage, Some(Usage { resident: 36 << 10, cpu_s: 3.0, children_cpu_s: 1.5 }));
         assert_eq!(Usage::parse("", stat), None);
     }
 

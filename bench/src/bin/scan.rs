@@ -3,7 +3,7 @@
 //! The first two tables compare the leaf's own path (walk, hash, records on the disk, file list) with the same files
 //! read by as many threads, and hashed by `b3sum` with as many. The leaf's hashing threads give way to other work
 //! (nice 10), so what they are compared with does, too. All is hashed and on record when the clock stops; the list is
-//! published a little later. The third starts the real programs, beside a plain walk that looks at every file once.
+//! published a little later. On a busy machine, read the times on cores. The third starts the real programs, beside a plain walk that looks at every file once.
 
 #![expect(clippy::print_stdout, reason = "results are data")]
 
@@ -21,7 +21,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use bench::{bare::now, library, table::median};
+use bench::{bare::now, library, process::Usage, table::median};
 use clap::Parser;
 use leaf::store::{Database, Outboards, ShareSpec, Shares, SharesConfig};
 use overlay::config::Origin;
@@ -113,28 +113,44 @@ fn compare(what: &str, share: &Path, folder: &Path, options: &Options) -> Result
     let files = list(share)?;
     let bytes: u64 = files.iter().map(|(_, bytes)| bytes).sum();
     let names = ["plain read", "b3sum", "leaf: first scan", "leaf: scan after a restart"];
-    let mut times = [const { Vec::new() }; 4];
+    let mut times = [const { (Vec::new(), Vec::new()) }; 4];
     for round in 0..=options.rounds {
         let data = folder.join("data");
-        let round_times =
-            [read_all(&files, options.threads)?, b3sum(&files, options.threads)?, scan(share, &data, options.threads)?]
-                .into_iter()
-                .chain([scan(share, &data, options.threads)?]);
-        // The first round only fills the system's cache.
-        for (times, time) in times.iter_mut().zip(round_times).filter(|_| round > 0) {
-            times.push(time.as_secs_f64());
+        for (what, times) in times.iter_mut().enumerate() {
+            let before = cpu_time()?;
+            let time = match what {
+                0 => read_all(&files, options.threads)?,
+                1 => b3sum(&files, options.threads)?,
+                _ => scan(share, &data, options.threads)?,
+            };
+            // The first round only fills the system's cache.
+            if round > 0 {
+                times.0.push(time.as_secs_f64());
+                times.1.push(cpu_time()? - before);
+            }
         }
         fs::remove_dir_all(data)?;
     }
     println!("{what}, {} threads, median of {} rounds", options.threads, options.rounds);
-    println!("{:<28}{:>9}{:>11}{:>10}{:>9}{:>9}", "", "s", "files/s", "MiB/s", "of read", "of b3sum");
-    let times = times.map(|mut times| median(&mut times));
-    for (name, time) in names.iter().zip(times) {
+    println!(
+        "{:<28}{:>9}{:>11}{:>10}{:>9}{:>9}{:>12}{:>9}{:>9}",
+        "", "s", "files/s", "MiB/s", "of read", "of b3sum", "s on cores", "of read", "of b3sum"
+    );
+    let times = times.map(|(mut times, mut on_cores)| (median(&mut times), median(&mut on_cores)));
+    let [read, b3sum, ..] = times;
+    for (name, (time, on_cores)) in names.iter().zip(times) {
         let (rate, mebibytes) = (files.len() as f64 / time, bytes as f64 / f64::from(1 << 20) / time);
-        let (of_read, of_b3sum) = (times[0] / time, times[1] / time);
-        println!("{name:<28}{time:>9.2}{rate:>11.0}{mebibytes:>10.0}{of_read:>9.2}{of_b3sum:>9.2}");
+        let (of_read, of_b3sum) = (read.0 / time, b3sum.0 / time);
+        print!("{name:<28}{time:>9.2}{rate:>11.0}{mebibytes:>10.0}{of_read:>9.2}{of_b3sum:>9.2}");
+        println!("{on_cores:>12.2}{:>9.2}{:>9.2}", read.1 / on_cores, b3sum.1 / on_cores);
     }
     Ok(())
+}
+
+/// Seconds on cores of this program and of the ones that it ran.
+fn cpu_time() -> Result<f64> {
+    let usage = Usage::of(std::process::id())?;
+    Ok(usage.cpu_s + usage.children_cpu_s)
 }
 
 /// All files below a folder, with their sizes.

@@ -32,6 +32,17 @@ pub(super) struct OnRecord {
     unknown: Vec<Vec<u8>>,
 }
 
+/// What is known of a file that was seen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Seen {
+    /// It is on record and listed so: nothing is to be done.
+    Listed,
+    /// It is on record; whether the list has it so is not known.
+    Unlisted,
+    /// It was not on record at this place when the pass began, or not like this.
+    New,
+}
+
 impl OnRecord {
     /// Adds what is at or below a path, until `goes_on` says no. The records of a whole share are compared with the
     /// file list; `unrecorded` is told what is listed without a record, because a crash came between the two.
@@ -58,11 +69,16 @@ impl OnRecord {
         Ok(())
     }
 
-    /// Notes that a file was seen like this. True if it is on record and listed so: nothing is to be done.
-    pub(super) fn settle(&mut self, below: &Path, stamp: &Stamp) -> bool {
+    /// Notes that a file was seen like this.
+    pub(super) fn settle(&mut self, below: &Path, stamp: &Stamp) -> Seen {
         let hash = self.hash(&path::to_bytes(below), stamp);
-        self.unlisted.remove(&hash);
-        self.listed.remove(&hash)
+        if self.listed.remove(&hash) {
+            Seen::Listed
+        } else if self.unlisted.remove(&hash) {
+            Seen::Unlisted
+        } else {
+            Seen::New
+        }
     }
 
     /// Notes that nothing is known of what lies below a folder: its records stay.

@@ -32,7 +32,7 @@ use super::{
     StoreError,
     database::{Database, Records},
     hash::{Hands, Hashing, Large, Outboards},
-    known::OnRecord,
+    known::{OnRecord, Seen},
     path,
     record::{Place, Record, Stamp},
     scan::{Found, SkipReason, Step, Walk},
@@ -47,6 +47,14 @@ use crate::{
 const COMMIT_AFTER: Duration = Duration::from_millis(500);
 /// Longest time that a hashed file waits for its commit. Chosen: what a crash makes us hash again.
 const COMMIT_AFTER_MAX: Duration = Duration::from_secs(10);
+/// Small files that one thread hashes at a time: handing them over one by one took a tenth of the processor time.
+const BATCH_FILES: usize = 32;
+/// Bytes of them, at most, but for one file.
+const BATCH_BYTES: u64 = 1 << 20;
+/// Longest time that a hashed file waits for the others of its batch: on a slow drive, records come one by one.
+const BATCH_PATIENCE: Duration = Duration::from_millis(100);
+/// Time until a second walk counts how much is left: it costs as much as the first, and nobody asks before.
+const COUNT_AFTER: Duration = Duration::from_secs(2);
 /// How much longer than the last commit took files gather for the next, so that commits take a tenth of the time.
 const COMMIT_SHARE: u32 = 9;
 
@@ -180,8 +188,8 @@ pub(super) struct Pass<'a> {
 
 /// Work for the hashing threads.
 enum Job {
-    /// A file for one thread.
-    One(Found),
+    /// Files for one thread.
+    Small(Vec<Found>),
     /// A file for all of them; each gets this once.
     Together(Arc<Large>),
 }
@@ -201,8 +209,8 @@ impl Pass<'_> {
     pub(super) fn run(&self, parts: &[PathBuf]) -> Result<Report, StoreError> {
         self.progress.clear();
         self.progress.walking.store(true, Ordering::Relaxed);
-        let (jobs, queue) = sync_channel::<Job>(limits::HASH_QUEUE);
-        let (messages, inbox) = sync_channel::<Message>(limits::HASHED_QUEUE);
+        let (jobs, queue) = sync_channel::<Job>(limits::HASH_QUEUE / BATCH_FILES);
+        let (messages, inbox) = sync_channel::<Vec<Message>>(limits::HASHED_QUEUE / BATCH_FILES);
         let queue = &Mutex::new(queue);
         let ended = &AtomicBool::new(false);
         let (walked, collected) = thread::scope(|scope| {
@@ -211,13 +219,15 @@ impl Pass<'_> {
                 let messages = messages.clone();
                 scope.spawn(move || self.hash_all(queue, messages));
             }
-            let mut counting = false;
+            let (mut counting, clock) = (false, Clock::new());
             let mut count_ahead = || {
-                if !std::mem::replace(&mut counting, true) {
+                if !counting && clock.now() >= Time::ZERO + COUNT_AFTER {
+                    counting = true;
                     scope.spawn(move || self.count(parts, ended));
                 }
             };
-            let walked = self.walk(parts, Feed { jobs, messages, is_full: &mut count_ahead });
+            let feed = Feed { jobs, messages, small: Vec::new(), small_bytes: 0, is_full: &mut count_ahead };
+            let walked = self.walk(parts, feed);
             ended.store(true, Ordering::Relaxed);
             self.progress.walking.store(false, Ordering::Relaxed);
             (walked, collector.join())
@@ -262,8 +272,9 @@ impl Pass<'_> {
                     Step::Skipped(below, reason) => report.skip(below, reason),
                     Step::File(found) => {
                         let size = found.stamp.size;
-                        if !on_record.settle(&found.below, &found.stamp) {
-                            self.compare(found, &mut known, &mut feed)?;
+                        match on_record.settle(&found.below, &found.stamp) {
+                            Seen::Listed => {}
+                            seen => self.compare(found, seen, &mut known, &mut feed)?,
                         }
                         self.progress.walked_files.fetch_add(1, Ordering::Relaxed);
                         self.progress.walked_bytes.fetch_add(size, Ordering::Relaxed);
@@ -272,6 +283,7 @@ impl Pass<'_> {
             }
             walk.unknown().iter().for_each(|below| on_record.keep_below(below));
         }
+        send_small(&mut known, &mut feed);
         Ok((report, on_record))
     }
 
@@ -324,53 +336,69 @@ impl Pass<'_> {
 
     /// Sends a file the shortest way: to the collector, or to be hashed. A closed channel means that the
     /// other end failed, and that its error is the pass's.
-    fn compare(&self, found: Found, known: &mut Known<'_>, feed: &mut Feed<'_>) -> Result<(), StoreError> {
+    fn compare(&self, found: Found, seen: Seen, known: &mut Known<'_>, feed: &mut Feed<'_>) -> Result<(), StoreError> {
         let records = known.records()?;
-        if let Some(record) = records.record(&self.place(&found.below))?.filter(|record| record.stamp == found.stamp) {
-            let _ = feed.messages.send(Message::Known(self.entry(&found.below, record)));
+        if seen == Seen::Unlisted
+            && let Some(record) = records.record(&self.place(&found.below))?
+            && record.stamp == found.stamp
+        {
+            let _ = feed.messages.send(vec![Message::Known(self.entry(&found.below, record))]);
             return Ok(());
         }
         if let Some(record) = records.of_stamp(&found.stamp)? {
-            let _ = feed.messages.send(Message::Put(found.below, record));
+            let _ = feed.messages.send(vec![Message::Put(found.below, record)]);
             return Ok(());
         }
         self.progress.hashing.store(true, Ordering::Relaxed);
         self.progress.queued_files.fetch_add(1, Ordering::Relaxed);
         self.progress.queued_bytes.fetch_add(found.stamp.size, Ordering::Relaxed);
         if Large::is_large(found.stamp.size) {
+            send_small(known, feed);
             let large = Arc::new(Large::new(found.below, found.stamp));
             for _ in 0..self.threads.max(1) {
                 send_job(Job::Together(large.clone()), known, feed);
             }
         } else {
-            send_job(Job::One(found), known, feed);
+            feed.small_bytes += found.stamp.size;
+            feed.small.push(found);
+            if feed.small.len() >= BATCH_FILES || feed.small_bytes >= BATCH_BYTES {
+                send_small(known, feed);
+            }
         }
         Ok(())
     }
 
     /// One hashing thread.
-    fn hash_all(&self, queue: &Mutex<Receiver<Job>>, messages: SyncSender<Message>) {
+    fn hash_all(&self, queue: &Mutex<Receiver<Job>>, messages: SyncSender<Vec<Message>>) {
         give_way();
         let read = |bytes| self.progress.read(bytes);
         let mut hands = Hands::new(self.outboards, self.cancel, &read);
+        let clock = Clock::new();
         loop {
             // The lock is held while waiting, so the others wait for the lock: the order is the same.
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(job) = next else { return };
-            let (below, result) = match job {
-                Job::One(Found { below, stamp }) => {
-                    let result = hands.hash(&self.root.path.join(&below), &stamp);
-                    (below, Some(result))
+            let (mut done, begun) = (Vec::new(), clock.now());
+            let mut is_heard = true;
+            match job {
+                Job::Small(files) => {
+                    for Found { below, stamp } in files {
+                        let result = hands.hash(&self.root.path.join(&below), &stamp);
+                        done.extend(self.judge(below, result));
+                        if clock.now().since(begun) >= BATCH_PATIENCE && !done.is_empty() {
+                            is_heard = messages.send(std::mem::take(&mut done)).is_ok();
+                        }
+                    }
                 }
                 Job::Together(large) => {
                     let result = hands.help(&self.root.path.join(&large.below), &large);
-                    (large.below.clone(), result)
+                    done.extend(result.and_then(|result| self.judge(large.below.clone(), result)));
                 }
-            };
-            let Some(message) = result.and_then(|result| self.judge(below, result)) else { continue };
-            lower(&self.progress.queued_files, 1);
-            self.progress.beat();
-            if messages.send(message).is_err() {
+            }
+            if !done.is_empty() {
+                is_heard = messages.send(done).is_ok();
+            }
+            if !is_heard {
                 // The collector failed: drain, so that the walk never waits.
                 while queue.lock().unwrap_or_else(PoisonError::into_inner).recv().is_ok() {}
                 return;
@@ -381,41 +409,45 @@ impl Pass<'_> {
     /// What the collector is told of a file; nothing of one that was cancelled: the rest of the queue is drained then,
     /// so that the walk never waits for it.
     fn judge(&self, below: PathBuf, result: io::Result<Hashing>) -> Option<Message> {
-        match result {
+        let message = match result {
             Ok(Hashing::Done(record)) => {
                 self.progress.hashed_files.fetch_add(1, Ordering::Relaxed);
-                Some(Message::Put(below, record))
+                Message::Put(below, record)
             }
-            Ok(Hashing::Skipped(why)) => Some(Message::Gone(below, why)),
-            Ok(Hashing::Cancelled) => None,
+            Ok(Hashing::Skipped(why)) => Message::Gone(below, why),
+            Ok(Hashing::Cancelled) => return None,
             // Without its outboard a file cannot be served.
             Err(error) => {
                 self.progress.disk_failed.store(true, Ordering::Relaxed);
                 tracing::warn!(%error, "piece values cannot be stored");
-                Some(Message::Gone(below, SkipReason::Unreadable))
+                Message::Gone(below, SkipReason::Unreadable)
             }
-        }
+        };
+        lower(&self.progress.queued_files, 1);
+        self.progress.beat();
+        Some(message)
     }
 
     /// Writes what the others found, until they are done. Returns what could not be hashed.
-    fn collect(&self, inbox: Receiver<Message>) -> Result<Vec<(PathBuf, SkipReason)>, StoreError> {
+    fn collect(&self, inbox: Receiver<Vec<Message>>) -> Result<Vec<(PathBuf, SkipReason)>, StoreError> {
         let mut failed = Vec::new();
         let (mut known, mut puts, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         let (clock, mut due, mut pause) = (Clock::new(), None::<Time>, COMMIT_AFTER);
         loop {
             let patience = due.map_or(COMMIT_AFTER_MAX, |due| due.since(clock.now()));
-            let message = inbox.recv_timeout(patience);
-            let end = matches!(message, Err(RecvTimeoutError::Disconnected));
-            match message {
-                Ok(Message::Known(entry)) => known.push(Change::Upsert(entry)),
-                Ok(Message::Put(below, record)) => puts.push((below, record)),
-                Ok(Message::Gone(below, reason)) => {
-                    gone.push(below.clone());
-                    if failed.len() < limits::SKIPPED_LISTED {
-                        failed.push((below, reason));
+            let received = inbox.recv_timeout(patience);
+            let end = matches!(received, Err(RecvTimeoutError::Disconnected));
+            for message in received.into_iter().flatten() {
+                match message {
+                    Message::Known(entry) => known.push(Change::Upsert(entry)),
+                    Message::Put(below, record) => puts.push((below, record)),
+                    Message::Gone(below, reason) => {
+                        gone.push(below.clone());
+                        if failed.len() < limits::SKIPPED_LISTED {
+                            failed.push((below, reason));
+                        }
                     }
                 }
-                Err(_) => {}
             }
             let late = end || due.is_some_and(|due| due <= clock.now());
             if known.len() >= limits::CHUNK_FILES || (late && !known.is_empty()) {
@@ -437,7 +469,7 @@ impl Pass<'_> {
     }
 
     fn commit(&self, puts: Vec<(PathBuf, Record)>, gone: &[PathBuf]) -> Result<(), StoreError> {
-        let records: Vec<_> = puts.iter().map(|(below, record)| (path::to_bytes(below), record.clone())).collect();
+        let records: Vec<_> = puts.iter().map(|(below, record)| (path::to_bytes(below), record)).collect();
         let removes: Vec<_> = gone.iter().map(|below| path::to_bytes(below)).collect();
         let orphans = self.database.update_files(self.root.id, &records, &removes)?;
         self.drop_outboards(orphans);
@@ -492,7 +524,10 @@ pub(super) fn entry(path: String, record: Record) -> FileEntry {
 /// Where a walk sends what it finds.
 struct Feed<'a> {
     jobs: SyncSender<Job>,
-    messages: SyncSender<Message>,
+    messages: SyncSender<Vec<Message>>,
+    /// Small files of the next job, and their bytes.
+    small: Vec<Found>,
+    small_bytes: u64,
     /// Called when a job has to wait.
     is_full: &'a mut dyn FnMut(),
 }
@@ -517,6 +552,15 @@ impl Known<'_> {
             self.records = Some(self.database.records()?);
         }
         Ok(self.records.as_ref().expect("set above"))
+    }
+}
+
+/// Hands on the small files that have gathered.
+fn send_small(known: &mut Known<'_>, feed: &mut Feed<'_>) {
+    feed.small_bytes = 0;
+    let small = std::mem::take(&mut feed.small);
+    if !small.is_empty() {
+        send_job(Job::Small(small), known, feed);
     }
 }
 

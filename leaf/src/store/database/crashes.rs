@@ -96,7 +96,8 @@ fn recorded() -> (Vec<Step>, Vec<usize>) {
     let database = Database { path: "nowhere".into(), inner, full: AtomicBool::new(false) };
     let mut committed = vec![file.steps()];
     for transaction in 1..=4 {
-        let puts: Vec<_> = names(transaction).map(|name| (name, record(u64::from(transaction), transaction))).collect();
+        let record = record(u64::from(transaction), transaction);
+        let puts: Vec<_> = names(transaction).map(|name| (name, &record)).collect();
         database.update_files(1, &puts, &[]).unwrap();
         committed.push(file.steps());
     }

@@ -391,7 +391,7 @@ impl Shared {
         self.outboards.store(content, stamp.size, pieces)?;
         let record = Record { stamp, content, tags };
         let _turn = self.downloads_turn();
-        self.database.update_files(DOWNLOADS, &[(path::to_bytes(file), record)], &[])?;
+        self.database.update_files(DOWNLOADS, &[(path::to_bytes(file), &record)], &[])?;
         let in_share = {
             let states = self.states();
             let mut shares = states.iter().filter(|(_, state)| state.origin.is_some());
