@@ -14,7 +14,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 use leaf::{
     catalog::{Catalog, Change},
-    network::{FileList, SearchNews, Service, Start},
+    network::{FileList, HomeStatus, SearchNews, Service, Start},
     search::{End, Request},
 };
 use overlay::{
@@ -40,6 +40,8 @@ const LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug)]
 pub struct Crowd {
     leaves: Vec<Service>,
+    /// The sequence of each one's list.
+    sequences: Vec<u64>,
     sockets: Vec<Endpoint>,
     board: Arc<Board>,
     tasks: Tasks,
@@ -77,7 +79,13 @@ impl Crowd {
     pub fn start(leaves: u32, sockets: u32, files: u32, join: SocketAddr) -> Result<Self> {
         let (clock, tasks) = (Clock::new(), Tasks::new());
         let since = Mutex::new(vec![None; leaves as usize]);
-        let mut crowd = Self { leaves: Vec::new(), sockets: Vec::new(), board: Arc::new(Board { since }), tasks };
+        let mut crowd = Self {
+            leaves: Vec::new(),
+            sequences: Vec::new(),
+            sockets: Vec::new(),
+            board: Arc::new(Board { since }),
+            tasks,
+        };
         let mut corpus = Corpus::new(1);
         for number in 0..leaves {
             let identity = Arc::new(Identity::generate()?);
@@ -101,6 +109,7 @@ impl Crowd {
             let network = Service::start(endpoint, identity, Arc::new(list), clock, start, &crowd.tasks)?;
             crowd.tasks.spawn("look", follow(network.clone(), sequence, crowd.board.clone(), number as usize));
             crowd.leaves.push(network);
+            crowd.sequences.push(sequence);
         }
         Ok(crowd)
     }
@@ -149,6 +158,17 @@ impl Crowd {
             }
         }
         bail!("a search ended without a summary")
+    }
+
+    /// How many homes have the list of each, without those in `gone`.
+    pub fn homes(&self, gone: &[SocketAddr]) -> Vec<usize> {
+        let count = |(leaf, list): (&Service, &u64)| {
+            let homes = leaf.homes();
+            let has =
+                |home: &&HomeStatus| home.sequence.is_some_and(|have| have >= *list) && !gone.contains(&home.address);
+            homes.iter().filter(has).count()
+        };
+        self.leaves.iter().zip(&self.sequences).map(count).collect()
     }
 
     /// How many there are.
