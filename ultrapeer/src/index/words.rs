@@ -81,7 +81,9 @@ impl Words {
         out
     }
 
-    /// Reads and checks a wire form: order of the tokens, their text, and that every position is a file's.
+    /// Reads and checks a wire form: order of the tokens, their text, that every position is a file's, and that the
+    /// tokens written out are no more than the words of a chunk: each may begin with all of the one before it, so a
+    /// few bytes could stand for gigabytes.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut rest = bytes;
         let files = read_varint(&mut rest).filter(|files| *files <= limits::CHUNK_FILES as u64).ok_or(Malformed)?;
@@ -90,9 +92,13 @@ impl Words {
             return Err(Malformed);
         }
         let coded: Box<[u8]> = rest.into();
-        let (mut previous, mut token, mut spans) = (Vec::new(), Vec::new(), 0);
+        let (mut previous, mut token, mut spans, mut written) = (Vec::new(), Vec::new(), 0, 0);
         for ordinal in 0..tokens {
             let mut positions = read_entry(&mut rest, &mut token).ok_or(Malformed)?;
+            written += token.len();
+            if written > limits::DIGEST_BYTES {
+                return Err(Malformed);
+            }
             let (last, count) = positions.by_ref().fold((0, 0), |(_, count), (_, end)| (end, count + 1));
             let ordered = ordinal == 0 || previous < token;
             let within = (1..=files).contains(&last.into());
@@ -128,4 +134,33 @@ fn read_entry<'a>(rest: &mut &'a [u8], token: &mut Vec<u8>) -> Option<List<'a>> 
 /// The token of a list filter's item, which no word is and no prefix begins.
 pub(super) fn filter_token(filter: &str, item: &str) -> String {
     format!(":{filter}:{item}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Words that all begin with `shared` bytes of the first, each with one byte more.
+    fn repeated(shared: usize, words: u8) -> Vec<u8> {
+        let mut out = Vec::new();
+        write_varint(&mut out, 1);
+        write_varint(&mut out, u64::from(words));
+        let mut coder = Coder::default();
+        for word in 0..words {
+            coder.push(0, 1);
+            let (kept, rest) = if word == 0 { (0, vec![b'a'; shared]) } else { (shared, vec![b'a' + word]) };
+            write_varint(&mut out, kept as u64);
+            write_counted(&mut out, &rest);
+            write_counted(&mut out, coder.finish().0);
+            coder.clear();
+        }
+        out
+    }
+
+    #[test]
+    fn words_that_are_more_than_a_chunk_when_written_out_are_refused() {
+        let most = limits::DIGEST_BYTES / 4;
+        assert_eq!(Words::decode(&repeated(most - 4, 4)).map(|words| words.len()), Ok(4));
+        assert_eq!(Words::decode(&repeated(most, 5)).map(|words| words.len()), Err(Malformed));
+    }
 }
