@@ -389,12 +389,19 @@ impl Digests {
         let (held, open) = std::mem::take(&mut leaf.chunks)
             .into_iter()
             .partition::<Vec<_>, _>(|(_, body)| matches!(body, Body::Held { .. }));
+        // A leaf of which nothing is held is not worth a place: a home could name any number of them.
+        let is_empty = held.is_empty();
         leaf.chunks = held;
-        let until = now + limits::DIGEST_KEPT;
-        leaf.idle_until = Some(until);
-        self.idle.insert((until, handle));
         for (chunk, body) in open {
             self.drop_body(DigestName { handle, chunk }, body, out);
+        }
+        if is_empty {
+            return self.forget(handle, out);
+        }
+        let until = now + limits::DIGEST_KEPT;
+        if let Some(leaf) = self.leaves.get_mut(&handle) {
+            leaf.idle_until = Some(until);
+            self.idle.insert((until, handle));
         }
     }
 

@@ -1,6 +1,6 @@
 //! What is asked of each home, and how much of the memory its digests take.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay::{
     id::PeerId,
@@ -21,7 +21,8 @@ pub(super) struct Homes {
 
 #[derive(Debug, Default)]
 struct Home {
-    waiting: VecDeque<DigestName>,
+    /// In no order that matters: handles are random. Any of them can be taken out at once.
+    waiting: BTreeSet<DigestName>,
     asked: BTreeMap<DigestName, Parts>,
     /// When it must have sent something.
     due: Option<Time>,
@@ -77,14 +78,14 @@ impl Homes {
 
     /// The home shall be asked when it has sent what it was asked for before.
     pub(super) fn queue(&mut self, home: PeerId, name: DigestName) {
-        self.homes.entry(home).or_default().waiting.push_back(name);
+        self.homes.entry(home).or_default().waiting.insert(name);
     }
 
     /// What the home must be asked for now.
     pub(super) fn ask(&mut self, now: Time, home: &PeerId) -> Vec<DigestName> {
         let Some(home) = self.homes.get_mut(home) else { return Vec::new() };
         let room = limits::DIGESTS_ASKED.saturating_sub(home.asked.len()).min(home.waiting.len());
-        let names: Vec<_> = home.waiting.drain(..room).collect();
+        let names: Vec<_> = (0..room).filter_map(|_| home.waiting.pop_first()).collect();
         home.asked.extend(names.iter().map(|name| (*name, Parts::new())));
         if !names.is_empty() {
             home.due.get_or_insert(now + limits::DIGEST_PATIENCE);
@@ -118,7 +119,7 @@ impl Homes {
     pub(super) fn drop_digest(&mut self, home: &PeerId, name: DigestName) {
         let Some(entry) = self.homes.get_mut(home) else { return };
         if entry.asked.remove(&name).is_none() {
-            entry.waiting.retain(|waiting| *waiting != name);
+            entry.waiting.remove(&name);
         }
         if entry.asked.is_empty() {
             entry.due = None;

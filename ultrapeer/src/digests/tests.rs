@@ -186,6 +186,17 @@ fn leaves_whose_newest_list_is_here_need_no_digest() {
 }
 
 #[test]
+fn leaves_that_left_before_their_digests_came_leave_nothing_behind() {
+    let mut bed = Bed::new();
+    for handle in 0..100 {
+        bed.log(1, handle, Some((1, &[10, 11])));
+        assert_eq!(bed.digests.stats().leaves, 1);
+        bed.log(1, handle, None);
+    }
+    assert_eq!((bed.digests.stats().leaves, bed.uncovered(), bed.digests.next_deadline()), (0, vec![], None));
+}
+
+#[test]
 fn what_one_home_does_not_send_the_next_does() {
     let mut bed = Bed::new();
     bed.log(1, 7, Some((1, &[10])));
