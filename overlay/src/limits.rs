@@ -473,6 +473,14 @@ pub const HINTS_AT_ONCE: usize = 3;
 
 /// Leaves that one home may claim to have: ten times the default of a headless ultrapeer.
 pub const LEAVES_OF_HOME: usize = 100_000;
+/// Chunks that the leaves of one home may have together, as it claims: each costs 100 bytes. Chosen: leaves of 16,000
+/// files each, which is more than its index holds.
+pub const CHUNKS_OF_HOME: usize = 4 * LEAVES_OF_HOME;
+/// How often a home is asked for its whole list of leaves because its sums are wrong, a second and at once. Chosen: a
+/// gap is closed at once, and one that never gets them right costs little.
+pub const LOG_ANEW_RATE: f64 = 0.1;
+/// See [`LOG_ANEW_RATE`].
+pub const LOG_ANEW_BURST: f64 = 3.0;
 /// Age up to which another home's list of leaves counts as current.
 pub const DIGEST_LAG: Duration = Duration::from_secs(3);
 /// Leaves that upload their lists at the same time.

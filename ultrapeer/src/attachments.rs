@@ -22,6 +22,7 @@ use std::{
 };
 
 use overlay::{
+    credit::TokenBucket,
     id::PeerId,
     limits,
     time::Time,
@@ -58,15 +59,36 @@ pub struct Attachments {
 }
 
 /// What is known of another home's log.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Copy {
     leaves: BTreeSet<u64>,
     sum: u64,
+    /// Chunks of all its leaves.
+    chunks: usize,
     caught_up: bool,
-    /// True if it has more leaves than a home can have: the rest is not kept, and sums differ.
+    /// True if it has more leaves or chunks than a home can have: the rest is not kept, and sums differ.
     cut: bool,
     /// When the copy stopped being current; `None` while it is.
     stale_since: Option<Time>,
+    /// Credit to ask for it anew because it differs.
+    credit: TokenBucket,
+    /// When there is credit for what must be asked.
+    anew_at: Option<Time>,
+}
+
+impl Default for Copy {
+    fn default() -> Self {
+        Self {
+            leaves: BTreeSet::new(),
+            sum: 0,
+            chunks: 0,
+            caught_up: false,
+            cut: false,
+            stale_since: None,
+            credit: TokenBucket::new(Time::ZERO, limits::LOG_ANEW_RATE, limits::LOG_ANEW_BURST),
+            anew_at: None,
+        }
+    }
 }
 
 /// What a frame of another home changed.
@@ -74,7 +96,7 @@ struct Copy {
 pub struct Heard {
     /// Leaves whose homes or lists changed, each at least once.
     pub changed: Vec<u64>,
-    /// True if the copy is not what the home says it is: it must be followed anew.
+    /// True if the copy is not what the home says it is: it must be followed anew, when [`Attachments::may_ask_anew`].
     pub differs: bool,
 }
 
@@ -166,15 +188,31 @@ impl Attachments {
         self.log.flush(now)
     }
 
-    /// When [`Self::flush`] is due.
+    /// When [`Self::flush`] or [`Self::due_anew`] is due.
     pub fn next_deadline(&self) -> Option<Time> {
-        self.log.next_deadline()
+        self.copies.values().filter_map(|copy| copy.anew_at).chain(self.log.next_deadline()).min()
+    }
+
+    /// True if a home whose copy differs may be asked for all of it now. If not, because that happened too often
+    /// lately, [`Self::due_anew`] tells when: a home whose sums are never right must not keep both sides busy.
+    pub fn may_ask_anew(&mut self, now: Time, home: &PeerId) -> bool {
+        let Some(copy) = self.copies.get_mut(home) else { return false };
+        let may = copy.credit.take(now);
+        copy.anew_at = if may { None } else { copy.credit.wait(now).map(|wait| now + wait) };
+        may
+    }
+
+    /// Homes whose copies differ and that may be asked for all of them now.
+    pub fn due_anew(&mut self, now: Time) -> Vec<PeerId> {
+        let is_due = |copy: &Copy| copy.anew_at.is_some_and(|at| at <= now);
+        let due: Vec<_> = self.copies.iter().filter(|(_, copy)| is_due(copy)).map(|(home, _)| *home).collect();
+        due.into_iter().filter(|home| self.may_ask_anew(now, home)).collect()
     }
 
     /// Another home is asked for its log from now on: until it has told all of it, its copy is not current.
     pub fn following(&mut self, now: Time, home: PeerId) {
         let copy = self.copies.entry(home).or_default();
-        copy.caught_up = false;
+        (copy.caught_up, copy.anew_at) = (false, None);
         copy.stale_since.get_or_insert(now);
     }
 
@@ -225,7 +263,7 @@ impl Attachments {
         self.log.unfollow(peer);
         self.doubt(now, peer);
         if let Some(copy) = self.copies.get_mut(peer) {
-            copy.caught_up = false;
+            (copy.caught_up, copy.anew_at) = (false, None);
         }
     }
 
@@ -247,10 +285,15 @@ impl Attachments {
 
     fn take(&mut self, home: PeerId, handle: u64, list: Option<LeafList>) {
         let list = list.map(|list| self.shared(handle, list));
-        let before = self.homes(handle).iter().find(|(known, _)| *known == home).map(|(_, list)| list.sum(handle));
+        let before = self.homes(handle).iter().find(|(known, _)| *known == home);
+        let before = before.map(|(_, list)| (list.sum(handle), list.chunks.len()));
         let Some(copy) = self.copies.get_mut(&home) else { return };
+        let chunks =
+            copy.chunks - before.map_or(0, |(_, chunks)| chunks) + list.as_ref().map_or(0, |list| list.chunks.len());
+        let too_many = (before.is_none() && copy.leaves.len() >= limits::LEAVES_OF_HOME)
+            || (chunks > limits::CHUNKS_OF_HOME && chunks > copy.chunks);
         match &list {
-            Some(_) if before.is_none() && copy.leaves.len() >= limits::LEAVES_OF_HOME => {
+            Some(_) if too_many => {
                 copy.cut = true;
                 return;
             }
@@ -262,7 +305,8 @@ impl Attachments {
                 copy.leaves.remove(&handle);
             }
         }
-        copy.sum ^= before.unwrap_or(0);
+        copy.chunks = chunks;
+        copy.sum ^= before.map_or(0, |(sum, _)| sum);
         self.put(handle, home, list);
     }
 
@@ -270,7 +314,7 @@ impl Attachments {
     fn clear(&mut self, home: &PeerId) -> Vec<u64> {
         let Some(copy) = self.copies.get_mut(home) else { return Vec::new() };
         let leaves = std::mem::take(&mut copy.leaves);
-        (copy.sum, copy.cut) = (0, false);
+        (copy.sum, copy.chunks, copy.cut) = (0, 0, false);
         for handle in &leaves {
             self.put(*handle, *home, None);
         }

@@ -119,6 +119,47 @@ fn a_long_log_goes_out_in_frames_that_fit() {
     assert!(other.is_current(Time::ZERO + Duration::from_secs(9), &peer(0)));
 }
 
+#[test]
+fn a_home_whose_sums_are_never_right_is_asked_less_and_less() {
+    let mut log = Attachments::new(peer(0));
+    let mut asked = 0;
+    for second in 0..60 {
+        let now = Time::ZERO + Duration::from_secs(second);
+        let due = log.due_anew(now);
+        assert!(due.is_empty() || due == [peer(1)]);
+        asked += due.len();
+        log.following(now, peer(1));
+        // A hundred wrong answers a second.
+        for _ in 0..100 {
+            let heard = log.heard(peer(1), frame(true, &[(1, 1)], &[]));
+            assert!(heard.differs && !log.is_current(now + limits::DIGEST_LAG * 2, &peer(1)));
+            asked += usize::from(log.may_ask_anew(now, &peer(1)));
+        }
+        assert!(log.next_deadline().is_some_and(|at| at > now));
+    }
+    assert!((4..=9).contains(&asked), "three at once and then one in ten seconds: {asked}");
+    assert!(!tell(&mut log, 1, &[(1, 1)]).differs);
+    assert_eq!(log.next_deadline(), None);
+}
+
+#[test]
+fn a_home_cannot_have_any_number_of_chunks() {
+    let mut log = Attachments::new(peer(0));
+    log.following(Time::ZERO, peer(1));
+    let chunks = || List::new((0..limits::CHUNKS_PER_LEAF as u64).map(ChunkName));
+    let change = |handle, list| AttachmentChange { handle, list };
+    let claim = |handle| change(handle, Some(AttachedList { sequence: 1, place: 0, chunks: chunks() }));
+    let fit = (limits::CHUNKS_OF_HOME / limits::CHUNKS_PER_LEAF) as u64;
+    for handle in 0..2 * fit {
+        log.heard(peer(1), Frame { reset: false, caught_up: None, changes: List::new([claim(handle)]) });
+    }
+    assert_eq!(log.leaves_of(&peer(1)) as u64, fit);
+    // What left makes room.
+    let changes = List::new([change(0, None), claim(2 * fit)]);
+    log.heard(peer(1), Frame { reset: false, caught_up: None, changes });
+    assert!(log.is_home(&peer(1), 2 * fit) && !log.is_home(&peer(1), 0));
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Change(u64, Option<u64>),

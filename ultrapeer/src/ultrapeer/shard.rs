@@ -83,8 +83,11 @@ impl Ultrapeer {
         out.extend(told.into_iter().map(|(follower, frame)| Output::ToMesh(follower, frame.into())));
     }
 
-    /// Tells followers what changed, if it is time to.
+    /// Tells followers what changed, and asks homes anew whose copies differ, if it is time to.
     pub(super) fn flush_log(&mut self, now: Time, out: &mut Outbox<Output>) {
+        for home in self.attachments.due_anew(now) {
+            self.follow(now, home, out);
+        }
         if self.attachments.next_deadline().is_some_and(|at| at <= now) {
             let told = self.attachments.flush(now);
             out.extend(told.into_iter().map(|(follower, frame)| Output::ToMesh(follower, frame.into())));
@@ -95,7 +98,7 @@ impl Ultrapeer {
     pub(super) fn attachments_heard(&mut self, now: Time, home: PeerId, frame: Frame, out: &mut Outbox<Output>) {
         let heard = self.attachments.heard(home, frame);
         self.attachments_changed(now, &heard.changed, out);
-        if heard.differs {
+        if heard.differs && self.attachments.may_ask_anew(now, &home) {
             self.follow(now, home, out);
         }
     }
