@@ -30,7 +30,7 @@ use overlay::{
     identity::Identity,
     limits,
     machine::Context,
-    membership::State,
+    membership::{Refused, State},
     transport::{CloseCode, DialError, Endpoint, Greeting, Occupancy, Offer},
     wire::{
         bounded::Blob,
@@ -122,6 +122,8 @@ pub struct Snapshot {
     pub mates: u32,
     /// The digests of leaves that are attached elsewhere.
     pub digests: crate::digests::Stats,
+    /// What others told of the ultrapeers and was not believed.
+    pub refused: Refused,
     /// Ultrapeers in its view, itself included once it serves.
     pub ultrapeers: u32,
     /// The view's members, by key.
@@ -302,6 +304,7 @@ impl Snapshot {
             shards: 1 + machine.neighbours().others().len() as u32,
             mates: 1 + machine.neighbours().mates().count() as u32,
             digests: machine.digests().stats(),
+            refused: machine.membership().stats().refused,
             ultrapeers: machine.membership().total(),
             members: machine.membership().iter().map(member).collect(),
             attached: leaves

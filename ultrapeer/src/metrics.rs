@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use overlay::{
+    membership::Refused,
     metrics::{Counters, Gauges, Histograms, LimitedAction, QUEUE_DROPPED, RATE_LIMITED},
     time::Time,
     wire::{
@@ -85,6 +86,24 @@ overlay::labels! {
         ViewsDiffer = "views_differ",
     }
 
+    /// Why something that another ultrapeer told of the ultrapeers was not believed.
+    pub enum Disbelief as "reason" {
+        /// A descriptor that cannot be read or names something impossible.
+        Malformed = "malformed",
+        /// A descriptor that its peer did not sign.
+        Forged = "forged",
+        /// A descriptor of another network.
+        OtherNetwork = "other_network",
+        /// A descriptor whose time is over.
+        Expired = "expired",
+        /// A descriptor older than a known one, or than its peer's end.
+        Outdated = "outdated",
+        /// A descriptor for which there was no room.
+        Full = "full",
+        /// A claim that others are gone, by one that claims too much.
+        Claims = "claims",
+    }
+
     /// How leaves are brought together.
     pub enum IntroductionKind as "kind" {
         /// The asker dials.
@@ -138,6 +157,12 @@ overlay::families! {
         "quictrack_digest_leaves", "Leaves attached elsewhere whose words are in the index.";
     /// Memory of the digests.
     pub static DIGEST_MEMORY: Gauges<()> = "quictrack_digest_memory_bytes", "Memory of the digests, by their own account.";
+    /// Digests that homes owe.
+    pub static DIGESTS_FAILED: Counters<()> =
+        "quictrack_digests_failed_total", "Digests that another ultrapeer did not send, or that were none.";
+    /// What was not believed of the ultrapeers.
+    pub static GOSSIP_REFUSED: Counters<Disbelief> =
+        "quictrack_gossip_refused_total", "What others told of the ultrapeers and was not believed, by reason.";
     /// Homes asked in vain.
     pub static DIGEST_FALSE_HITS: Counters<()> =
         "quictrack_digest_false_hits_total", "Homes that were asked because of a digest and had no match.";
@@ -180,6 +205,19 @@ pub fn collect(snapshot: &Snapshot) {
     SHARD_MEMBERS.set((), f64::from(snapshot.mates));
     DIGEST_LEAVES.set((), snapshot.digests.leaves as f64);
     DIGEST_MEMORY.set((), snapshot.digests.bytes as f64);
+    DIGESTS_FAILED.absolute((), snapshot.digests.failed);
+    let Refused { malformed, forged, other_network, expired, outdated, full, claims } = snapshot.refused;
+    for (reason, count) in [
+        (Disbelief::Malformed, malformed),
+        (Disbelief::Forged, forged),
+        (Disbelief::OtherNetwork, other_network),
+        (Disbelief::Expired, expired),
+        (Disbelief::Outdated, outdated),
+        (Disbelief::Full, full),
+        (Disbelief::Claims, claims),
+    ] {
+        GOSSIP_REFUSED.absolute(reason, count);
+    }
 }
 
 pub(crate) fn leaf_accepted() {
