@@ -386,6 +386,10 @@ pub const DIGEST_CACHE_BYTES: usize = 16 << 20;
 pub const DIGESTS_OWED: usize = 8_192;
 /// Handles of one query to a home; if more of its leaves may match, all are searched. Chosen: 5 kB.
 pub const QUERY_LEAVES: usize = 512;
+/// Contents in one `Holdings` frame, as many changes at most: if each is of another leaf, 47 kB.
+pub const HOLDINGS_PER_FRAME: usize = 2_048;
+/// Leaves that an ultrapeer names as holders of a content: twice what a hit names, because some may have left.
+pub const HOLDERS_TOLD: usize = 2 * HIT_PEERS;
 /// Addresses at which a leaf may be tried: one for each home, and one spare.
 pub const CANDIDATES: usize = 4;
 
@@ -515,6 +519,51 @@ pub const FORWARD_PATIENCE_MAX: Duration = Duration::from_secs(2);
 pub const RARE_MATCHES: usize = 20;
 /// Contents that one ultrapeer gives to a query from another.
 pub const FORWARD_LIMIT: u32 = SEARCH_LIMIT_ALL;
+/// Ultrapeers that know the holders of a content. As many as a leaf has homes: what is lost with one is there with two.
+pub const HOLDERS: usize = 3;
+/// Ultrapeers above which a content is looked up with those that know its holders. Chosen: up to here a look-up asks all
+/// homes of leaves that are not attached here, at most seven, in one round trip, and is complete.
+pub const HOLDERS_ASKED_ABOVE: usize = 8;
+/// Ultrapeers from which on holders are told. Chosen: a network that grows past [`HOLDERS_ASKED_ABOVE`] has told them
+/// already, and one that stays small never does.
+pub const HOLDERS_TOLD_FROM: usize = 6;
+/// Time after a change of a leaf's list or homes in which others are waited for before its contents are told. Chosen: a
+/// leaf's homes have its list within a moment of each other, and then agree on who tells.
+pub const HOLDINGS_PAUSE: Duration = Duration::from_millis(500);
+/// Time between two steps of telling contents.
+pub const HOLDINGS_STEP: Duration = Duration::from_millis(50);
+/// Contents told in one step, each to [`HOLDERS`] ultrapeers: 1 MB/s. A list of 60,000 files is told in 1.5 s, one of
+/// [`FILES_PER_LEAF`] in 25 s.
+pub const HOLDINGS_PER_STEP: usize = 2_048;
+/// Numbers computed in one step to find out who must know: some 3 ms. Chosen: a twentieth of a core, while there is
+/// anything to tell.
+pub const HOLDINGS_WORK: usize = 1_000_000;
+/// Time after a change of the ultrapeers in which contents are told to those who must know them now, at least; at random
+/// up to three times as long.
+pub const HOLDERS_SETTLE: Duration = Duration::from_millis(500);
+/// Time between two such rounds for each ultrapeer that there is: a minute at 3,000, when one costs half a second of
+/// computing and an ultrapeer comes or goes every 5 s.
+pub const HOLDERS_SETTLE_EACH: Duration = Duration::from_millis(20);
+/// Time between two repetitions for one ultrapeer that says that it misses something.
+pub const HOLDINGS_AGAIN: Duration = Duration::from_mins(5);
+/// Time between two requests for such a repetition.
+pub const HOLDINGS_ASK: Duration = Duration::from_mins(1);
+/// Time between two messages that confirm what was told.
+pub const HOLDINGS_REFRESH: Duration = Duration::from_hours(1);
+/// Time without one after which what a home told is forgotten: one may be lost with its link.
+pub const HOLDINGS_LIFETIME: Duration = Duration::from_mins(150);
+/// How long what a home told is kept when it is gone. Chosen: another home of its leaves has told it by then.
+pub const HOLDINGS_KEPT: Duration = Duration::from_mins(1);
+/// Time between two looks for what must be forgotten.
+pub const HOLDINGS_LOOK: Duration = Duration::from_secs(30);
+/// Bytes of a content that a home told, in memory: a key and a handle in a tree whose nodes are two thirds full.
+pub const HOLDING_BYTES: u64 = 28;
+/// One part in so many of the memory of index and digests is the room for what homes told.
+pub const HOLDINGS_MEMORY_SHARE: u64 = 8;
+/// One part in so many of that room is the share of each home, however little the others told.
+pub const HOLDINGS_SHARE: usize = 20;
+/// Holders of one content that are looked at to name some of them.
+pub const HOLDERS_SEEN: usize = 1_024;
 /// Introductions that one ultrapeer has under way.
 pub const INTRODUCTIONS: usize = 4_096;
 /// Time in which a target must answer its home.

@@ -17,7 +17,7 @@ use super::{
     search::{HITS_CAP, Hit, IncompleteSet, Target},
 };
 use crate::{
-    id::{PeerId, QueryId},
+    id::{ContentId, PeerId, QueryId},
     limits,
 };
 
@@ -75,6 +75,12 @@ messages! {
         26 SyncBuckets(SyncBuckets) up to limits::SYNC_BUCKETS * 10 + 2,
         /// Send what you know in these buckets.
         27 SyncWant(SyncWant) up to limits::SYNC_BUCKETS / 8,
+        /// Contents that leaves of the sender have.
+        28 Holdings(Holdings) up to 64 << 10,
+        /// Tell me all of them once more.
+        29 HoldingsAsk(HoldingsAsk) up to 16,
+        /// Who was said to have the content of a query.
+        30 QueryHolders(QueryHolders) up to 1 << 10,
     }
 }
 
@@ -87,7 +93,7 @@ pub enum Class {
     Hits,
     /// Queries.
     Queries,
-    /// Attachments and digests.
+    /// Attachments, digests and holdings.
     Digests,
 }
 
@@ -95,9 +101,14 @@ impl MeshMessage {
     /// The stream that it belongs on.
     pub fn class(&self) -> Class {
         match self {
-            Self::QueryHits(_) | Self::QueryDone(_) => Class::Hits,
+            Self::QueryHits(_) | Self::QueryHolders(_) | Self::QueryDone(_) => Class::Hits,
             Self::Query(_) | Self::QueryCancel(_) => Class::Queries,
-            Self::Attachments(_) | Self::Follow(_) | Self::DigestWant(_) | Self::DigestPart(_) => Class::Digests,
+            Self::Attachments(_)
+            | Self::Follow(_)
+            | Self::DigestWant(_)
+            | Self::DigestPart(_)
+            | Self::Holdings(_)
+            | Self::HoldingsAsk(_) => Class::Digests,
             _ => Class::Control,
         }
     }
@@ -328,6 +339,9 @@ pub enum Scope {
     Home,
     /// Among all leaves of a part of the leaf space: its own, and through their homes those whose digests it holds.
     Shard(ShardPrefix),
+    /// Of a content: among all of its own leaves, and among what others told it of theirs, which a [`QueryHolders`]
+    /// names.
+    Holders,
 }
 
 /// Hits of a query.
@@ -365,6 +379,80 @@ pub struct QueryDone {
 pub struct QueryCancel {
     /// Which query.
     pub id: QueryId,
+}
+
+/// The first eight bytes of a content: names it where a mistake costs a question more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct ContentKey(pub [u8; 8]);
+
+impl ContentKey {
+    /// The key of a content. Keys are ordered as contents are.
+    pub fn of(content: &ContentId) -> Self {
+        Self(*content.0.first_chunk().expect("a content has 32 bytes"))
+    }
+
+    /// The same as a number.
+    pub const fn number(self) -> u64 {
+        u64::from_be_bytes(self.0)
+    }
+}
+
+/// Contents that leaves of the sender have: those that the receiver shall know the holders of. Frames count in their
+/// order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Holdings {
+    /// True if these begin anew: forget what the sender told before.
+    pub reset: bool,
+    /// All that the sender told since it began, this frame included: the sum of [`Self::part`] of all that came minus
+    /// those that went, modulo 2^64.
+    pub sum: u64,
+    /// What changed.
+    pub changes: List<HoldingChange, { limits::HOLDINGS_PER_FRAME }>,
+}
+
+impl Holdings {
+    /// What a leaf's content adds to [`Self::sum`].
+    pub fn part(handle: u64, key: ContentKey) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(&handle.to_le_bytes()).update(&key.0);
+        u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
+    }
+}
+
+/// What one leaf got, or has not any more. All changes of a frame together have at most
+/// [`limits::HOLDINGS_PER_FRAME`] contents.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldingChange {
+    /// The leaf's handle.
+    pub handle: u64,
+    /// Contents that it has.
+    pub added: List<ContentKey, { limits::HOLDINGS_PER_FRAME }>,
+    /// Contents that it has not any more, or that the receiver need not know the holders of.
+    pub removed: List<ContentKey, { limits::HOLDINGS_PER_FRAME }>,
+}
+
+/// What the sender was told does not add up, or did not fit before: tell all of it once more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HoldingsAsk;
+
+/// Who was said to have the content of a query. Comes before its [`QueryDone`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct QueryHolders {
+    /// Which query.
+    pub id: QueryId,
+    /// True if the sender was told all that it should know; false if it serves for too short a time.
+    pub is_settled: bool,
+    /// Leaves that are attached elsewhere: all, or some at random.
+    pub holders: List<ToldHolder, { limits::HOLDERS_TOLD }>,
+}
+
+/// A leaf that was said to have a content.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ToldHolder {
+    /// The leaf's handle.
+    pub handle: u64,
+    /// The home that said so.
+    pub home: PeerId,
 }
 
 /// A leaf of the sender wants to reach one of yours.

@@ -182,6 +182,9 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
     incomplete.insert(Incomplete::WorkCap);
     let prefix = ShardPrefix { bits: 0b101 << 29, length: 3 };
     let name = DigestName { handle: 1 << 60, chunk: ChunkName(300) };
+    let key = |byte| ContentKey([byte; 8]);
+    let holding = HoldingChange { handle: 1 << 60, added: List::new([key(1)]), removed: List::new([key(2), key(3)]) };
+    let told = ToldHolder { handle: 1 << 60, home: PeerId([5; 32]) };
     let query =
         |scope| Query { id: QueryId(12), target: Target::Content(ContentId([6; 32])), limit: 1000, all: true, scope };
     let done = QueryDone {
@@ -219,6 +222,9 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
         Sync { digest: 0xfedc_ba98_7654_3210 }.into(),
         SyncBuckets { buckets: List::new((0..256).map(|bucket| bucket << 32)) }.into(),
         SyncWant { buckets: [0b101; 32] }.into(),
+        Holdings { reset: true, sum: 1 << 50, changes: List::new([holding]) }.into(),
+        HoldingsAsk.into(),
+        QueryHolders { id: QueryId(12), is_settled: true, holders: List::new([told]) }.into(),
     ]
 }
 

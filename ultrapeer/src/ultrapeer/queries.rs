@@ -48,7 +48,7 @@ impl Ultrapeer {
             }
         };
         let candidates = match scope {
-            Scope::Leaves(_) | Scope::Home => Vec::new(),
+            Scope::Leaves(_) | Scope::Home | Scope::Holders => Vec::new(),
             Scope::Shard(_) => self.candidates(target, &found),
         };
         let rank::Ranking { groups, contents } = ranking;
@@ -84,7 +84,7 @@ impl Ultrapeer {
                     .collect();
                 look_up(Some(&|slot| slots.contains(&slot.0)))
             }
-            Scope::Home => look_up(Some(&|slot| !is_digest(slot))),
+            Scope::Home | Scope::Holders => look_up(Some(&|slot| !is_digest(slot))),
             Scope::Shard(_) => look_up(None),
         }
     }
