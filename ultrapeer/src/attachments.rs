@@ -152,6 +152,16 @@ impl Attachments {
         self.copies.get(home).is_some_and(|copy| copy.leaves.contains(&handle))
     }
 
+    /// True if the list of that leaf is searchable here.
+    pub fn is_own(&self, handle: u64) -> bool {
+        self.homes(handle).iter().any(|(home, _)| *home == self.me)
+    }
+
+    /// Leaves whose lists are searchable here.
+    pub fn own_leaves(&self) -> usize {
+        self.log.len()
+    }
+
     /// The homes of a leaf, this ultrapeer among them, each with the list that it has.
     pub fn homes(&self, handle: u64) -> &[(PeerId, Arc<LeafList>)] {
         self.homes.get(&handle).map_or(&[], |homes| homes)

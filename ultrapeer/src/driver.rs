@@ -124,6 +124,8 @@ pub struct Snapshot {
     pub digests: crate::digests::Stats,
     /// What others told of the ultrapeers and was not believed.
     pub refused: Refused,
+    /// What it was told of who has which content.
+    pub holders: crate::holders::Stats,
     /// Ultrapeers in its view, itself included once it serves.
     pub ultrapeers: u32,
     /// The view's members, by key.
@@ -305,6 +307,7 @@ impl Snapshot {
             mates: 1 + machine.neighbours().mates().count() as u32,
             digests: machine.digests().stats(),
             refused: machine.membership().stats().refused,
+            holders: machine.holders().stats(),
             ultrapeers: machine.membership().total(),
             members: machine.membership().iter().map(member).collect(),
             attached: leaves

@@ -598,6 +598,11 @@ impl<S: Built> Leaf<S> {
         self.chunks.iter().map(|(hash, _)| ChunkName::of(hash)).collect()
     }
 
+    /// The chunks of its list that are searchable, by name, with what is kept of them.
+    pub fn kept_chunks(&self) -> impl Iterator<Item = (ChunkName, &S::Kept)> {
+        self.chunks.iter().map(|(hash, kept)| (ChunkName::of(hash), kept))
+    }
+
     /// What is kept of one of its chunks that are searchable.
     pub fn kept_chunk(&self, name: ChunkName) -> Option<&S::Kept> {
         let at = self.chunks.partition_point(|(hash, _)| ChunkName::of(hash) < name);

@@ -16,6 +16,7 @@
 //! | [`attachments`] | core: which leaf is attached where |
 //! | [`digests`] | core: the words of lists that are attached elsewhere |
 //! | [`extent`] | core: which part of the leaf space is covered |
+//! | [`holders`] | core: which leaves have a content, by rank at three ultrapeers |
 //! | [`search`] | core: coordinated searches |
 //! | [`introduce`] | core: bringing leaves together |
 //! | `driver`, `metrics` | running it on tokio and QUIC (feature `net`) |
@@ -26,6 +27,7 @@ pub mod digests;
 #[cfg(feature = "net")]
 pub mod driver;
 pub mod extent;
+pub mod holders;
 pub mod index;
 pub mod introduce;
 pub mod leaves;

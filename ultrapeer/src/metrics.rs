@@ -163,6 +163,12 @@ overlay::families! {
     /// What was not believed of the ultrapeers.
     pub static GOSSIP_REFUSED: Counters<Disbelief> =
         "quictrack_gossip_refused_total", "What others told of the ultrapeers and was not believed, by reason.";
+    /// What homes told of the contents of their leaves.
+    pub static HOLDINGS: Gauges<()> =
+        "quictrack_holdings", "Contents of leaves that other homes told of, for look-ups by content.";
+    /// What was not kept of it.
+    pub static HOLDINGS_REFUSED: Counters<()> =
+        "quictrack_holdings_refused_total", "Contents of leaves that homes told of beyond their share.";
     /// Homes asked in vain.
     pub static DIGEST_FALSE_HITS: Counters<()> =
         "quictrack_digest_false_hits_total", "Homes that were asked because of a digest and had no match.";
@@ -218,6 +224,8 @@ pub fn collect(snapshot: &Snapshot) {
     ] {
         GOSSIP_REFUSED.absolute(reason, count);
     }
+    HOLDINGS.set((), snapshot.holders.holdings as f64);
+    HOLDINGS_REFUSED.absolute((), snapshot.holders.refused);
 }
 
 pub(crate) fn leaf_accepted() {

@@ -9,6 +9,8 @@
 //! homes    of those leaves: a minimum cover of their homes, each told the leaves it is asked for, a round at a time
 //! shards   that this ultrapeer does not cover: one member of each (gateway) does the same there, in waves of 1, 3, 9,
 //!          and the rest; all at once if the query is rare
+//! holders  of a content, in a larger network: one of the ultrapeers that were told of them is asked instead, and names
+//!          leaves to ask; another if it does not answer, or serves for too short a time to know
 //! hits     merged by content; new contents and better knowledge go to the asker as they come
 //! silence  the next home of the same leaves, or another member of the shard, is asked as well
 //! end      limit reached, all candidates asked, time over, or cancelled: one summary, and whoever is still at it is told
@@ -24,7 +26,7 @@
 //! Invariants:
 //! - the asker gets at most `limit` distinct contents, and exactly one summary, last;
 //! - `exhausted` without a reason means: every leaf of the view that may have a match was searched by some home of it,
-//!   and the logs that say who they are were current.
+//!   and the logs that say who they are were current. What was looked up with those who were told has a reason.
 
 mod active;
 mod merged;
@@ -41,7 +43,7 @@ use overlay::{
     wire::{
         descriptor::ShardPrefix,
         leaf::{Accepted, LeafMessage},
-        mesh::{MeshMessage, QueryDone},
+        mesh::{MeshMessage, QueryDone, QueryHolders, ToldHolder},
         search::{Hit, IncompleteSet, Search, StopReason, Summary, Target},
     },
 };
@@ -129,6 +131,11 @@ pub struct Answer {
     pub withheld: u32,
     /// Leaves attached elsewhere that may have matches, each once.
     pub candidates: Vec<u64>,
+    /// Leaves attached elsewhere that were said to have the content.
+    pub holders: Vec<ToldHolder>,
+    /// Ultrapeers that know more of them, first the one to ask first; `None` if nobody does, and all candidates are
+    /// there. If this ultrapeer knows them itself, nobody need be asked.
+    pub owners: Option<Vec<PeerId>>,
     /// Files and leaves that match, as far as they were counted: tells how rare it is.
     pub matches: usize,
 }
@@ -205,6 +212,14 @@ impl Searches {
         let Some(active) = find(&self.by_id, &mut self.active, id) else { return };
         if active.hears(now, from, id, hits.len(), &mut self.pace) {
             active.take_hits(now, hits, out);
+        }
+    }
+
+    /// Another ultrapeer names holders of the content that is looked for.
+    pub fn holders(&mut self, environment: Environment<'_>, from: PeerId, told: QueryHolders) {
+        let Some(active) = find(&self.by_id, &mut self.active, told.id) else { return };
+        if active.hears(environment.now, from, told.id, 0, &mut self.pace) {
+            active.take_holders(environment, told);
         }
     }
 

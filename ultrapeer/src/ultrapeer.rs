@@ -7,6 +7,7 @@
 //!              │                          │ needed        │
 //!              └──────────> attachments <─┴───────────────┘
 //!   membership ── joined, left ──> leaves are told, logs followed or forgotten
+//!   holders    ── contents of leaves ──> told to, and asked of, three other ultrapeers each
 //!   introduce  ── asks leaves and other ultrapeers
 //! ```
 //!
@@ -14,6 +15,7 @@
 //! and logged to the other ultrapeers in the same step or a moment later.
 
 mod guests;
+mod holders;
 mod interface;
 mod queries;
 mod shard;
@@ -47,6 +49,7 @@ use crate::{
     attachments::Attachments,
     digests::{Digests, owed::Owed},
     extent::Extent,
+    holders::Holders,
     index::{ChunkSlot, Index, KeptSegment, LeafSlot, Reader, Segment},
     introduce::{self, Introductions, Request},
     leaves::{self, Built, Closing, Leaves, Session, Settings, Slot},
@@ -87,6 +90,9 @@ pub struct Ultrapeer {
     attachments: Attachments,
     digests: Digests,
     owed: Owed,
+    holders: Holders,
+    /// Where this node is reached.
+    address: Option<SocketAddr>,
     /// Ultrapeers whose log this one was told to be told, over the link that is up.
     followed: BTreeSet<PeerId>,
     /// What linked nodes that do not serve yet want to be told.
@@ -131,6 +137,8 @@ impl Ultrapeer {
             attachments: Attachments::new(me),
             digests: Digests::new(me, settings.memory / 2),
             owed: Owed::default(),
+            holders: Holders::new(me, settings.memory),
+            address: None,
             followed: BTreeSet::new(),
             wishes: BTreeMap::new(),
             leaves: Leaves::new(settings),
@@ -172,6 +180,11 @@ impl Ultrapeer {
     /// The digests, for their numbers.
     pub fn digests(&self) -> &Digests {
         &self.digests
+    }
+
+    /// Who has which content, for its numbers.
+    pub fn holders(&self) -> &Holders {
+        &self.holders
     }
 
     /// The index, for its numbers.
@@ -251,6 +264,7 @@ impl Ultrapeer {
             self.tell_of_own(out);
         }
         self.carry_out_membership(cx.now, &mut inner, out);
+        self.rank_self(cx.now);
     }
 
     fn carry_out_membership(&mut self, now: Time, inner: &mut Outbox<membership::Output>, out: &mut Outbox<Output>) {
@@ -389,6 +403,8 @@ impl Ultrapeer {
             MeshMessage::Attachments(frame) => self.attachments_heard(now, peer, frame, out),
             MeshMessage::DigestWant(want) => self.digests_wanted(peer, want, out),
             MeshMessage::DigestPart(part) => self.digest_part(now, peer, part, out),
+            MeshMessage::Holdings(frame) => self.holdings_heard(now, peer, frame, out),
+            MeshMessage::HoldingsAsk(_) => self.holders.again(now, peer),
             MeshMessage::Query(query) => self.answer_mesh(cx, peer, query, out),
             MeshMessage::QueryCancel(QueryCancel { id }) => {
                 self.with_searches(now, out, |searches, environment, inner| {
@@ -399,6 +415,9 @@ impl Ultrapeer {
                 self.with_searches(now, out, |searches, environment, inner| {
                     searches.hits(environment.now, peer, id, hits.into_vec(), inner);
                 });
+            }
+            MeshMessage::QueryHolders(told) => {
+                self.with_searches(now, out, |searches, environment, _| searches.holders(environment, peer, told));
             }
             MeshMessage::QueryDone(done) => {
                 self.with_searches(now, out, |searches, environment, inner| {
@@ -472,6 +491,7 @@ impl Machine for Ultrapeer {
         match input {
             Input::Address(address) => {
                 self.extent.set_address(&self.network, address);
+                self.address = Some(address);
                 self.with_membership(cx, membership::Input::Address(address), out);
             }
             Input::Found => self.serve(cx, Phase::Founder, out),
@@ -479,6 +499,7 @@ impl Machine for Ultrapeer {
             Input::Settings(settings) => {
                 self.leaves.reconfigure(now, settings);
                 self.digests.set_budget(settings.memory / 2);
+                self.holders.set_memory(settings.memory);
                 let sessions: Vec<_> = self.leaves.iter().map(|(session, _)| session).collect();
                 for session in sessions {
                     self.tell_allowance(session, out);
@@ -527,6 +548,7 @@ impl Machine for Ultrapeer {
             self.attachments.next_deadline(),
             self.digests.next_deadline(),
             self.membership.is_serving().then(|| self.extent.next_deadline()),
+            self.holders.next_deadline(),
             drain,
         ];
         cores.into_iter().flatten().min()
@@ -546,6 +568,7 @@ impl Machine for Ultrapeer {
         if self.membership.is_serving() {
             self.look_at_extent(cx, out);
         }
+        self.tell_holdings(now, out);
         self.with_searches(now, out, Searches::on_deadline);
         self.with_introductions(now, out, |introductions, inner| introductions.on_deadline(now, inner));
         self.report_load(cx, out);

@@ -43,6 +43,11 @@ struct Follower {
 }
 
 impl Log {
+    /// Leaves in it.
+    pub(super) fn len(&self) -> usize {
+        self.leaves.len()
+    }
+
     /// Notes a leaf's place and list, or that it left. False if that is known.
     pub(super) fn change(&mut self, now: Time, handle: u64, entry: Option<(u32, Arc<LeafList>)>) -> bool {
         let list = entry.as_ref().map(|(_, list)| list.clone());

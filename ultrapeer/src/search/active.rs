@@ -14,13 +14,14 @@ use overlay::{
         bounded::List,
         descriptor::ShardPrefix,
         leaf::LeafMessage,
-        mesh::{Query, QueryCancel, QueryDone, QueryHits, Scope},
+        mesh::{Query, QueryCancel, QueryDone, QueryHits, QueryHolders, Scope, ToldHolder},
         search::{Hit, Hits, Incomplete, IncompleteSet, StopReason, Summary},
     },
 };
 use rustc_hash::FxHashMap;
 
 use super::{Answer, Asker, Ended, Environment, Output, Wanted, frames, merged::Merged, pace::Pace};
+use crate::holders::mix;
 
 /// A search. See the module text.
 #[derive(Debug)]
@@ -35,6 +36,8 @@ pub(super) struct Active {
     open: BTreeMap<u64, Candidate>,
     /// Other parts of the leaf space.
     parts: Vec<Part>,
+    /// Those who know the holders of the content, if they are asked.
+    owners: Option<Owners>,
     asks: Vec<Ask>,
     /// Parts that may be asked so far; grows with each wave.
     wave: usize,
@@ -45,6 +48,18 @@ pub(super) struct Active {
     /// What gateways did on behalf of it.
     elsewhere: QueryDone,
     leaves: (u64, u64),
+    /// Leaves elsewhere that were searched.
+    searched: u64,
+}
+
+/// Those who know the holders of a content. One of them is enough.
+#[derive(Debug)]
+struct Owners {
+    /// In the order in which they are asked; taken out when they are.
+    order: std::vec::IntoIter<PeerId>,
+    /// Those that are at it.
+    pending: u32,
+    is_done: bool,
 }
 
 /// A leaf that must be searched.
@@ -54,6 +69,8 @@ struct Candidate {
     pending: u32,
     /// Homes that did not answer (in time).
     tried: Vec<PeerId>,
+    /// The home that told of it, should no log name another.
+    teller: Option<PeerId>,
 }
 
 /// A part of the leaf space that others cover.
@@ -85,6 +102,8 @@ enum About {
     Leaves(Vec<u64>),
     /// A part of the leaf space, by its place among `parts`.
     Part(usize),
+    /// The holders of the content.
+    Holders,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -102,14 +121,19 @@ const WAVES: [usize; 3] = [1, 4, 13];
 
 impl Active {
     pub(super) fn new(environment: Environment<'_>, asker: Asker, seed: u64, wanted: Wanted, answer: &Answer) -> Self {
-        // Who asks for a shard asks others for the rest.
+        // Who asks for a shard asks others for the rest; holders are known wherever they are attached.
         let parts = match asker {
-            Asker::Leaf(_) => environment.neighbours.others(),
-            Asker::Mesh(..) => Vec::new(),
+            Asker::Leaf(_) if answer.owners.is_none() => environment.neighbours.others(),
+            _ => Vec::new(),
         };
+        let owners = answer.owners.clone().map(|owners| Owners {
+            is_done: owners.is_empty(),
+            order: owners.into_iter(),
+            pending: 0,
+        });
         let part = |prefix| Part { prefix, pending: 0, tried: Vec::new(), is_done: false };
         let rare = answer.matches * (1 + parts.len()) < limits::RARE_MATCHES;
-        Self {
+        let mut active = Self {
             asker,
             seed,
             began: environment.now,
@@ -118,6 +142,7 @@ impl Active {
             open: answer.candidates.iter().map(|handle| (*handle, Candidate::default())).collect(),
             wave: if rare || wanted.all { WAVES.len() } else { 0 },
             parts: parts.into_iter().map(part).collect(),
+            owners,
             wanted,
             asks: Vec::new(),
             more: answer.more,
@@ -126,6 +151,27 @@ impl Active {
             false_hits: 0,
             elsewhere: QueryDone::default(),
             leaves: (0, 0),
+            searched: 0,
+        };
+        active.name(environment, &answer.holders);
+        active
+    }
+
+    /// Leaves that were said to have the content must be asked, unless they were searched here.
+    fn name(&mut self, environment: Environment<'_>, holders: &[ToldHolder]) {
+        for ToldHolder { handle, home } in holders {
+            if !environment.attachments.is_own(*handle) {
+                self.open.entry(*handle).or_default().teller.get_or_insert(*home);
+            }
+        }
+    }
+
+    /// Another ultrapeer, which was heard of before, names holders of the content.
+    pub(super) fn take_holders(&mut self, environment: Environment<'_>, told: QueryHolders) {
+        let was_asked = self.asks.iter().any(|ask| ask.id == told.id && matches!(ask.about, About::Holders));
+        if let Some(owners) = self.owners.as_mut().filter(|owners| was_asked && !owners.is_done) {
+            owners.is_done = told.is_settled;
+            self.name(environment, &told.holders);
         }
     }
 
@@ -166,7 +212,7 @@ impl Active {
                 About::Leaves(leaves) => {
                     self.false_hits += u32::from(ask.hits == 0);
                     for handle in leaves {
-                        self.open.remove(handle);
+                        self.searched += u64::from(self.open.remove(handle).is_some());
                     }
                 }
                 About::Part(part) => {
@@ -179,6 +225,7 @@ impl Active {
                     self.elsewhere.ultrapeers_asked += done.ultrapeers_asked;
                     self.elsewhere.messages += done.messages;
                 }
+                About::Holders => {}
             }
         }
         self.asker
@@ -230,6 +277,11 @@ impl Active {
                 part.pending -= 1;
                 part.tried.push(ask.peer);
             }
+            About::Holders => {
+                if let Some(owners) = &mut self.owners {
+                    owners.pending -= 1;
+                }
+            }
         }
     }
 
@@ -252,8 +304,13 @@ impl Active {
         let is_full = self.merged.len() >= self.wanted.limit as usize;
         let homes = self.next_homes(environment);
         let parts = self.next_parts(environment);
+        let owner = self.next_owner(environment);
         let is_waiting = self.asks.iter().any(|ask| matches!(ask.state, State::Waiting(_)));
-        let unknown = self.more || is_waiting || !homes.is_empty() || self.parts.iter().any(|part| !part.is_done);
+        let unknown = self.more
+            || is_waiting
+            || !homes.is_empty()
+            || owner.is_some()
+            || self.parts.iter().any(|part| !part.is_done);
         if is_full && unknown && !self.wanted.all {
             return (Vec::new(), Some(StopReason::Limit));
         }
@@ -269,6 +326,9 @@ impl Active {
         for (peer, part) in parts {
             self.ask(environment.now, patience, peer, About::Part(part), Scope::Shard(self.parts[part].prefix), out);
         }
+        if let Some(peer) = owner {
+            self.ask(environment.now, patience, peer, About::Holders, Scope::Holders, out);
+        }
         let new: Vec<_> = self.asks[asked_before..].iter().map(|ask| ask.id).collect();
         let is_waiting = self.asks.iter().any(|ask| matches!(ask.state, State::Waiting(_)));
         // Who is late is awaited only for what nobody else has told.
@@ -276,6 +336,7 @@ impl Active {
             _ if !matches!(ask.state, State::Late(_)) => false,
             About::Leaves(leaves) => leaves.iter().any(|handle| self.open.contains_key(handle)),
             About::Part(part) => !self.parts[*part].is_done,
+            About::Holders => self.owners.as_ref().is_some_and(|owners| !owners.is_done),
         });
         if is_waiting || may_come {
             return (new, None);
@@ -292,15 +353,22 @@ impl Active {
         let round = if self.wanted.all { usize::MAX } else { limits::FORWARDS_PER_ROUND };
         let mut room = round.saturating_sub(waiting);
         let Environment { attachments, neighbours, .. } = environment;
+        let all_known = neighbours.own() == ShardPrefix::ALL;
+        let known_homes = |handle: u64, candidate: &Candidate| {
+            let logged: Vec<_> = attachments.homes(handle).iter().map(|(home, _)| *home).collect();
+            let teller = candidate.teller.filter(|_| logged.is_empty() && !all_known);
+            logged.into_iter().chain(teller).any(|home| neighbours.get(&home).is_some())
+        };
         // Who is attached nowhere any more has left; whose only home is here was searched here.
-        self.open.retain(|handle, candidate| {
-            candidate.pending > 0 || attachments.homes(*handle).iter().any(|(home, _)| neighbours.get(home).is_some())
-        });
+        self.open.retain(|handle, candidate| candidate.pending > 0 || known_homes(*handle, candidate));
         let mut of_home: BTreeMap<PeerId, BTreeSet<u64>> = BTreeMap::new();
         let mut homes_of: BTreeMap<u64, Vec<PeerId>> = BTreeMap::new();
         for (handle, candidate) in self.open.iter().filter(|(_, candidate)| candidate.pending == 0) {
             let usable = |home: &PeerId| neighbours.is_usable(home) && !candidate.tried.contains(home);
-            let homes: Vec<_> = attachments.best(*handle, usable).collect();
+            let mut homes: Vec<_> = attachments.best(*handle, usable).collect();
+            if attachments.homes(*handle).is_empty() {
+                homes.extend(candidate.teller.filter(usable));
+            }
             for home in &homes {
                 of_home.entry(*home).or_default().insert(*handle);
             }
@@ -354,6 +422,12 @@ impl Active {
         asked
     }
 
+    /// Who is to be asked for holders now: one at a time.
+    fn next_owner(&mut self, environment: Environment<'_>) -> Option<PeerId> {
+        let owners = self.owners.as_mut().filter(|owners| !owners.is_done && owners.pending == 0)?;
+        owners.order.by_ref().find(|owner| environment.neighbours.is_usable(owner))
+    }
+
     fn ask(
         &mut self,
         now: Time,
@@ -370,6 +444,11 @@ impl Active {
                 }
             }
             About::Part(part) => self.parts[*part].pending += 1,
+            About::Holders => {
+                if let Some(owners) = &mut self.owners {
+                    owners.pending += 1;
+                }
+            }
         }
         let id = QueryId(mix(self.seed, (1 << 32) + self.asks.len() as u64));
         self.asks.push(Ask { id, peer, about, state: State::Waiting(now + patience), since: Some(now), hits: 0 });
@@ -391,10 +470,17 @@ impl Active {
     pub(super) fn judge(&mut self, environment: Environment<'_>, stopped: StopReason) {
         let own = environment.attachments.leaves_under(self.wanted.part) as u64;
         let missed = self.open.len() as u64;
-        self.leaves.0 += own.saturating_sub(missed);
+        self.leaves.0 += match self.owners {
+            None => own.saturating_sub(missed),
+            Some(_) => own.min(environment.attachments.own_leaves() as u64 + self.searched),
+        };
         self.leaves.1 += own;
         if stopped != StopReason::Exhausted {
             return;
+        }
+        // Not every home was asked, because that would cost too much.
+        if self.owners.is_some() {
+            self.incomplete.insert(Incomplete::WorkCap);
         }
         if missed > 0 {
             self.incomplete.insert(Incomplete::HomeSilent);
@@ -496,12 +582,4 @@ impl Active {
             first_hit: self.first_hit,
         }
     }
-}
-
-/// A number of a seed's own sequence, as good as random (the finaliser of SplitMix64).
-const fn mix(seed: u64, number: u64) -> u64 {
-    let mut value = seed.wrapping_add(number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    value ^ (value >> 31)
 }

@@ -8,7 +8,7 @@ use overlay::{
         bounded::{List, Text},
         descriptor::ShardPrefix,
         leaf::LeafMessage,
-        mesh::{AttachedList, AttachmentChange, Attachments as Frame, Query, Scope},
+        mesh::{AttachedList, AttachmentChange, Attachments as Frame, Query, Scope, ToldHolder},
         search::{HitPeer, Hits, Holder, Incomplete, Reachability},
     },
 };
@@ -479,4 +479,97 @@ fn frames_stay_below_their_cap_with_the_longest_names() {
         let mut buffer = Vec::new();
         overlay::wire::frame::encode(&LeafMessage::from(Hits { hits }), &mut buffer).expect("below its cap");
     }
+}
+
+/// Looks a content up of which the own index knows nothing, with these owners.
+fn look_up(bed: &mut Bed, owners: &[u8], holders: &[(u64, u8)]) {
+    let told = |(handle, home): &(u64, u8)| ToldHolder { handle: *handle, home: peer(*home) };
+    let owners = Some(owners.iter().map(|owner| peer(*owner)).collect());
+    let answer = Answer { owners, holders: holders.iter().map(told).collect(), ..Answer::default() };
+    let search = Search { target: Target::Content(ContentId([5; 32])), ..search(1, true) };
+    let wanted = Wanted::of(search, bed.neighbours.own(), bed.now);
+    bed.step(|searches, environment, out| searches.start(environment, Asker::Leaf(1), 9, wanted, answer, out));
+}
+
+fn name(bed: &mut Bed, from: u8, is_settled: bool, holders: &[(u64, u8)]) {
+    let holders = List::new(holders.iter().map(|(handle, home)| ToldHolder { handle: *handle, home: peer(*home) }));
+    let id = bed.id(from);
+    let told = QueryHolders { id, is_settled, holders };
+    bed.step(|searches, environment, _| searches.holders(environment, peer(from), told));
+    bed.answer(from, vec![]);
+}
+
+#[test]
+fn a_content_is_asked_of_one_owner_and_then_of_a_cover_of_its_holders_homes() {
+    let mut bed = Bed::new(&[(0, &[5]), (1, &[]), (2, &[1, 2]), (3, &[2, 3]), (4, &[1, 2, 3]), (6, &[])]);
+    look_up(&mut bed, &[1, 6], &[]);
+    assert_eq!(bed.asked(), [peer(1)]);
+    assert_eq!(bed.queries[0].1.scope, Scope::Holders);
+    name(&mut bed, 1, true, &[(1, 2), (3, 3), (5, 9), (7, 2)]);
+    assert_eq!(
+        bed.asked(),
+        [peer(1), peer(4)],
+        "one home has both; own leaves, and those that left, are not asked for"
+    );
+    assert_eq!(bed.queries[1].1.scope, Scope::Leaves(List::new([1, 3])));
+    bed.answer(4, vec![hit(5, &[1, 3], 4)]);
+    assert_eq!(bed.hits[&ContentId([5; 32])].sources, 2);
+    assert_eq!((bed.summary().stopped, bed.summary().messages), (StopReason::Exhausted, 2));
+    assert_eq!(bed.reasons(), [Incomplete::WorkCap], "it is best effort, and says so");
+    assert_eq!((bed.summary().leaves_covered, bed.summary().leaves_total), (3, 4), "the own one and two others");
+}
+
+#[test]
+fn an_owner_that_is_silent_young_or_lost_is_followed_by_the_next() {
+    let mut bed = Bed::new(&[(1, &[1]), (2, &[]), (3, &[]), (4, &[])]);
+    look_up(&mut bed, &[9, 2, 3, 4], &[]);
+    assert_eq!(bed.asked(), [peer(2)], "who cannot be asked is not");
+    bed.wait(limits::FORWARD_PATIENCE);
+    assert_eq!(bed.asked(), [peer(2), peer(3)]);
+    name(&mut bed, 3, false, &[]);
+    assert_eq!(bed.asked(), [peer(2), peer(3), peer(4)], "it has not served for long enough to know");
+    bed.lose(4);
+    assert!(bed.summary.is_none(), "the first may still answer");
+    name(&mut bed, 2, true, &[(1, 1)]);
+    assert_eq!(bed.asked()[3..], [peer(1)]);
+    bed.answer(1, vec![hit(5, &[1], 1)]);
+    assert_eq!((bed.hits.len(), bed.summary().messages), (1, 4));
+}
+
+#[test]
+fn an_owner_itself_asks_only_the_homes_of_the_holders() {
+    let mut bed = Bed::new(&[(0, &[5]), (1, &[1]), (2, &[])]);
+    look_up(&mut bed, &[], &[(1, 1)]);
+    assert_eq!(bed.asked(), [peer(1)]);
+    bed.answer(1, vec![hit(5, &[1], 1)]);
+    assert_eq!((bed.hits.len(), bed.summary().messages), (1, 1));
+
+    let mut bed = Bed::new(&[(0, &[5]), (1, &[1])]);
+    look_up(&mut bed, &[], &[]);
+    assert_eq!((bed.summary().messages, bed.reasons()), (0, vec![Incomplete::WorkCap]));
+}
+
+#[test]
+fn holders_of_other_parts_of_the_leaf_space_are_asked_through_the_home_that_told() {
+    let mut bed = Bed::sharded("0", &[(1, "0"), (2, "1"), (3, "1")]);
+    look_up(&mut bed, &[1], &[]);
+    assert_eq!(bed.asked(), [peer(1)], "no part is asked for what owners know of all");
+    name(&mut bed, 1, true, &[(100, 2), (101, 2), (102, 9)]);
+    assert_eq!(bed.asked(), [peer(1), peer(2)], "a home that is not there is not asked");
+    assert_eq!(bed.queries[1].1.scope, Scope::Leaves(List::new([100, 101])));
+    bed.answer(2, vec![hit(5, &[100, 101], 2)]);
+    assert_eq!((bed.hits.len(), bed.summary().messages), (1, 2));
+}
+
+#[test]
+fn holders_that_nobody_asked_for_count_for_nothing() {
+    let mut bed = Bed::new(&[(1, &[1]), (2, &[2])]);
+    bed.start(search(10, true), Answer::default());
+    name(&mut bed, 1, true, &[(2, 2)]);
+    bed.answer(2, vec![]);
+    assert_eq!((bed.summary().messages, bed.reasons()), (2, vec![]));
+    bed.step(|searches, environment, _| {
+        let told = QueryHolders { id: QueryId(77), is_settled: true, holders: List::default() };
+        searches.holders(environment, peer(1), told);
+    });
 }

@@ -67,6 +67,7 @@ impl Ultrapeer {
             withheld: 0,
             matches: found.matches.len() + candidates.len(),
             candidates,
+            ..Answer::default()
         })
     }
 
@@ -190,13 +191,18 @@ impl Ultrapeer {
             return out.push(Output::RefuseAsker(ticket));
         }
         search.limit = search.limit.clamp(1, limits::SEARCH_LIMIT_ALL);
-        let Some(answer) = self.answer(cx.now, &search.target, search.limit, &Scope::Shard(self.neighbours.own()))
-        else {
+        let seed = cx.rng.random();
+        let known = self.holders_of(cx.now, &search.target, seed);
+        let scope = if known.is_some() { Scope::Holders } else { Scope::Shard(self.neighbours.own()) };
+        let Some(mut answer) = self.answer(cx.now, &search.target, search.limit, &scope) else {
             // The leaf's own check must have let it pass: a leaf of a later release, or a broken one.
             return out.push(Output::RefuseAsker(ticket));
         };
+        if let Some((owners, holders)) = known {
+            (answer.owners, answer.holders) = (Some(owners), holders);
+        }
         self.askers.insert(ticket, session);
-        let (seed, wanted) = (cx.rng.random(), Wanted::of(search, self.neighbours.own(), cx.now));
+        let wanted = Wanted::of(search, self.neighbours.own(), cx.now);
         self.with_searches(cx.now, out, |searches, environment, inner| {
             searches.start(environment, Asker::Leaf(ticket), seed, wanted, answer, inner);
         });
@@ -226,6 +232,9 @@ impl Ultrapeer {
             return self.with_searches(cx.now, out, |searches, environment, inner| {
                 searches.start(environment, asker, seed, wanted, answer, inner);
             });
+        }
+        if let (Scope::Holders, Target::Content(content)) = (&query.scope, &query.target) {
+            self.name_holders(cx.now, from, query.id, content, out);
         }
         let Answer { hits, more, incomplete, withheld, .. } = answer;
         out.push(Output::QueryAnswered { hits: hits.len(), invalid });

@@ -32,6 +32,7 @@ impl Ultrapeer {
         let is_usable = self.membership.state_of(&peer) == Some(State::Linked);
         let neighbour = member.map(|member| Neighbour { prefix: member.shard, is_usable });
         let before = self.neighbours.set(peer, neighbour);
+        self.rank(now, peer, out);
         if neighbour.is_none() {
             self.followed.remove(&peer);
             let changed = self.attachments.forget(&peer);
@@ -118,6 +119,7 @@ impl Ultrapeer {
         if handles.is_empty() {
             return;
         }
+        self.mark_holdings(now, handles);
         self.with_digests(now, out, |digests, attachments, inner| {
             for handle in handles {
                 digests.update(now, *handle, attachments, inner);

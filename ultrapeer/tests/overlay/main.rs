@@ -206,6 +206,98 @@ fn leaves_of_different_homes_are_introduced() {
     assert_eq!(net.introduce(asker, homes[0], key, &[homes[2]]), gone);
 }
 
+/// Looks a file of leaf `holder` up by its content, through a home of `asker`.
+fn look_up(net: &mut Net, asker: usize, holder: usize, track: usize) -> Found {
+    let through = net.homes_of(asker)[0];
+    net.find(asker, through, Target::Content(file("", &format!("own {holder} {track}")).content))
+}
+
+#[test]
+fn a_content_is_found_among_nine_ultrapeers_with_two_messages() {
+    let mut net = populated(8, 9, 9);
+    let mut messages = 0;
+    for (asker, holder) in (0..9).flat_map(|asker| (0..9).map(move |holder| (asker, holder))) {
+        let Found { hits, summary } = look_up(&mut net, asker, holder, (asker + holder) % 7);
+        let hit = hits.values().next().expect("it is found");
+        assert_eq!((hits.len(), hit.sources, hit.peers[0].peer), (1, 1, net.peer_of(holder)));
+        assert!(summary.messages <= 2, "{summary:?}");
+        assert_eq!(summary.incomplete.iter().collect::<Vec<_>>(), [Incomplete::WorkCap], "it is best effort");
+        assert!(summary.leaves_covered < summary.leaves_total);
+        messages += summary.messages;
+    }
+    assert!(messages <= 81 * 3 / 2, "an owner itself asks one, or nobody: {messages}");
+    // A content of many holders: five leaves, found through the homes of all.
+    let through = net.homes_of(1)[0];
+    let Found { hits, summary } = net.find(1, through, Target::Content(file("", "common").content));
+    assert_eq!((hits.values().next().expect("it is found").sources, summary.stopped), (5, StopReason::Exhausted));
+    let nobody = net.find(1, through, Target::Content(file("", "nobody has it").content));
+    assert!(nobody.hits.is_empty() && nobody.summary.messages <= 1);
+}
+
+#[test]
+fn what_was_just_shared_is_found_by_its_content() {
+    let mut net = populated(9, 9, 4);
+    let homes = net.ultrapeers();
+    let secret = file("", "secret").content;
+    let holder = net.add_leaf(vec![FileEntry::unlisted(secret, 1_000)]);
+    for home in &homes[4..7] {
+        net.attach(holder, *home);
+    }
+    net.run(Duration::from_secs(2));
+    for asker in 0..4 {
+        let through = net.homes_of(asker)[1];
+        let Found { hits, .. } = net.find(asker, through, Target::Content(secret));
+        assert_eq!(hits[&secret].peers[0].peer, net.peer_of(holder), "through {through:?}");
+    }
+    net.kill_leaf(holder);
+    net.run(Duration::from_secs(2));
+    let through = net.homes_of(0)[0];
+    let Found { hits, summary } = net.find(0, through, Target::Content(secret));
+    assert!(hits.is_empty() && summary.messages <= 1, "nobody says that it is there: {summary:?}");
+}
+
+#[test]
+fn a_content_is_found_whoever_of_its_owners_dies() {
+    let content = file("", "own 2 3").content;
+    let owners = {
+        let net = populated(10, 9, 6);
+        net.machine(&net.ultrapeers()[0]).holders().owners(&content).expect("a network of nine")
+    };
+    assert_eq!(owners.len(), 3);
+    for deaths in 1..=3 {
+        let mut net = populated(10, 9, 6);
+        for owner in owners.iter().take(deaths) {
+            net.kill_ultrapeer(*owner);
+        }
+        let asker = (0..6).find(|leaf| !net.homes_of(*leaf).is_empty()).expect("not all homes died");
+        if deaths < 3 {
+            let Found { hits, summary } = look_up(&mut net, asker, 2, 3);
+            assert_eq!(hits.len(), 1, "{summary:?}");
+        }
+        // With fewer than nine left, all homes are asked.
+        net.run(Duration::from_secs(10));
+        let Found { hits, summary } = look_up(&mut net, asker, 2, 3);
+        assert_eq!((hits.len(), summary.incomplete.is_empty()), (usize::from(!net.homes_of(2).is_empty()), true));
+    }
+}
+
+#[test]
+fn what_all_its_owners_knew_is_told_again_when_they_died() {
+    let content = file("", "own 2 3").content;
+    let mut net = populated(11, 13, 6);
+    let all = net.ultrapeers();
+    let owners = net.machine(&all[0]).holders().owners(&content).expect("a network of thirteen");
+    for owner in &owners {
+        net.kill_ultrapeer(*owner);
+    }
+    net.run(Duration::from_secs(10));
+    for asker in (0..6).filter(|leaf| *leaf != 2) {
+        let Found { hits, summary } = look_up(&mut net, asker, 2, 3);
+        assert_eq!(hits.len(), 1, "{summary:?}");
+        assert!(summary.messages <= 2 && !summary.incomplete.is_empty(), "{summary:?}");
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_run() {
     let run = || {
