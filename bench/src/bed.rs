@@ -67,6 +67,21 @@ impl Bed {
         &self.leaves
     }
 
+    /// The ultrapeers with their endpoints, the founder first.
+    pub fn ultrapeers(&self) -> &[(Service, Endpoint)] {
+        &self.ultrapeers
+    }
+
+    /// The name of the network.
+    pub fn network(&self) -> &'static str {
+        NETWORK
+    }
+
+    /// Tasks of all nodes that ended by a panic.
+    pub fn panics(&self) -> u64 {
+        self.tasks.panics()
+    }
+
     /// Stops every node.
     pub async fn stop(self) {
         for node in &self.leaves {

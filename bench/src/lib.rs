@@ -8,6 +8,9 @@
 //! | `cargo run --release -p quictrack-bench --bin leaves` | what ten thousand leaves cost an ultrapeer, idle and when all come back at once, beside bare QUIC connections |
 //! | `cargo run --release -p quictrack-bench --features rivals --bin index` | size and speed of an ultrapeer's index, beside tantivy and SQLite |
 //!
+//! `cargo run -p quictrack-bench --bin fault -- all ADDRESS` measures nothing: it misbehaves towards an ultrapeer on this
+//! machine in every way that [`fault`] knows, and tells what that one did.
+//!
 //! `first_hit` and `transfer` run whole nodes, each with a socket of its own on loopback: the first all in one process,
 //! the second each in one of its own. All measure what they are compared with in the same run: the ratios carry over
 //! to other machines, the times do not. Everything shares the cores of this machine, so more nodes than cores wait for
@@ -22,6 +25,7 @@
 //! | [`contest`] | programs that move a file from one process to another |
 //! | [`corpus`] | made-up file lists that resemble real ones |
 //! | [`crowd`] | thousands of leaves in this process, with the leaf's own network code |
+//! | [`fault`] | nodes that misbehave towards an ultrapeer |
 //! | [`idle`] | a bare QUIC server that holds connections, in a process of its own |
 //! | [`library`] | a leaf with a large library, as its user meets it |
 //! | [`plain`] | what downloads are compared with: plain streams |
@@ -39,6 +43,7 @@ pub mod contest;
 pub mod corpus;
 pub mod crowd;
 pub mod engine;
+pub mod fault;
 pub mod idle;
 pub mod library;
 pub mod mix;

@@ -1,0 +1,323 @@
+//! A node that says what an ultrapeer says, as far as others must hear it to keep it: who it is, that it lives, that it
+//! has no leaves and finds nothing. What a misbehaving one does differently is told it by the caller.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+use overlay::{
+    drive::{Tasks, wall_clock_s},
+    id::PeerId,
+    identity::Identity,
+    transport::{
+        Arrival, Arrivals, BindMode, CloseCode, CloseReason, Connection, DialError, Endpoint, Greeting, Link,
+        ReceiveError, Receiver, Sender, Settings,
+    },
+    wire::{
+        Message,
+        bounded::{Blob, List},
+        descriptor::{Descriptor, ShardPrefix, SignedDescriptor, network_tag},
+        hello::RefuseReason,
+        leaf::IntroductionFailure,
+        mesh::{
+            Aged, AttachmentSum, Attachments, Class, DigestPart, Follow, Load, MeshIntroduced, MeshMessage, News,
+            ProbeReply, ProbeResult, QueryDone,
+        },
+    },
+};
+use tokio::{sync::mpsc, time::timeout};
+
+/// Things heard that may wait to be looked at.
+const INBOX: usize = 1024;
+/// Time for another to take a message.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Seconds for which its descriptors count.
+pub(super) const LIFETIME_S: u32 = 7_200;
+
+/// See the module text.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) identity: Arc<Identity>,
+    pub(super) network: String,
+    pub(super) sequence: u64,
+    /// How often each kind of message came.
+    pub(super) heard: BTreeMap<&'static str, u64>,
+    /// Messages that were sent.
+    pub(super) sent: u64,
+    endpoint: Endpoint,
+    links: BTreeMap<u64, Wire>,
+    events: mpsc::Sender<Event>,
+    inbox: mpsc::Receiver<Event>,
+    tasks: Tasks,
+}
+
+/// Something happened.
+#[derive(Debug)]
+pub(super) enum Event {
+    /// Another ultrapeer is linked.
+    Up(Link<MeshMessage>),
+    /// A linked ultrapeer said something.
+    Heard(u64, Box<MeshMessage>),
+    /// A link ended.
+    Down(u64, CloseReason),
+}
+
+/// A link: the streams on which this side sends, each opened when it is first needed.
+#[derive(Debug)]
+struct Wire {
+    connection: Connection,
+    control: Sender<MeshMessage>,
+    others: BTreeMap<Class, Sender<MeshMessage>>,
+}
+
+/// A key made for this run.
+pub(super) fn fresh() -> Result<Arc<Identity>> {
+    Ok(Arc::new(Identity::generate()?))
+}
+
+/// What a node of that name is bound with.
+pub(super) fn settings(network: &str) -> Settings {
+    let agent = format!("quictrack-fault/{}", env!("CARGO_PKG_VERSION"));
+    Settings { network: network.to_owned(), secret: None, agent }
+}
+
+/// A free port of loopback.
+pub(super) fn anywhere() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
+}
+
+impl Node {
+    /// A node with a new key on a free port of loopback. Others who dial it are let in.
+    pub(super) fn new(network: &str) -> Result<Self> {
+        let identity = fresh()?;
+        let (endpoint, arrivals) = Endpoint::bind(anywhere(), BindMode::Given, &identity, settings(network))?;
+        let (events, inbox) = mpsc::channel(INBOX);
+        let (tasks, network) = (Tasks::new(), network.to_owned());
+        let sequence = wall_clock_s() << 16;
+        let node = Self {
+            identity,
+            network,
+            sequence,
+            heard: BTreeMap::new(),
+            sent: 0,
+            endpoint,
+            links: BTreeMap::new(),
+            events,
+            inbox,
+            tasks,
+        };
+        node.tasks.spawn("arrivals", welcome(arrivals, node.describe(), node.events.clone()));
+        Ok(node)
+    }
+
+    /// Dials an ultrapeer. It is linked once [`Self::next`] says so.
+    pub(super) async fn dial(&self, victim: SocketAddr) -> Result<(), DialError> {
+        let dialled = self.endpoint.dial(victim, None, Greeting::default()).await?;
+        // The receiver lives in this node.
+        let _ = self.events.send(Event::Up(dialled.link)).await;
+        Ok(())
+    }
+
+    pub(super) fn peer(&self) -> PeerId {
+        self.identity.peer_id()
+    }
+
+    /// Its own descriptor as it is now.
+    pub(super) fn describe(&self) -> SignedDescriptor {
+        self.descriptor(&self.identity, self.sequence).sign(&self.identity)
+    }
+
+    /// What a node of that key would say of itself, at this node's address.
+    pub(super) fn descriptor(&self, identity: &Identity, sequence: u64) -> Descriptor {
+        Descriptor {
+            peer: identity.peer_id(),
+            network: network_tag(&self.network),
+            address: self.endpoint.local_address(),
+            shard: ShardPrefix::ALL,
+            capacity: 1000,
+            sequence,
+            lifetime_s: LIFETIME_S,
+        }
+    }
+
+    /// What it is about: its own descriptor, and that it wants to be told of leaves.
+    pub(super) fn introduction(&self) -> Vec<MeshMessage> {
+        vec![news([aged(self.describe(), 0)]), Follow { prefix: ShardPrefix::ALL }.into()]
+    }
+
+    /// The next thing that happens. Cancelling loses nothing.
+    pub(super) async fn next(&mut self) -> Option<Event> {
+        let event = self.inbox.recv().await?;
+        if let Event::Heard(_, message) = &event {
+            *self.heard.entry(message.name()).or_default() += 1;
+        }
+        Some(event)
+    }
+
+    /// Takes a link into use; its number.
+    pub(super) fn open(&mut self, link: Link<MeshMessage>) -> u64 {
+        let Link { connection, sender, receiver } = link;
+        let id = connection.id();
+        self.tasks.spawn("control", listen(id, receiver, self.events.clone()));
+        self.tasks.spawn("streams", streams(id, connection.clone(), self.events.clone(), self.tasks.clone()));
+        self.links.insert(id, Wire { connection, control: sender, others: BTreeMap::new() });
+        id
+    }
+
+    /// Forgets a link that ended. False if it was forgotten before.
+    pub(super) fn forget(&mut self, link: u64) -> bool {
+        self.links.remove(&link).is_some()
+    }
+
+    /// The links, oldest first.
+    pub(super) fn links(&self) -> Vec<u64> {
+        self.links.keys().copied().collect()
+    }
+
+    /// Who is at the other end.
+    pub(super) fn peer_at(&self, link: u64) -> Option<PeerId> {
+        self.links.get(&link).map(|wire| wire.connection.peer())
+    }
+
+    /// Sends over a link, on the stream where the message belongs. A link that takes nothing ends, which
+    /// [`Self::next`] tells.
+    pub(super) async fn send(&mut self, link: u64, messages: impl IntoIterator<Item = MeshMessage>) {
+        for message in messages {
+            let Some(wire) = self.links.get_mut(&link) else { return };
+            let connection = wire.connection.clone();
+            match timeout(PATIENCE, wire.send(&message)).await {
+                Ok(Ok(())) => self.sent += 1,
+                Ok(Err(_)) => return,
+                Err(_) => return connection.close(CloseCode::Silent),
+            }
+        }
+    }
+
+    /// What an honest node answers.
+    pub(super) fn honest(&mut self, message: &MeshMessage) -> Vec<MeshMessage> {
+        let (me, sequence) = (self.peer(), self.sequence);
+        match message {
+            MeshMessage::Probe(probe) => {
+                vec![ProbeReply { token: probe.token, load: Load { leaves: 0, capacity: 1000 } }.into()]
+            }
+            MeshMessage::ProbeFor(ask) => {
+                vec![ProbeResult { token: ask.token, target: ask.target, reached: false }.into()]
+            }
+            MeshMessage::Follow(_) => vec![log(true, [], AttachmentSum::default())],
+            MeshMessage::DigestWant(want) => want.digests.iter().map(|name| not_there(*name)).collect(),
+            MeshMessage::Query(query) => vec![QueryDone { id: query.id, ..QueryDone::default() }.into()],
+            MeshMessage::Introduce(ask) => {
+                vec![MeshIntroduced { session: ask.session, answer: Err(IntroductionFailure::TargetGone) }.into()]
+            }
+            // Who holds it for gone or suspects it is told better.
+            MeshMessage::News(News { gone: claims, .. }) if claims.iter().any(|claim| claim.peer == me) => {
+                let newest = claims.iter().filter(|claim| claim.peer == me).map(|claim| claim.sequence).max();
+                self.sequence = sequence.max(newest.unwrap_or(0)).saturating_add(1);
+                vec![news([aged(self.describe(), 0)])]
+            }
+            MeshMessage::Suspect(suspect) if suspect.suspects.iter().any(|claim| claim.peer == me) => {
+                self.sequence = sequence.saturating_add(1);
+                vec![news([aged(self.describe(), 0)])]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// Ends all links without a word.
+    pub(super) fn vanish(&self) {
+        self.tasks.cancel();
+        self.endpoint.close(CloseCode::Done);
+    }
+
+    /// Ends all links as a node that stops in order.
+    pub(super) fn leave(&self) {
+        self.tasks.cancel();
+        self.endpoint.close(CloseCode::Shutdown);
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.vanish();
+    }
+}
+
+impl Wire {
+    async fn send(&mut self, message: &MeshMessage) -> Result<()> {
+        let class = message.class();
+        let stream = match class {
+            Class::Control => &mut self.control,
+            _ => {
+                if !self.others.contains_key(&class) {
+                    let stream = self.connection.open_one_way().await?;
+                    self.others.insert(class, stream);
+                }
+                self.others.get_mut(&class).context("a stream that was just opened")?
+            }
+        };
+        Ok(stream.send(message).await?)
+    }
+}
+
+/// News of these descriptors.
+pub(super) fn news(members: impl IntoIterator<Item = Aged>) -> MeshMessage {
+    News { members: List::new(members), gone: List::default() }.into()
+}
+
+/// A descriptor and the age that is claimed of it.
+pub(super) fn aged(descriptor: SignedDescriptor, age_s: u32) -> Aged {
+    Aged { descriptor, age_s }
+}
+
+/// A log that is at its end with a sum.
+pub(super) fn log(
+    reset: bool,
+    changes: impl IntoIterator<Item = overlay::wire::mesh::AttachmentChange>,
+    sum: AttachmentSum,
+) -> MeshMessage {
+    Attachments { reset, caught_up: Some(sum), changes: List::new(changes) }.into()
+}
+
+/// That a digest is not there.
+pub(super) fn not_there(name: overlay::wire::mesh::DigestName) -> MeshMessage {
+    DigestPart { name, bytes: 0, last: true, data: Blob::default() }.into()
+}
+
+async fn welcome(mut arrivals: Arrivals, descriptor: SignedDescriptor, events: mpsc::Sender<Event>) {
+    while let Some(arrival) = arrivals.next().await {
+        match arrival {
+            Arrival::Mesh(offer) => {
+                if let Ok(link) = offer.welcome(Some(descriptor.clone())).await {
+                    // Nobody listens: the node ends.
+                    let _ = events.send(Event::Up(link)).await;
+                }
+            }
+            Arrival::Leaf(offer) => offer.refuse(RefuseReason::NotServed, Vec::new()),
+            Arrival::Transfer(offer) => offer.refuse(RefuseReason::NotServed, Vec::new()),
+        }
+    }
+}
+
+async fn streams(id: u64, connection: Connection, events: mpsc::Sender<Event>, tasks: Tasks) {
+    while let Ok(receiver) = connection.accept_one_way().await {
+        tasks.spawn("stream", listen(id, receiver, events.clone()));
+    }
+}
+
+async fn listen(id: u64, mut receiver: Receiver<MeshMessage>, events: mpsc::Sender<Event>) {
+    loop {
+        let event = match receiver.next().await {
+            Ok(Some(message)) => Event::Heard(id, Box::new(message)),
+            Err(ReceiveError::Closed(reason)) => Event::Down(id, reason),
+            Ok(None) | Err(_) => return,
+        };
+        let is_end = matches!(event, Event::Down(..));
+        if events.send(event).await.is_err() || is_end {
+            return;
+        }
+    }
+}
