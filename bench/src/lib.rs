@@ -52,4 +52,5 @@ pub mod plain;
 pub mod process;
 #[cfg(feature = "rivals")]
 pub mod rivals;
+pub mod sim;
 pub mod table;
