@@ -727,7 +727,8 @@ impl Machine for Homes {
         self.look(cx, out);
         self.settle(cx.now, out);
         self.seek(cx, out);
-        if self.is_measuring() {
+        // As in `seek_deadline`: without a home nobody waits for measurements.
+        if self.is_measuring() && !self.homes.is_empty() {
             return; // and then dials
         }
         // Whatever is due and was not dialled, for want of room or because somebody is dialled there, is looked at
