@@ -256,7 +256,8 @@ impl Telling {
             self.lost.extend(self.sums.keys());
         }
         self.forgot = std::mem::take(&mut self.lost);
-        for peer in self.forgot.iter().filter(|peer| self.members.contains_key(*peer)) {
+        let others = self.forgot.iter().filter(|peer| **peer != self.me && self.members.contains_key(*peer));
+        for peer in others {
             if self.linked.contains(peer) {
                 self.sums.remove(peer);
                 out.push((*peer, Holdings { reset: true, sum: 0, changes: List::default() }));
