@@ -1,13 +1,18 @@
 //! One pass over a share, or over a part of it: walk, compare, hash, record.
 //!
 //! The walk compares each file's stamp with what is on record (`known`). What is as it was costs a look into memory;
-//! what was only moved is recognised by its inode; the rest goes through a bounded queue to the hashing threads. One
-//! collector writes records in batches and hands the changes to the catalog, so what is hashed becomes
-//! searchable while the pass goes on. Last, after all hashing, records whose files were not seen are removed:
+//! what was only moved is recognised by its inode; the rest goes through a bounded queue to the hashing threads, small
+//! files several at a time. One collector writes records in batches and hands the changes to the catalog, so what is
+//! hashed becomes searchable while the pass goes on. Last, after all hashing, records whose files were not seen are removed:
 //! in this order a moved file is never hashed again.
 //!
 //! The walk waits while the queue is full, so memory does not grow with the share. A second walk that only counts
 //! then runs ahead, so that the user knows how much is left.
+//!
+//! Measured on 20,000 files of 8 KiB in the system's cache (`bench/src/bin/scan.rs`): 18 microseconds on cores for each,
+//! where a plain read takes 5.5 and `b3sum` 12. An eighth of it is looking at the file in the walk and after it was
+//! read, a seventh reading, a thirteenth opening and closing, a seventh the BLAKE3, a seventh the records and their
+//! way to the disk; the rest is paths, comparison with what is known, and the file list.
 //!
 //! A pass may be cancelled at any time. What was committed stays, and the next pass hashes only the rest.
 //! Hashing threads give way to everything else that this machine does ([`give_way`]).

@@ -2,6 +2,12 @@
 //!
 //! A path stands in two tables and a content id in one, because a million files make of every byte a megabyte. Eight bytes
 //! of the id lead to few records, and each is compared whole before it counts.
+//!
+//! Measured after a scan of 60,000 files with paths of 40 bytes: 308 bytes a file in pages, of which 60 are free room in
+//! them, 35 the file list, and 28 what pages know of their entries. The file takes 385 on the disk, for pages that were
+//! written anew lie beside the old ones, and seems to have 594, because it doubles when it grows and the rest is a hole.
+//! Compaction would give back the difference in some 3 seconds for a million files, in which nothing else could be
+//! recorded, so nobody calls it.
 
 use std::collections::BTreeSet;
 
@@ -236,18 +242,18 @@ impl FileTables<'_> {
         dropped: &mut Vec<ContentId>,
     ) -> Result<(), redb::StorageError> {
         puts.sort_by(|(a, _), (b, _)| a.cmp(b));
-        for (key, record) in in_rounds(&puts) {
+        for (key, record) in &puts {
             let old = self.files.insert(&key[..], &encode(record)[..])?.and_then(|old| decode(old.value()));
             dropped.extend(self.unlink(key, old, Some(record))?);
         }
         let mut inodes: Vec<_> = puts.iter().filter(|(_, record)| record.stamp.inode != 0).collect();
         inodes.sort_by_key(|(_, record)| inode_key(&record.stamp));
-        for (_, record) in in_rounds(&inodes) {
+        for (_, record) in inodes {
             self.inodes.insert(&inode_key(&record.stamp)[..], &head(&record.content)[..])?;
         }
         let mut contents: Vec<_> = puts.iter().map(|(key, record)| content_key(&record.content, key)).collect();
         contents.sort_unstable();
-        for key in in_rounds(&contents) {
+        for key in contents {
             self.contents.insert(&key[..], &[][..])?;
         }
         Ok(())
@@ -295,17 +301,6 @@ impl FileTables<'_> {
         }
         Ok(false)
     }
-}
-
-/// Ascending entries in the order in which they are best inserted. The library cuts a full page in the middle, so behind
-/// ascending keys it leaves pages that are half full: they get half of the entries and some more, and are filled up by
-/// the rest.
-fn in_rounds<T>(ascending: &[T]) -> impl Iterator<Item = &T> {
-    let of_round = |first: bool| {
-        let chosen = ascending.iter().enumerate().filter(move |(at, _)| (at % 16 < 9) == first);
-        chosen.map(|(_, entry)| entry)
-    };
-    of_round(true).chain(of_round(false))
 }
 
 /// A record; `None` if it was written by a version that this one cannot read.
