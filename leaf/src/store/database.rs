@@ -3,7 +3,7 @@
 //! | table | key | value |
 //! |---|---|---|
 //! | roots | path of a folder | [`Root`] |
-//! | files | root, path below it | [`Record`] |
+//! | files | root, path below it | [`Record`](super::record::Record) |
 //! | contents | begin of the content id, key in files | nothing: finds what to serve |
 //! | inodes | device, inode | begin of the content id: finds what was moved, through contents |
 //! | chunks, catalog | chunk hash; nothing | encoded chunk, compressed; sequence and order |
