@@ -104,7 +104,10 @@ pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<Sign
     let mut founding = founder.then_some(founding);
     loop {
         let serves = *admitted.borrow_and_update();
-        if !serves && founding.is_some_and(|at| at <= Instant::now()) {
+        if serves {
+            // Whoever was let in founds nothing, whenever its patience ends.
+            founding = None;
+        } else if founding.is_some_and(|at| at <= Instant::now()) {
             founding = None;
             let _ = shared.machine.input(Input::Found).await;
             continue;
