@@ -509,6 +509,9 @@ pub const KEPT_LIST_LIFETIME: Duration = Duration::from_hours(24);
 pub const KEPT_FILES: u64 = 1_000_000;
 /// Searches that one ultrapeer coordinates at the same time; more are answered `overload`.
 pub const SEARCHES: usize = 4_096;
+/// Queries of another ultrapeer that wait to be looked up, at most: the hardest ones hold the others up for 80 ms, which
+/// is below what a probe may take. Queries beyond wait in its stream.
+pub const QUERIES_AHEAD: usize = 16;
 /// Ultrapeers that one search waits for at the same time, unless it asks for everything.
 pub const FORWARDS_PER_ROUND: usize = 8;
 /// Time without a first frame after which another home of the same leaves is asked as well.

@@ -108,12 +108,20 @@ async fn streams(shared: Arc<Shared>, tasks: Tasks, connection: Connection) {
 }
 
 async fn read(shared: &Shared, mut receiver: Receiver<MeshMessage>, connection: &Connection) {
-    let peer = connection.peer();
+    let (peer, mut ahead) = (connection.peer(), 0);
     loop {
         match receiver.next().await {
             Ok(Some(message)) => {
+                ahead += usize::from(matches!(message, MeshMessage::Query(_)));
                 if shared.machine.input(Input::MeshMessage(peer, message)).await.is_err() {
                     return;
+                }
+                // One that floods waits for its own queries, and others only for a few of them.
+                if ahead == limits::QUERIES_AHEAD {
+                    ahead = 0;
+                    if shared.machine.inspect(|_| ()).await.is_err() {
+                        return;
+                    }
                 }
             }
             Ok(None) | Err(ReceiveError::Closed(_)) => return,
