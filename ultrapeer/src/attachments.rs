@@ -167,16 +167,25 @@ impl Attachments {
         self.homes.get(&handle).map_or(&[], |homes| homes)
     }
 
-    /// The newest list of a leaf that any home has.
-    pub fn newest(&self, handle: u64) -> Option<&Arc<LeafList>> {
-        self.homes(handle).iter().map(|(_, list)| list).max_by_key(|list| list.sequence)
-    }
-
     /// Of the homes of a leaf that are `usable`, those with the newest list.
     pub fn best(&self, handle: u64, usable: impl Fn(&PeerId) -> bool) -> impl Iterator<Item = PeerId> + '_ {
         let homes: Vec<_> = self.homes(handle).iter().filter(|(home, _)| usable(home)).collect();
         let newest = homes.iter().map(|(_, list)| list.sequence).max();
         homes.into_iter().filter(move |(_, list)| Some(list.sequence) == newest).map(|(home, _)| *home)
+    }
+
+    /// Homes of a leaf whose lists are not among those that were `searched`, and newer than the one that is here if there
+    /// is one. They are more than the newest: nobody signed that it is one.
+    pub fn unsearched<'a>(
+        &'a self,
+        handle: u64,
+        searched: &'a [Arc<LeafList>],
+    ) -> impl Iterator<Item = &'a (PeerId, Arc<LeafList>)> + 'a {
+        let own = self.homes(handle).iter().find(|(home, _)| *home == self.me).map(|(_, list)| list.sequence);
+        let is_new = move |list: &LeafList| own.is_none_or(|own| list.sequence > own);
+        self.homes(handle)
+            .iter()
+            .filter(move |(home, list)| *home != self.me && is_new(list) && !searched.contains(list))
     }
 
     /// Logs the list of an own leaf at a place of the leaf space, which is searchable here from now on, or that it

@@ -3,7 +3,7 @@
 //! What it decides: which digests are needed, which home is asked for them, and of which leaves nothing is known yet.
 //!
 //! ```text
-//!   attachments of a leaf change ─> chunks of its newest list ─> needed, no longer needed
+//!   attachments of a leaf change ─> chunks of its lists ─> needed, no longer needed
 //!   needed ─> asked of a home that has it, a few at a time ─> parts ─> built on a worker ─> in the index
 //!   silence, or not there ─> the next home that has it; all were asked: again after a while
 //! ```
@@ -14,7 +14,7 @@
 //!
 //! Invariants:
 //! - a leaf that is attached elsewhere, with a newer list than here or not here at all, is *covered* (the index has
-//!   all of its newest list) or among the [`Digests::uncovered`], whom searches ask for in any case: so a digest that
+//!   all of each list that a home has of it) or among the [`Digests::uncovered`], whom searches ask for in any case: so a digest that
 //!   is late costs messages, never a file;
 //! - at most [`limits::DIGESTS_ASKED`] are under way from one home;
 //! - one home fills at most the larger of [`limits::DIGEST_SHARE`] of the budget and four times the median of all;
@@ -153,7 +153,7 @@ impl Digests {
         self.homes.budget()
     }
 
-    /// Leaves of which the index does not have the whole newest list: only their homes know.
+    /// Leaves of whose lists the index does not have all: only their homes know.
     pub fn uncovered(&self) -> impl Iterator<Item = u64> + '_ {
         self.uncovered.iter().copied()
     }
@@ -170,14 +170,15 @@ impl Digests {
 
     /// Homes or lists of a leaf changed.
     pub fn update(&mut self, now: Time, handle: u64, attachments: &Attachments, out: &mut Outbox<Output>) {
-        let newest = attachments.newest(handle);
-        // What is in the own index needs no digest.
-        let own = attachments.homes(handle).iter().find(|(home, _)| *home == self.me);
-        let is_here = own.is_some_and(|(_, list)| newest.is_some_and(|newest| list.sequence >= newest.sequence));
-        let needed: &[ChunkName] = newest.filter(|_| !is_here).map_or(&[], |list| &list.chunks);
-        if newest.is_none() {
+        if attachments.homes(handle).is_empty() {
             return self.rest(now, handle, out);
         }
+        // What is in the own index needs no digest. Of others every list counts, not only the newest: else one home that
+        // claims to have a newer one would hide what all others have.
+        let lists = attachments.unsearched(handle, &[]);
+        let mut needed: Vec<ChunkName> = lists.flat_map(|(_, list)| list.chunks.iter().copied()).collect();
+        needed.sort_unstable();
+        needed.dedup();
         if needed.is_empty() {
             self.forget(handle, out);
             return;
@@ -202,7 +203,7 @@ impl Digests {
         let (kept, gone) = std::mem::take(&mut leaf.chunks).into_iter().partition::<Vec<_>, _>(stays);
         leaf.chunks = kept;
         let missing: Vec<_> =
-            needed.iter().copied().filter(|chunk| leaf.chunks.iter().all(|(known, _)| known != chunk)).collect();
+            needed.into_iter().filter(|chunk| leaf.chunks.iter().all(|(known, _)| known != chunk)).collect();
         for (chunk, body) in gone {
             self.drop_body(DigestName { handle, chunk }, body, out);
         }
@@ -432,7 +433,7 @@ impl Digests {
         }
     }
 
-    /// Notes whether all of a leaf's newest list can be looked up.
+    /// Notes whether all of a leaf's lists can be looked up.
     fn judge(&mut self, handle: u64) {
         let Some(leaf) = self.leaves.get(&handle).filter(|leaf| leaf.idle_until.is_none()) else { return };
         let is_held = leaf.chunks.iter().all(|(_, body)| matches!(body, Body::Held { .. }));

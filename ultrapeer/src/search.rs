@@ -33,7 +33,7 @@ mod merged;
 pub mod neighbours;
 mod pace;
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use overlay::{
     id::{PeerId, QueryId},
@@ -50,7 +50,7 @@ use overlay::{
 
 pub use self::merged::frames;
 use self::{active::Active, neighbours::Neighbours, pace::Pace};
-use crate::attachments::Attachments;
+use crate::attachments::{Attachments, LeafList};
 
 /// A search of an own leaf, numbered by the driver: where its answer goes. Never reused.
 pub type Ticket = u64;
@@ -92,6 +92,11 @@ impl Environment<'_> {
         let is_behind = |home: &PeerId| !self.attachments.is_current(self.now, home);
         self.neighbours.mates().any(|(mate, _)| is_behind(&mate))
             || self.attachments.homes_with_leaves().any(|home| is_behind(&home))
+    }
+
+    /// True if a home in the view has a list of that leaf that is not among those that were `searched`.
+    fn is_open(&self, handle: u64, searched: &[Arc<LeafList>]) -> bool {
+        self.attachments.unsearched(handle, searched).any(|(home, _)| self.neighbours.get(home).is_some())
     }
 }
 
@@ -227,7 +232,7 @@ impl Searches {
     pub fn done(&mut self, environment: Environment<'_>, from: PeerId, done: QueryDone, out: &mut Outbox<Output>) {
         let Some(active) = find(&self.by_id, &mut self.active, done.id) else { return };
         if active.hears(environment.now, from, done.id, 0, &mut self.pace) {
-            let asker = active.done(done);
+            let asker = active.done(environment, done);
             self.go_on(environment, asker, out);
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -19,6 +20,8 @@ use overlay::{
     },
 };
 use rustc_hash::FxHashMap;
+
+use crate::attachments::LeafList;
 
 use super::{Answer, Asker, Ended, Environment, Output, Wanted, frames, merged::Merged, pace::Pace};
 use crate::holders::mix;
@@ -71,6 +74,8 @@ struct Candidate {
     tried: Vec<PeerId>,
     /// The home that told of it, should no log name another.
     teller: Option<PeerId>,
+    /// Its lists that homes have searched.
+    searched: Vec<Arc<LeafList>>,
 }
 
 /// A part of the leaf space that others cover.
@@ -201,7 +206,7 @@ impl Active {
     }
 
     /// An ultrapeer has no more. It was heard of before.
-    pub(super) fn done(&mut self, done: QueryDone) -> Asker {
+    pub(super) fn done(&mut self, environment: Environment<'_>, done: QueryDone) -> Asker {
         self.more |= done.more;
         self.withheld = self.withheld.saturating_add(done.withheld);
         self.incomplete.extend(done.incomplete);
@@ -212,7 +217,15 @@ impl Active {
                 About::Leaves(leaves) => {
                     self.false_hits += u32::from(ask.hits == 0);
                     for handle in leaves {
-                        self.searched += u64::from(self.open.remove(handle).is_some());
+                        // Homes that have another list of it are asked as well: this one may be behind, or lie.
+                        let homes = environment.attachments.homes(*handle);
+                        let list = homes.iter().find(|(home, _)| *home == ask.peer).map(|(_, list)| list.clone());
+                        let Some(candidate) = self.open.get_mut(handle) else { continue };
+                        candidate.searched.extend(list);
+                        if !environment.is_open(*handle, &candidate.searched) {
+                            self.open.remove(handle);
+                            self.searched += 1;
+                        }
                     }
                 }
                 About::Part(part) => {
@@ -354,18 +367,22 @@ impl Active {
         let mut room = round.saturating_sub(waiting);
         let Environment { attachments, neighbours, .. } = environment;
         let all_known = neighbours.own() == ShardPrefix::ALL;
-        let known_homes = |handle: u64, candidate: &Candidate| {
-            let logged: Vec<_> = attachments.homes(handle).iter().map(|(home, _)| *home).collect();
-            let teller = candidate.teller.filter(|_| logged.is_empty() && !all_known);
-            logged.into_iter().chain(teller).any(|home| neighbours.get(&home).is_some())
+        let is_told_of = |handle: u64, candidate: &Candidate| {
+            let teller = candidate.teller.filter(|_| attachments.homes(handle).is_empty() && !all_known);
+            teller.is_some_and(|home| neighbours.get(&home).is_some())
         };
         // Who is attached nowhere any more has left; whose only home is here was searched here.
-        self.open.retain(|handle, candidate| candidate.pending > 0 || known_homes(*handle, candidate));
+        self.open.retain(|handle, candidate| {
+            candidate.pending > 0 || environment.is_open(*handle, &candidate.searched) || is_told_of(*handle, candidate)
+        });
         let mut of_home: BTreeMap<PeerId, BTreeSet<u64>> = BTreeMap::new();
         let mut homes_of: BTreeMap<u64, Vec<PeerId>> = BTreeMap::new();
         for (handle, candidate) in self.open.iter().filter(|(_, candidate)| candidate.pending == 0) {
             let usable = |home: &PeerId| neighbours.is_usable(home) && !candidate.tried.contains(home);
-            let mut homes: Vec<_> = attachments.best(*handle, usable).collect();
+            let unsearched = || attachments.unsearched(*handle, &candidate.searched).filter(|(home, _)| usable(home));
+            let newest = unsearched().map(|(_, list)| list.sequence).max();
+            let mut homes: Vec<_> =
+                unsearched().filter(|(_, list)| Some(list.sequence) == newest).map(|(home, _)| *home).collect();
             if attachments.homes(*handle).is_empty() {
                 homes.extend(candidate.teller.filter(usable));
             }

@@ -243,6 +243,22 @@ fn a_silent_home_is_replaced_by_the_next() {
 }
 
 #[test]
+fn homes_that_have_another_list_of_a_leaf_are_asked_as_well() {
+    let mut bed = Bed::new(&[(1, &[1]), (2, &[1]), (3, &[1])]);
+    // One home claims to have a newer list, and finds nothing in it.
+    let list = AttachedList { sequence: u64::MAX, place: 0, chunks: List::default() };
+    let changes = List::new([AttachmentChange { handle: 1, list: Some(list) }]);
+    bed.log.heard(peer(3), Frame { reset: false, caught_up: None, changes });
+    bed.start(search(60, false), with(vec![]));
+    assert_eq!(bed.asked(), [peer(3)]);
+    bed.answer(3, vec![]);
+    assert_eq!(bed.asked(), [peer(3), peer(1)]);
+    bed.answer(1, vec![hit(7, &[1], 1)]);
+    assert_eq!((bed.hits.len(), bed.summary().stopped, bed.reasons().len()), (1, StopReason::Exhausted, 0));
+    assert_eq!(bed.asked().len(), 2, "the third has the same list as the second");
+}
+
+#[test]
 fn a_home_that_was_asked_before_is_asked_again_for_the_leaves_of_a_silent_one() {
     let mut bed = Bed::new(&[(1, &[1, 2]), (2, &[2, 3])]);
     bed.start(search(60, false), with(vec![]));
