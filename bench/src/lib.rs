@@ -7,6 +7,7 @@
 //! | `cargo run --release -p quictrack-bench --bin scan` | how fast a share is hashed, beside plain reading and `b3sum`; `--library 1000000`: what a million files cost |
 //! | `cargo run --release -p quictrack-bench --bin leaves` | what ten thousand leaves cost an ultrapeer, idle and when all come back at once, beside bare QUIC connections |
 //! | `cargo run --release -p quictrack-bench --features rivals --bin index` | size and speed of an ultrapeer's index, beside tantivy and SQLite |
+//! | `cargo run --release -p quictrack-bench --bin sim -- bench/scenarios/kill.toml --repeat 20` | what whole networks find and cost, quiet, under churn and when a third of the ultrapeers dies; `--baselines`: beside other designs; `validate`: these beside published results; `flow`: a million leaves |
 //!
 //! `cargo run -p quictrack-bench --bin fault -- all ADDRESS` measures nothing: it misbehaves towards an ultrapeer on this
 //! machine in every way that [`fault`] knows, and tells what that one did.
@@ -33,6 +34,7 @@
 //! | [`packages`], [`mix`] | real file lists, and queries made from them |
 //! | [`engine`], `rivals` | the index, and what it is compared with |
 //! | [`clock`] | CPU time |
+//! | [`sim`] | the simulator: the program's cores on a virtual clock, and models of other systems |
 //! | [`table`] | percentiles, and how results are printed |
 
 pub mod any_key;

@@ -100,6 +100,9 @@ struct Run {
     /// Write recall over time after the faults into that SVG
     #[arg(long)]
     plot: Option<PathBuf>,
+    /// At the end ask the index of every ultrapeer that many queries and print what it did not name
+    #[arg(long, default_value_t = 0)]
+    audit: usize,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -117,6 +120,8 @@ struct Names {
     sample: bool,
 }
 
+/// Lines that an audit prints.
+const AUDIT_LINES: usize = 40;
 /// Searches of a comparison.
 const COMPARED: usize = 500;
 /// Runs of a comparison in which 30 % of the ultrapeers die.
@@ -128,9 +133,9 @@ fn main() -> Result<()> {
         Some(Command::Validate { seed, all, json }) => {
             let checks = validate::checks(seed, all);
             if json {
-                print_json(&checks)?
+                print_json(&checks)?;
             } else {
-                print!("{}", validate::text(&checks))
+                print!("{}", validate::text(&checks));
             }
             ensure!(checks.iter().all(validate::Check::agrees), "the models differ from what was published");
             Ok(())
@@ -152,7 +157,11 @@ fn main() -> Result<()> {
             let report = flow::run(large.seed, size, costs, &asked);
             let resident = Usage::of(std::process::id()).map_or(0, |usage| usage.resident) as f64 / 1e6;
             eprintln!("flow level: {:.1} s, {resident:.0} MB of memory", begun.elapsed().as_secs_f64());
-            if json { print_json(&report) } else { Ok(print!("{}", report.text())) }
+            if json {
+                return print_json(&report);
+            }
+            print!("{}", report.text());
+            Ok(())
         }
         Some(Command::Sizes { scenarios, plot, names }) => sizes(&scenarios, plot.as_deref(), &names),
         None => {
@@ -196,7 +205,10 @@ fn run(scenario: Scenario, options: &Run) -> Result<()> {
     let mut all: Option<World> = None;
     for number in 0..options.repeat {
         let seed = scenario.seed + number;
-        let world = simulate(Scenario { seed, ..scenario.clone() }, &options.names)?;
+        let mut world = simulate(Scenario { seed, ..scenario.clone() }, &options.names)?;
+        let missing = world.audit(options.audit);
+        missing.iter().take(AUDIT_LINES).for_each(|line| println!("MISSING {line}"));
+        ensure!(missing.is_empty(), "the indexes did not name {} copies", missing.len());
         match &mut all {
             Some(all) => all.take_measures(world),
             None => all = Some(world),

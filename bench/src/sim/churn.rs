@@ -80,8 +80,7 @@ mod tests {
             all.sort_unstable();
             all[1_000]
         };
-        let (session, rest) =
-            (median(|sessions, rng| sessions.draw(rng)), median(|sessions, rng| sessions.draw_rest(rng)));
+        let (session, rest) = (median(Sessions::draw), median(Sessions::draw_rest));
         assert!(rest > session * 5, "{rest:?} of {session:?}");
         assert_eq!(Sessions::Endless.draw_rest(&mut rng), None);
     }

@@ -358,7 +358,9 @@ mod tests {
 
     fn asked(held: &[(u32, u32)], limit: usize) -> Asked {
         let mut by_leaf: FxHashMap<u32, Vec<u32>> = FxHashMap::default();
-        held.iter().for_each(|(leaf, content)| by_leaf.entry(*leaf).or_default().push(*content));
+        for (leaf, content) in held {
+            by_leaf.entry(*leaf).or_default().push(*content);
+        }
         Asked { asker: 0, class: Class::Tail, held: by_leaf, limit }
     }
 
@@ -374,7 +376,8 @@ mod tests {
             let (_, number, recall, [mean, ..]) = &report.searches[4];
             assert_eq!((*number, *recall), (199, 1.0));
             let most = 1.0 + f64::from(shards - 1) + 1.0;
-            assert!(*mean <= most && *mean > most - 0.2, "{mean} of {most}");
+            // Now and then whoever is asked first is a home of the leaf itself.
+            assert!(*mean <= most && *mean > most - 0.5, "{mean} of {most}");
             // Two of three homes may die, and who asks must have one: 1 - 0.3^3, twice.
             assert!((0.90..=1.0).contains(&report.after_kill), "{}", report.after_kill);
         }

@@ -17,6 +17,7 @@
 //! What differs from the programs: handshakes and acknowledgements are times and bytes, not packets; a chunk that
 //! several homes build is built once and takes [`BUILD_BASE`] and [`BUILD_FILE`] at each; hosts have endless CPU.
 
+mod audit;
 mod leaves;
 mod mesh;
 mod plan;

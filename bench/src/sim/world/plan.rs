@@ -42,6 +42,8 @@ const BURST: u32 = 50;
 const AGES_S: [u8; 5] = [1, 2, 3, 5, 10];
 /// The longest that a leaf waits with telling its homes of a change, as its shares do.
 const BATCHING: Duration = Duration::from_secs(1);
+/// Holders that an explanation names.
+const HOLDERS: usize = 8;
 /// Searches that said what is not so which are explained.
 const LIES: usize = 20;
 /// The least time between two departures that are followed by searches for what went.
@@ -386,7 +388,8 @@ impl World {
         let homes = |leaf: u32| self.leaves[leaf as usize].homes.iter().map(home).collect::<Vec<_>>().join(", ");
         let holders =
             self.library.holders(*content).iter().filter(|holder| self.leaves[**holder as usize].core.is_some());
-        let holders: Vec<_> = holders.map(|holder| format!("leaf {holder} [{}]", homes(*holder))).collect();
+        let holders: Vec<_> =
+            holders.take(HOLDERS).map(|holder| format!("leaf {holder} [{}]", homes(*holder))).collect();
         format!(
             "{began} to {}: leaf {asker} [{}] asked {query:?}: content {content} counted {counted} of {listed}: {}",
             self.now,
