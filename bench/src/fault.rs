@@ -254,9 +254,9 @@ async fn lie(victim: &Victim<'_>, report: &mut Report) -> Result<()> {
     report.heard.append(&mut node.heard);
     // Those who lie about leaves are gone without a word, as if they had been killed.
     if matches!(report.fault, Fault::LyingHome | Fault::DigestMute) {
-        node.vanish()
+        node.vanish();
     } else {
-        node.leave()
+        node.leave();
     }
     Ok(())
 }

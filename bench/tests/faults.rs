@@ -218,6 +218,13 @@ async fn lies_about_leaves_are_told_in_the_summary_and_end_with_the_liar() {
         net.is_complete("while digests are none").await;
     };
     net.suffers(Fault::DigestBomb, seen).await;
+
+    // Whose homes are all here loses nothing by a home that claims to have newer lists.
+    let seen = async {
+        net.eventually("lists are claimed", |now| now.digests.leaves >= LEAVES).await;
+        net.is_complete("while others' leaves are claimed").await;
+    };
+    net.suffers(Fault::Usurper, seen).await;
     net.bed.stop().await;
 }
 
@@ -225,7 +232,11 @@ async fn lies_about_leaves_are_told_in_the_summary_and_end_with_the_liar() {
 async fn more_than_anybody_may_ask_or_claim_harms_nobody_else() {
     let net = Net::new(3).await;
     let queries = net.bed.ultrapeers()[0].0.snapshot().await.unwrap().queries;
-    let seen = net.eventually("queries are answered", |now| now.queries > queries + 5_000);
+    let seen = async {
+        net.eventually("queries are answered", |now| now.queries > queries + 1_000).await;
+        serves(net.bed.network(), net.bed.ultrapeers()[0].1.local_address()).await.unwrap();
+        net.is_complete("while queries pour in").await;
+    };
     net.suffers(Fault::QueryFlood, seen).await;
 
     let report = net.suffers(Fault::HardQuery, net.is_complete("while queries are hard")).await;

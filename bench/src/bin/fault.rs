@@ -5,9 +5,9 @@
 //!   cargo run -p quictrack-bench --bin fault -- all 127.0.0.1:7780
 //! ```
 
-#![expect(clippy::print_stdout, reason = "results are data")]
+#![expect(clippy::print_stdout, clippy::print_stderr, reason = "results are data, and errors are told")]
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, process::ExitCode, time::Duration};
 
 use anyhow::Result;
 use bench::fault::{Fault, play, serves};
@@ -47,8 +47,17 @@ fn choice(text: &str) -> Result<Choice, String> {
 }
 
 #[tokio::main]
-async fn main() -> Result<()> {
-    let options = Options::parse();
+async fn main() -> ExitCode {
+    match misbehave(Options::parse()).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn misbehave(options: Options) -> Result<()> {
     let chosen = match options.choice {
         Choice::List => {
             for fault in Fault::all() {
@@ -62,7 +71,7 @@ async fn main() -> Result<()> {
     };
     for &fault in chosen {
         let until = CancellationToken::new();
-        let (over, patience) = (until.clone(), options.seconds.map_or(fault.patience(), Duration::from_secs));
+        let (over, patience) = (until.clone(), options.seconds.map_or_else(|| fault.patience(), Duration::from_secs));
         tokio::spawn(async move {
             tokio::time::sleep(patience).await;
             over.cancel();

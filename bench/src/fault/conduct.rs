@@ -70,7 +70,7 @@ impl Conduct {
                 let victim = node.peer_at(link).context("a link that is up")?;
                 let of_stranger = node.descriptor(&stranger, node.sequence);
                 let of_victim = Descriptor { peer: victim, ..node.descriptor(&stranger, u64::MAX >> 1) };
-                let nowhere = Descriptor { address: ([127, 0, 0, 1], 0).into(), ..of_stranger.clone() };
+                let nowhere = Descriptor { address: ([127, 0, 0, 1], 0).into(), ..of_stranger };
                 let genuine = node.descriptor(&endorsed, node.sequence).sign(&endorsed);
                 said.push(news([
                     aged(of_stranger.sign(&node.identity), 0),
@@ -91,7 +91,7 @@ impl Conduct {
             Fault::Expired => {
                 let stranger = node::fresh()?;
                 let of_stranger = node.descriptor(&stranger, node.sequence);
-                let brief = Descriptor { lifetime_s: 60, ..of_stranger.clone() };
+                let brief = Descriptor { lifetime_s: 60, ..of_stranger };
                 said.push(news([
                     aged(of_stranger.sign(&stranger), LIFETIME_S),
                     aged(of_stranger.sign(&stranger), u32::MAX),

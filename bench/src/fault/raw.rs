@@ -98,7 +98,8 @@ impl Victim<'_> {
 
     /// Queries of more terms than any may have, and searches of a leaf of the most frequent words.
     pub(super) async fn hard_query(&self, report: &mut Report) -> Result<()> {
-        let terms = (0..TERMS).map(|term| format!("word{term} ")).collect::<String>();
+        let terms: Vec<_> = (0..TERMS).map(|term| format!("word{term}")).collect();
+        let terms = terms.join(" ");
         let mut body = Vec::new();
         // A query's id, that it is a text, and the text.
         encode_into(&(QueryId(1), 0_u8, terms.as_str()), &mut body);
