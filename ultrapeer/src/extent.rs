@@ -195,7 +195,11 @@ mod tests {
         assert_eq!((half.sibling(), half.length), (Some(other), 1));
         let step = bed.step_within(limits::EXTENT_SPREAD + limits::EXTENT_INTERVAL, FULL);
         assert_eq!((step, bed.extent.declared()), (Some(Step::Narrow(half)), half));
-        assert_eq!(bed.step_within(limits::EXTENT_REST.saturating_sub(limits::EXTENT_INTERVAL), FULL), None, "it rests");
+        assert_eq!(
+            bed.step_within(limits::EXTENT_REST.saturating_sub(limits::EXTENT_INTERVAL), FULL),
+            None,
+            "it rests"
+        );
         let Some(Step::Narrow(quarter)) = bed.step_within(limits::EXTENT_REST, FULL) else { panic!("a quarter") };
         assert!(half.contains(quarter) && quarter.length == 2);
     }

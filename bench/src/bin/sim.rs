@@ -2,13 +2,11 @@
 
 #![expect(clippy::print_stdout, clippy::print_stderr, reason = "a measurement talks to who runs it")]
 
-use std::{
-    path::{Path, PathBuf},
-    time::Instant,
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
 use bench::{
+    bare::now,
     packages::{LISTS, Packages},
     process::Usage,
     sim::{
@@ -151,7 +149,7 @@ fn main() -> Result<()> {
                 joins_per_hour: joins,
             };
             let large = Scenario { leaves, ultrapeers, ..scenario };
-            let begun = Instant::now();
+            let begun = now();
             let mut library = library(&large, &names)?;
             let asked = baselines::searches(&large, &mut library, searches);
             let report = flow::run(large.seed, size, costs, &asked);
@@ -190,7 +188,7 @@ fn library(scenario: &Scenario, names: &Names) -> Result<Library> {
 
 /// Runs a scenario to its end.
 fn simulate(scenario: Scenario, names: &Names) -> Result<World> {
-    let begun = Instant::now();
+    let begun = now();
     let library = library(&scenario, names)?;
     let end = scenario.end();
     let mut world = World::new(scenario, library);
@@ -216,9 +214,9 @@ fn run(scenario: Scenario, options: &Run) -> Result<()> {
     }
     let report = Report::new(&all.context("nothing was run")?, end);
     if options.json {
-        print_json(&report)?
+        print_json(&report)?;
     } else {
-        print!("{}", report.text())
+        print!("{}", report.text());
     }
     if let Some(path) = &options.plot {
         std::fs::write(path, recall_plot(&report).svg())?;
