@@ -425,26 +425,6 @@ impl Membership {
         self.iter().filter(|(_, state)| *state == State::Linked).map(|(member, _)| member.peer)
     }
 
-    /// Up to `count` members to name as alternatives, linked ones only, chosen at random.
-    pub fn alternatives(&self, count: usize, rng: &mut dyn Rng) -> Vec<SignedDescriptor> {
-        let mut linked: Vec<_> = self.members.values().filter(|member| member.state() == State::Linked).collect();
-        choose(&mut linked, count, rng);
-        linked.into_iter().map(|member| member.signed.clone()).collect()
-    }
-
-    /// The whole view as frames for a leaf, own descriptor first.
-    pub fn snapshot(&self) -> Vec<Members> {
-        let all: Vec<_> = self.own.iter().chain(self.members.values().map(|member| &member.signed)).collect();
-        let mut frames: Vec<_> = all
-            .chunks(limits::MEMBERS_PER_FRAME)
-            .map(|part| self.frame(part.iter().map(|signed| (*signed).clone()), []))
-            .collect();
-        if frames.is_empty() {
-            frames.push(self.frame([], []));
-        }
-        frames
-    }
-
     /// A frame of news for leaves under the current view.
     pub fn frame(
         &self,
