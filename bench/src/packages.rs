@@ -124,6 +124,11 @@ impl Leaf {
         leaf
     }
 
+    /// The package.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// Files of it.
     pub fn len(&self) -> usize {
         self.ends.len()

@@ -283,9 +283,14 @@ impl Library {
         let files = self.corpus_files;
         let (round, at) = (content / files, content % files);
         let package = self.starts.partition_point(|start| *start <= at) - 1;
-        let path = self.corpus.leaves()[package].path((at - self.starts[package]) as usize);
+        let leaf = &self.corpus.leaves()[package];
+        let (name, path) = (leaf.name(), leaf.path((at - self.starts[package]) as usize));
+        // Packages share paths, and no leaf has two contents of one path: the package is the share.
+        if round == 0 {
+            return format!("{name}/{path}");
+        }
         // Beyond the corpus its names come again with other words, but for those that are everywhere.
-        if round == 0 { path.to_owned() } else { self.edition(path, round) }
+        format!("{name}x{round}/{}", self.edition(path, round))
     }
 
     fn edition(&self, path: &str, round: u32) -> String {
@@ -445,11 +450,14 @@ mod tests {
 
     #[test]
     fn holders_and_leaves_tell_the_same() {
-        let library = library(200);
+        let library = library(9_000);
+        assert!(library.contents() > 60_000, "more than the corpus has names");
         for leaf in 0..200 {
             assert!(library.contents_of(leaf).all(|content| library.holders(content).contains(&leaf)));
         }
         let copies: usize = (0..library.contents()).map(|content| library.holders(content).len()).sum();
         assert_eq!(copies as u64, library.shape().copies);
+        let paths: FxHashSet<String> = (0..library.contents()).map(|content| library.path(content)).collect();
+        assert_eq!(paths.len() as u32, library.contents(), "a list has each path once");
     }
 }
