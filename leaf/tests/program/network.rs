@@ -2,7 +2,10 @@
 
 use std::{fs, time::Duration};
 
-use crate::support::{Bed, Daemon, Program, content_of, eventually, list, number, text, within};
+use crate::{
+    namespace,
+    support::{Bed, Daemon, Program, awaited, content_of, eventually, list, number, text, within},
+};
 
 /// Time within which leaves and ultrapeers notice that an ultrapeer died.
 const NOTICED: Duration = Duration::from_secs(15);
@@ -216,4 +219,66 @@ fn the_demonstration_searches_and_downloads() {
     assert_eq!((number(&done["bytes"]), list(&done["sources"]).len()), (32 << 20, 3));
     assert_eq!(crate::support::sources_of(done).values().sum::<u64>(), 32 << 20);
     assert!(!bed.path("unused").exists(), "the configured data folder is left alone");
+}
+
+/// Time within which two halves of a network that can reach each other again are one: they look for each other once a
+/// minute.
+const HEALED: Duration = Duration::from_mins(4);
+
+/// A network is cut in two, by the routes of a network namespace: each half goes on with what it has and says so, and
+/// when the cut is mended they are one again by themselves.
+#[test]
+fn a_partition_is_survived_on_both_sides_and_heals_by_itself() {
+    if !namespace::inside("network::a_partition_is_survived_on_both_sides_and_heals_by_itself", &["--net"]) {
+        return;
+    }
+    namespace::system(&["ip", "link", "set", "lo", "up"]);
+    for side in 1..=2 {
+        for host in 1..=3 {
+            namespace::system(&["ip", "address", "add", &format!("10.77.{side}.{host}/32"), "dev", "lo"]);
+        }
+    }
+    // Rules of ours come before the one for addresses of this machine.
+    namespace::system(&["ip", "rule", "add", "pref", "100", "lookup", "local"]);
+    namespace::system(&["ip", "rule", "del", "pref", "0"]);
+    let between = |act: &str| {
+        for (from, to) in [(1, 2), (2, 1)] {
+            let (from, to) = (format!("10.77.{from}.0/24"), format!("10.77.{to}.0/24"));
+            namespace::system(&["ip", "rule", act, "pref", "50", "from", &from, "to", &to, "blackhole"]);
+        }
+    };
+
+    let bed = Bed::new();
+    bed.write(&[("one/north song.txt", b"north"), ("two/south song.txt", b"south")]);
+    let first = bed.ultrapeer("u0", &["--founder", "--listen", "10.77.1.1:7780"]);
+    let join = ["--join", "10.77.1.1:7780"];
+    let ultrapeer = |name, listen| bed.ultrapeer(name, &[&["--listen", listen], &join[..]].concat());
+    let others =
+        [ultrapeer("u1", "10.77.1.2:7780"), ultrapeer("u2", "10.77.2.1:7780"), ultrapeer("u3", "10.77.2.2:7780")];
+    let one = bed.sharing("one-leaf", &first, "one", &["--listen", "10.77.1.3:7780"]);
+    let two = bed.sharing("two-leaf", &others[1], "two", &["--listen", "10.77.2.3:7780"]);
+    for (leaf, own) in [(&one, "one"), (&two, "two")] {
+        leaf.settled(3, 1);
+        let found = leaf.finds(&["song"], &["north song.txt", "south song.txt"]);
+        assert_eq!(found.summary["ultrapeers_total"], 4, "{own}");
+    }
+
+    between("add");
+    for (leaf, own) in [(&one, "north song.txt"), (&two, "south song.txt")] {
+        awaited("a half of two ultrapeers that searches its own", || {
+            let found = leaf.search(&["song"]);
+            assert!(found.names().contains(&own), "{}", found.summary);
+            (found.summary["ultrapeers_total"] == 2 && found.is_complete()).then_some(())
+        });
+    }
+
+    between("del");
+    for leaf in [&one, &two] {
+        within(HEALED, "one network again, and all is found in it", || {
+            let found = leaf.search(&["song"]);
+            let whole = found.names() == ["north song.txt", "south song.txt"] && found.is_complete();
+            (whole && found.summary["ultrapeers_total"] == 4).then_some(())
+        });
+        leaf.settled(3, 1);
+    }
 }
