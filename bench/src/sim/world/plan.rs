@@ -391,7 +391,8 @@ impl World {
         let holders: Vec<_> =
             holders.take(HOLDERS).map(|holder| format!("leaf {holder} [{}]", homes(*holder))).collect();
         format!(
-            "{began} to {}: leaf {asker} [{}] asked {query:?}: content {content} counted {counted} of {listed}: {}",
+            "seed {}, {began} to {}: leaf {asker} [{}] asked {query:?}: content {content} counted {counted} of {listed}: {}",
+            self.scenario.seed,
             self.now,
             homes(asker),
             holders.join("; ")
