@@ -174,14 +174,19 @@ impl Attachments {
         homes.into_iter().filter(move |(_, list)| Some(list.sequence) == newest).map(|(home, _)| *home)
     }
 
-    /// Homes of a leaf whose lists are not among those that were `searched`, and newer than the one that is here if there
+    /// The sequence of the list of an own leaf.
+    pub fn own_sequence(&self, handle: u64) -> Option<u64> {
+        self.homes(handle).iter().find(|(home, _)| *home == self.me).map(|(_, list)| list.sequence)
+    }
+
+    /// Other homes of a leaf whose lists are not among those that were `searched`, and newer than the `own` one if there
     /// is one. They are more than the newest: nobody signed that it is one.
     pub fn unsearched<'a>(
         &'a self,
         handle: u64,
+        own: Option<u64>,
         searched: &'a [Arc<LeafList>],
     ) -> impl Iterator<Item = &'a (PeerId, Arc<LeafList>)> + 'a {
-        let own = self.homes(handle).iter().find(|(home, _)| *home == self.me).map(|(_, list)| list.sequence);
         let is_new = move |list: &LeafList| own.is_none_or(|own| list.sequence > own);
         self.homes(handle)
             .iter()

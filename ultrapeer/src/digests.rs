@@ -175,7 +175,7 @@ impl Digests {
         }
         // What is in the own index needs no digest. Of others every list counts, not only the newest: else one home that
         // claims to have a newer one would hide what all others have.
-        let lists = attachments.unsearched(handle, &[]);
+        let lists = attachments.unsearched(handle, attachments.own_sequence(handle), &[]);
         let mut needed: Vec<ChunkName> = lists.flat_map(|(_, list)| list.chunks.iter().copied()).collect();
         needed.sort_unstable();
         needed.dedup();

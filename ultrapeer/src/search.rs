@@ -33,7 +33,7 @@ mod merged;
 pub mod neighbours;
 mod pace;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use overlay::{
     id::{PeerId, QueryId},
@@ -50,7 +50,7 @@ use overlay::{
 
 pub use self::merged::frames;
 use self::{active::Active, neighbours::Neighbours, pace::Pace};
-use crate::attachments::{Attachments, LeafList};
+use crate::attachments::Attachments;
 
 /// A search of an own leaf, numbered by the driver: where its answer goes. Never reused.
 pub type Ticket = u64;
@@ -92,11 +92,6 @@ impl Environment<'_> {
         let is_behind = |home: &PeerId| !self.attachments.is_current(self.now, home);
         self.neighbours.mates().any(|(mate, _)| is_behind(&mate))
             || self.attachments.homes_with_leaves().any(|home| is_behind(&home))
-    }
-
-    /// True if a home in the view has a list of that leaf that is not among those that were `searched`.
-    fn is_open(&self, handle: u64, searched: &[Arc<LeafList>]) -> bool {
-        self.attachments.unsearched(handle, searched).any(|(home, _)| self.neighbours.get(home).is_some())
     }
 }
 

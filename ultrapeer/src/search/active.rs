@@ -74,8 +74,23 @@ struct Candidate {
     tried: Vec<PeerId>,
     /// The home that told of it, should no log name another.
     teller: Option<PeerId>,
+    /// The sequence of its list that was searched here, at the beginning.
+    own: Option<u64>,
     /// Its lists that homes have searched.
     searched: Vec<Arc<LeafList>>,
+}
+
+impl Candidate {
+    /// True if another home in the view has a list of it that was not searched.
+    fn is_open(&self, environment: Environment<'_>, handle: u64) -> bool {
+        let mut homes = environment.attachments.unsearched(handle, self.own, &self.searched);
+        homes.any(|(home, _)| environment.neighbours.get(home).is_some())
+    }
+
+    /// True if it came here, with a list that was not here at the beginning.
+    fn has_come(&self, environment: Environment<'_>, handle: u64) -> bool {
+        environment.attachments.own_sequence(handle).is_some_and(|now| self.own.is_none_or(|own| own < now))
+    }
 }
 
 /// A part of the leaf space that others cover.
@@ -136,6 +151,8 @@ impl Active {
             order: owners.into_iter(),
             pending: 0,
         });
+        let candidate =
+            |handle| Candidate { own: environment.attachments.own_sequence(handle), ..Candidate::default() };
         let part = |prefix| Part { prefix, pending: 0, tried: Vec::new(), is_done: false };
         let rare = answer.matches * (1 + parts.len()) < limits::RARE_MATCHES;
         let mut active = Self {
@@ -144,7 +161,7 @@ impl Active {
             began: environment.now,
             first_hit: None,
             merged: FxHashMap::default(),
-            open: answer.candidates.iter().map(|handle| (*handle, Candidate::default())).collect(),
+            open: answer.candidates.iter().map(|handle| (*handle, candidate(*handle))).collect(),
             wave: if rare || wanted.all { WAVES.len() } else { 0 },
             parts: parts.into_iter().map(part).collect(),
             owners,
@@ -222,7 +239,7 @@ impl Active {
                         let list = homes.iter().find(|(home, _)| *home == ask.peer).map(|(_, list)| list.clone());
                         let Some(candidate) = self.open.get_mut(handle) else { continue };
                         candidate.searched.extend(list);
-                        if !environment.is_open(*handle, &candidate.searched) {
+                        if !candidate.is_open(environment, *handle) {
                             self.open.remove(handle);
                             self.searched += 1;
                         }
@@ -371,15 +388,24 @@ impl Active {
             let teller = candidate.teller.filter(|_| attachments.homes(handle).is_empty() && !all_known);
             teller.is_some_and(|home| neighbours.get(&home).is_some())
         };
-        // Who is attached nowhere any more has left; whose only home is here was searched here.
+        // Who is attached nowhere any more has left. Who has come here since the beginning, and has no other home any
+        // more, was not searched by anyone.
+        let mut missed = false;
         self.open.retain(|handle, candidate| {
-            candidate.pending > 0 || environment.is_open(*handle, &candidate.searched) || is_told_of(*handle, candidate)
+            let stays =
+                candidate.pending > 0 || candidate.is_open(environment, *handle) || is_told_of(*handle, candidate);
+            missed |= !stays && candidate.has_come(environment, *handle);
+            stays
         });
+        if missed {
+            self.incomplete.insert(Incomplete::HomeSilent);
+        }
         let mut of_home: BTreeMap<PeerId, BTreeSet<u64>> = BTreeMap::new();
         let mut homes_of: BTreeMap<u64, Vec<PeerId>> = BTreeMap::new();
         for (handle, candidate) in self.open.iter().filter(|(_, candidate)| candidate.pending == 0) {
             let usable = |home: &PeerId| neighbours.is_usable(home) && !candidate.tried.contains(home);
-            let unsearched = || attachments.unsearched(*handle, &candidate.searched).filter(|(home, _)| usable(home));
+            let unsearched =
+                || attachments.unsearched(*handle, candidate.own, &candidate.searched).filter(|(home, _)| usable(home));
             let newest = unsearched().map(|(_, list)| list.sequence).max();
             let mut homes: Vec<_> =
                 unsearched().filter(|(_, list)| Some(list.sequence) == newest).map(|(home, _)| *home).collect();

@@ -300,6 +300,31 @@ fn time_runs_out_while_hits_still_come() {
 }
 
 #[test]
+fn a_leaf_that_comes_here_during_the_search_is_still_searched_elsewhere_or_missed() {
+    for others_stay in [true, false] {
+        let mut bed = Bed::new(&[(1, &[1]), (2, &[1])]);
+        bed.start(search(60, false), with(vec![]));
+        assert_eq!(bed.asked(), [peer(1)]);
+        let list = LeafList { sequence: 1, place: 0, chunks: Box::default() };
+        bed.log.own_change(bed.now, 1, Some((0, list)));
+        if !others_stay {
+            bed.log.forget(&peer(2));
+        }
+        bed.lose(1);
+        if others_stay {
+            assert_eq!(bed.asked(), [peer(1), peer(2)]);
+            bed.answer(2, vec![hit(7, &[1], 2)]);
+        } else {
+            bed.log.forget(&peer(1));
+            bed.neighbours.set(peer(1), None);
+            bed.step(|searches, environment, out| searches.unlinked(environment, peer(1), out));
+            bed.wait(limits::ANSWER_PATIENCE);
+        }
+        assert_eq!((bed.hits.len(), bed.reasons().is_empty()), (usize::from(others_stay), others_stay));
+    }
+}
+
+#[test]
 fn a_lost_home_without_replacement_makes_it_incomplete() {
     let mut bed = Bed::new(&[(1, &[1]), (2, &[2])]);
     bed.start(search(60, false), with(vec![]));
