@@ -183,13 +183,20 @@ impl Victim<'_> {
         report.sent += u64::from(sent.is_ok());
         let outcome = tokio::select! {
             reason = connection.closed() => Outcome::Closed(reason),
-            () = self.until.cancelled() => Outcome::Kept,
+            // An end that is on its way when the time is over still counts.
+            () = async {
+                self.until.cancelled().await;
+                tokio::time::sleep(CLOSING).await;
+            } => Outcome::Kept,
         };
         hears.abort();
         report.outcome(what, outcome);
         Ok(())
     }
 }
+
+/// How long an end that is on its way is awaited. Chosen: longer than a busy machine keeps a task waiting.
+const CLOSING: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// Reads so that the other side is never held up.
 async fn forget<M: Conversation>(mut receiver: Receiver<M>) {
