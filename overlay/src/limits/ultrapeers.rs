@@ -1,0 +1,224 @@
+//! Caps of what ultrapeers do: among themselves, and for their leaves.
+
+use std::time::Duration;
+
+use super::{DESCRIPTOR_LIFETIME_MAX_S, SEARCH_LIMIT_ALL};
+
+// --- membership -----------------------------------------------------------------------------------
+
+/// Ultrapeers in one network that a node keeps in memory: 30,000 of 512 bytes are 15 MB.
+pub const MEMBERS: usize = 30_000;
+/// Ultrapeers that are gone of which old news is recognised, 300 bytes each. Chosen: at 3,000 ultrapeers that stay for
+/// 8 hours, those of half a day.
+pub const TOMBSTONES: usize = 4_096;
+/// Time for which it is recognised: the longest that a descriptor may count.
+pub const TOMBSTONE_LIFETIME: Duration = Duration::from_secs(DESCRIPTOR_LIFETIME_MAX_S as u64);
+/// Addresses of ultrapeers that are gone, or of an earlier session, and still tried now and then, so that a healed
+/// partition is noticed.
+pub const GONE_MEMBERS: usize = 200;
+/// Time between two refreshes of our own descriptor.
+pub const DESCRIPTOR_REFRESH: Duration = Duration::from_hours(1);
+/// Descriptors of one member that are passed on at once; see [`RENEWAL_RATE`].
+pub const RENEWAL_BURST: f64 = 8.0;
+/// Descriptors of one member a second that are passed on over time; more are left to the exchange of buckets. Chosen:
+/// each costs every member eight frames, and a member that has no reason renews once in [`DESCRIPTOR_REFRESH`].
+pub const RENEWAL_RATE: f64 = 0.1;
+/// Times that this node denies its own death at once.
+pub const DENIAL_BURST: f64 = 5.0;
+/// Times a second that it does over time: a liar makes it speak to all no more than once a minute.
+pub const DENIAL_RATE: f64 = 1.0 / 60.0;
+/// Claims of one link that a member is suspect or gone which are looked into at once, besides one for each member: as
+/// many as an honest one makes when many die or a partition heals. Each costs up to four probes.
+pub const CLAIMS: usize = 64;
+/// Such claims a second over time. More are ignored.
+pub const CLAIMS_RATE: f64 = 1.0;
+/// Links on which news is passed on, chosen anew each time: it misses one member in 3,000, whom the exchange of buckets
+/// reaches (1 - e^-8 = 99.97 %).
+pub const NEWS_LINKS: usize = 8;
+/// Links that are kept to each other part of the leaf space: one to use and one to fall back to.
+pub const LINKS_PER_PART: usize = 2;
+/// Time between two probes, to the next member in order and to a random one by turns: each is probed once a second by
+/// the one before it, and about once by some other. Measured with one random probe a second instead: one death in
+/// twenty was noticed only after three seconds.
+pub const PROBE_INTERVAL: Duration = Duration::from_millis(500);
+/// Least time for the answer to a probe. Chosen: a busy machine answers in that, also after a lost packet.
+pub const PROBE_TIMEOUT_MIN: Duration = Duration::from_millis(400);
+/// Longest time for it. Between, it is three round trips.
+pub const PROBE_TIMEOUT_MAX: Duration = Duration::from_secs(1);
+/// Members that are asked to probe one that does not answer: as in SWIM.
+pub const PROBE_RELAYS: usize = 3;
+/// Probes for others that are under way. Chosen: everyone asks at once when a third of a full shard dies.
+pub const PROBES_RELAYED: usize = 1_024;
+/// Probes of a link in a row that only others could deliver before the link is made anew.
+pub const PROBE_STRIKES: u8 = 3;
+/// Time for which a member that was just heard of is not judged: that of dialling it.
+pub const PROBE_GRACE: Duration = Duration::from_secs(3);
+/// Time for which a suspect may prove that it lives, at most, in a shard of up to five; 4 log10 R seconds in larger
+/// ones (SWIM: news reaches everyone in logarithmic time).
+pub const SUSPICION: Duration = Duration::from_secs(3);
+/// Time for which it may if [`SUSPICION_WITNESSES`] others cannot reach it either (as in Lifeguard). Chosen: a machine
+/// that hung for so long loses its leaves anyway.
+pub const SUSPICION_MIN: Duration = Duration::from_secs(2);
+/// Others that cannot reach a suspect after whose word nothing more is to be expected of it.
+pub const SUSPICION_WITNESSES: usize = 3;
+/// Delay of this node's own deadline beyond which it judges nobody: it hung itself.
+pub const STALL: Duration = Duration::from_secs(1);
+/// Parts of the key space that are compared on their own.
+pub const SYNC_BUCKETS: usize = 256;
+/// Time between two comparisons with a random member.
+pub const SYNC_INTERVAL: Duration = Duration::from_mins(1);
+/// Answers to comparisons that one link may ask for at once.
+pub const SYNC_BURST: f64 = 6.0;
+/// Answers to comparisons a second that one link may ask for over time.
+pub const SYNC_RATE: f64 = 0.1;
+/// Time for which the node with the higher key leaves the dialling to the other.
+pub const DIAL_COURTESY: Duration = Duration::from_secs(1);
+/// First pause between two attempts to dial a member; doubles up to [`REDIAL_MAX`].
+pub const REDIAL_MIN: Duration = Duration::from_millis(500);
+/// Longest pause between two attempts to dial a member or a join target.
+pub const REDIAL_MAX: Duration = Duration::from_secs(30);
+/// Time between two attempts to reach an ultrapeer that is gone.
+pub const GONE_REDIAL: Duration = Duration::from_mins(1);
+/// Time between two attempts to reach one of an earlier session while no link is up.
+pub const HINT_PAUSE: Duration = Duration::from_secs(1);
+/// Ultrapeers of earlier sessions that are dialled at once.
+pub const HINTS_AT_ONCE: usize = 3;
+
+// --- an ultrapeer's work --------------------------------------------------------------------------
+
+/// Leaves that one home may claim to have: ten times the default of a headless ultrapeer.
+pub const LEAVES_OF_HOME: usize = 100_000;
+/// Chunks that the leaves of one home may have together, as it claims: each costs 100 bytes. Chosen: leaves of 16,000
+/// files each, which is more than its index holds.
+pub const CHUNKS_OF_HOME: usize = 4 * LEAVES_OF_HOME;
+/// How often a home is asked for its whole list of leaves because its sums are wrong, a second and at once. Chosen: a
+/// gap is closed at once, and one that never gets them right costs little.
+pub const LOG_ANEW_RATE: f64 = 0.1;
+/// See [`LOG_ANEW_RATE`].
+pub const LOG_ANEW_BURST: f64 = 3.0;
+/// Age up to which another home's list of leaves counts as current.
+pub const DIGEST_LAG: Duration = Duration::from_secs(3);
+/// Leaves that upload their lists at the same time.
+pub const UPLOADS: usize = 64;
+/// Chunks of one list that are under way at a time. With [`UPLOADS`] and compressed chunks of some 150 KiB
+/// this bounds the memory of all uploads to about 40 MiB.
+pub const WANTED_CHUNKS: usize = 4;
+/// Time for the next chunk of a list that a home asked for. Chosen: the largest chunk passes at 170 kbit/s, the
+/// usual one at 20, and a leaf that announces a list and does not send it is gone soon.
+pub const UPLOAD_PATIENCE: Duration = Duration::from_mins(1);
+/// Time after which a leaf that uploads lets others go first, if any wait.
+pub const UPLOAD_TURN: Duration = Duration::from_secs(10);
+/// File lists a second that a leaf may announce over time. An honest one publishes at most one a second.
+pub const LIST_RATE: f64 = 2.0;
+/// File lists that a leaf may announce at once.
+pub const LIST_BURST: f64 = 20.0;
+/// Time in which a leaf that someone failed to reach must answer its home.
+pub const LEAF_PATIENCE: Duration = Duration::from_secs(3);
+/// How long the list of a leaf that went away is kept.
+pub const KEPT_LIST_LIFETIME: Duration = Duration::from_hours(24);
+/// Files in all lists that are kept for leaves that went away. Chosen: about 50 MiB at 50 bytes a file.
+pub const KEPT_FILES: u64 = 1_000_000;
+/// Searches that one ultrapeer coordinates at the same time; more are answered `overload`.
+pub const SEARCHES: usize = 4_096;
+/// Queries of another ultrapeer that wait to be looked up, at most: the hardest ones hold the others up for 80 ms, which
+/// is below what a probe may take. Queries beyond wait in its stream.
+pub const QUERIES_AHEAD: usize = 16;
+/// Ultrapeers that one search waits for at the same time, unless it asks for everything.
+pub const FORWARDS_PER_ROUND: usize = 8;
+/// Time without a first frame after which another home of the same leaves is asked as well.
+pub const FORWARD_PATIENCE: Duration = Duration::from_millis(150);
+/// Longest such time, however slowly others answer: a fifth of the usual patience of a user.
+pub const FORWARD_PATIENCE_MAX: Duration = Duration::from_secs(2);
+/// Matches below which a query is rare: everyone who may know is asked at once.
+pub const RARE_MATCHES: usize = 20;
+/// Contents that one ultrapeer gives to a query from another.
+pub const FORWARD_LIMIT: u32 = SEARCH_LIMIT_ALL;
+/// Ultrapeers that know the holders of a content. As many as a leaf has homes: what is lost with one is there with two.
+pub const HOLDERS: usize = 3;
+/// Ultrapeers above which a content is looked up with those that know its holders. Chosen: up to here a look-up asks all
+/// homes of leaves that are not attached here, at most seven, in one round trip, and is complete.
+pub const HOLDERS_ASKED_ABOVE: usize = 8;
+/// Ultrapeers from which on holders are told. Chosen: a network that grows past [`HOLDERS_ASKED_ABOVE`] has told them
+/// already, and one that stays small never does.
+pub const HOLDERS_TOLD_FROM: usize = 6;
+/// Time after a change of a leaf's list or homes in which others are waited for before its contents are told. Chosen: a
+/// leaf's homes have its list within a moment of each other, and then agree on who tells.
+pub const HOLDINGS_PAUSE: Duration = Duration::from_millis(500);
+/// Time between two steps of telling contents.
+pub const HOLDINGS_STEP: Duration = Duration::from_millis(50);
+/// Contents told in one step, each to [`HOLDERS`] ultrapeers: 1 MB/s. A list of 60,000 files is told in 1.5 s, one of
+/// [`FILES_PER_LEAF`](super::FILES_PER_LEAF) in 25 s.
+pub const HOLDINGS_PER_STEP: usize = 2_048;
+/// Numbers computed in one step to find out who must know: some 3 ms. Chosen: a twentieth of a core, while there is
+/// anything to tell.
+pub const HOLDINGS_WORK: usize = 1_000_000;
+/// Time after a change of the ultrapeers in which contents are told to those who must know them now, at least; at random
+/// up to three times as long.
+pub const HOLDERS_SETTLE: Duration = Duration::from_millis(500);
+/// Time between two such rounds for each ultrapeer that there is: a minute at 3,000, when one costs half a second of
+/// computing and an ultrapeer comes or goes every 5 s.
+pub const HOLDERS_SETTLE_EACH: Duration = Duration::from_millis(20);
+/// Time between two repetitions for one ultrapeer that says that it misses something.
+pub const HOLDINGS_AGAIN: Duration = Duration::from_mins(5);
+/// Time between two requests for such a repetition.
+pub const HOLDINGS_ASK: Duration = Duration::from_mins(1);
+/// Time between two messages that confirm what was told.
+pub const HOLDINGS_REFRESH: Duration = Duration::from_hours(1);
+/// Time without one after which what a home told is forgotten: one may be lost with its link.
+pub const HOLDINGS_LIFETIME: Duration = Duration::from_mins(150);
+/// How long what a home told is kept when it is gone. Chosen: another home of its leaves has told it by then.
+pub const HOLDINGS_KEPT: Duration = Duration::from_mins(1);
+/// Time between two looks for what must be forgotten.
+pub const HOLDINGS_LOOK: Duration = Duration::from_secs(30);
+/// Bytes of a content that a home told, in memory: a key and a handle in a tree whose nodes are two thirds full.
+pub const HOLDING_BYTES: u64 = 28;
+/// One part in so many of the memory of index and digests is the room for what homes told.
+pub const HOLDINGS_MEMORY_SHARE: u64 = 8;
+/// One part in so many of that room is the share of each home, however little the others told.
+pub const HOLDINGS_SHARE: usize = 20;
+/// Holders of one content that are looked at to name some of them.
+pub const HOLDERS_SEEN: usize = 1_024;
+/// Introductions that one ultrapeer has under way.
+pub const INTRODUCTIONS: usize = 4_096;
+/// Time in which a target must answer its home.
+pub const INTRODUCTION_TIMEOUT: Duration = Duration::from_secs(2);
+/// Time for which further homes' answers are awaited after the first good one, so that the asker gets more
+/// than one address to try.
+pub const INTRODUCTION_GATHER: Duration = Duration::from_millis(50);
+
+/// Ultrapeers up to which a leaf is told of each that joins or leaves; in a larger network, of its own homes only, and
+/// it asks for a fresh sample when it needs one. Chosen: at 64 ultrapeers that stay for 8 hours each, three homes
+/// tell of 48 changes an hour, 11 kB of the 80 that an idle leaf may cost.
+pub const MEMBERS_PUSHED: u32 = 64;
+/// Descriptors that a home gives at most to a leaf that asks: some 35 kB.
+pub const MEMBERS_TOLD: usize = 200;
+/// Times a second that a leaf may ask for members over time; more are not answered. With [`MEMBERS_TOLD`] at most
+/// 3.5 kB/s.
+pub const MEMBERS_ASK_RATE: f64 = 0.1;
+/// Times that it may ask at once.
+pub const MEMBERS_ASK_BURST: f64 = 4.0;
+/// Sketches of the view a second that a leaf is given over time: one for each search that it may make.
+pub const SKETCH_RATE: f64 = 0.5;
+/// Sketches that it is given at once.
+pub const SKETCH_BURST: f64 = 10.0;
+/// How far above its share a home's leaves may be, as a factor, before it sends newcomers on. Chosen: with random
+/// arrivals hardly anybody is sent on, and no home has much more to do than the others.
+pub const BUSY_RATIO: f64 = 1.2;
+/// Leaves by which a home's load may exceed its share in any case: below that nobody is sent on.
+pub const BUSY_SLACK: f64 = 16.0;
+
+// --- an ultrapeer's queues ------------------------------------------------------------------------
+
+/// Messages that wait for one leaf; a leaf that is further behind loses its connection.
+pub const LEAF_QUEUE: usize = 512;
+/// Frames that wait for the asker of one search: 10,000 hits in frames of
+/// [`HITS_PER_FRAME`](super::HITS_PER_FRAME), with room.
+pub const ASKER_QUEUE: usize = 512;
+/// Messages of each class that wait for one ultrapeer.
+pub const MESH_QUEUE: usize = 1024;
+/// Time in which a stream that was opened must say what it is for.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time for which a founder tries its join targets before it begins the network alone.
+pub const FOUNDING_PATIENCE: Duration = Duration::from_secs(10);
+/// Ultrapeers up to which a network keeps looking for another of its name.
+pub const SMALL_NETWORK: u32 = 3;
