@@ -257,15 +257,26 @@ impl Membership {
         self.renew_own(now);
     }
 
+    /// True if what is known speaks against a claim, which is told to whoever claims.
+    pub(super) fn disputes(&mut self, now: Time, from: PeerId, claim: Claim, out: &mut Outbox<Output>) -> bool {
+        if claim.peer == self.me {
+            self.deny(now, from, claim, out);
+            return true;
+        }
+        let newer = self.members.get(&claim.peer).filter(|member| member.descriptor.sequence > claim.sequence);
+        if let Some(member) = newer {
+            send_news(from, vec![member.aged(now)], Vec::new(), out);
+        }
+        newer.is_some()
+    }
+
     /// Somebody holds a member for gone.
     fn hear_gone(&mut self, cx: &mut Context<'_>, from: PeerId, claim: Claim, out: &mut Outbox<Output>) {
-        if claim.peer == self.me {
-            return self.deny(cx.now, from, claim, out);
+        if self.disputes(cx.now, from, claim, out) {
+            return;
         }
         let Some(member) = self.members.get(&claim.peer) else { return };
-        if member.descriptor.sequence > claim.sequence {
-            send_news(from, vec![member.aged(cx.now)], Vec::new(), out);
-        } else if member.linked || self.is_mate(member) {
+        if member.linked || self.is_mate(member) {
             self.accuse(cx, from, claim.peer, true, out);
         } else {
             // What it was known by counts, not what the claim says, which nobody signed.

@@ -308,13 +308,11 @@ impl Membership {
         claim: Claim,
         out: &mut Outbox<Output>,
     ) {
-        if claim.peer == self.me {
-            return self.deny(cx.now, from, claim, out);
+        if self.disputes(cx.now, from, claim, out) {
+            return;
         }
         let Some(member) = self.members.get(&claim.peer) else { return };
-        if member.descriptor.sequence > claim.sequence {
-            send_news(from, vec![member.aged(cx.now)], Vec::new(), out);
-        } else if member.linked || self.is_mate(member) {
+        if member.linked || self.is_mate(member) {
             self.accuse(cx, from, claim.peer, false, out);
         }
     }
