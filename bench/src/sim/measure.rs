@@ -112,7 +112,7 @@ pub enum Copy {
     Absent,
     /// Its leaf is online, and its list was at some home long before the search began.
     Advertised,
-    /// Besides, a home that is in the view of the asker's homes has had it for long enough.
+    /// Besides, a home that lives and is in the view of the asker's homes has had it for long enough.
     Listed,
 }
 

@@ -431,7 +431,10 @@ impl World {
             Some(_) => sessions().any(|(_, session)| has(session)),
             None => node.advertised.is_some_and(before),
         };
-        let known = |up: &u32| view.binary_search(up).is_ok() && now.binary_search(up).is_ok();
+        // A leaf whose homes are all dead is attached nowhere, whoever has not noticed yet.
+        let known = |up: &u32| {
+            self.ultrapeers[*up as usize].alive && view.binary_search(up).is_ok() && now.binary_search(up).is_ok()
+        };
         if sessions().any(|(up, session)| known(up) && has(session)) {
             Copy::Listed
         } else if advertised {
