@@ -150,6 +150,9 @@ pub const DIGEST_BYTES: usize = 4 * CHUNK_BYTES;
 pub const LOOKUP_WORK: u64 = 100_000;
 /// Steps that reading and checking a file counts as: about a microsecond.
 pub const LOOKUP_FILE_WORK: u64 = 16;
+/// Files of digests that one look-up names by their contents; of more it names the leaf alone, which must be asked then.
+/// Chosen: they are sorted in a millisecond, and more match only where the limit of a search is soon reached.
+pub const LOOKUP_LISTED: usize = 16_384;
 /// Files that one look-up gives to be ranked, at least; more if more contents are wanted. Chosen: ranking
 /// that many takes some milliseconds.
 pub const LOOKUP_MATCHES: usize = 4_096;
@@ -354,8 +357,8 @@ pub const ATTACHMENTS_FRAME_BYTES: usize = 32 << 10;
 pub const LOG_PAUSE: Duration = Duration::from_millis(50);
 /// Digests that one frame asks for.
 pub const DIGESTS_PER_FRAME: usize = 256;
-/// Bytes of an encoded digest: [`DIGEST_BYTES`] of words and two counts.
-pub const DIGEST_WIRE_BYTES: usize = DIGEST_BYTES + 16;
+/// Bytes of an encoded digest: [`DIGEST_BYTES`] of words, two counts, and the keys of the contents.
+pub const DIGEST_WIRE_BYTES: usize = DIGEST_BYTES + 16 + 8 * CHUNK_FILES;
 /// Time between two looks at whether to cover less or more of the leaf space.
 pub const EXTENT_INTERVAL: Duration = Duration::from_secs(10);
 /// Longest wait before the first change of the part that is covered. Chosen: of a hundred mates with the same reason the
@@ -390,6 +393,8 @@ pub const DIGEST_CACHE_BYTES: usize = 16 << 20;
 pub const DIGESTS_OWED: usize = 8_192;
 /// Handles of one query to a home; if more of its leaves may match, all are searched. Chosen: 5 kB.
 pub const QUERY_LEAVES: usize = 512;
+/// Contents of one query that its asker knows already. Chosen: 2 kB, and four times what a usual search wants in all.
+pub const QUERY_KNOWN: usize = 256;
 /// Contents in one `Holdings` frame, as many changes at most: if each is of another leaf, 47 kB.
 pub const HOLDINGS_PER_FRAME: usize = 2_048;
 /// Leaves that an ultrapeer names as holders of a content: twice what a hit names, because some may have left.

@@ -93,7 +93,7 @@ impl Index {
     pub fn add(&mut self, leaf: LeafSlot, segment: Arc<Segment>) -> ChunkSlot {
         let slot = ChunkSlot(self.next);
         self.next += 1;
-        self.held.add(segment.files(), segment.file_memory(), segment.files.is_none());
+        self.held.add(segment.files(), segment.file_memory(), segment.side.is_digest());
         self.pending.push((slot, leaf, segment));
         slot
     }
@@ -104,7 +104,7 @@ impl Index {
         let removed = match self.pending.binary_search_by_key(&slot, |(slot, ..)| *slot) {
             Ok(at) => {
                 let (.., segment) = self.pending.remove(at);
-                Some((segment.files(), segment.file_memory(), segment.files.is_none()))
+                Some((segment.files(), segment.file_memory(), segment.side.is_digest()))
             }
             Err(_) => self.runs.remove(slot).map(|removed| (removed.files, removed.memory, removed.digest)),
         };
@@ -174,7 +174,7 @@ pub struct Stats {
     pub digests: u64,
     /// Bytes on the heap by own accounting.
     pub memory: u64,
-    /// Bytes of `memory` that hold names, sizes, times, tags and content ids, or lead from a content id to its
+    /// Bytes of `memory` that hold names, sizes, times, tags and content ids or their keys, or lead from a content id to its
     /// files; the rest leads from words to them.
     pub file_memory: u64,
 }
@@ -204,7 +204,7 @@ impl Snapshot {
     /// The files that match, and the leaves whose digests say that they may have some. Of all leaves; see [`Scope`]
     /// for the rest.
     pub fn lookup(&self, query: &Query, now_s: i64, max_matches: usize, work_cap: u64) -> Lookup {
-        self.lookup_within(query, Scope { now_s, max_matches, work_cap, leaves: None })
+        self.lookup_within(query, Scope { now_s, max_matches, work_cap, leaves: None, known: None })
     }
 
     /// The same of the leaves that count in `scope`.
@@ -300,7 +300,7 @@ impl<'a> FileReader<'a> {
                 self.buffer = cursor.into_buffer();
             }
             let snapshot: &'a Snapshot = self.snapshot;
-            let files = snapshot.chunk(found.chunk)?.files.as_ref()?;
+            let files = snapshot.chunk(found.chunk)?.side.files()?;
             self.open = Some((found.chunk, FileCursor::new(files, std::mem::take(&mut self.buffer))));
         }
         self.open.as_mut()?.1.read(found.position)

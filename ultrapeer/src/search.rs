@@ -6,7 +6,8 @@
 //! ```text
 //! start    the own index, which names the leaves elsewhere that may match (by their digests, or because their digest
 //!          is not here yet); that is often all
-//! homes    of those leaves: a minimum cover of their homes, each told the leaves it is asked for, a round at a time
+//! homes    of those leaves: a minimum cover of their homes, each told the leaves it is asked for, a round at a time;
+//!          after the first eight homes only for contents that are not known yet
 //! shards   that this ultrapeer does not cover: one member of each (gateway) does the same there, in waves of 1, 3, 9,
 //!          and the rest; all at once if the query is rare
 //! holders  of a content, in a larger network: one of the ultrapeers that were told of them is asked instead, and names
@@ -19,6 +20,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | `active` | one search: its candidates, whom it asked, what came of it |
+//! | `cover` | which homes are asked for its candidates |
 //! | `merged` | what several homes tell of one content |
 //! | `neighbours` | which ultrapeers can be asked, and which part of the leaf space each covers |
 //! | `pace` | how long others take to answer |
@@ -26,9 +28,11 @@
 //! Invariants:
 //! - the asker gets at most `limit` distinct contents, and exactly one summary, last;
 //! - `exhausted` without a reason means: every leaf of the view that may have a match was searched by some home of it,
-//!   and the logs that say who they are were current. What was looked up with those who were told has a reason.
+//!   or all its contents that may match were told by another; and the logs that say who they are were current. What was
+//!   looked up with those who were told has a reason.
 
 mod active;
+mod cover;
 mod merged;
 pub mod neighbours;
 mod pace;
@@ -41,12 +45,15 @@ use overlay::{
     machine::Outbox,
     time::Time,
     wire::{
+        bounded::List,
         descriptor::ShardPrefix,
         leaf::{Accepted, LeafMessage},
-        mesh::{MeshMessage, QueryDone, QueryHolders, ToldHolder},
+        mesh::{ContentKey, KnownContent, MeshMessage, QueryDone, QueryHits, QueryHolders, ToldHolder},
         search::{Hit, IncompleteSet, Search, StopReason, Summary, Target},
     },
 };
+
+use rustc_hash::FxHashSet;
 
 pub use self::merged::frames;
 use self::{active::Active, neighbours::Neighbours, pace::Pace};
@@ -108,13 +115,22 @@ pub struct Wanted {
     pub deadline: Time,
     /// The part of the leaf space that this ultrapeer answers for; for a leaf it asks others for the rest.
     pub part: ShardPrefix,
+    /// Contents that the asker knows already.
+    pub known: FxHashSet<ContentKey>,
 }
 
 impl Wanted {
     /// What a leaf wants of an ultrapeer that covers `part`.
     pub fn of(search: Search, part: ShardPrefix, now: Time) -> Self {
         let timeout = std::time::Duration::from_millis(u64::from(search.timeout_ms)).min(limits::SEARCH_TIMEOUT_MAX);
-        Self { target: search.target, limit: search.limit, all: search.all, deadline: now + timeout, part }
+        Self {
+            target: search.target,
+            limit: search.limit,
+            all: search.all,
+            deadline: now + timeout,
+            part,
+            known: FxHashSet::default(),
+        }
     }
 }
 
@@ -129,8 +145,10 @@ pub struct Answer {
     pub incomplete: IncompleteSet,
     /// Contents held back by the operator's block list.
     pub withheld: u32,
-    /// Leaves attached elsewhere that may have matches, each once.
-    pub candidates: Vec<u64>,
+    /// Leaves attached elsewhere that may have matches, each once, ascending by handle.
+    pub candidates: Vec<Candidate>,
+    /// Contents that the asker knows, and how many leaves have each.
+    pub known: Vec<KnownContent>,
     /// Leaves attached elsewhere that were said to have the content.
     pub holders: Vec<ToldHolder>,
     /// Ultrapeers that know more of them, first the one to ask first; `None` if nobody does, and all candidates are
@@ -138,6 +156,15 @@ pub struct Answer {
     pub owners: Option<Vec<PeerId>>,
     /// Files and leaves that match, as far as they were counted: tells how rare it is.
     pub matches: usize,
+}
+
+/// A leaf attached elsewhere that may have matches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Candidate {
+    /// The leaf.
+    pub handle: u64,
+    /// The contents that may match; none if they are not known.
+    pub contents: Box<[ContentKey]>,
 }
 
 /// How searches ended, for metrics.
@@ -201,6 +228,12 @@ impl Searches {
         if let Asker::Leaf(ticket) = asker {
             out.push(Output::ToAsker(ticket, Accepted { ultrapeers: environment.ultrapeers }.into()));
         }
+        if let Asker::Mesh(peer, id) = asker {
+            for known in answer.known.chunks(limits::QUERY_KNOWN) {
+                let known = List::new(known.iter().copied());
+                out.push(Output::ToMesh(peer, QueryHits { id, known, hits: List::default() }.into()));
+            }
+        }
         let mut active = Active::new(environment, asker, seed, wanted, &answer);
         active.take_hits(environment.now, answer.hits, out);
         self.active.insert(asker, active);
@@ -208,10 +241,11 @@ impl Searches {
     }
 
     /// Hits came from another ultrapeer.
-    pub fn hits(&mut self, now: Time, from: PeerId, id: QueryId, hits: Vec<Hit>, out: &mut Outbox<Output>) {
-        let Some(active) = find(&self.by_id, &mut self.active, id) else { return };
-        if active.hears(now, from, id, hits.len(), &mut self.pace) {
-            active.take_hits(now, hits, out);
+    pub fn hits(&mut self, now: Time, from: PeerId, told: QueryHits, out: &mut Outbox<Output>) {
+        let Some(active) = find(&self.by_id, &mut self.active, told.id) else { return };
+        if active.hears(now, from, told.id, told.hits.len(), &mut self.pace) {
+            active.take_known(told.id, &told.known, out);
+            active.take_hits(now, told.hits.into_vec(), out);
         }
     }
 

@@ -36,7 +36,7 @@ use overlay::{
     wire::{
         descriptor::{ShardPrefix, SignedDescriptor},
         leaf::{Introduce, LeafMessage, Pong},
-        mesh::{Load, MeshMessage, QueryCancel, QueryHits},
+        mesh::{Load, MeshMessage, QueryCancel},
     },
 };
 use rustc_hash::FxHashMap;
@@ -411,9 +411,9 @@ impl Ultrapeer {
                     searches.cancel(environment.now, Asker::Mesh(peer, id), inner);
                 });
             }
-            MeshMessage::QueryHits(QueryHits { id, hits }) => {
+            MeshMessage::QueryHits(told) => {
                 self.with_searches(now, out, |searches, environment, inner| {
-                    searches.hits(environment.now, peer, id, hits.into_vec(), inner);
+                    searches.hits(environment.now, peer, told, inner);
                 });
             }
             MeshMessage::QueryHolders(told) => {

@@ -322,5 +322,6 @@ fn endorsed_by_nobody(signed: &SignedDescriptor) -> Result<SignedDescriptor> {
 }
 
 fn query(id: u64, text: &str, limit: u32, scope: Scope) -> MeshMessage {
-    Query { id: QueryId(id), target: Target::Query(Text::new(text)), limit, all: false, scope }.into()
+    Query { id: QueryId(id), target: Target::Query(Text::new(text)), limit, all: false, scope, known: List::default() }
+        .into()
 }

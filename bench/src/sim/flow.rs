@@ -5,8 +5,8 @@
 //! hour of a leaf cost on the line, and what a digest costs in memory. What it computes itself is who must be asked:
 //! leaves lie in parts of the leaf space by a hash, each at three ultrapeers of its part; the coordinator looks into the
 //! digests of its part, asks a member of each other part in waves of 1, 3, 9 and the rest (all at once where few matches
-//! are to be expected), and each of them asks a smallest set of homes of the leaves that match, eight a round, until
-//! enough is found. After 30 % of the ultrapeers died nobody has noticed yet: a leaf is found while one of its homes
+//! are to be expected), and each of them asks homes of the leaves that match, those of most new contents first, until
+//! enough is found or nothing new is left; the coordinator asks eight homes for leaves that have nothing new, too. After 30 % of the ultrapeers died nobody has noticed yet: a leaf is found while one of its homes
 //! lives.
 
 use std::fmt::Write as _;
@@ -29,6 +29,9 @@ use super::{
 const RARE: usize = 20;
 /// Parts that are asked in each wave; then all others.
 const WAVES: [usize; 3] = [1, 3, 9];
+
+/// Homes that are asked at a time.
+const ROUND: u64 = limits::FORWARDS_PER_ROUND as u64;
 
 /// What things cost, from a run of the cores.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
@@ -155,8 +158,9 @@ impl Flow<'_> {
         (0..64).map(|_| rng.random_range(0..members) * self.size.shards + shard).find(|up| !self.dead[*up as usize])
     }
 
-    /// Asks one part through `via`: the forwards it sends; adds what it finds.
-    fn ask_part(&self, via: u32, leaves: &[u32], asked: &Asked, found: &mut FxHashSet<u32>) -> u64 {
+    /// Asks one part through `via`: the forwards it sends; adds what it finds. The first `whole` homes are asked even if
+    /// they have nothing new.
+    fn ask_part(&self, via: u32, leaves: &[u32], asked: &Asked, found: &mut FxHashSet<u32>, whole: u64) -> u64 {
         let lives = |up: &u32| !self.dead[*up as usize];
         let mut open: FxHashMap<u32, Vec<u32>> = FxHashMap::default();
         for leaf in leaves {
@@ -167,22 +171,30 @@ impl Flow<'_> {
                 open.insert(*leaf, homes);
             }
         }
-        let mut forwards = 0;
-        while !open.is_empty() && found.len() < asked.limit {
-            // Eight homes at a time are under way.
-            for _ in 0..limits::FORWARDS_PER_ROUND {
-                let mut counts: FxHashMap<u32, u32> = FxHashMap::default();
-                open.values().flatten().for_each(|home| *counts.entry(*home).or_default() += 1);
-                let Some((home, _)) = counts.into_iter().max_by_key(|(home, count)| (*count, *home)) else { break };
-                forwards += 1;
-                open.retain(|leaf, homes| {
-                    let here = homes.contains(&home);
-                    if here {
-                        found.extend(&asked.held[leaf]);
-                    }
-                    !here
-                });
+        let mut forwards = 0_u64;
+        // Eight homes at a time are under way, so what they find counts when all of them have answered.
+        while !open.is_empty() && (found.len() < asked.limit || !forwards.is_multiple_of(ROUND)) {
+            let mut of_home: FxHashMap<u32, (FxHashSet<u32>, u32)> = FxHashMap::default();
+            for (leaf, homes) in &open {
+                for home in homes {
+                    let (new, leaves) = of_home.entry(*home).or_default();
+                    new.extend(asked.held[leaf].iter().filter(|content| !found.contains(content)));
+                    *leaves += 1;
+                }
             }
+            let rank = |(home, (new, leaves)): (u32, (FxHashSet<u32>, u32))| (new.len(), leaves, home);
+            let Some((new, _, home)) = of_home.into_iter().map(rank).max() else { break };
+            if new == 0 && forwards >= whole {
+                break;
+            }
+            forwards += 1;
+            open.retain(|leaf, homes| {
+                let here = homes.contains(&home);
+                if here {
+                    found.extend(&asked.held[leaf]);
+                }
+                !here
+            });
         }
         forwards
     }
@@ -201,7 +213,7 @@ impl Flow<'_> {
         let own = self.shard(asked.asker);
         let mut found = FxHashSet::default();
         let here = by_part.get(&own).map_or(&[][..], |leaves| leaves);
-        let mut messages = 1 + self.ask_part(coordinator, here, asked, &mut found);
+        let mut messages = 1 + self.ask_part(coordinator, here, asked, &mut found, ROUND);
         let mut others: Vec<u32> = (0..self.size.shards).filter(|shard| *shard != own).collect();
         others.shuffle(rng);
         let rare = here.len() * (self.size.shards as usize) < RARE;
@@ -212,7 +224,7 @@ impl Flow<'_> {
                 let Some(via) = self.member(rng, shard) else { continue };
                 messages += 1;
                 if let Some(leaves) = by_part.get(&shard) {
-                    messages += self.ask_part(via, leaves, asked, &mut found);
+                    messages += self.ask_part(via, leaves, asked, &mut found, 0);
                 }
             }
         }

@@ -328,6 +328,9 @@ pub struct Query {
     pub all: bool,
     /// Where to look.
     pub scope: Scope,
+    /// Contents that the sender knows already: they are not told again, and nobody need be asked for them. For a part of
+    /// the leaf space it is told how many have them.
+    pub known: List<ContentKey, { limits::QUERY_KNOWN }>,
 }
 
 /// Where an ultrapeer shall look.
@@ -351,6 +354,17 @@ pub struct QueryHits {
     pub id: QueryId,
     /// Contents that match, best first.
     pub hits: List<Hit, { limits::HITS_PER_FRAME }>,
+    /// Leaves that have contents which the asker knows.
+    pub known: List<KnownContent, { limits::QUERY_KNOWN }>,
+}
+
+/// A content that the asker of a query knows already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KnownContent {
+    /// Which.
+    pub key: ContentKey,
+    /// Leaves of the part asked for that have it.
+    pub sources: u32,
 }
 
 /// The end of the answer to a query.

@@ -185,8 +185,14 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
     let key = |byte| ContentKey([byte; 8]);
     let holding = HoldingChange { handle: 1 << 60, added: List::new([key(1)]), removed: List::new([key(2), key(3)]) };
     let told = ToldHolder { handle: 1 << 60, home: PeerId([5; 32]) };
-    let query =
-        |scope| Query { id: QueryId(12), target: Target::Content(ContentId([6; 32])), limit: 1000, all: true, scope };
+    let query = |scope| Query {
+        id: QueryId(12),
+        target: Target::Content(ContentId([6; 32])),
+        limit: 1000,
+        all: true,
+        scope,
+        known: List::new([ContentKey([7; 8])]),
+    };
     let done = QueryDone {
         id: QueryId(12),
         more: true,
@@ -206,7 +212,12 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
         News { members: List::new([Aged { descriptor: descriptor(), age_s: 400 }]), gone: List::new([claim]) }.into(),
         Attachments { reset: true, caught_up, changes: List::new([came, left]) }.into(),
         query(Scope::Shard(prefix)).into(),
-        QueryHits { id: QueryId(12), hits: List::new([hit()]) }.into(),
+        QueryHits {
+            id: QueryId(12),
+            hits: List::new([hit()]),
+            known: List::new([KnownContent { key: ContentKey([7; 8]), sources: 300 }]),
+        }
+        .into(),
         done.into(),
         MeshIntroduce { session: 13, asker: PeerId([4; 32]), target: PeerId([8; 32]) }.into(),
         MeshIntroduced { session: 13, answer: Err(IntroductionFailure::Timeout) }.into(),

@@ -13,25 +13,30 @@
 //! The source with the shortest list leads, the others follow by skipping. Unions are made when all words agree on a
 //! first file: mostly that never happens in a run.
 //!
-//! Of a digest it only matters whether any of its files may match, for its home decides: its leaf becomes a
-//! *candidate*, and the look-up goes on with the next chunk.
+//! Of a digest it only matters which of its files may match, for its home decides: its leaf becomes a *candidate*,
+//! and the contents of those files are listed.
 //!
 //! Invariants: matches come in ascending order of (chunk, position), and every one fulfils the whole query; whose
-//! digest may hold a match is a candidate; work is counted and ends at the caller's cap.
+//! digest may hold a match is a candidate, listed with all contents that may or with none; work is counted and ends
+//! at the caller's cap.
 
 use overlay::{
+    id::ContentId,
     limits,
     query::{Condition, Query, Term, Text, TextTag},
     text::is_cjk,
+    wire::mesh::ContentKey,
 };
+use rustc_hash::FxHashSet;
 
 use super::{
     ChunkSlot, LeafSlot, Snapshot,
     collect::{extension_token, kind_token},
     fields::{FieldTokens, fields_of},
-    files::{FileCursor, FileView, Files},
+    files::{FileCursor, FileView},
     postings::END,
     runs::{Chunk, Run},
+    segment::Side,
     sources::{Source, Union},
 };
 
@@ -54,6 +59,11 @@ pub struct Lookup {
     /// Leaves whose digest says that some of their files may match: words and prefixes do, the rest is for a home to
     /// decide. Ascending, each once.
     pub candidates: Vec<LeafSlot>,
+    /// Contents of the files of candidates that may match. Ascending, each once; of a candidate all or none: it has none
+    /// if there are too many.
+    pub listed: Vec<(LeafSlot, ContentKey)>,
+    /// Matches that the caller knows already, as far as [`limits::LOOKUP_LISTED`] goes, ascending.
+    pub known: Vec<(LeafSlot, ContentKey)>,
     /// True if work ended at its cap: there may be more matches and candidates.
     pub capped: bool,
     /// True if the caller's number of matches was reached: there may be more.
@@ -74,6 +84,8 @@ pub struct Scope<'a> {
     pub work_cap: u64,
     /// Leaves whose files count; `None`: all.
     pub leaves: Option<&'a dyn Fn(LeafSlot) -> bool>,
+    /// Contents whose files are no matches, because the caller has them.
+    pub known: Option<&'a FxHashSet<ContentKey>>,
 }
 
 impl std::fmt::Debug for Scope<'_> {
@@ -94,6 +106,7 @@ pub(super) fn lookup(snapshot: &Snapshot, query: &Query, scope: Scope<'_>) -> Lo
         path: String::new(),
         field: FieldTokens::default(),
         found: Lookup::default(),
+        unlisted: FxHashSet::default(),
     };
     for run in &snapshot.runs {
         plan.search(run, &mut search);
@@ -101,9 +114,15 @@ pub(super) fn lookup(snapshot: &Snapshot, query: &Query, scope: Scope<'_>) -> Lo
             break;
         }
     }
-    search.found.candidates.sort_unstable();
-    search.found.candidates.dedup();
-    search.found
+    let Search { mut found, unlisted, .. } = search;
+    found.candidates.sort_unstable();
+    found.candidates.dedup();
+    found.listed.retain(|(leaf, _)| !unlisted.contains(leaf));
+    for contents in [&mut found.listed, &mut found.known] {
+        contents.sort_unstable();
+        contents.dedup();
+    }
+    found
 }
 
 /// A look-up under way.
@@ -115,9 +134,35 @@ struct Search<'a> {
     path: String,
     field: FieldTokens,
     found: Lookup,
+    /// Candidates with contents that are not listed.
+    unlisted: FxHashSet<LeafSlot>,
 }
 
 impl Search<'_> {
+    /// Takes files of a digest. True if others of the same chunk are wanted as well.
+    fn take_digest(&mut self, leaf: LeafSlot, keys: &[ContentKey]) -> bool {
+        self.found.candidates.push(leaf);
+        // With all matches that are wanted the search is over, so nobody asks what else there is.
+        let room = if self.found.full { 0 } else { limits::LOOKUP_LISTED.saturating_sub(self.found.listed.len()) };
+        if keys.len() > room {
+            self.unlisted.insert(leaf);
+            return false;
+        }
+        self.found.listed.extend(keys.iter().map(|key| (leaf, *key)));
+        true
+    }
+
+    /// True if the caller has that content; notes whose it is.
+    fn is_known(&mut self, leaf: LeafSlot, content: &ContentId) -> bool {
+        let Some(known) = self.scope.known else { return false };
+        let key = ContentKey::of(content);
+        let is_known = known.contains(&key);
+        if is_known && self.found.known.len() < limits::LOOKUP_LISTED {
+            self.found.known.push((leaf, key));
+        }
+        is_known
+    }
+
     /// Notes that a limit was reached, if one was. True if there is nothing more to do.
     fn is_over(&mut self) -> bool {
         self.found.full |= self.found.matches.len() >= self.scope.max_matches;
@@ -132,7 +177,7 @@ impl Search<'_> {
 
     /// True if files of the chunk may still be of use.
     fn wants(&self, chunk: &Chunk) -> bool {
-        !(self.found.full && chunk.files.is_some()) && self.scope.leaves.is_none_or(|counts| counts(chunk.leaf))
+        (chunk.side.is_digest() || !self.found.full) && self.scope.leaves.is_none_or(|counts| counts(chunk.leaf))
     }
 }
 
@@ -214,24 +259,30 @@ impl<'a> Plan<'a> {
                 continue;
             };
             let (free, until) = sources.not_excluded(from, end.min(chunk_end));
-            if chunk.1.files.is_none() {
-                from = until.max(free);
-                if free < until {
-                    search.found.candidates.push(chunk.1.leaf);
-                    from = chunk_end;
+            from = until.max(free);
+            let leaf = chunk.1.leaf;
+            let files = match &chunk.1.side {
+                Side::Own(files) => files,
+                Side::Digest(keys) => {
+                    let span = (free - place.start) as usize..(until - place.start) as usize;
+                    let keys = keys.get(span).unwrap_or_default();
+                    if !keys.is_empty() && !search.take_digest(leaf, keys) {
+                        from = chunk_end;
+                    }
+                    continue;
                 }
-                continue;
-            }
+            };
             for file in free..until {
                 if search.is_over() || search.found.full {
                     return chunk_end;
                 }
-                if self.passes(place, file, search) {
-                    let position = (file - place.start) as u16;
-                    search.found.matches.push(Match { chunk: chunk.0, position, leaf: chunk.1.leaf });
+                let position = (file - place.start) as u16;
+                if self.passes(place, file, search)
+                    && !files.contents().get(usize::from(position)).is_some_and(|id| search.is_known(leaf, id))
+                {
+                    search.found.matches.push(Match { chunk: chunk.0, position, leaf });
                 }
             }
-            from = until.max(free);
         }
         from
     }
@@ -405,7 +456,7 @@ impl<'a> Place<'a> {
     /// Reads files of the chunk; `None` if it came as a digest.
     fn cursor(&mut self) -> Option<&mut FileCursor<'a>> {
         if self.cursor.is_none() {
-            let files: &'a Files = self.chunk?.1.files.as_ref()?;
+            let files = self.chunk?.1.side.files()?;
             self.cursor = Some(FileCursor::new(files, std::mem::take(&mut self.path)));
         }
         self.cursor.as_mut()

@@ -22,9 +22,8 @@ use super::{
     ChunkSlot, LeafSlot,
     contents::{self, Contents},
     dictionary::{self, Dictionary},
-    files::Files,
     merge::Merging,
-    segment::Segment,
+    segment::{Segment, Side},
 };
 
 /// Chunks of a page: a removal copies one page and the list of pages.
@@ -41,8 +40,7 @@ const MERGE_PACE: usize = 4;
 #[derive(Clone, Debug)]
 pub(super) struct Chunk {
     pub(super) leaf: LeafSlot,
-    /// `None` if it came as a digest.
-    pub(super) files: Option<Arc<Files>>,
+    pub(super) side: Side,
     /// Entries it makes: spans of positions, contents, and one for itself, so that a run without weight is one
     /// without chunks.
     weight: u32,
@@ -50,9 +48,9 @@ pub(super) struct Chunk {
 
 impl Chunk {
     fn new(leaf: LeafSlot, segment: &Segment) -> Self {
-        let contents = segment.files.as_ref().map_or(0, |_| segment.files());
+        let contents = segment.side.files().map_or(0, |_| segment.files());
         let weight = (segment.words.spans() + contents + 1) as u32;
-        Self { leaf, files: segment.files.clone(), weight }
+        Self { leaf, side: segment.side.clone(), weight }
     }
 
     pub(super) const fn weight(&self) -> usize {
@@ -102,7 +100,7 @@ impl Run {
         let mut contents = Vec::new();
         for (.., segment) in added {
             let start = starts[starts.len() - 1];
-            if let Some(files) = &segment.files {
+            if let Some(files) = segment.side.files() {
                 contents.extend((start..).zip(files.contents()).map(|(file, id)| contents::sortable(id, file)));
             }
             starts.push(start + segment.files() as u32);
@@ -133,7 +131,7 @@ impl Run {
     /// Files that perhaps have a content: chunk, position and leaf.
     pub(super) fn holders(&self, content: &ContentId) -> impl Iterator<Item = (u32, u16)> {
         let holds = move |number: u32, position: u16| {
-            let files = self.chunk(number)?.1.files.as_ref()?;
+            let files = self.chunk(number)?.1.side.files()?;
             files.contents().get(usize::from(position)).filter(|held| *held == content)
         };
         self.fixed.contents.get(content).filter_map(move |file| {
@@ -185,7 +183,7 @@ impl Run {
         let chunk = Arc::make_mut(page)[number % PAGE].take()?;
         self.gone += chunk.weight();
         let files = (self.start(number as u32 + 1) - self.start(number as u32)) as usize;
-        let (memory, digest) = (chunk.files.as_ref().map_or(0, |files| files.memory()), chunk.files.is_none());
+        let (memory, digest) = (chunk.side.memory(), chunk.side.is_digest());
         Some(Removed { files, memory, digest, weight: chunk.weight() })
     }
 

@@ -1,12 +1,17 @@
 //! One chunk of a leaf's catalog, ready to be searched; immutable.
 //!
-//! A segment of a home's own leaf has both sides, [`Words`] and [`Files`]. One that came as a digest has
-//! words alone: it can tell which of a leaf's files hold which words, and the rest is decided at a home. The index
-//! takes the words over into a run and keeps the files, so a segment lives no longer than its addition.
+//! A segment of a home's own leaf has both sides, [`Words`] and [`Files`]. One that came as a digest has keys of
+//! contents in place of files: it can tell which contents of a leaf hold which words, and the rest is decided at a
+//! home. The index takes the words over into a run and keeps the other side, so a segment lives no longer than its
+//! addition.
+//!
+//! ```text
+//!   digest   words | key of each file's content, in path order
+//! ```
 
 use std::sync::Arc;
 
-use overlay::{file::FileEntry, id::ContentId, limits};
+use overlay::{file::FileEntry, id::ContentId, limits, wire::mesh::ContentKey};
 
 use super::{collect::collect_words, files::Files, postings::shared_bytes, words::Words};
 
@@ -14,8 +19,39 @@ use super::{collect::collect_words, files::Files, postings::shared_bytes, words:
 #[derive(Clone, Debug)]
 pub struct Segment {
     pub(super) words: Words,
-    /// `None` if the segment came as a digest.
-    pub(super) files: Option<Arc<Files>>,
+    pub(super) side: Side,
+}
+
+/// What is known of a chunk's files beside their words.
+#[derive(Clone, Debug)]
+pub(super) enum Side {
+    /// Of an own leaf all.
+    Own(Arc<Files>),
+    /// Of a digest what they hold, in short, in path order.
+    Digest(Arc<[ContentKey]>),
+}
+
+impl Side {
+    /// The files, unless it is a digest.
+    pub(super) const fn files(&self) -> Option<&Arc<Files>> {
+        match self {
+            Self::Own(files) => Some(files),
+            Self::Digest(_) => None,
+        }
+    }
+
+    /// True if it came as a digest.
+    pub(super) const fn is_digest(&self) -> bool {
+        matches!(self, Self::Digest(_))
+    }
+
+    /// Bytes on the heap.
+    pub(super) fn memory(&self) -> usize {
+        match self {
+            Self::Own(files) => files.memory(),
+            Self::Digest(keys) => size_of_val(&**keys),
+        }
+    }
 }
 
 /// Why there is no segment. Nothing was changed.
@@ -47,23 +83,32 @@ impl Segment {
         if words.memory() > limits::DIGEST_BYTES {
             return Err(SegmentError::TooManyWords);
         }
-        Ok(Self { words, files: Some(Arc::new(Files::build(files, &shared))) })
+        Ok(Self { words, side: Side::Own(Arc::new(Files::build(files, &shared))) })
     }
 
-    /// The segment without names, sizes and content ids, in the form that other ultrapeers get.
+    /// The segment without names and sizes, and with a key for each content id, in the form that other ultrapeers get.
     pub fn digest(&self) -> Vec<u8> {
-        self.words.encode()
+        let mut digest = self.words.encode();
+        match &self.side {
+            Side::Own(files) => digest.extend(files.contents().iter().flat_map(|id| ContentKey::of(id).0)),
+            Side::Digest(keys) => digest.extend(keys.iter().flat_map(|key| key.0)),
+        }
+        digest
     }
 
-    /// A segment with words alone, from what [`Self::digest`] gave. Everything in it is checked.
+    /// A segment with words and keys alone, from what [`Self::digest`] gave. Everything in it is checked.
     pub fn from_digest(bytes: &[u8]) -> Result<Self, SegmentError> {
-        let words = Words::decode(bytes).map_err(|_| SegmentError::MalformedDigest)?;
-        Ok(Self { words, files: None })
+        let (words, keys) = Words::decode(bytes).map_err(|_| SegmentError::MalformedDigest)?;
+        let (keys, rest) = keys.as_chunks();
+        if keys.len() != words.files() || !rest.is_empty() {
+            return Err(SegmentError::MalformedDigest);
+        }
+        Ok(Self { words, side: Side::Digest(keys.iter().map(|key| ContentKey(*key)).collect()) })
     }
 
     /// The segment without its words; of a digest nothing.
     pub fn kept(&self) -> KeptSegment {
-        KeptSegment(self.files.clone().unwrap_or_default())
+        KeptSegment(self.side.files().cloned().unwrap_or_default())
     }
 
     /// Files in it.
@@ -83,7 +128,7 @@ impl Segment {
 
     /// Bytes of [`Self::memory`] that hold files rather than words.
     pub fn file_memory(&self) -> usize {
-        self.files.as_ref().map_or(0, |files| files.memory())
+        self.side.memory()
     }
 }
 
@@ -101,7 +146,7 @@ impl KeptSegment {
     pub fn build(&self) -> Segment {
         let files = self.0.entries();
         let shared = shared_starts(&files).expect("the files of a segment are in order");
-        Segment { words: collect_words(&files, &shared), files: Some(Arc::clone(&self.0)) }
+        Segment { words: collect_words(&files, &shared), side: Side::Own(Arc::clone(&self.0)) }
     }
 }
 

@@ -208,7 +208,8 @@ fn a_digest_finds_words_and_leaves_the_rest_to_a_home() {
         // Candidates are told even where no more matches are wanted.
         let none = snapshot.lookup(&query, NOW_S, 0, u64::MAX);
         assert_eq!((&none.candidates[..], none.matches.len(), none.full), (candidates, 0, true), "{query:?}");
-        let scope = Scope { now_s: NOW_S, max_matches: 100, work_cap: u64::MAX, leaves: Some(&|leaf| leaf.0 == 4) };
+        let leaves: &dyn Fn(LeafSlot) -> bool = &|leaf| leaf.0 == 4;
+        let scope = Scope { now_s: NOW_S, max_matches: 100, work_cap: u64::MAX, leaves: Some(leaves), known: None };
         let of_one = snapshot.lookup_within(&query, scope);
         assert_eq!((of_one.candidates.len(), of_one.matches.len()), (0, own), "{query:?}");
     }

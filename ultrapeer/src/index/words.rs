@@ -1,4 +1,4 @@
-//! The token side of a segment: which token is held by which files. It is also the segment's digest.
+//! The token side of a segment: which token is held by which files. It is also most of the segment's digest.
 //!
 //! Tokens are sorted by their bytes and front-coded, each followed by its files' positions in the chunk, coded as
 //! runs. Filters that are lists have tokens too, `:ext:mp3` and `:kind:audio`: a colon is in no word, so they never
@@ -81,17 +81,14 @@ impl Words {
         out
     }
 
-    /// Reads and checks a wire form: order of the tokens, their text, that every position is a file's, and that the
+    /// Reads and checks a wire form, and returns it with the bytes that follow it: order of the tokens, their text, that every position is a file's, and that the
     /// tokens written out are no more than the words of a chunk: each may begin with all of the one before it, so a
     /// few bytes could stand for gigabytes.
-    pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
+    pub(super) fn decode(bytes: &[u8]) -> Result<(Self, &[u8]), Malformed> {
         let mut rest = bytes;
         let files = read_varint(&mut rest).filter(|files| *files <= limits::CHUNK_FILES as u64).ok_or(Malformed)?;
         let tokens = read_varint(&mut rest).and_then(|tokens| u32::try_from(tokens).ok()).ok_or(Malformed)?;
-        if rest.len() > limits::DIGEST_BYTES {
-            return Err(Malformed);
-        }
-        let coded: Box<[u8]> = rest.into();
+        let coded = rest;
         let (mut previous, mut token, mut spans, mut written) = (Vec::new(), Vec::new(), 0, 0);
         for ordinal in 0..tokens {
             let mut positions = read_entry(&mut rest, &mut token).ok_or(Malformed)?;
@@ -108,10 +105,11 @@ impl Words {
             previous.clone_from(&token);
             spans += count;
         }
-        if !rest.is_empty() {
+        let coded = &coded[..coded.len() - rest.len()];
+        if coded.len() > limits::DIGEST_BYTES {
             return Err(Malformed);
         }
-        Ok(Self { files: files as u16, tokens, spans, coded })
+        Ok((Self { files: files as u16, tokens, spans, coded: coded.into() }, rest))
     }
 
     /// Calls `each` for every token, ascending, with its positions.
@@ -160,7 +158,7 @@ mod tests {
     #[test]
     fn words_that_are_more_than_a_chunk_when_written_out_are_refused() {
         let most = limits::DIGEST_BYTES / 4;
-        assert_eq!(Words::decode(&repeated(most - 4, 4)).map(|words| words.len()), Ok(4));
-        assert_eq!(Words::decode(&repeated(most, 5)).map(|words| words.len()), Err(Malformed));
+        assert_eq!(Words::decode(&repeated(most - 4, 4)).map(|(words, _)| words.len()), Ok(4));
+        assert_eq!(Words::decode(&repeated(most, 5)).map(|(words, _)| words.len()), Err(Malformed));
     }
 }

@@ -15,16 +15,25 @@ use overlay::{
         bounded::List,
         descriptor::ShardPrefix,
         leaf::LeafMessage,
-        mesh::{Query, QueryCancel, QueryDone, QueryHits, QueryHolders, Scope, ToldHolder},
+        mesh::{ContentKey, KnownContent, Query, QueryCancel, QueryDone, QueryHits, QueryHolders, Scope, ToldHolder},
         search::{Hit, Hits, Incomplete, IncompleteSet, StopReason, Summary},
     },
 };
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 
 use crate::attachments::LeafList;
 
-use super::{Answer, Asker, Ended, Environment, Output, Wanted, frames, merged::Merged, pace::Pace};
+use super::{
+    Answer, Asker, Ended, Environment, Output, Wanted,
+    cover::{Open, Pick, cover},
+    frames,
+    merged::Merged,
+    pace::Pace,
+};
 use crate::holders::mix;
+
+/// Contents that others need not tell.
+type Known = List<ContentKey, { limits::QUERY_KNOWN }>;
 
 /// A search. See the module text.
 #[derive(Debug)]
@@ -35,6 +44,10 @@ pub(super) struct Active {
     began: Time,
     first_hit: Option<Time>,
     merged: FxHashMap<ContentId, Merged>,
+    /// Keys of those, and of what the asker knows.
+    known: FxHashSet<ContentKey>,
+    /// By content: leaves elsewhere whose digest names it.
+    named: FxHashMap<ContentKey, Vec<u64>>,
     /// Leaves attached elsewhere that may have matches and were not searched to the end.
     open: BTreeMap<u64, Candidate>,
     /// Other parts of the leaf space.
@@ -72,6 +85,8 @@ struct Candidate {
     pending: u32,
     /// Homes that did not answer (in time).
     tried: Vec<PeerId>,
+    /// Contents that may match; none if they are not known.
+    contents: Box<[ContentKey]>,
     /// The home that told of it, should no log name another.
     teller: Option<PeerId>,
     /// The sequence of its list that was searched here, at the beginning.
@@ -151,8 +166,15 @@ impl Active {
             order: owners.into_iter(),
             pending: 0,
         });
-        let candidate =
-            |handle| Candidate { own: environment.attachments.own_sequence(handle), ..Candidate::default() };
+        let mut named: FxHashMap<ContentKey, Vec<u64>> = FxHashMap::default();
+        let mut open = BTreeMap::new();
+        for super::Candidate { handle, contents } in &answer.candidates {
+            for key in contents {
+                named.entry(*key).or_default().push(*handle);
+            }
+            let own = environment.attachments.own_sequence(*handle);
+            open.insert(*handle, Candidate { own, contents: contents.clone(), ..Candidate::default() });
+        }
         let part = |prefix| Part { prefix, pending: 0, tried: Vec::new(), is_done: false };
         let rare = answer.matches * (1 + parts.len()) < limits::RARE_MATCHES;
         let mut active = Self {
@@ -161,7 +183,9 @@ impl Active {
             began: environment.now,
             first_hit: None,
             merged: FxHashMap::default(),
-            open: answer.candidates.iter().map(|handle| (*handle, candidate(*handle))).collect(),
+            known: wanted.known.clone(),
+            named,
+            open,
             wave: if rare || wanted.all { WAVES.len() } else { 0 },
             parts: parts.into_iter().map(part).collect(),
             owners,
@@ -345,19 +369,16 @@ impl Active {
             return (Vec::new(), Some(StopReason::Limit));
         }
         let asked_before = self.asks.len();
-        for (peer, leaves) in homes {
-            let scope = if leaves.len() <= limits::QUERY_LEAVES {
-                Scope::Leaves(List::new(leaves.iter().copied()))
-            } else {
-                Scope::Home
-            };
-            self.ask(environment.now, patience, peer, About::Leaves(leaves), scope, out);
+        let known = self.known();
+        for Pick { home, leaves, whole } in homes {
+            let known = if whole { List::default() } else { known.clone() };
+            self.ask(environment.now, patience, home, About::Leaves(leaves), known, out);
         }
         for (peer, part) in parts {
-            self.ask(environment.now, patience, peer, About::Part(part), Scope::Shard(self.parts[part].prefix), out);
+            self.ask(environment.now, patience, peer, About::Part(part), known.clone(), out);
         }
         if let Some(peer) = owner {
-            self.ask(environment.now, patience, peer, About::Holders, Scope::Holders, out);
+            self.ask(environment.now, patience, peer, About::Holders, List::default(), out);
         }
         let new: Vec<_> = self.asks[asked_before..].iter().map(|ask| ask.id).collect();
         let is_waiting = self.asks.iter().any(|ask| matches!(ask.state, State::Waiting(_)));
@@ -376,18 +397,27 @@ impl Active {
         (new, Some(stopped))
     }
 
-    /// Homes to ask now, with the leaves that each is asked for: greedily those of most leaves, which is within ln(n)
-    /// of the smallest cover.
-    fn next_homes(&mut self, environment: Environment<'_>) -> Vec<(PeerId, Vec<u64>)> {
+    /// Homes to ask now, with the leaves that each is asked for. See [`cover`].
+    fn next_homes(&mut self, environment: Environment<'_>) -> Vec<Pick> {
         let waiting = self.asks.iter().filter(|ask| matches!(ask.state, State::Waiting(_))).count();
         let round = if self.wanted.all { usize::MAX } else { limits::FORWARDS_PER_ROUND };
-        let mut room = round.saturating_sub(waiting);
+        let room = round.saturating_sub(waiting);
+        // Of other parts of the leaf space whoever asks wants contents; sources are counted.
+        let asked = self.asks.iter().filter(|ask| matches!(ask.about, About::Leaves(_))).count();
+        let whole = match self.asker {
+            Asker::Mesh(..) if !self.wanted.all => 0,
+            _ if self.wanted.all => usize::MAX,
+            _ => limits::FORWARDS_PER_ROUND.saturating_sub(asked),
+        };
         let Environment { attachments, neighbours, .. } = environment;
-        let all_known = neighbours.own() == ShardPrefix::ALL;
+        let is_whole_space = neighbours.own() == ShardPrefix::ALL;
         let is_told_of = |handle: u64, candidate: &Candidate| {
-            let teller = candidate.teller.filter(|_| attachments.homes(handle).is_empty() && !all_known);
+            let teller = candidate.teller.filter(|_| attachments.homes(handle).is_empty() && !is_whole_space);
             teller.is_some_and(|home| neighbours.get(&home).is_some())
         };
+        let known = &self.known;
+        let all_known =
+            |contents: &[ContentKey]| !contents.is_empty() && contents.iter().all(|key| known.contains(key));
         // Who is attached nowhere any more has left. Who has come here since the beginning, and has no other home any
         // more, was not searched by anyone.
         let mut missed = false;
@@ -395,13 +425,16 @@ impl Active {
             let stays =
                 candidate.pending > 0 || candidate.is_open(environment, *handle) || is_told_of(*handle, candidate);
             missed |= !stays && candidate.has_come(environment, *handle);
-            stays
+            let is_asked_anyway = candidate.pending > 0 || (whole > 0 && candidate.tried.is_empty());
+            stays && (is_asked_anyway || !all_known(&candidate.contents))
         });
         if missed {
             self.incomplete.insert(Incomplete::HomeSilent);
         }
-        let mut of_home: BTreeMap<PeerId, BTreeSet<u64>> = BTreeMap::new();
-        let mut homes_of: BTreeMap<u64, Vec<PeerId>> = BTreeMap::new();
+        if room == 0 {
+            return Vec::new();
+        }
+        let mut open = Vec::new();
         for (handle, candidate) in self.open.iter().filter(|(_, candidate)| candidate.pending == 0) {
             let usable = |home: &PeerId| neighbours.is_usable(home) && !candidate.tried.contains(home);
             let unsearched =
@@ -412,30 +445,12 @@ impl Active {
             if attachments.homes(*handle).is_empty() {
                 homes.extend(candidate.teller.filter(usable));
             }
-            for home in &homes {
-                of_home.entry(*home).or_default().insert(*handle);
-            }
-            homes_of.insert(*handle, homes);
+            open.push(Open { handle: *handle, homes, contents: &candidate.contents });
         }
-        let mut asked = Vec::new();
-        while room > 0 {
-            // The last maximum wins, so look downwards: ties go to the lowest key.
-            let best = of_home.iter().rev().max_by_key(|(_, leaves)| leaves.len()).map(|(home, _)| *home);
-            let Some((home, leaves)) = best.and_then(|home| of_home.remove_entry(&home)) else { break };
-            if leaves.is_empty() {
-                break;
-            }
-            for handle in &leaves {
-                for other in homes_of.remove(handle).into_iter().flatten() {
-                    if let Some(of_other) = of_home.get_mut(&other) {
-                        of_other.remove(handle);
-                    }
-                }
-            }
-            asked.push((home, leaves.into_iter().collect()));
-            room -= 1;
-        }
-        asked
+        let asked_for = self.open.values().filter(|candidate| candidate.pending > 0);
+        let mut sought = self.known.clone();
+        sought.extend(asked_for.flat_map(|candidate| &candidate.contents));
+        cover(&open, sought, room, whole)
     }
 
     /// Members of other parts of the leaf space to ask now.
@@ -477,27 +492,40 @@ impl Active {
         patience: Duration,
         peer: PeerId,
         about: About,
-        scope: Scope,
+        known: Known,
         out: &mut Outbox<Output>,
     ) {
-        match &about {
+        let scope = match &about {
             About::Leaves(leaves) => {
                 for handle in leaves {
                     self.open.entry(*handle).or_default().pending += 1;
                 }
+                let listed = (leaves.len() <= limits::QUERY_LEAVES).then(|| List::new(leaves.iter().copied()));
+                listed.map_or(Scope::Home, Scope::Leaves)
             }
-            About::Part(part) => self.parts[*part].pending += 1,
+            About::Part(part) => {
+                let part = &mut self.parts[*part];
+                part.pending += 1;
+                Scope::Shard(part.prefix)
+            }
             About::Holders => {
                 if let Some(owners) = &mut self.owners {
                     owners.pending += 1;
                 }
+                Scope::Holders
             }
-        }
+        };
         let id = QueryId(mix(self.seed, (1 << 32) + self.asks.len() as u64));
         self.asks.push(Ask { id, peer, about, state: State::Waiting(now + patience), since: Some(now), hits: 0 });
         let Wanted { target, limit, all, .. } = &self.wanted;
-        let query = Query { id, target: target.clone(), limit: *limit, all: *all, scope };
+        let query = Query { id, target: target.clone(), limit: *limit, all: *all, scope, known };
         out.push(Output::ToMesh(peer, query.into()));
+    }
+
+    /// Contents that others need not tell; none if every home shall.
+    fn known(&self) -> Known {
+        let known: BTreeSet<_> = if self.wanted.all { BTreeSet::new() } else { self.known.iter().copied().collect() };
+        List::new(known.into_iter().take(limits::QUERY_KNOWN))
     }
 
     /// Tells those that are still at work that they need not be.
@@ -537,17 +565,41 @@ impl Active {
         }
     }
 
+    /// An ultrapeer, which was heard of before, counts who has what is known.
+    pub(super) fn take_known(&mut self, id: QueryId, known: &[KnownContent], out: &mut Outbox<Output>) {
+        // Of leaves that it was asked for by their handles the digests tell.
+        if known.is_empty() || !self.asks.iter().any(|ask| ask.id == id && matches!(ask.about, About::Part(_))) {
+            return;
+        }
+        let sources: FxHashMap<_, _> = known.iter().map(|known| (known.key, known.sources)).collect();
+        let mut news = Vec::new();
+        for (content, merged) in &mut self.merged {
+            if let Some(sources) = sources.get(&ContentKey::of(content)).filter(|sources| **sources > 0) {
+                merged.add_counted(*sources);
+                news.push(*content);
+            }
+        }
+        news.sort_unstable();
+        self.tell(&news, out);
+    }
+
     /// Merges hits, and sends the asker what is new to it.
     pub(super) fn take_hits(&mut self, now: Time, hits: Vec<Hit>, out: &mut Outbox<Output>) {
         let mut news = Vec::new();
         for hit in hits {
             let content = hit.content;
+            let key = ContentKey::of(&content);
+            if self.wanted.known.contains(&key) {
+                continue;
+            }
             if let Some(known) = self.merged.get_mut(&content) {
                 if known.merge(hit) {
                     news.push(content);
                 }
             } else if self.merged.len() < self.wanted.limit as usize {
-                self.merged.insert(content, Merged::new(hit));
+                let named = self.named.get(&key).map_or(&[][..], |handles| handles);
+                self.merged.insert(content, Merged::new(hit, named));
+                self.known.insert(key);
                 news.push(content);
             } else {
                 self.more = true;
@@ -556,6 +608,11 @@ impl Active {
         if !news.is_empty() {
             self.first_hit.get_or_insert(now);
         }
+        self.tell(&news, out);
+    }
+
+    /// Sends the asker what is known of these contents.
+    fn tell(&self, news: &[ContentId], out: &mut Outbox<Output>) {
         let known = news.iter().filter_map(|content| self.merged.get(content));
         match self.asker {
             Asker::Leaf(ticket) => {
@@ -565,7 +622,7 @@ impl Active {
             }
             Asker::Mesh(peer, id) => {
                 for hits in frames(known.map(Merged::for_mesh)) {
-                    out.push(Output::ToMesh(peer, QueryHits { id, hits }.into()));
+                    out.push(Output::ToMesh(peer, QueryHits { id, hits, known: List::default() }.into()));
                 }
             }
         }

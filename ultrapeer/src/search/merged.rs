@@ -19,16 +19,32 @@ pub(super) struct Merged {
     hit: Hit,
     /// The part of its score that is not availability; the best that any ultrapeer says.
     fit: u32,
+    /// Sources of whoever told its size.
+    sized_by: u32,
     /// By handle: the place in the hit's names of the holder's own.
     holders: FxHashMap<u64, Option<u8>>,
+    /// Handles of leaves that have it by their digests.
+    named: Box<[u64]>,
+    /// Sources of other parts of the leaf space that were counted and not named.
+    counted: u32,
 }
 
 impl Merged {
-    pub(super) fn new(mut hit: Hit) -> Self {
+    /// From the first that tells of it; `named` are leaves that have it by their digests.
+    pub(super) fn new(mut hit: Hit, named: &[u64]) -> Self {
         let listed = |name: &u8| usize::from(*name) < hit.names.len();
         let holders = hit.holders.iter().map(|holder| (holder.handle, holder.name.filter(listed))).collect();
         hit.holders = List::default();
-        Self { fit: fit(&hit), hit, holders }
+        let sized_by = hit.sources;
+        let mut merged = Self { fit: fit(&hit), hit, sized_by, holders, named: named.into(), counted: 0 };
+        merged.hit.sources = merged.hit.sources.max(merged.sources());
+        merged
+    }
+
+    /// So many more leaves have it, in a part of the leaf space of which nobody else tells.
+    pub(super) fn add_counted(&mut self, sources: u32) {
+        self.counted = self.counted.saturating_add(sources);
+        self.hit.sources = self.hit.sources.saturating_add(sources);
     }
 
     /// Takes over what another home knows. True if the asker should learn of it.
@@ -42,8 +58,8 @@ impl Merged {
             self.hit.tags = other.tags;
         }
         // A content has one size; when two are claimed, the one of more sources is the likelier.
-        if other.sources > known.sources {
-            self.hit.size = other.size;
+        if other.sources > self.sized_by {
+            (self.hit.size, self.sized_by) = (other.size, other.sources);
         }
         let best = self.hit.peers.first().map(|peer| peer.peer);
         if best != best_before && best == other.peers.first().map(|peer| peer.peer) {
@@ -57,13 +73,22 @@ impl Merged {
     /// their holders do.
     fn merge_sources(&mut self, other: &Hit) {
         let apart = self.holders.len() + other.holders.len();
-        let new = other.holders.iter().filter(|holder| !self.holders.contains_key(&holder.handle)).count();
-        let together = self.holders.len() + new;
+        for holder in &*other.holders {
+            self.holders.entry(holder.handle).or_default();
+        }
+        let together = self.holders.len();
+        let sources = self.sources().max(other.sources.saturating_add(self.counted));
         let hit = &mut self.hit;
-        hit.sources = hit.sources.max(other.sources).max(together as u32);
+        hit.sources = hit.sources.max(sources);
         let networks = u64::from(hit.networks.saturating_add(other.networks)) * together as u64 / apart.max(1) as u64;
         hit.networks = hit.networks.max(other.networks).max(networks as u32).min(hit.sources);
         hit.peers = merge_peers(&hit.peers, &other.peers);
+    }
+
+    /// Leaves that are known to have it.
+    fn sources(&self) -> u32 {
+        let named = self.named.iter().filter(|handle| !self.holders.contains_key(handle)).count();
+        ((self.holders.len() + named) as u32).saturating_add(self.counted)
     }
 
     /// Orders the names of both by how many holders have them.
@@ -72,7 +97,8 @@ impl Merged {
         let place = |name: &_| names.iter().position(|known| known == name).map(|place| place as u8);
         for holder in &*other.holders {
             let name = holder.name.and_then(|name| other.names.get(usize::from(name)));
-            self.holders.entry(holder.handle).or_insert_with(|| name.and_then(place));
+            let known = self.holders.entry(holder.handle).or_default();
+            *known = known.or_else(|| name.and_then(place));
         }
         let mut counts = vec![0u32; names.len()];
         for name in self.holders.values().flatten() {
@@ -99,6 +125,8 @@ impl Merged {
     pub(super) fn for_mesh(&self) -> Hit {
         let mut holders: Vec<_> =
             self.holders.iter().map(|(handle, name)| Holder { handle: *handle, name: *name }).collect();
+        let named = self.named.iter().filter(|handle| !self.holders.contains_key(handle));
+        holders.extend(named.map(|handle| Holder { handle: *handle, name: None }));
         holders.sort_unstable_by_key(|holder| holder.handle);
         Hit { holders: List::new(holders), ..self.hit.clone() }
     }

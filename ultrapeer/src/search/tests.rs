@@ -43,6 +43,16 @@ fn hit(content: u8, leaves: &[u64], home: u8) -> Hit {
     }
 }
 
+/// A leaf of whose contents nothing is known.
+fn candidate(handle: u64) -> Candidate {
+    listed(handle, &[])
+}
+
+/// A leaf with these contents.
+fn listed(handle: u64, contents: &[u8]) -> Candidate {
+    Candidate { handle, contents: contents.iter().map(|content| ContentKey([*content; 8])).collect() }
+}
+
 fn log(homes: &[(u8, &[u64])]) -> Attachments {
     let mut log = Attachments::new(peer(0));
     for (home, leaves) in homes {
@@ -67,6 +77,8 @@ struct Bed {
     searches: Searches,
     now: Time,
     hits: BTreeMap<ContentId, Hit>,
+    /// What another ultrapeer that asked was told of what it knew.
+    known: Vec<(ContentKey, u32)>,
     /// Queries, oldest first, with whom they went to.
     queries: Vec<(PeerId, Query)>,
     called_off: Vec<PeerId>,
@@ -88,6 +100,7 @@ impl Bed {
             searches: Searches::default(),
             now: Time(1),
             hits: BTreeMap::new(),
+            known: Vec::new(),
             queries: Vec::new(),
             called_off: Vec::new(),
             summary: None,
@@ -119,6 +132,7 @@ impl Bed {
                     assert!(self.report.replace(done).is_none(), "one report");
                 }
                 Output::ToMesh(_, MeshMessage::QueryHits(frame)) => {
+                    self.known.extend(frame.known.iter().map(|known| (known.key, known.sources)));
                     self.hits.extend(frame.hits.into_iter().map(|hit| (hit.content, hit)));
                 }
                 Output::ToAsker(_, LeafMessage::Hits(Hits { hits })) => {
@@ -138,7 +152,13 @@ impl Bed {
         let elsewhere = |handle: &u64| self.log.homes(*handle).iter().all(|(home, _)| *home != peer(0));
         let mut candidates: Vec<_> = self.log.handles().filter(elsewhere).collect();
         candidates.sort_unstable();
-        let answer = Answer { matches: candidates.len() + answer.hits.len(), candidates, ..answer };
+        let candidates = candidates.into_iter().map(candidate).collect();
+        self.begin(search, Answer { candidates, ..answer });
+    }
+
+    /// Begins a search of which the own index says so much.
+    fn begin(&mut self, search: Search, answer: Answer) {
+        let answer = Answer { matches: answer.candidates.len() + answer.hits.len(), ..answer };
         let wanted = Wanted::of(search, self.neighbours.own(), self.now);
         self.step(|searches, environment, out| {
             searches.start(environment, Asker::Leaf(1), 9, wanted, answer, out);
@@ -162,7 +182,8 @@ impl Bed {
     fn end(&mut self, from: u8, hits: Vec<Hit>, done: QueryDone) {
         let id = self.id(from);
         self.step(|searches, environment, out| {
-            searches.hits(environment.now, peer(from), id, hits, out);
+            let told = QueryHits { id, hits: List::new(hits), known: List::default() };
+            searches.hits(environment.now, peer(from), told, out);
             searches.done(environment, peer(from), QueryDone { id, ..done }, out);
         });
     }
@@ -291,7 +312,8 @@ fn time_runs_out_while_hits_still_come() {
     let id = bed.id(1);
     for content in 0..20 {
         bed.step(|searches, environment, out| {
-            searches.hits(environment.now, peer(1), id, vec![hit(content, &[1], 1)], out);
+            let hits = List::new([hit(content, &[1], 1)]);
+            searches.hits(environment.now, peer(1), QueryHits { id, hits, known: List::default() }, out);
         });
         bed.wait(limits::FORWARD_PATIENCE / 2);
     }
@@ -382,7 +404,8 @@ fn a_search_that_is_withdrawn_is_called_off_everywhere() {
     let ended = bed.searches.take_ended();
     assert_eq!(ended.iter().map(|ended| ended.summary.stopped).collect::<Vec<_>>(), [StopReason::Cancelled]);
     bed.step(|searches, environment, out| {
-        searches.hits(environment.now, peer(2), QueryId(1), vec![hit(1, &[2], 2)], out);
+        let told = QueryHits { id: QueryId(1), hits: List::new([hit(1, &[2], 2)]), known: List::default() };
+        searches.hits(environment.now, peer(2), told, out);
     });
     assert!(bed.hits.is_empty());
 }
@@ -447,7 +470,8 @@ fn a_silent_gateway_is_replaced_and_a_shard_without_members_is_told() {
 fn a_gateway_searches_its_shard_and_reports() {
     let mut bed = Bed::new(&[(0, &[1]), (1, &[2])]);
     let wanted = Wanted::of(search(60, false), ShardPrefix::ALL, bed.now);
-    let answer = Answer { hits: vec![hit(1, &[1], 0)], candidates: vec![2], matches: 2, ..Answer::default() };
+    let answer =
+        Answer { hits: vec![hit(1, &[1], 0)], candidates: vec![candidate(2)], matches: 2, ..Answer::default() };
     let asker = Asker::Mesh(peer(9), QueryId(77));
     bed.step(|searches, environment, out| searches.start(environment, asker, 5, wanted, answer, out));
     assert_eq!(bed.hits[&ContentId([1; 32])].holders.len(), 1, "the coordinator must know whom it counted");
@@ -458,11 +482,111 @@ fn a_gateway_searches_its_shard_and_reports() {
     assert!(bed.searches.is_empty());
 }
 
+/// Leaf 100 + n at home n alone, for homes 1 to 20.
+const SCATTERED: [(u8, [u64; 1]); 20] = {
+    let mut homes = [(0, [0]); 20];
+    let mut at = 0;
+    while at < 20 {
+        homes[at] = (at as u8 + 1, [at as u64 + 101]);
+        at += 1;
+    }
+    homes
+};
+
+#[test]
+fn after_the_first_homes_only_what_is_not_known_is_asked_for() {
+    let homes: Vec<(u8, &[u64])> = SCATTERED.iter().map(|(home, leaves)| (*home, &leaves[..])).collect();
+    let mut bed = Bed::new(&homes);
+    // All have content 1; leaf 115 another one, and of leaf 116 it is not known.
+    let contents = |handle| match handle {
+        115 => listed(handle, &[1, 2]),
+        116 => candidate(handle),
+        _ => listed(handle, &[1]),
+    };
+    let candidates = (101..=120).map(contents).collect();
+    bed.begin(search(60, false), Answer { candidates, ..with(vec![]) });
+    let first: BTreeSet<_> = bed.asked().into_iter().collect();
+    assert_eq!(first.len(), limits::FORWARDS_PER_ROUND);
+    assert!(first.contains(&peer(15)) && first.contains(&peer(16)), "what is new comes first");
+    assert!(bed.queries.iter().all(|(_, query)| query.known.is_empty()), "they tell all");
+    for home in first {
+        let leaf = u64::from(home.0[0]) + 100;
+        bed.answer(home.0[0], vec![hit(1, &[leaf], home.0[0])]);
+    }
+    // The one that was said to have content 2 had it no more, and another still might.
+    assert_eq!((bed.asked().len(), bed.reasons()), (limits::FORWARDS_PER_ROUND, vec![]));
+    assert_eq!((bed.summary().stopped, bed.summary().leaves_covered), (StopReason::Exhausted, 20));
+    assert_eq!(bed.hits[&ContentId([1; 32])].sources, 20, "by the digests all of them have it");
+}
+
+#[test]
+fn what_nobody_has_told_yet_is_asked_for_until_somebody_does() {
+    let homes: Vec<(u8, &[u64])> = SCATTERED.iter().map(|(home, leaves)| (*home, &leaves[..])).collect();
+    let mut bed = Bed::new(&homes);
+    let candidates = (101..=120).map(|handle| listed(handle, &[1])).collect();
+    bed.begin(search(60, false), Answer { candidates, ..with(vec![]) });
+    let first = bed.asked();
+    for home in &first {
+        bed.answer(home.0[0], vec![]);
+    }
+    // Each further home is the only one that is asked at the time: it may tell of the content.
+    assert_eq!(bed.asked().len(), first.len() + 1);
+    let ninth = bed.asked()[8].0[0];
+    bed.answer(ninth, vec![]);
+    let tenth = bed.asked()[9].0[0];
+    bed.answer(tenth, vec![hit(1, &[u64::from(tenth) + 100], tenth)]);
+    assert_eq!((bed.asked().len(), bed.summary().stopped, bed.reasons()), (10, StopReason::Exhausted, vec![]));
+}
+
+#[test]
+fn a_home_that_is_silent_matters_only_for_what_others_do_not_tell() {
+    let mut bed = Bed::new(&[(1, &[101]), (2, &[102])]);
+    let candidates = vec![listed(101, &[1]), listed(102, &[1])];
+    bed.begin(search(60, false), Answer { candidates, ..with(vec![]) });
+    assert_eq!(bed.asked().len(), 2);
+    bed.answer(1, vec![hit(1, &[101], 1)]);
+    bed.wait(limits::FORWARD_PATIENCE_MAX);
+    assert_eq!((bed.summary().stopped, bed.reasons()), (StopReason::Exhausted, vec![]));
+}
+
+#[test]
+fn a_gateway_asks_and_tells_nothing_that_is_known_but_counts_it() {
+    let mut bed = Bed::new(&[(1, &[101]), (2, &[102])]);
+    let key = ContentKey([1; 8]);
+    let wanted =
+        Wanted { known: FxHashSet::from_iter([key]), ..Wanted::of(search(60, false), ShardPrefix::ALL, bed.now) };
+    let candidates = vec![listed(101, &[1]), listed(102, &[1, 2])];
+    let answer = Answer { candidates, known: vec![KnownContent { key, sources: 2 }], ..Answer::default() };
+    let asker = Asker::Mesh(peer(9), QueryId(77));
+    bed.step(|searches, environment, out| searches.start(environment, asker, 5, wanted, answer, out));
+    assert_eq!((bed.asked(), &bed.known[..]), (vec![peer(2)], &[(key, 2)][..]));
+    assert_eq!(bed.queries[0].1.known[..], [key]);
+    bed.answer(2, vec![hit(1, &[102], 2), hit(2, &[102], 2)]);
+    assert_eq!(bed.hits.keys().collect::<Vec<_>>(), [&ContentId([2; 32])]);
+    assert_eq!(bed.report.map(|report| (report.messages, report.leaves_covered)), Some((1, 2)));
+}
+
+#[test]
+fn other_shards_are_told_what_is_known_and_their_sources_count() {
+    let many: Vec<_> = (0..30).map(|content| hit(content, &[1], 0)).collect();
+    let mut bed = Bed::sharded("0", &[(1, "1")]);
+    bed.start(search(60, false), with(many));
+    assert_eq!((bed.asked(), bed.queries[0].1.known.len()), (vec![peer(1)], 30));
+    let id = bed.id(1);
+    let known = List::new([KnownContent { key: ContentKey([3; 8]), sources: 7 }]);
+    bed.step(|searches, environment, out| {
+        searches.hits(environment.now, peer(1), QueryHits { id, hits: List::default(), known }, out);
+    });
+    assert_eq!((bed.hits[&ContentId([3; 32])].sources, bed.hits[&ContentId([4; 32])].sources), (8, 1));
+    bed.end(1, vec![], gateway(10, 0));
+    assert_eq!(bed.summary().stopped, StopReason::Exhausted);
+}
+
 #[test]
 fn a_gateway_gives_up_when_who_asked_is_gone() {
     let mut bed = Bed::new(&[(1, &[2]), (9, &[])]);
     let wanted = Wanted::of(search(60, false), ShardPrefix::ALL, bed.now);
-    let answer = Answer { candidates: vec![2], ..Answer::default() };
+    let answer = Answer { candidates: vec![candidate(2)], ..Answer::default() };
     let asker = Asker::Mesh(peer(9), QueryId(77));
     bed.step(|searches, environment, out| searches.start(environment, asker, 5, wanted, answer, out));
     bed.lose(9);
@@ -499,7 +623,7 @@ fn what_homes_tell_of_a_content_is_one_hit_in_any_order() {
         told(3, &[(4, "b"), (5, "c"), (6, "b")], (5, 1)),
     ];
     for order in [[0, 1, 2], [2, 1, 0], [1, 2, 0], [1, 0, 2]] {
-        let mut merged = Merged::new(parts[order[0]].clone());
+        let mut merged = Merged::new(parts[order[0]].clone(), &[]);
         assert!(merged.merge(parts[order[1]].clone()) && merged.merge(parts[order[2]].clone()));
         let hit = merged.for_asker();
         assert_eq!(hit.names.iter().map(|name| &**name).collect::<Vec<_>>(), ["b", "a", "c"], "{order:?}");

@@ -1,5 +1,7 @@
 //! Queries: what the own index says, and searches under way.
 
+use std::collections::BTreeMap;
+
 use overlay::{
     address::network_prefix,
     id::PeerId,
@@ -10,7 +12,7 @@ use overlay::{
     wire::{
         bounded::{List, Text},
         leaf::LeafMessage,
-        mesh::{Query, QueryDone, QueryHits, Scope},
+        mesh::{ContentKey, KnownContent, Query, QueryDone, QueryHits, Scope},
         search::{Hit, HitPeer, Holder, Incomplete, IncompleteSet, Reachability, Search, Target},
     },
 };
@@ -25,13 +27,21 @@ use crate::{
         rank::{self, LeafFacts},
     },
     leaves::Session,
-    search::{self, Answer, Asker, Environment, Searches, Ticket, Wanted},
+    search::{self, Answer, Asker, Candidate, Environment, Searches, Ticket, Wanted},
 };
 
 impl Ultrapeer {
     /// What this node's own index says: of its own leaves, and of those whose digests it holds whom to ask. `None` if
     /// the query cannot be understood.
-    pub fn answer(&self, now: Time, target: &Target, limit: u32, scope: &Scope) -> Option<Answer> {
+    /// `known` are contents that the asker has.
+    pub fn answer(
+        &self,
+        now: Time,
+        target: &Target,
+        limit: u32,
+        scope: &Scope,
+        known: &FxHashSet<ContentKey>,
+    ) -> Option<Answer> {
         let limit = limit.min(limits::SEARCH_LIMIT_ALL) as usize;
         let now_s = self.epoch_s + (now.as_micros() / 1_000_000) as i64;
         let snapshot = self.reader.snapshot();
@@ -39,7 +49,7 @@ impl Ultrapeer {
         let (ranking, found) = match target {
             Target::Query(source) => {
                 let query = ParsedQuery::parse(source).ok()?;
-                let found = self.look_up(&snapshot, &query, now_s, limits::LOOKUP_MATCHES.max(limit * 4), scope);
+                let found = self.look_up(&snapshot, &query, now_s, limits::LOOKUP_MATCHES.max(limit * 4), scope, known);
                 (rank::rank(&snapshot, &query, &found.matches, limit, now_s, facts), found)
             }
             Target::Content(content) => {
@@ -50,6 +60,10 @@ impl Ultrapeer {
         let candidates = match scope {
             Scope::Leaves(_) | Scope::Home | Scope::Holders => Vec::new(),
             Scope::Shard(_) => self.candidates(target, &found),
+        };
+        let known = match scope {
+            Scope::Shard(_) => count_known(known, &found, &candidates),
+            Scope::Leaves(_) | Scope::Home | Scope::Holders => Vec::new(),
         };
         let rank::Ranking { groups, contents } = ranking;
         let mut incomplete = IncompleteSet::default();
@@ -67,13 +81,23 @@ impl Ultrapeer {
             withheld: 0,
             matches: found.matches.len() + candidates.len(),
             candidates,
+            known,
             ..Answer::default()
         })
     }
 
-    fn look_up(&self, snapshot: &Snapshot, query: &ParsedQuery, now_s: i64, most: usize, scope: &Scope) -> Lookup {
+    fn look_up(
+        &self,
+        snapshot: &Snapshot,
+        query: &ParsedQuery,
+        now_s: i64,
+        most: usize,
+        scope: &Scope,
+        known: &FxHashSet<ContentKey>,
+    ) -> Lookup {
         let look_up = |leaves: Option<&dyn Fn(LeafSlot) -> bool>| {
-            let scope = LookupScope { now_s, max_matches: most, work_cap: limits::LOOKUP_WORK, leaves };
+            let known = Some(known).filter(|known| !known.is_empty());
+            let scope = LookupScope { now_s, max_matches: most, work_cap: limits::LOOKUP_WORK, leaves, known };
             snapshot.lookup_within(query, scope)
         };
         match scope {
@@ -92,18 +116,30 @@ impl Ultrapeer {
 
     /// Leaves elsewhere that may have what is looked for: by their digests, or because those are not here. Of contents
     /// digests say nothing.
-    fn candidates(&self, target: &Target, found: &Lookup) -> Vec<u64> {
-        let mut candidates: Vec<u64> = match target {
+    fn candidates(&self, target: &Target, found: &Lookup) -> Vec<Candidate> {
+        let unknown = |handle| Candidate { handle, contents: Box::default() };
+        let mut candidates: Vec<Candidate> = match target {
             Target::Query(_) => {
-                let by_digest = found.candidates.iter().filter_map(|slot| self.digests.handle(*slot));
-                by_digest.chain(self.digests.uncovered()).collect()
+                let mut listed = found.listed.chunk_by(|(leaf, _), (next, _)| leaf == next).peekable();
+                let by_digest = found.candidates.iter().filter_map(|slot| {
+                    let contents = listed.next_if(|listed| listed[0].0 == *slot).unwrap_or_default();
+                    let contents = contents.iter().map(|(_, key)| *key).collect();
+                    self.digests.handle(*slot).map(|handle| Candidate { handle, contents })
+                });
+                // Of whom some of the words are not here it is not known what else may match.
+                let uncovered: FxHashSet<_> = self.digests.uncovered().collect();
+                let by_digest = by_digest.filter(|candidate| !uncovered.contains(&candidate.handle));
+                by_digest.chain(uncovered.iter().copied().map(unknown)).collect()
             }
-            Target::Content(_) => self.attachments.handles().collect(),
+            Target::Content(_) => self.attachments.handles().map(unknown).collect(),
         };
-        candidates.sort_unstable();
-        candidates.dedup();
-        // What is searched here need not be searched elsewhere.
-        candidates.retain(|handle| self.attachments.best(*handle, |_| true).all(|home| home != self.me));
+        candidates.sort_unstable_by_key(|candidate| candidate.handle);
+        candidates.dedup_by_key(|candidate| candidate.handle);
+        // What is searched here need not be searched elsewhere, and whose digest is kept may be attached nowhere.
+        candidates.retain(|leaf| {
+            let mut homes = self.attachments.best(leaf.handle, |_| true).peekable();
+            homes.peek().is_some() && homes.all(|home| home != self.me)
+        });
         candidates
     }
 
@@ -194,7 +230,7 @@ impl Ultrapeer {
         let seed = cx.rng.random();
         let known = self.holders_of(cx.now, &search.target, seed);
         let scope = if known.is_some() { Scope::Holders } else { Scope::Shard(self.neighbours.own()) };
-        let Some(mut answer) = self.answer(cx.now, &search.target, search.limit, &scope) else {
+        let Some(mut answer) = self.answer(cx.now, &search.target, search.limit, &scope, &FxHashSet::default()) else {
             // The leaf's own check must have let it pass: a leaf of a later release, or a broken one.
             return out.push(Output::RefuseAsker(ticket));
         };
@@ -211,7 +247,8 @@ impl Ultrapeer {
     /// Another ultrapeer asks: of own leaves the answer is at hand, of a shard it takes a search.
     pub(super) fn answer_mesh(&mut self, cx: &mut Context<'_>, from: PeerId, query: Query, out: &mut Outbox<Output>) {
         let limit = query.limit.clamp(1, limits::FORWARD_LIMIT);
-        let answer = self.answer(cx.now, &query.target, limit, &query.scope);
+        let known: FxHashSet<_> = query.known.iter().copied().collect();
+        let answer = self.answer(cx.now, &query.target, limit, &query.scope, &known);
         let invalid = answer.is_none();
         // A query that this release cannot read was not searched: say that something may be missing.
         let answer = answer.unwrap_or_else(|| {
@@ -227,7 +264,7 @@ impl Ultrapeer {
                 return;
             }
             let deadline = cx.now + limits::SEARCH_TIMEOUT;
-            let wanted = Wanted { target: query.target, limit, all: query.all, deadline, part };
+            let wanted = Wanted { target: query.target, limit, all: query.all, deadline, part, known };
             let seed = cx.rng.random();
             return self.with_searches(cx.now, out, |searches, environment, inner| {
                 searches.start(environment, asker, seed, wanted, answer, inner);
@@ -239,7 +276,7 @@ impl Ultrapeer {
         let Answer { hits, more, incomplete, withheld, .. } = answer;
         out.push(Output::QueryAnswered { hits: hits.len(), invalid });
         for hits in search::frames(hits) {
-            out.push(Output::ToMesh(from, QueryHits { id: query.id, hits }.into()));
+            out.push(Output::ToMesh(from, QueryHits { id: query.id, hits, known: List::default() }.into()));
         }
         out.push(Output::ToMesh(
             from,
@@ -255,4 +292,17 @@ impl Ultrapeer {
             searches.cancel(environment.now, Asker::Leaf(ticket), inner);
         });
     }
+}
+
+/// How many leaves have each content that is known: own ones, and by the digests those of candidates.
+fn count_known(known: &FxHashSet<ContentKey>, found: &Lookup, candidates: &[Candidate]) -> Vec<KnownContent> {
+    if known.is_empty() {
+        return Vec::new();
+    }
+    let mut counts: BTreeMap<ContentKey, u32> = BTreeMap::new();
+    let elsewhere = candidates.iter().flat_map(|candidate| &candidate.contents);
+    for key in found.known.iter().map(|(_, key)| key).chain(elsewhere.filter(|key| known.contains(*key))) {
+        *counts.entry(*key).or_default() += 1;
+    }
+    counts.into_iter().map(|(key, sources)| KnownContent { key, sources }).collect()
 }

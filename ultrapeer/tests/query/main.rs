@@ -19,9 +19,12 @@ use overlay::{
     file::{FileEntry, Kind, Tags},
     id::ContentId,
     query::Query,
+    wire::mesh::ContentKey,
 };
+use parse::Term;
 use proptest::prelude::*;
-use ultrapeer::index::{ChunkSlot, Index, LeafSlot, Lookup, Match, Segment, Snapshot};
+use rustc_hash::FxHashSet;
+use ultrapeer::index::{ChunkSlot, Index, LeafSlot, Lookup, Match, Scope, Segment, Snapshot};
 
 /// Files of leaves in an index, in another one as digests only, and as the model knows them.
 struct Bed {
@@ -101,9 +104,16 @@ impl Bed {
             assert_eq!(places(&all), want(0), "{text:?}");
             self.check_paths(&whole, &all);
             // A digest may name too many leaves, never too few.
-            let candidates: BTreeSet<_> = ask(&digests, usize::MAX, u64::MAX).candidates.into_iter().collect();
+            let of_digests = ask(&digests, usize::MAX, u64::MAX);
+            let candidates: BTreeSet<_> = of_digests.candidates.into_iter().collect();
             let holding: BTreeSet<_> = want(1).into_iter().map(|(_, _, leaf)| LeafSlot(leaf)).collect();
             assert!(holding.is_subset(&candidates), "{text:?}: {holding:?} of {candidates:?}");
+            // Nor too few contents.
+            let listed: BTreeSet<_> = of_digests.listed.into_iter().collect();
+            let held = self.contents_of(&terms);
+            assert!(held.is_subset(&listed), "{text:?}: {held:?} of {listed:?}");
+            assert_eq!(listed.iter().map(|(leaf, _)| *leaf).collect::<BTreeSet<_>>(), candidates);
+            check_known(&whole, &query, &all, &held);
             // Filters come before the limit, and what a cap leaves is right.
             let few = ask(&whole, 2, u64::MAX);
             assert_eq!(few.matches, all.matches[..all.matches.len().min(2)], "{text:?}");
@@ -112,6 +122,15 @@ impl Bed {
             assert!(all.matches.starts_with(&capped.matches), "{text:?}");
             assert!(capped.capped || capped.matches == all.matches, "{text:?}");
         }
+    }
+
+    /// What each leaf has that matches.
+    fn contents_of(&self, terms: &[Term]) -> BTreeSet<(LeafSlot, ContentKey)> {
+        let of_chunk = |chunk: &Chunk| {
+            let found = chunk.files.iter().filter(|file| file.matches(terms, NOW_S));
+            found.map(|file| (chunk.leaf, ContentKey::of(&file.entry.content))).collect::<Vec<_>>()
+        };
+        self.chunks.iter().flat_map(of_chunk).collect()
     }
 
     /// The files that are read behind matches are those of the chunk.
@@ -129,8 +148,20 @@ fn places(lookup: &Lookup) -> BTreeSet<(u64, u16, u32)> {
     lookup.matches.iter().map(|Match { chunk, position, leaf }| (chunk.0, *position, leaf.0)).collect()
 }
 
+/// Contents that are known are named instead of found.
+fn check_known(snapshot: &Snapshot, query: &Query, all: &Lookup, held: &BTreeSet<(LeafSlot, ContentKey)>) {
+    let known: FxHashSet<_> = held.iter().map(|(_, key)| *key).step_by(2).collect();
+    let scope = Scope { now_s: NOW_S, max_matches: usize::MAX, work_cap: u64::MAX, leaves: None, known: Some(&known) };
+    let rest = snapshot.lookup_within(query, scope);
+    let mut files = snapshot.files();
+    let is_new = |found: &&Match| !known.contains(&ContentKey::of(&files.read(**found).expect("a file").content));
+    assert_eq!(rest.matches, all.matches.iter().filter(is_new).copied().collect::<Vec<_>>());
+    let of_known = held.iter().filter(|(_, key)| known.contains(key)).copied();
+    assert_eq!(rest.known, of_known.collect::<Vec<_>>());
+}
+
 /// Both readings of a text, which must agree; `None` if it is no query.
-fn verdict(text: &str) -> Option<(Query, Vec<parse::Term>)> {
+fn verdict(text: &str) -> Option<(Query, Vec<Term>)> {
     match (Query::parse(text), parse::parse(text)) {
         (Ok(query), Ok(terms)) => {
             assert_eq!(query.terms().len(), terms.len(), "{text:?}");

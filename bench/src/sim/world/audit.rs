@@ -21,7 +21,9 @@ impl World {
             let target = Target::Query(Text::new(&query.text));
             for (number, up) in self.ultrapeers.iter().enumerate().filter(|(_, up)| up.alive) {
                 let scope = Scope::Shard(overlay::wire::descriptor::ShardPrefix::ALL);
-                let Some(answer) = up.machine.answer(self.now, &target, LIMIT, &scope) else { continue };
+                let Some(answer) = up.machine.answer(self.now, &target, LIMIT, &scope, &FxHashSet::default()) else {
+                    continue;
+                };
                 if !answer.incomplete.is_empty() {
                     continue;
                 }
@@ -38,7 +40,7 @@ impl World {
                         let found = if is_here {
                             own.contains(&self.library.entry(*content).content)
                         } else {
-                            answer.candidates.binary_search(&leaf.handle).is_ok()
+                            answer.candidates.iter().any(|candidate| candidate.handle == leaf.handle)
                         };
                         if !found {
                             let homes: Vec<_> = leaf.homes.iter().map(|(up, _)| *up).collect();
