@@ -12,7 +12,7 @@
 //!          and the rest; all at once if the query is rare
 //! holders  of a content, in a larger network: one of the ultrapeers that were told of them is asked instead, and names
 //!          leaves to ask; another if it does not answer, or serves for too short a time to know
-//! hits     merged by content; new contents and better knowledge go to the asker as they come
+//! hits     merged by content; new contents go to the asker as they come, better knowledge of them at the end
 //! silence  the next home of the same leaves, or another member of the shard, is asked as well
 //! end      limit reached, all candidates asked, time over, or cancelled: one summary, and whoever is still at it is told
 //! ```
@@ -244,7 +244,7 @@ impl Searches {
     pub fn hits(&mut self, now: Time, from: PeerId, told: QueryHits, out: &mut Outbox<Output>) {
         let Some(active) = find(&self.by_id, &mut self.active, told.id) else { return };
         if active.hears(now, from, told.id, told.hits.len(), &mut self.pace) {
-            active.take_known(told.id, &told.known, out);
+            active.take_known(told.id, &told.known);
             active.take_hits(now, told.hits.into_vec(), out);
         }
     }
@@ -335,6 +335,7 @@ impl Searches {
     fn finish(&mut self, environment: Environment<'_>, asker: Asker, stopped: StopReason, out: &mut Outbox<Output>) {
         let Some(mut active) = self.remove(asker) else { return };
         active.call_off(out);
+        active.tell_better(out);
         active.judge(environment, stopped);
         let mut ended = active.ended(environment.now, stopped);
         ended.summary.ultrapeers_total = environment.ultrapeers.max(ended.summary.ultrapeers_asked);

@@ -36,13 +36,17 @@ const ROUND: u64 = limits::FORWARDS_PER_ROUND as u64;
 /// What things cost, from a run of the cores.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Costs {
-    /// Bytes on the line of an ultrapeer for a search of its own leaf: search, hits, summary.
+    /// Bytes on the line of an ultrapeer for a search of its own leaf without its hits: search, summary, views.
     pub search: f64,
-    /// Bytes for a query between ultrapeers with its answer.
+    /// Bytes of a hit to the leaf.
+    pub leaf_hit: f64,
+    /// Bytes for a query between ultrapeers and the end of its answer.
     pub query: f64,
+    /// Bytes of a hit between ultrapeers.
+    pub hit: f64,
     /// Bytes for a leaf that attaches: its list to one home.
     pub list: f64,
-    /// Bytes for an ultrapeer that learns of a leaf: attachments and digest.
+    /// Bytes for an ultrapeer that learns of a leaf: its homes and its digest. A mean over all leaves, as the next two.
     pub digest: f64,
     /// Bytes of memory of that digest.
     pub digest_memory: f64,
@@ -98,14 +102,19 @@ impl Costs {
         let (joined, measured) = (world.joining_traffic(), world.traffic());
         let per = |bytes: f64, count: f64| if count > 0.0 { bytes / count } else { 0.0 };
         let searches = kinds(measured, "leaf", &["Search"]).0;
-        let asked = kinds(measured, "leaf", &["Search", "Accepted", "Hits", "Summary", "ViewAsk", "View"]).1;
+        let asked = kinds(measured, "leaf", &["Search", "Accepted", "Summary", "ViewAsk", "View"]).1;
         let queries = kinds(measured, "mesh", &["Query"]).0;
-        let answered = kinds(measured, "mesh", &["Query", "QueryHits", "QueryDone", "QueryCancel"]).1;
+        let answered = kinds(measured, "mesh", &["Query", "QueryDone", "QueryCancel"]).1;
+        let [leaf_hits, hits] = measured.hits();
         let loads = world.loads();
-        let attached: f64 = loads.iter().map(|load| f64::from(load.leaves)).sum();
+        let (attached, ups): (f64, _) = (loads.iter().map(|load| f64::from(load.leaves)).sum(), loads.len() as f64);
         let lists = kinds(joined, "leaf", &["CatalogRoot", "CatalogWant", "CatalogPart", "CatalogAck"]).1;
-        let digested = kinds(joined, "mesh", &["Attachments", "DigestWant", "DigestPart"]).1;
-        let digests: f64 = loads.iter().map(|load| load.digests as f64).sum();
+        // A leaf has a digest at every ultrapeer that is none of its homes, if it shares anything.
+        let elsewhere = attached / limits::HOMES as f64 * (ups - limits::HOMES as f64);
+        let digests = loads.iter().map(|load| load.digests as f64).sum::<f64>();
+        let [pulls, attachments] = [&["DigestPart"][..], &["Attachments"]].map(|names| kinds(joined, "mesh", names));
+        let pulled = per(pulls.1 + kinds(joined, "mesh", &["DigestWant"]).1, pulls.0);
+        let digest = pulled * per(digests, elsewhere) + attachments.1 / attached * limits::HOMES as f64 / (ups - 1.0);
         let told = kinds(
             measured,
             "mesh",
@@ -127,10 +136,12 @@ impl Costs {
         let seconds = world.scenario().measure_s;
         Self {
             search: per(asked, searches),
+            leaf_hit: per(kinds(measured, "leaf", &["Hits"]).1, leaf_hits as f64),
             query: per(answered, queries),
+            hit: per(kinds(measured, "mesh", &["QueryHits"]).1, hits as f64),
             list: per(lists, attached),
-            digest: per(digested, digests),
-            digest_memory: per(loads.iter().map(|load| load.digest_bytes as f64).sum(), digests),
+            digest,
+            digest_memory: per(loads.iter().map(|load| load.digest_bytes as f64).sum(), elsewhere),
             file_memory: per(
                 loads.iter().map(|load| (load.index_bytes as f64 - load.digest_bytes as f64).max(0.0)).sum(),
                 attached,
@@ -138,6 +149,15 @@ impl Costs {
             membership: per(told * 2.0, seconds * loads.len() as f64),
         }
     }
+}
+
+/// What came of a search.
+#[derive(Debug, Default)]
+struct Searched {
+    messages: u64,
+    /// Hits told between ultrapeers.
+    hits: u64,
+    found: FxHashSet<u32>,
 }
 
 /// Who has which home.
@@ -158,9 +178,10 @@ impl Flow<'_> {
         (0..64).map(|_| rng.random_range(0..members) * self.size.shards + shard).find(|up| !self.dead[*up as usize])
     }
 
-    /// Asks one part through `via`: the forwards it sends; adds what it finds. The first `whole` homes are asked even if
-    /// they have nothing new.
-    fn ask_part(&self, via: u32, leaves: &[u32], asked: &Asked, found: &mut FxHashSet<u32>, whole: u64) -> u64 {
+    /// Asks one part through `via`: adds the forwards it sends and what it finds. The first `whole` homes are asked even
+    /// if they have nothing new.
+    fn ask_part(&self, via: u32, leaves: &[u32], asked: &Asked, search: &mut Searched, whole: u64) {
+        let found = &mut search.found;
         let lives = |up: &u32| !self.dead[*up as usize];
         let mut open: FxHashMap<u32, Vec<u32>> = FxHashMap::default();
         for leaf in leaves {
@@ -182,25 +203,28 @@ impl Flow<'_> {
                     *leaves += 1;
                 }
             }
-            let rank = |(home, (new, leaves)): (u32, (FxHashSet<u32>, u32))| (new.len(), leaves, home);
+            let rank = |(home, (new, leaves)): (u32, (FxHashSet<u32>, u32))| (new.len() as u64, leaves, home);
             let Some((new, _, home)) = of_home.into_iter().map(rank).max() else { break };
             if new == 0 && forwards >= whole {
                 break;
             }
-            forwards += 1;
+            let mut told: FxHashSet<u32> = FxHashSet::default();
             open.retain(|leaf, homes| {
                 let here = homes.contains(&home);
                 if here {
-                    found.extend(&asked.held[leaf]);
+                    told.extend(&asked.held[leaf]);
                 }
                 !here
             });
+            search.hits += if forwards < whole { told.len() as u64 } else { new };
+            found.extend(told);
+            forwards += 1;
         }
-        forwards
+        search.messages += forwards;
     }
 
-    /// Searches; the messages and the contents found. `None` if nobody of the asker's part lives.
-    fn search(&self, rng: &mut Pcg64Mcg, asked: &Asked) -> Option<(u64, FxHashSet<u32>)> {
+    /// Searches. `None` if nobody of the asker's part lives.
+    fn search(&self, rng: &mut Pcg64Mcg, asked: &Asked) -> Option<Searched> {
         // Who has lost all homes finds another while its search waits.
         let alive = self.homes[asked.asker as usize].iter().copied().find(|up| !self.dead[*up as usize]);
         let coordinator = alive.or_else(|| self.member(rng, self.shard(asked.asker)))?;
@@ -211,24 +235,26 @@ impl Flow<'_> {
             by_part.entry(self.shard(leaf)).or_default().push(leaf);
         }
         let own = self.shard(asked.asker);
-        let mut found = FxHashSet::default();
+        let mut search = Searched { messages: 1, ..Searched::default() };
         let here = by_part.get(&own).map_or(&[][..], |leaves| leaves);
-        let mut messages = 1 + self.ask_part(coordinator, here, asked, &mut found, ROUND);
+        self.ask_part(coordinator, here, asked, &mut search, ROUND);
         let mut others: Vec<u32> = (0..self.size.shards).filter(|shard| *shard != own).collect();
         others.shuffle(rng);
         let rare = here.len() * (self.size.shards as usize) < RARE;
         let mut waves = WAVES.into_iter();
-        while !others.is_empty() && found.len() < asked.limit {
+        while !others.is_empty() && search.found.len() < asked.limit {
             let wave = if rare { others.len() } else { waves.next().unwrap_or(others.len()).min(others.len()) };
             for shard in others.drain(..wave).collect::<Vec<_>>() {
                 let Some(via) = self.member(rng, shard) else { continue };
-                messages += 1;
+                search.messages += 1;
+                let before = search.found.len();
                 if let Some(leaves) = by_part.get(&shard) {
-                    messages += self.ask_part(via, leaves, asked, &mut found, 0);
+                    self.ask_part(via, leaves, asked, &mut search, 0);
                 }
+                search.hits += (search.found.len() - before) as u64;
             }
         }
-        Some((messages, found))
+        Some(search)
     }
 }
 
@@ -262,11 +288,14 @@ pub fn run(seed: u64, size: Size, costs: Costs, asked: &[Asked]) -> FlowReport {
         let possible = all.len().min(asked.limit);
         (possible > 0).then(|| found.intersection(&all).count().min(possible) as f64 / possible as f64)
     };
+    let (mut hits, mut shown) = (0.0, 0.0);
     let outcomes: Vec<(&Asked, u64, Option<f64>)> = asked
         .iter()
         .filter_map(|asked| {
-            let (messages, found) = flow.search(&mut rng, asked)?;
-            Some((asked, messages, part(asked, &found)))
+            let search = flow.search(&mut rng, asked)?;
+            hits += search.hits as f64;
+            shown += search.found.len().min(asked.limit) as f64;
+            Some((asked, search.messages, part(asked, &search.found)))
         })
         .collect();
     let row = |name: &str, chosen: Vec<&(&Asked, u64, Option<f64>)>| {
@@ -284,30 +313,34 @@ pub fn run(seed: u64, size: Size, costs: Costs, asked: &[Asked]) -> FlowReport {
         row("no answer", of(Class::None)),
         row("one holder", outcomes.iter().filter(|(asked, ..)| asked.held.len() == 1).collect()),
     ];
-    let messages = searches[0].3[0];
+    let number = outcomes.len().max(1) as f64;
+    // Each content is told to the leaf at once and, as what is known of it gets better, at the end.
+    // What goes from ultrapeer to ultrapeer is on two lines.
+    let cost = costs.search
+        + 2.0 * shown / number * costs.leaf_hit
+        + 2.0 * ((searches[0].3[0] - 1.0).max(0.0) * costs.query + hits / number * costs.hit);
     flow.dead.iter_mut().for_each(|dead| *dead = rng.random_bool(KILLED));
     let after: Vec<f64> = asked
         .iter()
         .filter_map(|asked| {
-            let found = flow.search(&mut rng, asked).map(|(_, found)| found).unwrap_or_default();
+            let found = flow.search(&mut rng, asked).map(|search| search.found).unwrap_or_default();
             part(asked, &found)
         })
         .collect();
     let after_kill = mean(after.into_iter());
-    let (kbit_s, memory_mb) = loads(&size, &costs, messages);
+    let (kbit_s, memory_mb) = loads(&size, &costs, cost);
     FlowReport { size, costs, searches, after_kill, kbit_s, memory_mb }
 }
 
-/// What an ultrapeer carries and keeps.
-fn loads(size: &Size, costs: &Costs, messages: f64) -> ([f64; 6], [f64; 3]) {
+/// What an ultrapeer carries and keeps; `search` are the bytes of a search on the lines of all ultrapeers together.
+fn loads(size: &Size, costs: &Costs, search: f64) -> ([f64; 6], [f64; 3]) {
     let (leaves, ups) = (f64::from(size.leaves), f64::from(size.ultrapeers));
     let mates = ups / f64::from(size.shards);
     let attached = leaves * limits::HOMES as f64 / ups;
     let known = leaves / f64::from(size.shards);
     let kilobits = |bytes_an_hour: f64| bytes_an_hour * 8.0 / 1e3 / 3_600.0;
     let asked = leaves / ups * size.queries_per_hour;
-    // Each query between ultrapeers is sent by one and received by another.
-    let queries = kilobits(asked * (costs.search + 2.0 * (messages - 1.0).max(0.0) * costs.query));
+    let queries = kilobits(asked * search);
     let lists = kilobits(attached * size.joins_per_hour * costs.list);
     // What an ultrapeer learns of all leaves of its part it also tells as often.
     let digests = kilobits(2.0 * known * size.joins_per_hour * costs.digest);
@@ -353,10 +386,11 @@ impl FlowReport {
         let costs = &self.costs;
         writeln!(
             out,
-            "costs measured on the cores: search {:.0} B, query and answer {:.0} B, list {:.0} B, digest {:.0} B on the \
+            "costs measured on the cores: search {:.0} B, query {:.0} B, hit {:.0} B, list {:.0} B, digest {:.0} B on the \
              line and {:.0} B in memory, files of a leaf {:.0} B, membership {:.0} B/s",
             costs.search,
             costs.query,
+            costs.hit,
             costs.list,
             costs.digest,
             costs.digest_memory,

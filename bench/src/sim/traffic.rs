@@ -31,24 +31,32 @@ pub struct Line {
 pub struct Traffic {
     leaf: [Count; NUMBERS],
     mesh: [Count; NUMBERS],
+    /// Hits, in messages between a leaf and an ultrapeer, and between ultrapeers.
+    hits: [u64; 2],
     buffer: Vec<u8>,
 }
 
 impl Default for Traffic {
     fn default() -> Self {
-        Self { leaf: [Count::default(); NUMBERS], mesh: [Count::default(); NUMBERS], buffer: Vec::new() }
+        Self { leaf: [Count::default(); NUMBERS], mesh: [Count::default(); NUMBERS], hits: [0; 2], buffer: Vec::new() }
     }
 }
 
 impl Traffic {
     /// Counts a message between a leaf and an ultrapeer; returns the bytes of its frame.
     pub fn leaf(&mut self, message: &LeafMessage) -> usize {
+        if let LeafMessage::Hits(told) = message {
+            self.hits[0] += told.hits.len() as u64;
+        }
         let bytes = self.size(message);
         count(&mut self.leaf, message.number(), bytes)
     }
 
     /// Counts a message between ultrapeers; returns the bytes of its frame.
     pub fn mesh(&mut self, message: &MeshMessage) -> usize {
+        if let MeshMessage::QueryHits(told) = message {
+            self.hits[1] += told.hits.len() as u64;
+        }
         let bytes = self.size(message);
         count(&mut self.mesh, message.number(), bytes)
     }
@@ -57,6 +65,11 @@ impl Traffic {
         self.buffer.clear();
         message.encode_body(&mut self.buffer);
         self.buffer.len() + HEADER_BYTES
+    }
+
+    /// Hits told to leaves, and between ultrapeers.
+    pub fn hits(&self) -> [u64; 2] {
+        self.hits
     }
 
     /// All kinds that occurred, by protocol and name.

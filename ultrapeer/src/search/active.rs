@@ -46,6 +46,8 @@ pub(super) struct Active {
     merged: FxHashMap<ContentId, Merged>,
     /// Keys of those, and of what the asker knows.
     known: FxHashSet<ContentKey>,
+    /// Contents of which more is known than the asker was told.
+    better: BTreeSet<ContentId>,
     /// By content: leaves elsewhere whose digest names it.
     named: FxHashMap<ContentKey, Vec<u64>>,
     /// Leaves attached elsewhere that may have matches and were not searched to the end.
@@ -184,6 +186,7 @@ impl Active {
             first_hit: None,
             merged: FxHashMap::default(),
             known: wanted.known.clone(),
+            better: BTreeSet::new(),
             named,
             open,
             wave: if rare || wanted.all { WAVES.len() } else { 0 },
@@ -566,24 +569,22 @@ impl Active {
     }
 
     /// An ultrapeer, which was heard of before, counts who has what is known.
-    pub(super) fn take_known(&mut self, id: QueryId, known: &[KnownContent], out: &mut Outbox<Output>) {
+    pub(super) fn take_known(&mut self, id: QueryId, known: &[KnownContent]) {
         // Of leaves that it was asked for by their handles the digests tell.
         if known.is_empty() || !self.asks.iter().any(|ask| ask.id == id && matches!(ask.about, About::Part(_))) {
             return;
         }
         let sources: FxHashMap<_, _> = known.iter().map(|known| (known.key, known.sources)).collect();
-        let mut news = Vec::new();
         for (content, merged) in &mut self.merged {
             if let Some(sources) = sources.get(&ContentKey::of(content)).filter(|sources| **sources > 0) {
                 merged.add_counted(*sources);
-                news.push(*content);
+                self.better.insert(*content);
             }
         }
-        news.sort_unstable();
-        self.tell(&news, out);
     }
 
-    /// Merges hits, and sends the asker what is new to it.
+    /// Merges hits, and sends the asker contents that are new to it. Better knowledge of others waits for the end, see
+    /// [`Self::tell_better`]: each home has some, and each time all of a hit would be sent again.
     pub(super) fn take_hits(&mut self, now: Time, hits: Vec<Hit>, out: &mut Outbox<Output>) {
         let mut news = Vec::new();
         for hit in hits {
@@ -594,7 +595,7 @@ impl Active {
             }
             if let Some(known) = self.merged.get_mut(&content) {
                 if known.merge(hit) {
-                    news.push(content);
+                    self.better.insert(content);
                 }
             } else if self.merged.len() < self.wanted.limit as usize {
                 let named = self.named.get(&key).map_or(&[][..], |handles| handles);
@@ -609,6 +610,12 @@ impl Active {
             self.first_hit.get_or_insert(now);
         }
         self.tell(&news, out);
+    }
+
+    /// Sends the asker what is known better than when it was told.
+    pub(super) fn tell_better(&mut self, out: &mut Outbox<Output>) {
+        let better: Vec<_> = std::mem::take(&mut self.better).into_iter().collect();
+        self.tell(&better, out);
     }
 
     /// Sends the asker what is known of these contents.

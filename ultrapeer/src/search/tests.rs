@@ -577,9 +577,9 @@ fn other_shards_are_told_what_is_known_and_their_sources_count() {
     bed.step(|searches, environment, out| {
         searches.hits(environment.now, peer(1), QueryHits { id, hits: List::default(), known }, out);
     });
-    assert_eq!((bed.hits[&ContentId([3; 32])].sources, bed.hits[&ContentId([4; 32])].sources), (8, 1));
     bed.end(1, vec![], gateway(10, 0));
     assert_eq!(bed.summary().stopped, StopReason::Exhausted);
+    assert_eq!((bed.hits[&ContentId([3; 32])].sources, bed.hits[&ContentId([4; 32])].sources), (8, 1));
 }
 
 #[test]
