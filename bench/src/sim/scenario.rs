@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
+use overlay::limits;
 use serde::Deserialize;
 
 /// One run.
@@ -18,6 +19,10 @@ pub struct Scenario {
     pub leaves: u32,
     /// Ultrapeers at the start.
     pub ultrapeers: u32,
+    /// Millions of bytes that each ultrapeer has for its index and digests: with less of it parts of the leaf space get
+    /// smaller. As much as the program takes unless it is told otherwise, if left out.
+    #[serde(default = "Scenario::memory_mb")]
+    pub memory_mb: f64,
     /// Seconds in which ultrapeers and leaves join, and then settle. Nothing is measured yet.
     #[serde(default = "Scenario::settle_s")]
     pub settle_s: f64,
@@ -173,6 +178,10 @@ impl Default for Churn {
 }
 
 impl Scenario {
+    fn memory_mb() -> f64 {
+        limits::INDEX_MEMORY as f64 / 1e6
+    }
+
     fn settle_s() -> f64 {
         120.0
     }
@@ -187,6 +196,7 @@ impl Scenario {
         let Workload { sharers, popular, tail, .. } = scenario.workload;
         ensure!(scenario.ultrapeers > 0 && scenario.leaves > 0, "a network has leaves and ultrapeers");
         ensure!(part(sharers) && part(popular) && part(tail) && part(popular + tail), "parts lie between 0 and 1");
+        ensure!(scenario.memory_mb >= 1.0, "an ultrapeer needs a megabyte");
         ensure!((0.0..0.5).contains(&scenario.paths.loss), "too much is lost");
         ensure!(scenario.measure_s > 0.0 && scenario.settle_s > 0.0, "times are positive");
         for fault in &scenario.faults {

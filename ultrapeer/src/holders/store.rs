@@ -87,7 +87,9 @@ impl Store {
                 }
             }
         }
-        let is_roomy = home.is_cut && home.held.len() < most && self.holdings < self.room;
+        // All of it is told again, so a place or two are no reason.
+        let has_room = |held: usize, room: usize| held < room - room / 8;
+        let is_roomy = home.is_cut && has_room(home.held.len(), most) && has_room(self.holdings, self.room);
         let must_repeat = (home.sum != frame.sum || is_roomy) && home.ask_at <= now;
         if must_repeat {
             home.ask_at = now + limits::HOLDINGS_ASK;

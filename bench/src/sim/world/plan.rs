@@ -164,7 +164,7 @@ impl World {
         let identity = Arc::new(identity(seed, 4, number));
         let peer = identity.peer_id();
         let mut rng = Pcg32::seed_from_u64(draw::mix(seed, 5, u64::from(number)));
-        let settings = Settings::default();
+        let settings = Settings { memory: (self.scenario.memory_mb * 1e6) as u64, ..Settings::default() };
         let machine = Ultrapeer::new(identity, NETWORK, settings, EPOCH_S, &mut Context::new(self.now, &mut rng));
         let address = up_address(number);
         self.by_address.insert(address, number);
