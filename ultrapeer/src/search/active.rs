@@ -120,6 +120,12 @@ struct Part {
     is_done: bool,
 }
 
+impl Part {
+    const fn new(prefix: ShardPrefix) -> Self {
+        Self { prefix, pending: 0, tried: Vec::new(), is_done: false }
+    }
+}
+
 /// A query to another ultrapeer.
 #[derive(Debug)]
 struct Ask {
@@ -177,7 +183,6 @@ impl Active {
             let own = environment.attachments.own_sequence(*handle);
             open.insert(*handle, Candidate { own, contents: contents.clone(), ..Candidate::default() });
         }
-        let part = |prefix| Part { prefix, pending: 0, tried: Vec::new(), is_done: false };
         let rare = answer.matches * (1 + parts.len()) < limits::RARE_MATCHES;
         let mut active = Self {
             asker,
@@ -190,7 +195,7 @@ impl Active {
             named,
             open,
             wave: if rare || wanted.all { WAVES.len() } else { 0 },
-            parts: parts.into_iter().map(part).collect(),
+            parts: parts.into_iter().map(Part::new).collect(),
             owners,
             wanted,
             asks: Vec::new(),
@@ -358,6 +363,7 @@ impl Active {
         patience: Duration,
         out: &mut Outbox<Output>,
     ) -> (Vec<QueryId>, Option<StopReason>) {
+        self.shrink(environment);
         let is_full = self.merged.len() >= self.wanted.limit as usize;
         let homes = self.next_homes(environment);
         let parts = self.next_parts(environment);
@@ -398,6 +404,25 @@ impl Active {
         // A list that was cut at the limit, here or elsewhere, is no exhaustion.
         let stopped = if is_full && self.more { StopReason::Limit } else { StopReason::Exhausted };
         (new, Some(stopped))
+    }
+
+    /// What this ultrapeer covers no more since the search began, it cannot answer for: a leaf's search asks others for
+    /// it, and whoever asked for a shard is told.
+    fn shrink(&mut self, environment: Environment<'_>) {
+        let own = environment.neighbours.own();
+        if own.contains(self.wanted.part) {
+            return;
+        }
+        match self.asker {
+            Asker::Leaf(_) if self.owners.is_none() => {
+                let given_up =
+                    environment.neighbours.others().into_iter().filter(|other| self.wanted.part.contains(*other));
+                self.parts.extend(given_up.map(Part::new));
+            }
+            Asker::Leaf(_) => {}
+            Asker::Mesh(..) => self.incomplete.insert(Incomplete::ShardUncovered),
+        }
+        self.wanted.part = own;
     }
 
     /// Homes to ask now, with the leaves that each is asked for. See [`cover`].

@@ -467,6 +467,35 @@ fn a_silent_gateway_is_replaced_and_a_shard_without_members_is_told() {
 }
 
 #[test]
+fn who_covers_less_meanwhile_asks_others_for_the_rest() {
+    let mut bed = Bed::new(&[(1, &[101])]);
+    bed.neighbours.set(peer(2), Some(Neighbour { prefix: "1".parse().expect("a prefix"), is_usable: true }));
+    bed.start(search(60, false), with(vec![]));
+    assert_eq!(bed.asked(), [peer(1)]);
+    bed.neighbours.set_own("0".parse().expect("a prefix"));
+    bed.answer(1, vec![hit(1, &[101], 1)]);
+    // Both cover it now.
+    let second = bed.asked()[1].0[0];
+    assert_eq!(bed.queries[1].1.scope, Scope::Shard("1".parse().expect("a prefix")));
+    bed.end(second, vec![hit(2, &[102], 2)], gateway(10, 0));
+    assert_eq!((bed.summary().stopped, bed.reasons(), bed.hits.len()), (StopReason::Exhausted, vec![], 2));
+    assert_eq!((bed.summary().shards_asked, bed.summary().shards_total), (2, 2));
+}
+
+#[test]
+fn a_gateway_that_covers_less_meanwhile_says_so() {
+    let mut bed = Bed::new(&[(1, &[101])]);
+    let wanted = Wanted::of(search(60, false), ShardPrefix::ALL, bed.now);
+    let answer = Answer { candidates: vec![candidate(101)], ..Answer::default() };
+    let asker = Asker::Mesh(peer(9), QueryId(77));
+    bed.step(|searches, environment, out| searches.start(environment, asker, 5, wanted, answer, out));
+    bed.neighbours.set_own("0".parse().expect("a prefix"));
+    bed.answer(1, vec![]);
+    let report = bed.report.expect("it has ended");
+    assert!(report.incomplete.iter().any(|reason| reason == Incomplete::ShardUncovered));
+}
+
+#[test]
 fn a_gateway_searches_its_shard_and_reports() {
     let mut bed = Bed::new(&[(0, &[1]), (1, &[2])]);
     let wanted = Wanted::of(search(60, false), ShardPrefix::ALL, bed.now);
