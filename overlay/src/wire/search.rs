@@ -193,6 +193,13 @@ impl IncompleteSet {
         self.0 |= 1 << reason as u32;
     }
 
+    /// Takes a reason out; true if it was there.
+    pub fn remove(&mut self, reason: Incomplete) -> bool {
+        let before = *self;
+        self.0 &= !(1 << reason as u32);
+        *self != before
+    }
+
     /// Adds all reasons of `other`.
     pub fn extend(&mut self, other: Self) {
         self.0 |= other.0;

@@ -255,12 +255,15 @@ impl Active {
     }
 
     /// An ultrapeer has no more. It was heard of before.
-    pub(super) fn done(&mut self, environment: Environment<'_>, done: QueryDone) -> Asker {
+    pub(super) fn done(&mut self, environment: Environment<'_>, mut done: QueryDone) -> Asker {
+        // A member that covers the part no more is no better than a silent one: the next is asked.
+        let is_about_part = self.asks.iter().any(|ask| ask.id == done.id && matches!(ask.about, About::Part(_)));
+        let covers_no_more = is_about_part && done.incomplete.remove(Incomplete::ShardUncovered);
         self.more |= done.more;
         self.withheld = self.withheld.saturating_add(done.withheld);
         self.incomplete.extend(done.incomplete);
         if let Some(at) = self.asks.iter().position(|ask| ask.id == done.id) {
-            self.close(at, State::Done);
+            self.close(at, if covers_no_more { State::Failed } else { State::Done });
             let ask = &self.asks[at];
             match &ask.about {
                 About::Leaves(leaves) => {
@@ -279,7 +282,7 @@ impl Active {
                 }
                 About::Part(part) => {
                     let part = &mut self.parts[*part];
-                    if !part.is_done {
+                    if !part.is_done && !covers_no_more {
                         part.is_done = true;
                         self.leaves.0 += done.leaves_covered;
                         self.leaves.1 += done.leaves_total;
@@ -415,14 +418,18 @@ impl Active {
         }
         match self.asker {
             Asker::Leaf(_) if self.owners.is_none() => {
-                let given_up =
-                    environment.neighbours.others().into_iter().filter(|other| self.wanted.part.contains(*other));
-                self.parts.extend(given_up.map(Part::new));
+                let others = environment.neighbours.others().into_iter();
+                let is_asked = |other: ShardPrefix| self.parts.iter().any(|part| part.prefix.overlaps(other));
+                let given_up = others.filter(|other| self.wanted.part.contains(*other) && !is_asked(*other));
+                let given_up: Vec<_> = given_up.map(Part::new).collect();
+                self.parts.extend(given_up);
             }
             Asker::Leaf(_) => {}
             Asker::Mesh(..) => self.incomplete.insert(Incomplete::ShardUncovered),
         }
-        self.wanted.part = own;
+        if self.wanted.part.contains(own) {
+            self.wanted.part = own;
+        }
     }
 
     /// Homes to ask now, with the leaves that each is asked for. See [`cover`].

@@ -483,6 +483,21 @@ fn who_covers_less_meanwhile_asks_others_for_the_rest() {
 }
 
 #[test]
+fn a_member_that_covers_its_part_no_more_is_replaced() {
+    let mut bed = Bed::sharded("0", &[(1, "1"), (2, "1")]);
+    bed.start(search(60, false), with(vec![]));
+    let mut done = gateway(5, 1);
+    done.incomplete.insert(Incomplete::ShardUncovered);
+    let first = bed.asked()[0].0[0];
+    bed.end(first, vec![hit(1, &[101], 1)], done);
+    let second = bed.asked()[1].0[0];
+    assert_ne!(second, first);
+    bed.end(second, vec![], gateway(9, 1));
+    assert_eq!((bed.summary().stopped, bed.reasons(), bed.hits.len()), (StopReason::Exhausted, vec![], 1));
+    assert_eq!((bed.summary().leaves_covered, bed.summary().messages), (9, 4));
+}
+
+#[test]
 fn a_gateway_that_covers_less_meanwhile_says_so() {
     let mut bed = Bed::new(&[(1, &[101])]);
     let wanted = Wanted::of(search(60, false), ShardPrefix::ALL, bed.now);
