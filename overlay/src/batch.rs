@@ -55,6 +55,10 @@ pub fn decode_chunk(bytes: &[u8]) -> Result<Vec<FileEntry>, BatchError> {
     if files.windows(2).any(|pair| pair[0].path >= pair[1].path) {
         return Err(BatchError::NotSorted);
     }
+    // Numbers can be written with leading zeros: who keeps the files alone must come to the same bytes, and name, again.
+    if encode_chunk(&files) != bytes {
+        return Err(BatchError::Malformed);
+    }
     Ok(files)
 }
 
@@ -266,6 +270,17 @@ mod tests {
         assert_eq!(other.finish(), Err(BatchError::WrongHash));
         assert!(Assembler::new([0; 32], 0).is_err());
         assert!(Assembler::new([0; 32], limits::CHUNK_BYTES + 1).is_err());
+    }
+
+    #[test]
+    fn a_chunk_has_one_encoding() {
+        let files = [file("s/a".into())];
+        let bytes = encode_chunk(&files);
+        assert_eq!(bytes[0], 1, "it begins with the number of files");
+        // The same number, in two bytes.
+        let longer = [&[0x81, 0], &bytes[1..]].concat();
+        assert_eq!(decode_chunk(&bytes), Ok(files.to_vec()));
+        assert_eq!(decode_chunk(&longer), Err(BatchError::Malformed));
     }
 
     #[test]
