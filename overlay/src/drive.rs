@@ -92,7 +92,7 @@ pub fn system_rng() -> io::Result<Pcg64Mcg> {
     Ok(Pcg64Mcg::from_seed(seed))
 }
 
-/// A number that nobody can guess, never 0: a leaf's handle, the token of an introduction.
+/// A number that nobody can guess, never 0: the token of an introduction.
 pub fn random_token() -> io::Result<u64> {
     Ok(getrandom::u64()?.max(1))
 }

@@ -90,6 +90,28 @@ impl FromStr for ContentId {
     }
 }
 
+/// What a leaf's handle is made of beside its key: random, and told to its homes alone until one of them must prove
+/// whose the handle is. So who knows handles cannot tell which key is behind one, and nobody can make his key fit one.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct HandleSalt(pub [u8; 16]);
+
+impl HandleSalt {
+    /// One that nobody can guess. Fails only where the system has no randomness.
+    #[cfg(feature = "net")]
+    pub fn random() -> std::io::Result<Self> {
+        let mut bytes = [0; 16];
+        getrandom::fill(&mut bytes)?;
+        Ok(Self(bytes))
+    }
+
+    /// The handle of a leaf: names it among ultrapeers for one session.
+    pub fn handle(&self, leaf: &PeerId) -> u64 {
+        let mut hasher = blake3::Hasher::new_derive_key("quictrack 2026-11-28 leaf handle");
+        hasher.update(&leaf.0).update(&self.0);
+        u64::from_le_bytes(*hasher.finalize().as_bytes().first_chunk().expect("a hash has 32 bytes"))
+    }
+}
+
 /// A search, chosen at random by the leaf that asks, so that a repeated request is recognised.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct QueryId(pub u64);

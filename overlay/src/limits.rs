@@ -343,8 +343,8 @@ pub const DESCRIPTOR_LIFETIME_S: u32 = 7_200;
 pub const MEMBERS_PER_FRAME: usize = 64;
 /// Descriptors that a refusal or a good-bye names.
 pub const ALTERNATIVES: usize = 16;
-/// Bytes of the signed part of a catalog root. It has at most 58.
-pub const ROOT_STATEMENT_BYTES: usize = 64;
+/// Bytes of the signed part of a catalog root. It has at most 89.
+pub const ROOT_STATEMENT_BYTES: usize = 96;
 /// Bytes of a view's sketch.
 pub const SKETCH_BYTES: usize = 512;
 /// Changes in one `Attachments` frame. A leaf of one chunk takes some 25 bytes.

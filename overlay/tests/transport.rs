@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use overlay::{
+    id::HandleSalt,
     identity::Identity,
     limits,
     transport::{
@@ -91,13 +92,13 @@ async fn both_sides_learn_each_others_key_and_address() {
     let (server, mut arrivals) = node(1, settings());
     let (client, _) = node(2, settings());
     let address = server.local_address();
-    let greeting = Greeting { handle: 7, introduction: 9, insists: true };
+    let greeting = Greeting { salt: HandleSalt([7; 16]), introduction: 9, insists: true };
     let accept = async {
         let Some(Arrival::Leaf(offer)) = arrivals.next().await else { panic!("a leaf should arrive") };
         assert_eq!(offer.peer(), client.peer());
         assert_eq!(offer.address(), client.local_address());
         let hello = offer.hello();
-        assert_eq!((hello.handle, hello.introduction, hello.insists), (7, 9, true));
+        assert_eq!((hello.salt, hello.introduction, hello.insists), (HandleSalt([7; 16]), 9, true));
         assert_eq!(&*offer.hello().agent, "test/1");
         offer.welcome(None).await.unwrap()
     };

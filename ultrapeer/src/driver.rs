@@ -26,7 +26,7 @@ use overlay::{
     batch::{self, Assembler, BatchError},
     drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng, wall_clock_s},
     file::FileEntry,
-    id::PeerId,
+    id::{HandleSalt, PeerId},
     identity::Identity,
     limits,
     machine::Context,
@@ -515,5 +515,5 @@ pub(crate) fn alternatives(error: DialError) -> Vec<SignedDescriptor> {
 }
 
 pub(crate) const fn greeting() -> Greeting {
-    Greeting { handle: 0, introduction: 0, insists: false }
+    Greeting { salt: HandleSalt([0; 16]), introduction: 0, insists: false }
 }

@@ -13,6 +13,7 @@
 //! - what is searchable of a leaf is always one whole list that it signed, never a mixture;
 //! - at most [`limits::UPLOADS`] leaves upload at a time, each with [`limits::WANTED_CHUNKS`] chunks under
 //!   way, so memory for uploads is bounded whatever leaves send;
+//! - what a leaf signed of that list is kept, so that this home can prove to others that it has it;
 //! - a leaf has one session: a new connection under its key replaces the old one at once;
 //! - nobody keeps others from uploading: a chunk that was asked for comes within [`limits::UPLOAD_PATIENCE`], or
 //!   the session ends; and who has uploaded for [`limits::UPLOAD_TURN`] lets those that wait go first.
@@ -27,14 +28,17 @@ use std::{
 
 use overlay::{
     credit::TokenBucket,
-    id::PeerId,
+    id::{HandleSalt, PeerId},
     limits,
     machine::Outbox,
     time::Time,
     wire::{
         bounded::{Blob, List},
-        leaf::{Allowance, CatalogAck, CatalogPart, CatalogRoot, CatalogWant, ChunkRef, LeafMessage, LeafState, Ping},
-        mesh::ChunkName,
+        leaf::{
+            Allowance, CatalogAck, CatalogPart, CatalogRoot, CatalogWant, ChunkRef, LeafMessage, LeafState, Ping,
+            SignedRoot,
+        },
+        mesh::{ChunkName, ListProof},
     },
 };
 
@@ -110,6 +114,7 @@ pub enum Closing {
 /// The attached leaves. See the module text.
 #[derive(Debug)]
 pub struct Leaves<S: Built> {
+    me: PeerId,
     settings: Settings,
     /// Boxed, because the map keeps its nodes half empty.
     sessions: BTreeMap<Session, Box<Leaf<S>>>,
@@ -161,6 +166,8 @@ pub struct Leaf<S: Built> {
     pub peer: PeerId,
     /// Its handle, known to ultrapeers only.
     pub handle: u64,
+    /// What its handle is made of.
+    salt: HandleSalt,
     /// Where its packets come from.
     pub address: SocketAddr,
     /// Its place in the index.
@@ -174,6 +181,8 @@ pub struct Leaf<S: Built> {
     /// Chunks that are in the index.
     chunks: Chunks<S::Kept>,
     sequence: Option<u64>,
+    /// What it signed of its list that is searchable: proves to others that it is here.
+    given: Option<Box<Given>>,
     upload: Option<Upload<S>>,
     /// Chunks of `upload` that were kept from its last session, until the list is in place.
     returned: Chunks<S::Kept>,
@@ -185,10 +194,19 @@ pub struct Leaf<S: Built> {
     sketches: TokenBucket,
 }
 
+/// What a leaf signed of a list, for this home. With the salt some 220 bytes for each leaf.
+#[derive(Debug)]
+struct Given {
+    signed: SignedRoot,
+    /// Hashes of chunks beyond what this home takes of one leaf.
+    beyond: Box<[[u8; 32]]>,
+}
+
 /// A list that is not whole yet.
 #[derive(Debug)]
 struct Upload<S> {
     sequence: u64,
+    given: Box<Given>,
     chunks: Vec<ChunkRef>,
     /// Chunks that are built and not in the index.
     ready: BTreeMap<[u8; 32], Arc<S>>,
@@ -199,9 +217,10 @@ struct Upload<S> {
 }
 
 impl<S: Built> Leaves<S> {
-    /// No leaf yet.
-    pub fn new(settings: Settings) -> Self {
+    /// No leaf yet, at the home with that key.
+    pub fn new(me: PeerId, settings: Settings) -> Self {
         Self {
+            me,
             settings,
             sessions: BTreeMap::new(),
             by_peer: BTreeMap::new(),
@@ -279,10 +298,11 @@ impl<S: Built> Leaves<S> {
         now: Time,
         session: Session,
         peer: PeerId,
-        handle: u64,
+        salt: HandleSalt,
         address: SocketAddr,
         out: &mut Outbox<Output<S>>,
     ) {
+        let handle = salt.handle(&peer);
         if !self.has_room_for(&peer) {
             return out.push(Output::Close(session, Closing::Full));
         }
@@ -300,6 +320,7 @@ impl<S: Built> Leaves<S> {
         let leaf = Leaf {
             peer,
             handle,
+            salt,
             address,
             slot,
             state: LeafState::default(),
@@ -307,6 +328,7 @@ impl<S: Built> Leaves<S> {
             files: 0,
             chunks: Chunks::default(),
             sequence: None,
+            given: None,
             upload: None,
             returned: Chunks::default(),
             building: BTreeSet::new(),
@@ -387,7 +409,7 @@ impl<S: Built> Leaves<S> {
         if (limit_loopback || !is_loopback(leaf.address.ip())) && !leaf.lists.take(now) {
             return out.push(Output::Close(session, Closing::Protocol("too many lists")));
         }
-        let Ok(statement) = root.open(&leaf.peer) else {
+        let Ok(statement) = root.open(&leaf.peer, &self.me) else {
             return out.push(Output::Close(session, Closing::Protocol("unacceptable catalog")));
         };
         let newest = leaf.upload.as_ref().map(|upload| upload.sequence).max(leaf.sequence);
@@ -409,6 +431,8 @@ impl<S: Built> Leaves<S> {
                 files <= self.settings.max_files_per_leaf
             })
             .collect();
+        let beyond = root.chunks.iter().skip(chunks.len()).map(|chunk| chunk.hash).collect();
+        let given = Box::new(Given { signed: root.signed.clone(), beyond });
         let mut ready = leaf.upload.take().map(|upload| upload.ready).unwrap_or_default();
         let wanted: BTreeSet<_> = chunks.iter().map(|chunk| chunk.hash).collect();
         ready.retain(|hash, _| wanted.contains(hash));
@@ -427,8 +451,15 @@ impl<S: Built> Leaves<S> {
             !ready.contains_key(hash) && !leaf.building.contains(hash) && !leaf.has_in_place(hash)
         };
         let missing = (0..).zip(&chunks).filter(|(_, chunk)| is_missing(chunk)).map(|(index, _)| index).collect();
-        leaf.upload =
-            Some(Upload { sequence: statement.sequence, chunks, ready, missing, under_way: BTreeMap::new(), due: now });
+        leaf.upload = Some(Upload {
+            sequence: statement.sequence,
+            given,
+            chunks,
+            ready,
+            missing,
+            under_way: BTreeMap::new(),
+            due: now,
+        });
         self.go_on(now, session, out);
     }
 
@@ -609,6 +640,14 @@ impl<S: Built> Leaf<S> {
         self.chunks.get(at).filter(|(hash, _)| ChunkName::of(hash) == name).map(|(_, kept)| kept)
     }
 
+    /// Proves to others that it gave this home its list that is searchable.
+    pub fn proof(&self) -> Option<ListProof> {
+        let given = self.given.as_ref()?;
+        let hashes = self.chunks.iter().map(|(hash, _)| *hash).chain(given.beyond.iter().copied());
+        let (leaf, salt) = (self.peer, self.salt);
+        Some(ListProof { leaf, salt, signed: given.signed.clone(), chunks: List::new(hashes) })
+    }
+
     /// The sequence of its list that is searchable.
     pub fn sequence(&self) -> Option<u64> {
         self.sequence
@@ -636,6 +675,7 @@ impl<S: Built> Leaf<S> {
         self.returned = Chunks::default();
         self.files = upload.chunks.iter().map(|chunk| u64::from(chunk.files)).sum();
         self.sequence = Some(upload.sequence);
+        self.given = Some(upload.given);
         out.push(Output::Logged(self.handle, Some(upload.sequence)));
         out.push(Output::Send(session, CatalogAck { sequence: upload.sequence, files: self.files }.into()));
     }

@@ -141,7 +141,7 @@ impl Ultrapeer {
             address: None,
             followed: BTreeSet::new(),
             wishes: BTreeMap::new(),
-            leaves: Leaves::new(settings),
+            leaves: Leaves::new(me, settings),
             reader: index.reader(),
             index,
             chunks: FxHashMap::default(),
@@ -505,9 +505,9 @@ impl Machine for Ultrapeer {
                     self.tell_allowance(session, out);
                 }
             }
-            Input::LeafAttached { session, peer, handle, address } => {
+            Input::LeafAttached { session, peer, salt, address } => {
                 self.with_leaves(now, out, |leaves, inner| {
-                    leaves.attach(now, session, peer, handle, address, inner);
+                    leaves.attach(now, session, peer, salt, address, inner);
                 });
                 self.tell_allowance(session, out);
                 out.push(Output::ToLeaf(session, self.membership.frame([], []).into()));

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 
 use anyhow::Result;
 use bytes::Bytes;
-use overlay::id::QueryId;
+use overlay::id::{HandleSalt, QueryId};
 use overlay::{
     limits,
     transport::{BindMode, Dialled, Endpoint, Greeting, Receiver, Sender},
@@ -149,7 +149,7 @@ impl Victim<'_> {
 
     async fn dial<M: Conversation>(&self, what: &str, report: &mut Report) -> Result<Option<Dialled<M>>> {
         let endpoint = Endpoint::dial_only(anywhere().ip(), &*fresh()?, settings(self.network))?;
-        let greeting = Greeting { handle: 1, ..Greeting::default() };
+        let greeting = Greeting { salt: HandleSalt([1; 16]), ..Greeting::default() };
         match endpoint.dial(self.address, None, greeting).await {
             Ok(dialled) => Ok(Some(dialled)),
             Err(error) => {

@@ -34,14 +34,14 @@ use std::{
 use leaf::network::{self, Network};
 use overlay::{
     batch::ChunkHash,
-    id::PeerId,
+    id::{HandleSalt, PeerId},
     identity::Identity,
     machine::{Context, Machine, Outbox},
     time::Time,
     wire::{
         Message,
         descriptor::SignedDescriptor,
-        leaf::{CatalogRoot, LeafMessage},
+        leaf::{ChunkRef, LeafMessage, RootStatement},
         mesh::{DigestName, MeshMessage},
     },
 };
@@ -154,7 +154,7 @@ struct Leaf {
     identity: Box<Identity>,
     /// Counts its sessions in the network.
     life: u32,
-    handle: u64,
+    salt: HandleSalt,
     /// When it came online, or left.
     since: Time,
     /// Since when some home has had its list, in this life.
@@ -176,8 +176,8 @@ struct Leaf {
 /// A file list that is ready to be uploaded.
 #[derive(Debug)]
 struct List {
-    root: CatalogRoot,
-    sequence: u64,
+    statement: RootStatement,
+    refs: Vec<ChunkRef>,
     chunks: Vec<Vec<u8>>,
 }
 

@@ -17,8 +17,8 @@ use std::{
 
 use overlay::{
     address::JoinAddress,
-    drive::{Clock, Driver, Handle, Stopped, Tasks, random_token, system_rng},
-    id::PeerId,
+    drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng},
+    id::{HandleSalt, PeerId},
     identity::Identity,
     limits,
     transport::{CloseCode, Connection, DialError, Endpoint, Greeting, Sender},
@@ -88,7 +88,7 @@ pub(super) struct Shared {
     pub(super) load: watch::Sender<LeafState>,
     pub(super) homes: Mutex<BTreeMap<PeerId, HomePort>>,
     pub(super) changed: watch::Sender<u64>,
-    handle: u64,
+    salt: HandleSalt,
     join: Mutex<Vec<JoinAddress>>,
     join_changed: Notify,
     /// The addresses of the join targets, and which target each is of.
@@ -160,7 +160,7 @@ impl Network {
             load: watch::Sender::new(LeafState::default()),
             homes: Mutex::default(),
             changed: watch::Sender::new(0),
-            handle: random_token()?,
+            salt: HandleSalt::random()?,
             join: Mutex::new(start.join),
             join_changed: Notify::new(),
             targets: Mutex::default(),
@@ -296,7 +296,7 @@ impl Shared {
     }
 
     pub(super) fn greeting(&self, insists: bool) -> Greeting {
-        Greeting { handle: self.handle, introduction: 0, insists }
+        Greeting { salt: self.salt, introduction: 0, insists }
     }
 
     /// Puts a message for a home into its queue. A home that takes nothing is given up by those who wait for it.

@@ -140,7 +140,7 @@ async fn run(
     tasks.spawn_guarded("home writer", write(outgoing, sender), guard(&connection));
     tasks.spawn_guarded(
         "home list",
-        announce(shared.clone(), queue.clone(), announced, acknowledged),
+        announce(shared.clone(), peer, queue.clone(), announced, acknowledged),
         guard(&connection),
     );
     tasks.spawn_guarded("home upload", upload(wanted, catalogs, queue.clone()), guard(&connection));
@@ -261,6 +261,7 @@ async fn write(mut queue: mpsc::Receiver<LeafMessage>, mut sender: Sender<LeafMe
 /// whole, and only whole lists are searchable. One that lost files is announced at once.
 async fn announce(
     shared: Arc<Shared>,
+    home: PeerId,
     queue: mpsc::Sender<LeafMessage>,
     announced: watch::Sender<Arc<Catalog>>,
     mut acknowledged: watch::Receiver<Option<(u64, u64)>>,
@@ -275,7 +276,7 @@ async fn announce(
     loop {
         let next = shared.list.catalog();
         if is_due(&next, last.as_ref(), under_way.is_some()) {
-            let root = sign(&shared, &next);
+            let root = sign(&shared, home, &next);
             under_way = Some(next.sequence());
             last = Some((next.sequence(), next.files()));
             announced.send_replace(next);
@@ -313,7 +314,7 @@ fn is_due(next: &Catalog, last: Option<&(u64, u64)>, is_under_way: bool) -> bool
     last.is_none_or(|(sequence, files)| next.sequence() != *sequence && (!is_under_way || next.files() < *files))
 }
 
-fn sign(shared: &Shared, catalog: &Catalog) -> CatalogRoot {
+fn sign(shared: &Shared, home: PeerId, catalog: &Catalog) -> CatalogRoot {
     let chunks: Vec<_> = catalog
         .chunks()
         .take(limits::CHUNKS_PER_LEAF)
@@ -324,6 +325,7 @@ fn sign(shared: &Shared, catalog: &Catalog) -> CatalogRoot {
         files: chunks.iter().map(|chunk| u64::from(chunk.files)).sum(),
         sequence: catalog.sequence(),
         lifetime_s: limits::CATALOG_LIFETIME_S,
+        home,
     };
     CatalogRoot::sign(&shared.identity, &statement, chunks)
 }

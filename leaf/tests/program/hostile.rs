@@ -14,7 +14,7 @@ use std::{
 use overlay::{
     batch::{self, chunk_hash, encode_chunk},
     file::{FileEntry, Tags},
-    id::{ContentId, QueryId},
+    id::{ContentId, HandleSalt, PeerId, QueryId},
     identity::Identity,
     limits,
     transport::{
@@ -24,7 +24,9 @@ use overlay::{
     wire::{
         bounded::{Blob, List as Bounded, Text},
         hello::RefuseReason,
-        leaf::{CatalogPart, CatalogRoot, ChunkRef, IntroductionReply, LeafMessage, RootStatement, catalog_root},
+        leaf::{
+            CatalogPart, CatalogRoot, ChunkRef, IntroductionReply, LeafMessage, RootStatement, SignedRoot, catalog_root,
+        },
         search::{Search, Target},
         transfer::{Browse, Cursor, Granted, Page, TransferMessage},
     },
@@ -38,6 +40,9 @@ use crate::{
 
 /// Only against hanging for ever.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Makes its handle.
+const SALT: HandleSalt = HandleSalt([7; 16]);
 
 /// A node in this process that does what it likes.
 struct Node {
@@ -64,7 +69,7 @@ impl Node {
 
     fn attach(&self, to: &Daemon) -> Link<LeafMessage> {
         let address: SocketAddr = to.quic().parse().unwrap();
-        let dial = self.endpoint.dial(address, None, Greeting { handle: 7, ..Greeting::default() });
+        let dial = self.endpoint.dial(address, None, Greeting { salt: SALT, ..Greeting::default() });
         self.runtime.block_on(dial).unwrap().link
     }
 
@@ -102,12 +107,13 @@ fn entry(path: &str) -> FileEntry {
     FileEntry { path: path.into(), content, size: 1000, modified_s: 0, tags: Tags::default() }
 }
 
-fn statement(chunks: &[ChunkRef]) -> RootStatement {
+fn statement(home: PeerId, chunks: &[ChunkRef]) -> RootStatement {
     RootStatement {
         root: catalog_root(chunks.iter().map(|chunk| &chunk.hash)),
         files: chunks.iter().map(|chunk| u64::from(chunk.files)).sum(),
         sequence: 1,
         lifetime_s: 86_400,
+        home,
     }
 }
 
@@ -176,6 +182,7 @@ fn a_home_drops_leaves_with_false_lists_and_serves_the_others() {
     let founder = bed.ultrapeer("u0", &["--founder", "-v"]);
     let honest = bed.sharing("honest", &founder, "one", &[]);
     honest.settled(1, 1);
+    let home: PeerId = founder.peer().parse().unwrap();
     let hostile = Node::new(66);
     let other = Identity::from_seed([67; 32]);
     let dropped = CloseReason::Remote(CloseCode::Violation);
@@ -183,11 +190,14 @@ fn a_home_drops_leaves_with_false_lists_and_serves_the_others() {
     // What is announced is signed, and must be true.
     let good = List::new(&[entry("Share/a.txt")]);
     let sign = |identity, statement| CatalogRoot::sign(identity, &statement, good.chunks.clone());
+    let signature = hostile.identity.sign(b"noise", &[]);
+    let unreadable = SignedRoot { statement: Blob::new(vec![0xff; 40]).unwrap(), signature };
     let announced = [
-        sign(&other, statement(&good.chunks)),
-        sign(&hostile.identity, RootStatement { root: [0; 32], ..statement(&good.chunks) }),
-        sign(&hostile.identity, RootStatement { files: 1_000_000_000, ..statement(&good.chunks) }),
-        CatalogRoot { statement: Blob::new(vec![0xff; 40]).unwrap(), ..sign(&other, statement(&good.chunks)) },
+        sign(&other, statement(home, &good.chunks)),
+        sign(&hostile.identity, RootStatement { root: [0; 32], ..statement(home, &good.chunks) }),
+        sign(&hostile.identity, RootStatement { files: 1_000_000_000, ..statement(home, &good.chunks) }),
+        sign(&hostile.identity, statement(hostile.identity.peer_id(), &good.chunks)),
+        CatalogRoot { signed: unreadable, ..sign(&other, statement(home, &good.chunks)) },
     ];
     for (at, root) in announced.iter().enumerate() {
         let mut link = hostile.attach(&founder);
@@ -195,7 +205,7 @@ fn a_home_drops_leaves_with_false_lists_and_serves_the_others() {
     }
     for (what, list) in bad_lists() {
         let mut link = hostile.attach(&founder);
-        let root = CatalogRoot::sign(&hostile.identity, &statement(&list.chunks), list.chunks);
+        let root = CatalogRoot::sign(&hostile.identity, &statement(home, &list.chunks), list.chunks);
         assert_eq!(hostile.upload(&mut link, &root, &list.parts), Err(dropped.clone()), "{what}");
     }
     let log = founder.log();
@@ -223,7 +233,7 @@ fn a_home_drops_leaves_with_false_lists_and_serves_the_others() {
     ];
     let list = List::new(&files);
     let mut link = hostile.attach(&founder);
-    let root = CatalogRoot::sign(&hostile.identity, &statement(&list.chunks), list.chunks);
+    let root = CatalogRoot::sign(&hostile.identity, &statement(home, &list.chunks), list.chunks);
     assert_eq!(hostile.upload(&mut link, &root, &list.parts), Ok(2));
     for query in [
         "relic",
@@ -398,7 +408,7 @@ fn listing<A>(
 {
     let list = List::new(&[entry("Share/treasure.txt")]);
     let mut link = node.attach(founder);
-    let root = CatalogRoot::sign(&node.identity, &statement(&list.chunks), list.chunks);
+    let root = CatalogRoot::sign(&node.identity, &statement(link.connection.peer(), &list.chunks), list.chunks);
     assert_eq!(node.upload(&mut link, &root, &list.parts), Ok(1));
     node.runtime.spawn(async move {
         while let Ok(Some(message)) = link.receiver.next().await {

@@ -21,7 +21,7 @@ use super::{
     streams::{ReceiveError, SendError},
 };
 use crate::{
-    id::PeerId,
+    id::{HandleSalt, PeerId},
     limits,
     metrics::{Direction, HandshakeResult},
     wire::{
@@ -83,8 +83,8 @@ impl Settings {
 /// What a dialler says beyond [`Settings`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Greeting {
-    /// A leaf's handle; 0 in other protocols.
-    pub handle: u64,
+    /// Makes a leaf's handle; zeros in other protocols.
+    pub salt: HandleSalt,
     /// The token of an introduction that this dial answers; 0 if none.
     pub introduction: u64,
     /// True of a leaf that wants to stay here although others have more room.
@@ -233,7 +233,7 @@ pub(super) async fn greet<M: Conversation>(
         agent: Text::new(&settings.agent),
         capabilities: capabilities::OURS,
         observed: address,
-        handle: greeting.handle,
+        salt: greeting.salt,
         introduction: greeting.introduction,
         insists: greeting.insists,
     };

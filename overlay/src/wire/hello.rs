@@ -12,7 +12,10 @@ use super::{
     bounded::{List, Text},
     descriptor::SignedDescriptor,
 };
-use crate::{id::PeerId, limits};
+use crate::{
+    id::{HandleSalt, PeerId},
+    limits,
+};
 
 /// Bytes that a `Hello` or `Welcome` may have.
 pub const HELLO_CAP: usize = 1024;
@@ -32,9 +35,9 @@ pub struct Hello {
     pub capabilities: u64,
     /// The address at which it reached the other side.
     pub observed: SocketAddr,
-    /// A leaf's handle: random for each session of the process, the same at all its homes, known only to
-    /// ultrapeers. 0 in other protocols.
-    pub handle: u64,
+    /// Makes a leaf's handle, with its key: random for each session of the process, the same at all its homes. Zeros in
+    /// other protocols.
+    pub salt: HandleSalt,
     /// The token of an introduction that this connection answers; 0 if it was not introduced.
     pub introduction: u64,
     /// True of a leaf that was sent on before and has no home: it is refused only where there is no room.

@@ -97,12 +97,19 @@ pub struct Members {
 /// A leaf's list: the chunks it is made of, under one signature.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CatalogRoot {
+    /// What the leaf signed of it.
+    pub signed: SignedRoot,
+    /// The chunks, in path order; their hashes give the root.
+    pub chunks: List<ChunkRef, { limits::CHUNKS_PER_LEAF }>,
+}
+
+/// A leaf's signature over its list: proves to others that the home to which it was given has that leaf.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SignedRoot {
     /// What is signed: a [`RootStatement`].
     pub statement: Blob<{ limits::ROOT_STATEMENT_BYTES }>,
     /// By the leaf.
     pub signature: Signature,
-    /// The chunks, in path order; their hashes give the root.
-    pub chunks: List<ChunkRef, { limits::CHUNKS_PER_LEAF }>,
 }
 
 /// One chunk of a list.
@@ -127,12 +134,17 @@ pub struct RootStatement {
     pub sequence: u64,
     /// Seconds for which it counts after it was received.
     pub lifetime_s: u32,
+    /// The home that it is given to: what one home can prove with it, no other can.
+    pub home: PeerId,
 }
 
-/// The root of a list: one hash over those of its chunks.
+/// The root of a list: one hash over those of its chunks, in ascending order, so that it can be computed by whoever
+/// keeps the chunks in another order than that of their paths.
 pub fn catalog_root<'a>(chunk_hashes: impl IntoIterator<Item = &'a [u8; 32]>) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new_derive_key("quictrack 2026-11-22 catalog root");
-    for hash in chunk_hashes {
+    let mut hashes: Vec<_> = chunk_hashes.into_iter().collect();
+    hashes.sort_unstable();
+    let mut hasher = blake3::Hasher::new_derive_key("quictrack 2026-11-28 catalog root");
+    for hash in hashes {
         hasher.update(hash);
     }
     *hasher.finalize().as_bytes()
@@ -141,20 +153,12 @@ pub fn catalog_root<'a>(chunk_hashes: impl IntoIterator<Item = &'a [u8; 32]>) ->
 impl CatalogRoot {
     /// Signs a list.
     pub fn sign(identity: &Identity, statement: &RootStatement, chunks: Vec<ChunkRef>) -> Self {
-        let mut bytes = Vec::new();
-        super::encode_into(statement, &mut bytes);
-        let signature = identity.sign(CATALOG_CONTEXT, &bytes);
-        let statement = Blob::new(bytes).expect("a statement has under 60 bytes");
-        Self { statement, signature, chunks: List::new(chunks) }
+        Self { signed: SignedRoot::sign(identity, statement), chunks: List::new(chunks) }
     }
 
-    /// Reads and checks it: encoding, bounds, the leaf's signature, and that the chunks give the root.
-    pub fn open(&self, leaf: &PeerId) -> Result<RootStatement, CatalogError> {
-        let statement: RootStatement =
-            super::decode_exact("RootStatement", &self.statement).map_err(|_| CatalogError::Malformed)?;
-        if !self.signature.verify(leaf, CATALOG_CONTEXT, &self.statement) {
-            return Err(CatalogError::Signature);
-        }
+    /// Reads and checks it: encoding, bounds, the leaf's signature for that home, and that the chunks give the root.
+    pub fn open(&self, leaf: &PeerId, home: &PeerId) -> Result<RootStatement, CatalogError> {
+        let statement = self.signed.open(leaf, home)?;
         let fits = self.chunks.iter().all(|chunk| {
             chunk.bytes as usize <= limits::CHUNK_BYTES && (1..=limits::CHUNK_FILES).contains(&usize::from(chunk.files))
         });
@@ -173,6 +177,26 @@ impl CatalogRoot {
     }
 }
 
+impl SignedRoot {
+    /// Signs a statement.
+    pub fn sign(identity: &Identity, statement: &RootStatement) -> Self {
+        let mut bytes = Vec::new();
+        super::encode_into(statement, &mut bytes);
+        let signature = identity.sign(CATALOG_CONTEXT, &bytes);
+        Self { statement: Blob::new(bytes).expect("a statement is shorter than its cap"), signature }
+    }
+
+    /// Reads and checks it: encoding, and that the leaf signed it for that home.
+    pub fn open(&self, leaf: &PeerId, home: &PeerId) -> Result<RootStatement, CatalogError> {
+        let statement: RootStatement =
+            super::decode_exact("RootStatement", &self.statement).map_err(|_| CatalogError::Malformed)?;
+        if !self.signature.verify(leaf, CATALOG_CONTEXT, &self.statement) {
+            return Err(CatalogError::Signature);
+        }
+        if statement.home == *home { Ok(statement) } else { Err(CatalogError::OtherHome) }
+    }
+}
+
 /// Why a list is unacceptable. The fault is the leaf's; its earlier list stays.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -183,6 +207,9 @@ pub enum CatalogError {
     /// The signature is not the leaf's.
     #[error("wrong signature on a catalog")]
     Signature,
+    /// It was signed for another home.
+    #[error("a catalog for another home")]
+    OtherHome,
     /// The chunks do not give the root.
     #[error("the chunks of a catalog do not give its root")]
     Root,

@@ -12,12 +12,12 @@ use super::{
     bounded::{Blob, List},
     descriptor::{ShardPrefix, SignedDescriptor},
     hello::{Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
-    leaf::IntroductionFailure,
+    leaf::{IntroductionFailure, SignedRoot},
     messages,
     search::{HITS_CAP, Hit, IncompleteSet, Target},
 };
 use crate::{
-    id::{ContentId, PeerId, QueryId},
+    id::{ContentId, HandleSalt, PeerId, QueryId},
     limits,
 };
 
@@ -81,6 +81,12 @@ messages! {
         29 HoldingsAsk(HoldingsAsk) up to 16,
         /// Who was said to have the content of a query.
         30 QueryHolders(QueryHolders) up to 1 << 10,
+        /// Prove that a leaf gave you a list that you told of.
+        31 ProofAsk(ProofAsk) up to 64,
+        /// The proof, or that the list is not there any more.
+        32 Proof(Proof) up to 32 * limits::CHUNKS_PER_LEAF + 512,
+        /// A part of the chunk that was to be proven.
+        33 ProofPart(ProofPart) up to limits::BATCH_BYTES + 64,
     }
 }
 
@@ -93,7 +99,7 @@ pub enum Class {
     Hits,
     /// Queries.
     Queries,
-    /// Attachments, digests and holdings.
+    /// Attachments, digests, proofs and holdings.
     Digests,
 }
 
@@ -107,6 +113,9 @@ impl MeshMessage {
             | Self::Follow(_)
             | Self::DigestWant(_)
             | Self::DigestPart(_)
+            | Self::ProofAsk(_)
+            | Self::Proof(_)
+            | Self::ProofPart(_)
             | Self::Holdings(_)
             | Self::HoldingsAsk(_) => Class::Digests,
             _ => Class::Control,
@@ -308,6 +317,53 @@ pub struct DigestPart {
     /// Of which chunk.
     pub name: DigestName,
     /// Bytes of the whole digest, at most [`limits::DIGEST_WIRE_BYTES`]; 0 if the sender does not have it (any more).
+    pub bytes: u32,
+    /// True for the last part.
+    pub last: bool,
+    /// Compressed bytes.
+    pub data: Blob<{ limits::BATCH_BYTES }>,
+}
+
+/// Prove that a leaf gave you the list that you told of. Answered by a [`Proof`] on the same stream as the log of
+/// leaves: what a home says is not there any more is not in its log any more, as the asker knows it by then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofAsk {
+    /// The leaf's handle.
+    pub handle: u64,
+    /// Its list.
+    pub sequence: u64,
+    /// The chunk whose files shall be sent, too.
+    pub chunk: Option<ChunkName>,
+}
+
+/// What a leaf signed for the sender, or that it is not there (any more). If a chunk was asked for, its parts follow.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proof {
+    /// To what it is the answer.
+    pub ask: ProofAsk,
+    /// `None` if the list is not there.
+    pub proof: Option<ListProof>,
+}
+
+/// That a leaf gave its list to a home.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ListProof {
+    /// The leaf's key.
+    pub leaf: PeerId,
+    /// Makes its handle of it.
+    pub salt: HandleSalt,
+    /// What it signed for that home.
+    pub signed: SignedRoot,
+    /// The hashes of all its chunks, in any order: they give the root.
+    pub chunks: List<[u8; 32], { limits::CHUNKS_PER_LEAF }>,
+}
+
+/// A part of a chunk's encoded files: one zstd frame of at most [`limits::BATCH_BYTES`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ProofPart {
+    /// Of which chunk.
+    pub name: DigestName,
+    /// Bytes of the whole chunk, at most [`limits::CHUNK_BYTES`]; 0 if it could not be made.
     pub bytes: u32,
     /// True for the last part.
     pub last: bool,

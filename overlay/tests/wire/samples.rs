@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use overlay::{
     batch,
     file::{FileEntry, Tags},
-    id::{ContentId, PeerId, QueryId},
+    id::{ContentId, HandleSalt, PeerId, QueryId},
     identity::Identity,
     limits,
     wire::{
@@ -52,7 +52,7 @@ fn hello() -> Hello {
         agent: Text::new("quictrack/0.1.0"),
         capabilities: 5,
         observed: address(),
-        handle: 0x0123_4567_89ab_cdef,
+        salt: HandleSalt([0xa7; 16]),
         introduction: 77,
         insists: true,
     }
@@ -121,7 +121,7 @@ fn hit() -> Hit {
 pub(crate) fn leaf() -> Vec<LeafMessage> {
     let chunk = ChunkRef { hash: [7; 32], bytes: 70_000, files: 1000 };
     let root = catalog_root([&chunk.hash]);
-    let statement = RootStatement { root, files: 1000, sequence: 9, lifetime_s: 86_400 };
+    let statement = RootStatement { root, files: 1000, sequence: 9, lifetime_s: 86_400, home: PeerId([9; 32]) };
     let mut incomplete = IncompleteSet::default();
     incomplete.insert(Incomplete::HomeSilent);
     let summary = Summary {
@@ -204,6 +204,15 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
         leaves_total: 500,
     };
     let claim = Claim { peer: PeerId([3; 32]), sequence: 301 };
+    let ask = ProofAsk { handle: 1 << 60, sequence: 9, chunk: Some(ChunkName(300)) };
+    let statement =
+        RootStatement { root: [7; 32], files: 1000, sequence: 9, lifetime_s: 86_400, home: PeerId([9; 32]) };
+    let proof = ListProof {
+        leaf: identity().peer_id(),
+        salt: HandleSalt([0xa7; 16]),
+        signed: SignedRoot::sign(&identity(), &statement),
+        chunks: List::new([[7; 32]]),
+    };
     vec![
         hello().into(),
         welcome().into(),
@@ -236,6 +245,9 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
         Holdings { reset: true, sum: 1 << 50, changes: List::new([holding]) }.into(),
         HoldingsAsk.into(),
         QueryHolders { id: QueryId(12), is_settled: true, holders: List::new([told]) }.into(),
+        ask.into(),
+        Proof { ask, proof: Some(proof) }.into(),
+        ProofPart { name, bytes: 70_000, last: true, data: Blob::new(vec![1, 2, 3]).unwrap() }.into(),
     ]
 }
 

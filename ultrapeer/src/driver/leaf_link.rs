@@ -21,7 +21,7 @@ use crate::{
 
 /// Welcomes a leaf or names others to it, and begins to serve it.
 pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<LeafMessage>) {
-    let (peer, handle, observed) = (offer.peer(), offer.hello().handle, offer.hello().observed);
+    let (peer, salt, observed) = (offer.peer(), offer.hello().salt, offer.hello().observed);
     let insists = offer.hello().insists;
     let look = move |machine: &Ultrapeer| (machine.judge(&peer, insists), machine.membership().own().cloned());
     let (verdict, descriptor) = shared.machine.inspect(look).await.unwrap_or((Verdict::Full, None));
@@ -41,7 +41,7 @@ pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<LeafMessage>) {
     counted::leaf_accepted();
     let session = shared.number();
     let queue = shared.ports.open_leaf(session, connection.clone());
-    let attached = Input::LeafAttached { session, peer, handle, address: connection.remote_address() };
+    let attached = Input::LeafAttached { session, peer, salt, address: connection.remote_address() };
     // A machine that stopped has no leaves.
     let _ = shared.machine.input(attached).await;
     let (after_panic, began) = (shared.clone(), shared.clock.now());

@@ -1,9 +1,13 @@
 use overlay::{
+    id::HandleSalt,
     identity::Identity,
-    wire::leaf::{RootStatement, catalog_root},
+    wire::leaf::{CatalogError, RootStatement, catalog_root},
 };
 
 use super::*;
+
+/// The home's key.
+const HOME: PeerId = PeerId([0; 32]);
 
 /// A built chunk, of which nothing is kept.
 #[derive(Debug)]
@@ -20,10 +24,16 @@ struct Home {
     leaves: Leaves<Chunk>,
     out: Outbox<Output<Chunk>>,
     now: Time,
+    /// Handles as they are written here.
+    handles: BTreeMap<u64, u64>,
 }
 
 fn identity(seed: u8) -> Identity {
     Identity::from_seed([seed; 32])
+}
+
+fn salt(session: Session) -> HandleSalt {
+    HandleSalt([session as u8; 16])
 }
 
 fn chunk(name: u8) -> ChunkRef {
@@ -37,6 +47,7 @@ fn root(of: u8, sequence: u64, chunks: &[u8]) -> CatalogRoot {
         files: chunks.iter().map(|chunk| u64::from(chunk.files)).sum(),
         sequence,
         lifetime_s: 86_400,
+        home: HOME,
     };
     CatalogRoot::sign(&identity(of), &statement, chunks)
 }
@@ -55,7 +66,7 @@ fn ack(session: Session, sequence: u64, files: u64) -> String {
 
 impl Home {
     fn new(settings: Settings) -> Self {
-        Self { leaves: Leaves::new(settings), out: Outbox::new(), now: Time::ZERO }
+        Self { leaves: Leaves::new(HOME, settings), out: Outbox::new(), now: Time::ZERO, handles: BTreeMap::new() }
     }
 
     /// A home with one leaf: key 1, session 1, handle 100.
@@ -66,9 +77,13 @@ impl Home {
     }
 
     fn attach(&mut self, session: Session, seed: u8) {
-        let address = SocketAddr::from(([192, 0, 2, seed], 7780));
-        let handle = 99 + session;
-        self.leaves.attach(self.now, session, identity(seed).peer_id(), handle, address, &mut self.out);
+        self.attach_at(session, seed, SocketAddr::from(([192, 0, 2, seed], 7780)));
+    }
+
+    fn attach_at(&mut self, session: Session, seed: u8, address: SocketAddr) {
+        let salt = salt(session);
+        self.handles.insert(salt.handle(&identity(seed).peer_id()), 99 + session);
+        self.leaves.attach(self.now, session, identity(seed).peer_id(), salt, address, &mut self.out);
     }
 
     fn root(&mut self, session: Session, root: &CatalogRoot) -> Vec<String> {
@@ -124,7 +139,7 @@ impl Home {
             Output::Insert(slot, hash, _) => format!("insert {slot} {}", hash[0]),
             Output::Remove(slot, hash) => format!("remove {slot} {}", hash[0]),
             Output::Publish => "publish".to_owned(),
-            Output::Logged(handle, sequence) => format!("log {handle} {sequence:?}"),
+            Output::Logged(handle, sequence) => format!("log {} {sequence:?}", self.handles[&handle]),
         };
         self.out.drain().map(short).collect()
     }
@@ -279,7 +294,7 @@ fn who_announces_lists_without_end_is_turned_away_but_not_on_loopback() {
         assert_eq!(home.root(1, &root(1, sequence, &[])).last(), Some(&ack(1, sequence, 0)));
     }
     let loopback = SocketAddr::from(([127, 0, 0, 1], 7780));
-    home.leaves.attach(home.now, 2, identity(2).peer_id(), 1, loopback, &mut home.out);
+    home.attach_at(2, 2, loopback);
     home.said();
     for sequence in 1..=2 * burst {
         assert_eq!(home.root(2, &root(2, sequence, &[])).last(), Some(&ack(2, sequence, 0)));
@@ -388,6 +403,7 @@ fn the_oldest_kept_lists_make_room() {
             files: 540_000,
             sequence: 1,
             lifetime_s: 86_400,
+            home: HOME,
         };
         home.upload(session, &CatalogRoot::sign(&identity(seed), &statement, chunks.clone()), 1);
         home.now += std::time::Duration::from_secs(1);
@@ -445,7 +461,7 @@ fn a_new_connection_replaces_the_old_one_of_the_same_leaf() {
     home.attach(2, 1);
     assert_eq!(home.said(), ["remove 0 7", "publish", "log 100 None", "close 1 Replaced"]);
     assert_eq!(home.leaves.session_of(&identity(1).peer_id()), Some(2));
-    assert_eq!(home.leaves.at(0).unwrap().handle, 101, "the place is used again");
+    assert_eq!(home.handles[&home.leaves.at(0).unwrap().handle], 101, "the place is used again");
     home.leaves.detach(home.now, 1, &mut home.out);
     assert!(home.said().is_empty(), "the end of the old connection means nothing");
     assert_eq!(home.leaves.len(), 1);
@@ -486,8 +502,40 @@ fn queries_are_limited_for_each_leaf_but_not_on_loopback() {
     home.now += std::time::Duration::from_secs(2);
     assert!(home.leaves.may_query(home.now, 1) && !home.leaves.may_query(home.now, 1));
     let address = SocketAddr::from(([127, 0, 0, 1], 7780));
-    home.leaves.attach(home.now, 2, identity(2).peer_id(), 1, address, &mut home.out);
+    home.attach_at(2, 2, address);
     assert!((0..20).all(|_| home.leaves.may_query(home.now, 2)));
     home.leaves.reconfigure(home.now, Settings { limit_loopback: true, ..Settings::default() });
     assert_eq!((0..20).filter(|_| home.leaves.may_query(home.now, 2)).count(), 10);
+}
+
+#[test]
+fn what_a_leaf_signed_proves_that_it_is_here_and_nowhere_else() {
+    // This home takes three chunks of ten files, and knows that there is a fourth.
+    let mut home = Home::new(Settings { max_files_per_leaf: 30, ..Settings::default() });
+    home.attach(1, 1);
+    assert!(home.leaves.get(1).unwrap().proof().is_none(), "no list, no proof");
+    home.upload(1, &root(1, 5, &[9, 8, 7, 6]), 5);
+    let leaf = home.leaves.get(1).unwrap();
+    let proof = leaf.proof().unwrap();
+    assert_eq!((proof.leaf, proof.salt.handle(&proof.leaf)), (identity(1).peer_id(), leaf.handle));
+    let statement = proof.signed.open(&proof.leaf, &HOME).unwrap();
+    assert_eq!((statement.sequence, statement.root), (5, catalog_root(proof.chunks.iter())));
+    assert_eq!((leaf.chunk_names().len(), proof.chunks.len()), (3, 4));
+    assert_eq!(proof.signed.open(&proof.leaf, &PeerId([1; 32])), Err(CatalogError::OtherHome));
+
+    // The next list counts once it is in place.
+    home.root(1, &root(1, 6, &[9, 5]));
+    assert_eq!(home.leaves.get(1).unwrap().proof(), Some(proof));
+    home.part(1, part(6, 1, true));
+    home.built(1, 5);
+    let proof = home.leaves.get(1).unwrap().proof().unwrap();
+    assert_eq!(proof.signed.open(&proof.leaf, &HOME).unwrap().sequence, 6);
+}
+
+#[test]
+fn a_list_that_was_signed_for_another_home_is_refused() {
+    let mut home = Home::with_leaf();
+    home.leaves.me = PeerId([1; 32]);
+    let refused = format!("close 1 {:?}", Closing::Protocol("unacceptable catalog"));
+    assert_eq!(home.root(1, &root(1, 1, &[7])), [refused]);
 }

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use overlay::{
-    id::PeerId,
+    id::{HandleSalt, PeerId},
     limits,
     wire::{
         bounded::Blob,
@@ -38,8 +38,8 @@ pub enum Input {
         session: Session,
         /// Its key.
         peer: PeerId,
-        /// Its handle.
-        handle: u64,
+        /// Makes its handle.
+        salt: HandleSalt,
         /// Where its packets come from.
         address: SocketAddr,
     },

@@ -11,7 +11,7 @@ use std::{
 use overlay::{
     batch::{self, Assembler},
     file::{FileEntry, Tags},
-    id::{ContentId, PeerId, QueryId},
+    id::{ContentId, HandleSalt, PeerId, QueryId},
     identity::Identity,
     limits,
     machine::{Context, Machine, Outbox},
@@ -247,12 +247,12 @@ impl Net {
         self.sessions.insert(session, (leaf, home));
         let Leaf { identity, address, homes, .. } = &mut self.leaves[leaf];
         homes.insert(home, session);
-        let (peer, address, handle) = (identity.peer_id(), *address, 1_000 + leaf as u64);
-        let root = self.leaves[leaf].root();
+        let (peer, address, salt) = (identity.peer_id(), *address, HandleSalt([leaf as u8; 16]));
+        let root = self.leaves[leaf].root(home);
         self.send(
             Place::Leaf(leaf),
             Place::Node(home),
-            Parcel::Node(home, Box::new(Input::LeafAttached { session, peer, handle, address })),
+            Parcel::Node(home, Box::new(Input::LeafAttached { session, peer, salt, address })),
         );
         self.say_to_home(session, root);
     }
@@ -518,13 +518,14 @@ impl Net {
 }
 
 impl Leaf {
-    fn root(&self) -> CatalogRoot {
+    fn root(&self, home: PeerId) -> CatalogRoot {
         let chunks: Vec<_> = self.chunks.iter().map(|(chunk, _)| *chunk).collect();
         let statement = RootStatement {
             root: catalog_root(chunks.iter().map(|chunk| &chunk.hash)),
             files: chunks.iter().map(|chunk| u64::from(chunk.files)).sum(),
             sequence: 1,
             lifetime_s: 86_400,
+            home,
         };
         CatalogRoot::sign(&self.identity, &statement, chunks)
     }

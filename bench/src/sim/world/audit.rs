@@ -40,7 +40,8 @@ impl World {
                         let found = if is_here {
                             own.contains(&self.library.entry(*content).content)
                         } else {
-                            answer.candidates.iter().any(|candidate| candidate.handle == leaf.handle)
+                            let handle = leaf.salt.handle(&leaf.identity.peer_id());
+                            answer.candidates.iter().any(|candidate| candidate.handle == handle)
                         };
                         if !found {
                             let homes: Vec<_> = leaf.homes.iter().map(|(up, _)| *up).collect();

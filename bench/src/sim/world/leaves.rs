@@ -8,7 +8,7 @@ use leaf::{
 };
 use overlay::{
     batch,
-    id::PeerId,
+    id::{HandleSalt, PeerId},
     limits,
     time::Time,
     wire::{
@@ -139,7 +139,7 @@ impl World {
         let mut alive: Vec<_> = self.ultrapeers.iter().filter(|up| up.alive).map(|up| up.address).collect();
         let node = &mut self.leaves[leaf as usize];
         (node.life, node.place, node.since) = (node.life + 1, place, self.now);
-        (node.advertised, node.due, node.handle) = (None, u64::MAX, self.rng.random());
+        (node.advertised, node.due, node.salt) = (None, u64::MAX, HandleSalt(self.rng.random()));
         node.core = Some(Box::new(Network::new(node.identity.peer_id(), NETWORK)));
         let (life, remembered) = (node.life, std::mem::take(&mut node.remembered));
         let (targets, _) = alive.partial_shuffle(&mut self.rng, TARGETS);
@@ -182,7 +182,7 @@ impl World {
             return;
         }
         let (number, half) = (FIRST_LEAF + leaf, self.round_trip(FIRST_LEAF + leaf, up) / 2);
-        let (peer, handle, address) = (node.identity.peer_id(), node.handle, leaf_address(leaf));
+        let (peer, salt, address) = (node.identity.peer_id(), node.salt, leaf_address(leaf));
         let other = &self.ultrapeers[up as usize];
         let failed = Box::new(network::Input::DialFailed(other.address));
         if !other.alive || !self.reachable(number, up) {
@@ -218,7 +218,7 @@ impl World {
             pongs: 0,
         });
         self.plan(self.now + half, Event::LeafWelcome { session, descriptor });
-        self.up_input(up, Input::LeafAttached { session, peer, handle, address });
+        self.up_input(up, Input::LeafAttached { session, peer, salt, address });
     }
 
     pub(super) fn leaf_welcome(&mut self, session: u64, descriptor: Option<SignedDescriptor>) {
@@ -247,11 +247,13 @@ impl World {
 
     /// Tells a home of the leaf's list, if it was not told of this one.
     pub(super) fn announce(&mut self, session: u64) {
-        let leaf = self.sessions[session as usize].leaf;
+        let Session { leaf, up, announced, .. } = self.sessions[session as usize];
         let list = self.list(leaf);
-        if self.sessions[session as usize].announced < list.sequence {
-            self.sessions[session as usize].announced = list.sequence;
-            self.leaf_says(session, list.root.clone());
+        if announced < list.statement.sequence {
+            self.sessions[session as usize].announced = list.statement.sequence;
+            let statement = RootStatement { home: self.ultrapeers[up as usize].peer, ..list.statement.clone() };
+            let root = CatalogRoot::sign(&self.leaves[leaf as usize].identity, &statement, list.refs.clone());
+            self.leaf_says(session, root);
         }
     }
 
@@ -270,17 +272,18 @@ impl World {
             files: refs.iter().map(|chunk| u64::from(chunk.files)).sum(),
             sequence: catalog.sequence(),
             lifetime_s: limits::CATALOG_LIFETIME_S,
+            // Another for each home, as it is announced there.
+            home: node.identity.peer_id(),
         };
         let chunks = refs.iter().map(|chunk| catalog.chunk_bytes(&chunk.hash).unwrap_or_default().to_vec()).collect();
-        let root = CatalogRoot::sign(&node.identity, &statement, refs);
-        let list = Rc::new(List { root, sequence: catalog.sequence(), chunks });
+        let list = Rc::new(List { statement, refs, chunks });
         self.leaves[leaf as usize].list = Some(list.clone());
         list
     }
 
     fn upload(&mut self, session: u64, want: &CatalogWant) {
         let list = self.list(self.sessions[session as usize].leaf);
-        if list.sequence != want.sequence {
+        if list.statement.sequence != want.sequence {
             return; // of an older list: the home has been told of the newer one
         }
         for index in &*want.chunks {
@@ -553,7 +556,7 @@ impl World {
     pub(super) fn list_changed(&mut self, leaf: u32) -> u64 {
         let node = &mut self.leaves[leaf as usize];
         (node.sequence, node.list, node.active) = (node.sequence + 1, None, true);
-        let sequence = self.list(leaf).sequence;
+        let sequence = self.list(leaf).statement.sequence;
         for (_, session) in self.leaves[leaf as usize].homes.clone() {
             self.announce(session);
         }

@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use leaf::search::{End, Request};
 use overlay::{
+    id::HandleSalt,
     identity::Identity,
     limits,
     machine::Context,
@@ -190,7 +191,7 @@ impl World {
             rng: Pcg32::seed_from_u64(draw::mix(seed, 6, u64::from(number))),
             identity: Box::new(identity(seed, 7, number)),
             life: 0,
-            handle: 0,
+            salt: HandleSalt::default(),
             since: Time::ZERO,
             advertised: None,
             place: 0,
