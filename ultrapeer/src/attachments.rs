@@ -12,7 +12,9 @@
 //! - a leaf is logged only once its list is in the index, so who is named can answer;
 //! - a copy is complete when its home says `caught_up` and the sum of what was said is the home's own; otherwise it is
 //!   followed anew;
-//! - what a home said is forgotten when the home is gone.
+//! - what a home said is forgotten when the home is gone;
+//! - what a *distrusted* home says of a leaf counts only if no other home has that leaf, and then the leaf cannot be
+//!   searched to the end.
 
 mod log;
 
@@ -52,6 +54,7 @@ pub struct Attachments {
     me: PeerId,
     log: Log,
     copies: BTreeMap<PeerId, Copy>,
+    distrusted: BTreeSet<PeerId>,
     /// Handle to homes with the list that each has. Derived from the log and the copies.
     homes: FxHashMap<u64, Vec<(PeerId, Arc<LeafList>)>>,
     /// Leaves by the first eight bits of their place.
@@ -113,6 +116,7 @@ impl Attachments {
             me,
             log: Log::default(),
             copies: BTreeMap::new(),
+            distrusted: BTreeSet::new(),
             homes: FxHashMap::default(),
             counts: Box::new([0; 256]),
         }
@@ -167,9 +171,37 @@ impl Attachments {
         self.homes.get(&handle).map_or(&[], |homes| homes)
     }
 
+    /// Any leaf of another home: the one at or after `at` among its handles.
+    pub fn leaf_of(&self, home: &PeerId, at: u64) -> Option<u64> {
+        let leaves = &self.copies.get(home)?.leaves;
+        leaves.range(at..).chain(leaves).next().copied()
+    }
+
+    /// Other homes are believed what they say of their leaves, unless they are distrusted.
+    pub fn is_trusted(&self, home: &PeerId) -> bool {
+        !self.distrusted.contains(home)
+    }
+
+    /// Another home is distrusted from now on, or not any more. Returns the leaves that it has logged.
+    pub fn set_distrusted(&mut self, home: PeerId, is_distrusted: bool) -> Vec<u64> {
+        if is_distrusted {
+            self.distrusted.insert(home);
+        } else {
+            self.distrusted.remove(&home);
+        }
+        self.copies.get(&home).map_or_else(Vec::new, |copy| copy.leaves.iter().copied().collect())
+    }
+
+    /// The homes of a leaf that are trusted; all if none is.
+    fn believed(&self, handle: u64) -> impl Iterator<Item = &(PeerId, Arc<LeafList>)> + '_ {
+        let homes = self.homes(handle);
+        let has_trusted = homes.iter().any(|(home, _)| self.is_trusted(home));
+        homes.iter().filter(move |(home, _)| !has_trusted || self.is_trusted(home))
+    }
+
     /// Of the homes of a leaf that are `usable`, those with the newest list.
     pub fn best(&self, handle: u64, usable: impl Fn(&PeerId) -> bool) -> impl Iterator<Item = PeerId> + '_ {
-        let homes: Vec<_> = self.homes(handle).iter().filter(|(home, _)| usable(home)).collect();
+        let homes: Vec<_> = self.believed(handle).filter(|(home, _)| usable(home)).collect();
         let newest = homes.iter().map(|(_, list)| list.sequence).max();
         homes.into_iter().filter(move |(_, list)| Some(list.sequence) == newest).map(|(home, _)| *home)
     }
@@ -188,9 +220,7 @@ impl Attachments {
         searched: &'a [Arc<LeafList>],
     ) -> impl Iterator<Item = &'a (PeerId, Arc<LeafList>)> + 'a {
         let is_new = move |list: &LeafList| own.is_none_or(|own| list.sequence > own);
-        self.homes(handle)
-            .iter()
-            .filter(move |(home, list)| *home != self.me && is_new(list) && !searched.contains(list))
+        self.believed(handle).filter(move |(home, list)| *home != self.me && is_new(list) && !searched.contains(list))
     }
 
     /// Logs the list of an own leaf at a place of the leaf space, which is searchable here from now on, or that it

@@ -18,7 +18,8 @@
 //!   is late costs messages, never a file;
 //! - at most [`limits::DIGESTS_ASKED`] are under way from one home;
 //! - one home fills at most the larger of [`limits::DIGEST_SHARE`] of the budget and four times the median of all;
-//!   leaves beyond stay uncovered.
+//!   leaves beyond stay uncovered;
+//! - nothing is asked of a home that is distrusted, nor once more of one whose digest of that leaf was wrong.
 
 mod homes;
 pub mod owed;
@@ -48,6 +49,21 @@ use crate::{
 
 /// Parts of a digest, as they came.
 pub type Parts = Vec<Blob<{ limits::BATCH_BYTES }>>;
+
+/// A digest in one number: the first eight bytes of its BLAKE3. Another digest with the same number cannot be found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DigestSum(u64);
+
+impl DigestSum {
+    /// Of the digest of a segment. Takes as long as reading it: for workers.
+    pub fn of(segment: &Segment) -> Self {
+        let hash = blake3::hash(&segment.digest());
+        Self(u64::from_be_bytes(*hash.as_bytes().first_chunk().expect("a hash has 32 bytes")))
+    }
+}
+
+/// A digest that was unpacked and checked, and its sum.
+pub type Unpacked = (Arc<Segment>, DigestSum);
 
 /// What must be done.
 #[derive(Debug)]
@@ -85,6 +101,8 @@ pub struct Digests {
     free_slots: Vec<u32>,
     uncovered: BTreeSet<u64>,
     homes: Homes,
+    /// Homes whose digests of a leaf were wrong.
+    wrong: BTreeSet<(PeerId, u64)>,
     /// Digests that no home gave, by when they are asked for again.
     later: BTreeSet<(Time, DigestName)>,
     /// Leaves that are attached nowhere, by when their digests are forgotten.
@@ -113,7 +131,7 @@ enum Body {
     /// It came, and is built.
     Building { home: PeerId, tried: Vec<PeerId> },
     /// It is in the index.
-    Held { slot: ChunkSlot, home: PeerId, bytes: u32 },
+    Held { slot: ChunkSlot, home: PeerId, bytes: u32, sum: DigestSum },
 }
 
 /// The lowest leaf slot of digests: own leaves have those below.
@@ -134,6 +152,7 @@ impl Digests {
             free_slots: Vec::new(),
             uncovered: BTreeSet::new(),
             homes: Homes::new(budget),
+            wrong: BTreeSet::new(),
             later: BTreeSet::new(),
             idle: BTreeSet::new(),
             unpublished: BTreeSet::new(),
@@ -246,7 +265,7 @@ impl Digests {
         &mut self,
         now: Time,
         name: DigestName,
-        segment: Option<Arc<Segment>>,
+        unpacked: Option<Unpacked>,
         attachments: &Attachments,
         out: &mut Outbox<Output>,
     ) {
@@ -254,14 +273,17 @@ impl Digests {
         let Some((slot, body)) = slot.zip(self.body_mut(name)) else { return };
         let Body::Building { home, tried } = body else { return };
         let (home, mut tried) = (*home, std::mem::take(tried));
-        let Some(segment) = segment else {
+        // A home may have come to be distrusted meanwhile.
+        let Some((segment, sum)) = unpacked.filter(|_| self.may_give(attachments, &home, name.handle)) else {
             self.failed += 1;
             tried.push(home);
             return self.want(now, name, tried, attachments, out);
         };
         let bytes = segment.memory() as u32;
         // Its place follows at once, see `placed`.
-        *body = Body::Held { slot: ChunkSlot(u64::MAX), home, bytes };
+        if let Some(body) = self.body_mut(name) {
+            *body = Body::Held { slot: ChunkSlot(u64::MAX), home, bytes, sum };
+        }
         self.bytes += u64::from(bytes);
         self.homes.holds(home, i64::from(bytes));
         out.push(Output::Insert(name, slot, segment));
@@ -292,6 +314,65 @@ impl Digests {
     /// True if the index must be published now for the digests that it got.
     pub fn must_publish(&self, now: Time) -> bool {
         self.publish_at.is_some_and(|at| at <= now)
+    }
+
+    /// The home that a digest came from which is held, and its sum.
+    pub fn held(&self, name: DigestName) -> Option<(PeerId, DigestSum)> {
+        let leaf = self.leaves.get(&name.handle)?;
+        leaf.chunks.iter().find(|(chunk, _)| *chunk == name.chunk).and_then(|(_, body)| match body {
+            Body::Held { home, sum, .. } => Some((*home, *sum)),
+            _ => None,
+        })
+    }
+
+    /// A chunk of a leaf whose digest came from that home.
+    pub fn chunk_from(&self, handle: u64, home: &PeerId) -> Option<ChunkName> {
+        let leaf = self.leaves.get(&handle)?;
+        let is_from = |body: &Body| matches!(body, Body::Held { home: from, .. } if from == home);
+        leaf.chunks.iter().find(|(_, body)| is_from(body)).map(|(chunk, _)| *chunk)
+    }
+
+    /// What a home sent of a leaf is wrong: it is dropped, and asked of others.
+    pub fn wrong(&mut self, now: Time, home: PeerId, handle: u64, attachments: &Attachments, out: &mut Outbox<Output>) {
+        if self.wrong.len() >= limits::AUDIT_RECORDS {
+            self.wrong.pop_first();
+        }
+        self.wrong.insert((home, handle));
+        self.replace(now, home, handle, attachments, out);
+    }
+
+    /// A home is distrusted from now on: what it sent is dropped, and asked of others.
+    pub fn distrust(&mut self, now: Time, home: PeerId, attachments: &Attachments, out: &mut Outbox<Output>) {
+        let mut handles: Vec<_> = self.leaves.keys().copied().collect();
+        handles.sort_unstable();
+        for handle in handles {
+            self.replace(now, home, handle, attachments, out);
+        }
+    }
+
+    /// Asks others for what a home sent of a leaf, or was to send.
+    fn replace(&mut self, now: Time, home: PeerId, handle: u64, attachments: &Attachments, out: &mut Outbox<Output>) {
+        let Some(leaf) = self.leaves.get_mut(&handle) else { return };
+        let is_from = |(_, body): &(ChunkName, Body)| match body {
+            Body::Wanted { home: from, .. } | Body::Held { home: from, .. } => *from == home,
+            Body::Later(_) | Body::Building { .. } => false,
+        };
+        let (of_it, others) = std::mem::take(&mut leaf.chunks).into_iter().partition::<Vec<_>, _>(is_from);
+        leaf.chunks = others;
+        let is_idle = leaf.idle_until.is_some();
+        for (chunk, body) in of_it {
+            let name = DigestName { handle, chunk };
+            self.drop_body(name, body, out);
+            if !is_idle {
+                self.want(now, name, vec![home], attachments, out);
+            }
+        }
+        self.judge(handle);
+    }
+
+    /// False for a home that may not be believed what words a leaf has.
+    fn may_give(&self, attachments: &Attachments, home: &PeerId, handle: u64) -> bool {
+        attachments.is_trusted(home) && !self.wrong.contains(&(*home, handle))
     }
 
     /// A home can be asked no more: what it was to send others must.
@@ -350,7 +431,12 @@ impl Digests {
         attachments: &Attachments,
         out: &mut Outbox<Output>,
     ) {
-        let has = |home: &PeerId| *home != self.me && !tried.contains(home) && self.homes.may_fill(home);
+        let has = |home: &PeerId| {
+            *home != self.me
+                && !tried.contains(home)
+                && self.homes.may_fill(home)
+                && self.may_give(attachments, home, name.handle)
+        };
         let with_it =
             attachments.homes(name.handle).iter().filter(|(_, list)| list.chunks.binary_search(&name.chunk).is_ok());
         let home = with_it.map(|(home, _)| *home).filter(has).min_by_key(|home| (self.homes.queued(home), *home));
@@ -425,7 +511,7 @@ impl Digests {
             Body::Wanted { home, .. } => self.homes.drop_digest(&home, name),
             Body::Later(at) => drop(self.later.remove(&(at, name))),
             Body::Building { .. } => {}
-            Body::Held { slot, home, bytes } => {
+            Body::Held { slot, home, bytes, .. } => {
                 self.bytes -= u64::from(bytes);
                 self.homes.holds(home, -i64::from(bytes));
                 out.push(Output::Remove(slot));

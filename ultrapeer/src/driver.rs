@@ -45,8 +45,9 @@ use tokio::sync::{Semaphore, watch};
 
 use self::ports::Ports;
 use crate::{
-    digests::{Parts, owed::Packed},
-    index::{KeptSegment, Segment},
+    audits::{self, Failure},
+    digests::{DigestSum, Parts, Unpacked, owed::Packed},
+    index::Segment,
     leaves::{Closing, Settings},
     metrics as counted,
     search::Ticket,
@@ -122,6 +123,8 @@ pub struct Snapshot {
     pub mates: u32,
     /// The digests of leaves that are attached elsewhere.
     pub digests: crate::digests::Stats,
+    /// The audits of other homes.
+    pub audits: audits::Stats,
     /// What others told of the ultrapeers and was not believed.
     pub refused: Refused,
     /// What it was told of who has which content.
@@ -306,6 +309,7 @@ impl Snapshot {
             shards: 1 + machine.neighbours().others().len() as u32,
             mates: 1 + machine.neighbours().mates().count() as u32,
             digests: machine.digests().stats(),
+            audits: machine.audits().stats(),
             refused: machine.membership().stats().refused,
             holders: machine.holders().stats(),
             ultrapeers: machine.membership().total(),
@@ -386,10 +390,32 @@ impl Shared {
             }
             Output::BuildDigest { name, bytes, parts } => {
                 let built = move || unpack_digest(bytes, &parts);
-                self.build(|_| true, built, move |segment| Input::DigestBuilt(name, segment));
+                self.build(|_| true, built, move |unpacked| Input::DigestBuilt(name, unpacked));
             }
             Output::PackDigest { name, kept } => {
-                self.build(|_| true, move || pack_digest(&kept), move |packed| Input::DigestPacked(name, packed));
+                let packed = move || Packed::of(&kept.build().digest());
+                self.build(|_| true, packed, move |packed| Input::DigestPacked(name, packed));
+            }
+            Output::PackFiles { peer, name, kept } => {
+                let packed = move || Packed::of(&batch::encode_chunk(&kept.files()));
+                self.build(|_| true, packed, move |packed| Input::FilesPacked(peer, name, packed));
+            }
+            Output::CheckProof(case) => {
+                let (home, number) = (case.home, case.number);
+                // If the check itself fails, that is no fault of the home.
+                let checked = move || Some(audits::check(&case));
+                self.build(
+                    |_| true,
+                    checked,
+                    move |result| Input::ProofChecked(home, number, result.unwrap_or(Ok(()))),
+                );
+            }
+            Output::AuditFailed(Failure { home, fault, .. }) => {
+                tracing::warn!(peer = ?home, %fault, "an ultrapeer failed an audit");
+            }
+            Output::Distrusted(peer) => {
+                let hours = limits::AUDIT_DISTRUST.as_secs() / 3_600;
+                tracing::warn!(?peer, hours, "an ultrapeer failed too many audits, and is not believed for a while");
             }
             Output::Admitted => {
                 self.admitted.send_replace(true);
@@ -449,20 +475,15 @@ async fn build<T: Send + 'static>(
 }
 
 /// Checks a digest of another ultrapeer's leaf.
-fn unpack_digest(bytes: u32, parts: &Parts) -> Option<Arc<Segment>> {
+fn unpack_digest(bytes: u32, parts: &Parts) -> Option<Unpacked> {
     let parts = parts.iter().map(|part| &part[..]);
     let digest = batch::join(parts, bytes as usize, limits::DIGEST_WIRE_BYTES)
         .inspect_err(|error| tracing::debug!(%error, "an ultrapeer sent an unacceptable digest"));
     let segment = Segment::from_digest(&digest.ok()?)
         .inspect_err(|error| tracing::debug!(%error, "an ultrapeer sent an unacceptable digest"));
-    segment.ok().map(Arc::new)
-}
-
-/// Makes the digest of an own leaf's chunk.
-fn pack_digest(kept: &KeptSegment) -> Option<Packed> {
-    let digest = kept.build().digest();
-    let parts: Option<Parts> = batch::cut(&digest).map(|part| part.ok().and_then(Blob::new)).collect();
-    Some(Packed { bytes: digest.len() as u32, parts: parts? })
+    let segment = segment.ok()?;
+    let sum = DigestSum::of(&segment);
+    Some((Arc::new(segment), sum))
 }
 
 fn build_segment(chunk: &ChunkRef, parts: &[Blob<{ limits::BATCH_BYTES }>]) -> Option<Arc<Segment>> {

@@ -14,6 +14,7 @@
 //! | [`leaves`] | core: attached leaves and their lists |
 //! | [`index`] | core: what is searchable |
 //! | [`attachments`] | core: which leaf is attached where |
+//! | [`audits`] | core: whether other homes tell the truth about that |
 //! | [`digests`] | core: the words of lists that are attached elsewhere |
 //! | [`extent`] | core: which part of the leaf space is covered |
 //! | [`holders`] | core: which leaves have a content, by rank at three ultrapeers |
@@ -23,6 +24,7 @@
 //! | `program` | the program `quictrack-ultrapeer` (feature `net`) |
 
 pub mod attachments;
+pub mod audits;
 pub mod digests;
 #[cfg(feature = "net")]
 pub mod driver;

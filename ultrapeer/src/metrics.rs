@@ -104,6 +104,16 @@ overlay::labels! {
         Claims = "claims",
     }
 
+    /// What became of an audit of another home.
+    pub enum Audit as "result" {
+        /// It proved what it had told.
+        Ok = "ok",
+        /// It did not.
+        Failed = "failed",
+        /// List or link were gone before it did.
+        Timeout = "timeout",
+    }
+
     /// How leaves are brought together.
     pub enum IntroductionKind as "kind" {
         /// The asker dials.
@@ -160,6 +170,9 @@ overlay::families! {
     /// Digests that homes owe.
     pub static DIGESTS_FAILED: Counters<()> =
         "quictrack_digests_failed_total", "Digests that another ultrapeer did not send, or that were none.";
+    /// Audits of other homes.
+    pub static AUDITS: Counters<Audit> =
+        "quictrack_audits_total", "Audits of what other ultrapeers told of their leaves, by outcome.";
     /// What was not believed of the ultrapeers.
     pub static GOSSIP_REFUSED: Counters<Disbelief> =
         "quictrack_gossip_refused_total", "What others told of the ultrapeers and was not believed, by reason.";
@@ -212,6 +225,9 @@ pub fn collect(snapshot: &Snapshot) {
     DIGEST_LEAVES.set((), snapshot.digests.leaves as f64);
     DIGEST_MEMORY.set((), snapshot.digests.bytes as f64);
     DIGESTS_FAILED.absolute((), snapshot.digests.failed);
+    AUDITS.absolute(Audit::Ok, snapshot.audits.proven);
+    AUDITS.absolute(Audit::Failed, snapshot.audits.failed);
+    AUDITS.absolute(Audit::Timeout, snapshot.audits.evaded);
     let Refused { malformed, forged, other_network, expired, outdated, full, claims } = snapshot.refused;
     for (reason, count) in [
         (Disbelief::Malformed, malformed),

@@ -7,6 +7,7 @@
 //!              │                          │ needed        │
 //!              └──────────> attachments <─┴───────────────┘
 //!   membership ── joined, left ──> leaves are told, logs followed or forgotten
+//!   audits     ── some of what homes tell must be proven; who lies is distrusted
 //!   holders    ── contents of leaves ──> told to, and asked of, three other ultrapeers each
 //!   introduce  ── asks leaves and other ultrapeers
 //! ```
@@ -14,6 +15,7 @@
 //! Invariant: whatever a leaf is told to be searchable (`CatalogAck`) was published in the index before,
 //! and logged to the other ultrapeers in the same step or a moment later.
 
+mod audits;
 mod guests;
 mod holders;
 mod interface;
@@ -47,6 +49,7 @@ pub use self::{
 };
 use crate::{
     attachments::Attachments,
+    audits::{Audits, proofs::Proofs},
     digests::{Digests, owed::Owed},
     extent::Extent,
     holders::Holders,
@@ -90,6 +93,8 @@ pub struct Ultrapeer {
     attachments: Attachments,
     digests: Digests,
     owed: Owed,
+    audits: Audits,
+    proofs: Proofs,
     holders: Holders,
     /// Where this node is reached.
     address: Option<SocketAddr>,
@@ -137,6 +142,8 @@ impl Ultrapeer {
             attachments: Attachments::new(me),
             digests: Digests::new(me, settings.memory / 2),
             owed: Owed::default(),
+            audits: Audits::default(),
+            proofs: Proofs::default(),
             holders: Holders::new(me, settings.memory),
             address: None,
             followed: BTreeSet::new(),
@@ -180,6 +187,11 @@ impl Ultrapeer {
     /// The digests, for their numbers.
     pub fn digests(&self) -> &Digests {
         &self.digests
+    }
+
+    /// The audits of other homes, for their numbers.
+    pub fn audits(&self) -> &Audits {
+        &self.audits
     }
 
     /// Who has which content, for its numbers.
@@ -400,9 +412,18 @@ impl Ultrapeer {
                 self.with_membership(cx, membership::Input::Message { from: peer, message }, out);
             }
             MeshMessage::Follow(follow) => self.followed_by(now, peer, follow, out),
-            MeshMessage::Attachments(frame) => self.attachments_heard(now, peer, frame, out),
+            MeshMessage::Attachments(frame) => self.attachments_heard(cx, peer, frame, out),
             MeshMessage::DigestWant(want) => self.digests_wanted(peer, want, out),
             MeshMessage::DigestPart(part) => self.digest_part(now, peer, part, out),
+            MeshMessage::ProofAsk(ask) => self.proof_asked(now, peer, ask, out),
+            MeshMessage::Proof(proof) => {
+                self.with_audits(now, out, |audits, environment, inner| {
+                    audits.answered(environment, peer, proof, inner);
+                });
+            }
+            MeshMessage::ProofPart(part) => {
+                self.with_audits(now, out, |audits, _, inner| audits.part(peer, part, inner));
+            }
             MeshMessage::Holdings(frame) => self.holdings_heard(now, peer, frame, out),
             MeshMessage::HoldingsAsk(_) => self.holders.again(now, peer),
             MeshMessage::Query(query) => self.answer_mesh(cx, peer, query, out),
@@ -514,9 +535,15 @@ impl Machine for Ultrapeer {
             }
             Input::LeafMessage(session, message) => self.leaf_message(cx, session, message, out),
             Input::LeafGone(session) => self.leaf_gone(now, session, out),
-            Input::DigestBuilt(name, segment) => self.with_digests(now, out, |digests, attachments, inner| {
-                digests.built(now, name, segment, attachments, inner);
-            }),
+            Input::DigestBuilt(name, unpacked) => self.digest_built(cx, name, unpacked, out),
+            Input::FilesPacked(peer, name, packed) => {
+                self.with_proofs(out, |proofs, inner| proofs.packed(peer, name, packed, inner));
+            }
+            Input::ProofChecked(home, number, result) => {
+                self.with_audits(now, out, |audits, environment, inner| {
+                    audits.checked(environment, home, number, result, inner);
+                });
+            }
             Input::DigestPacked(name, packed) => self.with_owed(out, |owed, inner| owed.packed(name, packed, inner)),
             Input::Built(session, hash, segment) => {
                 self.with_leaves(now, out, |leaves, inner| leaves.built(now, session, hash, segment, inner));
@@ -547,6 +574,7 @@ impl Machine for Ultrapeer {
             self.introductions.next_deadline(),
             self.attachments.next_deadline(),
             self.digests.next_deadline(),
+            self.audits.next_deadline(),
             self.membership.is_serving().then(|| self.extent.next_deadline()),
             self.holders.next_deadline(),
             drain,
@@ -562,6 +590,8 @@ impl Machine for Ultrapeer {
         self.with_leaves(now, out, |leaves, inner| leaves.on_deadline(now, inner));
         self.flush_log(now, out);
         self.with_digests(now, out, |digests, attachments, inner| digests.on_deadline(now, attachments, inner));
+        let rng = &mut *cx.rng;
+        self.with_audits(now, out, |audits, environment, inner| audits.on_deadline(rng, environment, inner));
         if self.digests.must_publish(now) {
             self.publish();
         }

@@ -207,6 +207,60 @@ pub const BUSY_RATIO: f64 = 1.2;
 /// Leaves by which a home's load may exceed its share in any case: below that nobody is sent on.
 pub const BUSY_SLACK: f64 = 16.0;
 
+// --- audits ---------------------------------------------------------------------------------------
+
+/// One list in so many that a home tells of must be proven: its leaf's key, what it signed, and the hashes of its chunks.
+pub const AUDIT_LISTS: u32 = 200;
+/// One digest in so many must be proven with the files of its chunk. What audits cost is measured against the digests: of
+/// a list of 200 files a digest takes 3,400 bytes, the compressed chunk 11,000, and the rest of a proof 260 with its
+/// question. That is (11,000 + 260) / 500 = 22.5 bytes for the digest, and 3 x 260 / 200 = 3.9 for the lists that three
+/// homes tell of: 0.8 %. Longer lists cost no more (a chunk of 4,000 files takes 3.6 times its digest: 0.7 %). With one
+/// digest in 200 it would be 1.8 %.
+pub const AUDIT_DIGESTS: u32 = 500;
+/// One list and one digest in so many of a home that failed an audit within [`AUDIT_WINDOW`].
+pub const AUDIT_SUSPECTS: u32 = 4;
+/// Least time between the arrival of what is audited and the question. Lists that change faster are not asked for: nobody
+/// could tell their change from an evasion.
+pub const AUDIT_DELAY: Duration = Duration::from_secs(2);
+/// Longest such time, so that nobody knows of what he tells whether it will be audited.
+pub const AUDIT_DELAY_MAX: Duration = Duration::from_secs(10);
+/// Audits under way. Chosen: each holds one compressed chunk, 4 MB together.
+pub const AUDITS: usize = 4;
+/// Audits that wait; of more nothing is drawn. Chosen: those of 50,000 leaves that come at once.
+pub const AUDITS_WAITING: usize = 1_024;
+/// Audits of one home that wait.
+pub const AUDITS_WAITING_OF_HOME: usize = 64;
+/// Time between two audits of one home, and before one is tried again that could not begin.
+pub const AUDIT_PAUSE: Duration = Duration::from_secs(1);
+/// Time in which a home must answer with what a leaf signed. It needs no work for that: it is ten times what its stream
+/// may be behind.
+pub const AUDIT_PATIENCE: Duration = Duration::from_secs(30);
+/// Time in which the files must follow. Chosen: a home that builds ten thousand lists at once comes to it.
+pub const AUDIT_PARTS_PATIENCE: Duration = Duration::from_mins(2);
+/// Time after which the log of a home that denies a list is looked at again: it must not tell of it any more.
+pub const AUDIT_GRACE: Duration = Duration::from_secs(5);
+/// Audits in a row that a home may evade: lists that go, and links that end, just when they must be proven. Chosen: a list
+/// stays for hours and an answer takes a second, so an honest home evades one in thousands.
+pub const AUDIT_EVASIONS: u8 = 8;
+/// Failed audits within [`AUDIT_WINDOW`] after which a home is distrusted.
+pub const AUDIT_STRIKES: usize = 3;
+/// For how long a failed audit counts.
+pub const AUDIT_WINDOW: Duration = Duration::from_hours(24);
+/// For how long a home is distrusted. Chosen: longer than most sessions, and shorter than [`AUDIT_WINDOW`], so that one
+/// more failure soon afterwards is enough to distrust it again.
+pub const AUDIT_DISTRUST: Duration = Duration::from_hours(6);
+/// Audits in a row that a home which failed one must pass, one after the other, until it is audited at random again. One
+/// that lies in a twentieth of what it tells fails one of them in twelve cases of thirteen.
+pub const AUDIT_FOLLOW_UPS: u32 = 50;
+/// Homes of which failed and evaded audits are remembered, some 150 bytes each.
+pub const AUDIT_RECORDS: usize = 4_096;
+/// Lists that a home may be asked to prove by one ultrapeer a second, over time: twice what an honest one asks.
+pub const PROOF_RATE: f64 = 2.0;
+/// Lists that it may be asked to prove at once.
+pub const PROOF_BURST: f64 = 8.0;
+/// Chunks that a home makes ready for proofs at a time; the others wait, one for each ultrapeer.
+pub const PROOFS_MADE: usize = 4;
+
 // --- an ultrapeer's queues ------------------------------------------------------------------------
 
 /// Messages that wait for one leaf; a leaf that is further behind loses its connection.

@@ -83,7 +83,7 @@ messages! {
         30 QueryHolders(QueryHolders) up to 1 << 10,
         /// Prove that a leaf gave you a list that you told of.
         31 ProofAsk(ProofAsk) up to 64,
-        /// The proof, or that the list is not there any more.
+        /// The proof, or why there is none.
         32 Proof(Proof) up to 32 * limits::CHUNKS_PER_LEAF + 512,
         /// A part of the chunk that was to be proven.
         33 ProofPart(ProofPart) up to limits::BATCH_BYTES + 64,
@@ -336,13 +336,24 @@ pub struct ProofAsk {
     pub chunk: Option<ChunkName>,
 }
 
-/// What a leaf signed for the sender, or that it is not there (any more). If a chunk was asked for, its parts follow.
+/// The answer to a [`ProofAsk`]. If a chunk was asked for and the list is proven, its parts follow.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proof {
     /// To what it is the answer.
     pub ask: ProofAsk,
-    /// `None` if the list is not there.
-    pub proof: Option<ListProof>,
+    /// What comes of it.
+    pub answer: ProofAnswer,
+}
+
+/// Whether a home proves a list.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ProofAnswer {
+    /// It does.
+    Proven(ListProof),
+    /// The list is not there (any more).
+    Gone,
+    /// The sender does not know the asker yet, or was asked too often.
+    NotNow,
 }
 
 /// That a leaf gave its list to a home.

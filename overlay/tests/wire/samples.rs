@@ -246,7 +246,7 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
         HoldingsAsk.into(),
         QueryHolders { id: QueryId(12), is_settled: true, holders: List::new([told]) }.into(),
         ask.into(),
-        Proof { ask, proof: Some(proof) }.into(),
+        Proof { ask, answer: ProofAnswer::Proven(proof) }.into(),
         ProofPart { name, bytes: 70_000, last: true, data: Blob::new(vec![1, 2, 3]).unwrap() }.into(),
     ]
 }

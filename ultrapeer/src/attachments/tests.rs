@@ -54,6 +54,33 @@ fn the_homes_with_the_newest_list_are_the_best() {
 }
 
 #[test]
+fn a_distrusted_home_counts_only_where_there_is_no_other() {
+    let mut log = Attachments::new(peer(0));
+    log.own_change(Time::ZERO, 9, Some((0, list(1))));
+    tell(&mut log, 1, &[(7, 2), (8, 1), (9, 2)]);
+    tell(&mut log, 2, &[(7, 1)]);
+    assert_eq!(log.set_distrusted(peer(1), true), [7, 8, 9]);
+    assert_eq!((best(&log, 7), best(&log, 8), best(&log, 9)), (vec![peer(2)], vec![peer(1)], vec![peer(0)]));
+    let unsearched =
+        |log: &Attachments, handle| log.unsearched(handle, None, &[]).map(|(home, _)| *home).collect::<Vec<_>>();
+    assert_eq!((unsearched(&log, 7), unsearched(&log, 8), unsearched(&log, 9)), (vec![peer(2)], vec![peer(1)], vec![]));
+    // What is known of it stays, and counts again when it is trusted.
+    log.forget(&peer(2));
+    assert_eq!(best(&log, 7), [peer(1)]);
+    tell(&mut log, 2, &[(7, 1)]);
+    assert_eq!(log.set_distrusted(peer(1), false), [7, 8, 9]);
+    assert_eq!((best(&log, 7), best(&log, 9)), (vec![peer(1)], vec![peer(1)]));
+}
+
+#[test]
+fn any_leaf_of_a_home_is_one_that_it_told_of() {
+    let mut log = Attachments::new(peer(0));
+    assert_eq!(log.leaf_of(&peer(1), 5), None);
+    tell(&mut log, 1, &[(7, 2), (8, 1)]);
+    assert_eq!([0, 7, 8, 9].map(|at| log.leaf_of(&peer(1), at)), [Some(7), Some(7), Some(8), Some(7)]);
+}
+
+#[test]
 fn a_copy_is_current_until_its_home_was_silent_for_three_seconds() {
     let mut log = Attachments::new(peer(0));
     let late = Time::ZERO + Duration::from_secs(4);

@@ -7,6 +7,7 @@ use std::{
 };
 
 use overlay::{
+    batch,
     id::PeerId,
     limits,
     machine::Outbox,
@@ -20,13 +21,21 @@ use rustc_hash::FxHashMap;
 use super::Parts;
 use crate::index::KeptSegment;
 
-/// A digest as it travels.
+/// A digest, or the files of a chunk, as it travels.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Packed {
     /// Bytes before compression.
     pub bytes: u32,
     /// Compressed, at least one part.
     pub parts: Parts,
+}
+
+impl Packed {
+    /// Compresses bytes that shall travel; `None` if that fails. For workers.
+    pub fn of(bytes: &[u8]) -> Option<Self> {
+        let parts: Option<Parts> = batch::cut(bytes).map(|part| part.ok().and_then(Blob::new)).collect();
+        Some(Self { bytes: bytes.len() as u32, parts: parts? })
+    }
 }
 
 /// What must be done.

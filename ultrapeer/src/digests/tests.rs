@@ -70,7 +70,11 @@ impl Bed {
                     let segment = digest.ok().and_then(|digest| Segment::from_digest(&digest).ok()).map(Arc::new);
                     let now = self.now;
                     let mut out = Outbox::new();
-                    self.digests.built(now, name, segment, &self.attachments, &mut out);
+                    let unpacked = segment.map(|segment| {
+                        let sum = DigestSum::of(&segment);
+                        (segment, sum)
+                    });
+                    self.digests.built(now, name, unpacked, &self.attachments, &mut out);
                     self.carry_out(&mut out);
                 }
                 other => self.carry_out(&mut Outbox::from_iter([other])),

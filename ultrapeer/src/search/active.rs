@@ -273,7 +273,8 @@ impl Active {
                         let homes = environment.attachments.homes(*handle);
                         let list = homes.iter().find(|(home, _)| *home == ask.peer).map(|(_, list)| list.clone());
                         let Some(candidate) = self.open.get_mut(handle) else { continue };
-                        candidate.searched.extend(list);
+                        // What a distrusted home finds is shown, and proves nothing.
+                        candidate.searched.extend(list.filter(|_| environment.attachments.is_trusted(&ask.peer)));
                         if !candidate.is_open(environment, *handle) {
                             self.open.remove(handle);
                             self.searched += 1;

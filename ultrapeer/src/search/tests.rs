@@ -280,6 +280,36 @@ fn homes_that_have_another_list_of_a_leaf_are_asked_as_well() {
 }
 
 #[test]
+fn what_a_distrusted_home_finds_is_shown_and_proves_nothing() {
+    let mut bed = Bed::new(&[(1, &[1, 2]), (2, &[1]), (3, &[3])]);
+    bed.log.set_distrusted(peer(1), true);
+    bed.start(search(60, false), with(vec![]));
+    assert_eq!(bed.asked(), [peer(1), peer(2), peer(3)]);
+    let leaves = |from: usize| bed.queries[from].1.scope.clone();
+    assert_eq!((leaves(0), leaves(1)), (Scope::Leaves(List::new([2])), Scope::Leaves(List::new([1]))));
+    bed.answer(2, vec![]);
+    bed.answer(3, vec![]);
+    bed.answer(1, vec![hit(7, &[2], 1)]);
+    assert_eq!(
+        (bed.hits.len(), bed.summary().stopped, bed.reasons()),
+        (1, StopReason::Exhausted, vec![Incomplete::HomeSilent])
+    );
+    assert_eq!((bed.summary().leaves_covered, bed.summary().leaves_total), (2, 3));
+}
+
+#[test]
+fn a_home_that_comes_to_be_distrusted_during_a_search_is_followed_by_the_next() {
+    let mut bed = Bed::new(&[(1, &[1]), (2, &[1])]);
+    bed.start(search(60, false), with(vec![]));
+    assert_eq!(bed.asked(), [peer(1)]);
+    bed.log.set_distrusted(peer(1), true);
+    bed.answer(1, vec![]);
+    assert_eq!(bed.asked(), [peer(1), peer(2)]);
+    bed.answer(2, vec![hit(7, &[1], 2)]);
+    assert_eq!((bed.hits.len(), bed.summary().stopped, bed.reasons().len()), (1, StopReason::Exhausted, 0));
+}
+
+#[test]
 fn a_home_that_was_asked_before_is_asked_again_for_the_leaves_of_a_silent_one() {
     let mut bed = Bed::new(&[(1, &[1, 2]), (2, &[2, 3])]);
     bed.start(search(60, false), with(vec![]));

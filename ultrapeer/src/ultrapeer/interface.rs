@@ -15,7 +15,8 @@ use overlay::{
 };
 
 use crate::{
-    digests::{Parts, owed::Packed},
+    audits::{Case, Failure, Fault},
+    digests::{Parts, Unpacked, owed::Packed},
     index::{KeptSegment, Segment},
     leaves::{Closing, Session, Settings},
     search::{self, Ticket},
@@ -50,9 +51,13 @@ pub enum Input {
     /// A chunk was built; `None` if its parts were not what they had to be.
     Built(Session, [u8; 32], Option<Arc<Segment>>),
     /// A digest was unpacked and checked; `None` if it was none.
-    DigestBuilt(DigestName, Option<Arc<Segment>>),
+    DigestBuilt(DigestName, Option<Unpacked>),
     /// A digest of an own leaf was made; `None` if that failed.
     DigestPacked(DigestName, Option<Packed>),
+    /// The files of a chunk were encoded for another ultrapeer; `None` if that failed.
+    FilesPacked(PeerId, DigestName, Option<Packed>),
+    /// What another home sent to prove what it told was looked at: the home, and the number of the case.
+    ProofChecked(PeerId, u64, Result<(), Fault>),
     /// A leaf searches.
     Search(Ticket, Session, Search),
     /// A leaf wants to reach another.
@@ -134,6 +139,21 @@ pub enum Output {
         /// What is kept of it.
         kept: KeptSegment,
     },
+    /// Encode the files of an own leaf's chunk for another ultrapeer, on a worker; answer with `FilesPacked`.
+    PackFiles {
+        /// Who wants them.
+        peer: PeerId,
+        /// Of which chunk.
+        name: DigestName,
+        /// What is kept of it.
+        kept: KeptSegment,
+    },
+    /// Look on a worker at what another home sent to prove what it told; answer with `ProofChecked`.
+    CheckProof(Box<Case>),
+    /// Another home failed an audit.
+    AuditFailed(Failure),
+    /// Another home failed too many, and is distrusted for [`limits::AUDIT_DISTRUST`].
+    Distrusted(PeerId),
     /// This node serves now.
     Admitted,
     /// All leaves have left, or the time for that is over: the node may stop.

@@ -44,6 +44,7 @@ impl Ultrapeer {
         }
         let was_usable = before.is_some_and(|known| known.is_usable);
         if was_usable && !neighbour.is_some_and(|known| known.is_usable) {
+            self.with_audits(now, out, |audits, _, inner| audits.lost(now, peer, inner));
             self.with_searches(now, out, |searches, environment, inner| searches.unlinked(environment, peer, inner));
         }
         // It may have asked to be told of leaves before it was known to be one of us.
@@ -59,6 +60,8 @@ impl Ultrapeer {
     pub(super) fn unfollow(&mut self, now: Time, peer: PeerId, out: &mut Outbox<Output>) {
         self.followed.remove(&peer);
         self.wishes.remove(&peer);
+        self.proofs.unlinked(&peer);
+        self.with_audits(now, out, |audits, _, inner| audits.lost(now, peer, inner));
         self.attachments.unlinked(now, &peer);
         self.with_digests(now, out, |digests, attachments, inner| digests.lost(now, &peer, attachments, inner));
     }
@@ -90,14 +93,29 @@ impl Ultrapeer {
             self.follow(now, home, out);
         }
         if self.attachments.next_deadline().is_some_and(|at| at <= now) {
-            let told = self.attachments.flush(now);
-            out.extend(told.into_iter().map(|(follower, frame)| Output::ToMesh(follower, frame.into())));
+            self.tell_all(now, out);
         }
     }
 
+    /// Tells followers what changed, and gathers no more.
+    pub(super) fn tell_all(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let told = self.attachments.flush(now);
+        out.extend(told.into_iter().map(|(follower, frame)| Output::ToMesh(follower, frame.into())));
+    }
+
     /// Another home tells of its leaves.
-    pub(super) fn attachments_heard(&mut self, now: Time, home: PeerId, frame: Frame, out: &mut Outbox<Output>) {
+    pub(super) fn attachments_heard(
+        &mut self,
+        cx: &mut Context<'_>,
+        home: PeerId,
+        frame: Frame,
+        out: &mut Outbox<Output>,
+    ) {
+        let now = cx.now;
         let heard = self.attachments.heard(home, frame);
+        for handle in heard.changed.iter().filter(|handle| self.attachments.is_home(&home, **handle)) {
+            self.audits.listed(cx, home, *handle);
+        }
         self.attachments_changed(now, &heard.changed, out);
         if heard.differs && self.attachments.may_ask_anew(now, &home) {
             self.follow(now, home, out);
@@ -115,7 +133,7 @@ impl Ultrapeer {
         self.flush_log(now, out);
     }
 
-    fn attachments_changed(&mut self, now: Time, handles: &[u64], out: &mut Outbox<Output>) {
+    pub(super) fn attachments_changed(&mut self, now: Time, handles: &[u64], out: &mut Outbox<Output>) {
         if handles.is_empty() {
             return;
         }

@@ -15,8 +15,9 @@ use overlay::{
 };
 use rand::RngExt;
 use ultrapeer::{
-    digests::owed::Packed,
-    index::{KeptSegment, Segment},
+    audits::{self, Failure},
+    digests::{DigestSum, owed::Packed},
+    index::Segment,
     leaves::Closing,
     ultrapeer::{Input, Output, Phase},
 };
@@ -57,17 +58,35 @@ impl World {
             Output::BuildDigest { name, bytes, parts } => {
                 let built = shared_segment(&mut self.digests, name, || unpack(bytes, &parts));
                 let after = BUILD_BASE + BUILD_FILE * built.as_ref().map_or(0, |segment| segment.files()) as u32;
-                self.plan(self.now + after, Event::Up(up, Box::new(Input::DigestBuilt(name, built))));
+                let unpacked = built.map(|segment| {
+                    let sum = DigestSum::of(&segment);
+                    (segment, sum)
+                });
+                self.plan(self.now + after, Event::Up(up, Box::new(Input::DigestBuilt(name, unpacked))));
             }
             Output::PackDigest { name, kept } => {
                 if self.packed.len() >= PACKED_DIGESTS {
                     self.packed.clear();
                 }
-                let packed = self.packed.entry(name).or_insert_with(|| pack(&kept)).clone();
+                let packed = self.packed.entry(name).or_insert_with(|| Packed::of(&kept.build().digest())).clone();
                 self.plan(self.now + BUILD_BASE, Event::Up(up, Box::new(Input::DigestPacked(name, packed))));
             }
+            Output::PackFiles { peer, name, kept } => {
+                let packed = Packed::of(&batch::encode_chunk(&kept.files()));
+                self.plan(self.now + BUILD_BASE, Event::Up(up, Box::new(Input::FilesPacked(peer, name, packed))));
+            }
+            Output::CheckProof(case) => {
+                let checked = Input::ProofChecked(case.home, case.number, audits::check(&case));
+                self.plan(self.now + BUILD_BASE, Event::Up(up, Box::new(checked)));
+            }
+            // All are honest here.
+            Output::AuditFailed(Failure { fault, .. }) => self.defect(format!("an ultrapeer fails an audit: {fault}")),
             Output::Drained => self.stop_up(up, true),
-            Output::Admitted | Output::SearchEnded(_) | Output::QueryAnswered { .. } | Output::Introduction(_) => {}
+            Output::Distrusted(_)
+            | Output::Admitted
+            | Output::SearchEnded(_)
+            | Output::QueryAnswered { .. }
+            | Output::Introduction(_) => {}
         }
     }
 
@@ -310,11 +329,4 @@ fn unpack<const N: usize>(bytes: u32, parts: &[Blob<N>]) -> Option<Segment> {
     let parts = parts.iter().map(|part| &part[..]);
     let digest = batch::join(parts, bytes as usize, limits::DIGEST_WIRE_BYTES).ok()?;
     Segment::from_digest(&digest).ok()
-}
-
-/// The digest of a chunk as it travels.
-fn pack(kept: &KeptSegment) -> Option<Packed> {
-    let digest = kept.build().digest();
-    let parts: Option<Vec<_>> = batch::cut(&digest).map(|part| part.ok().and_then(Blob::new)).collect();
-    Some(Packed { bytes: digest.len() as u32, parts: parts? })
 }
