@@ -25,14 +25,15 @@ use overlay::{
             CatalogPart, CatalogRoot, CatalogWant, ChunkRef, Introduce, Introduced, IntroductionReply, LeafMessage,
             Pong, RootStatement, catalog_root,
         },
-        mesh::{Aged, News},
+        mesh::{Aged, AttachedList, AttachmentChange, Attachments, News},
         search::{Hit, Search, Summary, Target},
     },
 };
 use rand::RngExt;
 use rand_pcg::Pcg32;
 use ultrapeer::{
-    digests::owed::Packed,
+    audits,
+    digests::{DigestSum, owed::Packed},
     index::Segment,
     leaves::{Closing, Session, Settings},
     search::Ticket,
@@ -62,6 +63,10 @@ pub(crate) struct Net {
     arrivals: BTreeMap<(Place, Place), Time>,
     numbers: u64,
     settings: Settings,
+    /// Ultrapeers whose digests leave out all that their leaves have.
+    omitting: BTreeSet<PeerId>,
+    /// Ultrapeers that may fail audits.
+    liars: BTreeSet<PeerId>,
 }
 
 struct Node {
@@ -74,6 +79,7 @@ struct Leaf {
     identity: Identity,
     address: SocketAddr,
     chunks: Vec<(ChunkRef, Vec<u8>)>,
+    sequence: u64,
     homes: BTreeMap<PeerId, Session>,
     acknowledged: BTreeSet<PeerId>,
     /// What its homes said of ultrapeers, and which of them said it.
@@ -137,6 +143,8 @@ impl Net {
             travelling: BTreeMap::new(),
             arrivals: BTreeMap::new(),
             numbers: 0,
+            omitting: BTreeSet::new(),
+            liars: BTreeSet::new(),
             settings: Settings { query_burst: 1_000.0, memory, ..Settings::default() },
         };
         let peers: Vec<_> = (1..=ultrapeers).map(|number| net.add_ultrapeer(seed, number)).collect();
@@ -171,24 +179,56 @@ impl Net {
     }
 
     /// A leaf that shares `files`, attached to no one.
-    pub(crate) fn add_leaf(&mut self, mut files: Vec<FileEntry>) -> usize {
+    pub(crate) fn add_leaf(&mut self, files: Vec<FileEntry>) -> usize {
         let number = self.leaves.len();
-        files.sort_by(|one, other| one.path.cmp(&other.path));
-        let chunk = |files: &[FileEntry]| {
-            let bytes = batch::encode_chunk(files);
-            let hash = batch::chunk_hash(&bytes);
-            (ChunkRef { hash, bytes: bytes.len() as u32, files: files.len() as u16 }, bytes)
-        };
         self.leaves.push(Leaf {
             identity: Identity::from_seed([100 + number as u8; 32]),
             address: SocketAddr::from(([198, 51, 100, number as u8], 7780)),
-            chunks: files.chunks(CHUNK_FILES.max(files.len() / 1000)).map(chunk).collect(),
+            chunks: chunks(files),
+            sequence: 1,
             homes: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             told: Vec::new(),
             bytes: 0,
         });
         number
+    }
+
+    /// A leaf shares these files instead, and tells its homes.
+    pub(crate) fn share(&mut self, leaf: usize, files: Vec<FileEntry>) {
+        let Leaf { chunks: own, sequence, acknowledged, .. } = &mut self.leaves[leaf];
+        (*own, *sequence) = (chunks(files), *sequence + 1);
+        acknowledged.clear();
+        for (home, session) in self.leaves[leaf].homes.clone() {
+            let root = self.leaves[leaf].root(home);
+            self.say_to_home(session, root);
+        }
+    }
+
+    /// An ultrapeer sends digests from now on that leave out all that its leaves have.
+    pub(crate) fn omit(&mut self, liar: PeerId) {
+        self.omitting.insert(liar);
+        self.liars.insert(liar);
+    }
+
+    /// An ultrapeer tells all others that it has every leaf that it heard of, with the very lists.
+    pub(crate) fn copy_lists(&mut self, liar: PeerId) {
+        self.liars.insert(liar);
+        let log = self.machine(&liar).attachments();
+        let mut handles: Vec<_> = log.handles().collect();
+        handles.sort_unstable();
+        let change = |handle: &u64| {
+            let list = &log.homes(*handle)[0].1;
+            let chunks = List::new(list.chunks.iter().copied());
+            let list = AttachedList { sequence: list.sequence, place: list.place, chunks };
+            AttachmentChange { handle: *handle, list: Some(list) }
+        };
+        let changes = List::new(handles.iter().map(change));
+        let frame = Attachments { reset: false, caught_up: None, changes };
+        for peer in self.ultrapeers().into_iter().filter(|peer| *peer != liar) {
+            let told = Input::MeshMessage(liar, frame.clone().into());
+            self.send(Place::Node(liar), Place::Node(peer), Parcel::Node(peer, Box::new(told)));
+        }
     }
 
     /// The key of a leaf.
@@ -427,14 +467,27 @@ impl Net {
                 Output::BuildDigest { name, bytes, parts } => {
                     let parts = parts.iter().map(|part| &part[..]);
                     let digest = batch::join(parts, bytes as usize, usize::MAX).expect("a whole digest");
-                    let segment = Some(Arc::new(Segment::from_digest(&digest).expect("a digest")));
-                    self.send(Place::Builder, from, Parcel::Node(at, Box::new(Input::DigestBuilt(name, segment))));
+                    let segment = Segment::from_digest(&digest).expect("a digest");
+                    let sum = DigestSum::of(&segment);
+                    let unpacked = Some((Arc::new(segment), sum));
+                    self.send(Place::Builder, from, Parcel::Node(at, Box::new(Input::DigestBuilt(name, unpacked))));
                 }
                 Output::PackDigest { name, kept } => {
-                    let digest = kept.build().digest();
-                    let parts = batch::cut(&digest).map(|part| Blob::new(part.expect("it fits")).expect("it fits"));
-                    let packed = Some(Packed { bytes: digest.len() as u32, parts: parts.collect() });
+                    let other = Segment::build(&[file("Share/nothing.txt", "nothing")]).expect("a good chunk");
+                    let segment = if self.omitting.contains(&at) { other } else { kept.build() };
+                    let packed = Packed::of(&segment.digest());
                     self.send(Place::Builder, from, Parcel::Node(at, Box::new(Input::DigestPacked(name, packed))));
+                }
+                Output::PackFiles { peer, name, kept } => {
+                    let packed = Packed::of(&batch::encode_chunk(&kept.files()));
+                    self.send(Place::Builder, from, Parcel::Node(at, Box::new(Input::FilesPacked(peer, name, packed))));
+                }
+                Output::CheckProof(case) => {
+                    let checked = Input::ProofChecked(case.home, case.number, audits::check(&case));
+                    self.send(Place::Builder, from, Parcel::Node(at, Box::new(checked)));
+                }
+                Output::AuditFailed(failure) => {
+                    assert!(self.liars.contains(&failure.home), "an honest home fails an audit: {failure:?}");
                 }
                 Output::CloseLeaf(_, Closing::Protocol(why)) => panic!("{at:?} accuses a leaf: {why}"),
                 Output::RefuseAsker(ticket) => panic!("{at:?} refuses {ticket}"),
@@ -523,7 +576,7 @@ impl Leaf {
         let statement = RootStatement {
             root: catalog_root(chunks.iter().map(|chunk| &chunk.hash)),
             files: chunks.iter().map(|chunk| u64::from(chunk.files)).sum(),
-            sequence: 1,
+            sequence: self.sequence,
             lifetime_s: 86_400,
             home,
         };
@@ -544,6 +597,17 @@ impl Leaf {
         };
         want.chunks.iter().flat_map(parts_of).collect()
     }
+}
+
+/// A list, cut into chunks.
+fn chunks(mut files: Vec<FileEntry>) -> Vec<(ChunkRef, Vec<u8>)> {
+    files.sort_by(|one, other| one.path.cmp(&other.path));
+    let chunk = |files: &[FileEntry]| {
+        let bytes = batch::encode_chunk(files);
+        let hash = batch::chunk_hash(&bytes);
+        (ChunkRef { hash, bytes: bytes.len() as u32, files: files.len() as u16 }, bytes)
+    };
+    files.chunks(CHUNK_FILES.max(files.len() / 1000)).map(chunk).collect()
 }
 
 /// What a worker makes of a chunk's parts.
