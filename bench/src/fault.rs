@@ -4,6 +4,7 @@
 //! ```text
 //!   raw       bytes that are no messages, on connections that end there
 //!   conduct   an ultrapeer that is let in (hello, welcome, its own descriptor as news), and then lies
+//!   made      leaves that such a one made itself
 //!   node      what such a one must do rightly, or it would not be kept
 //! ```
 //!
@@ -11,6 +12,7 @@
 //! [`LONGEST`]; each uses keys made for it, and leaves nothing behind.
 
 mod conduct;
+mod made;
 mod node;
 mod raw;
 
@@ -78,6 +80,10 @@ pub enum Fault {
     LyingHome,
     /// Claims to have newer lists of others' leaves, and finds nothing in them
     Usurper,
+    /// Sends digests of its leaves with other words than their files have
+    LyingDigest,
+    /// Copies the lists that others tell of, and finds nothing in them
+    CopiedList,
 }
 
 impl Fault {

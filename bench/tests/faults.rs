@@ -86,7 +86,8 @@ impl Net {
                 if holds(&snapshot) {
                     return;
                 }
-                last = Some((snapshot.refused, snapshot.digests, snapshot.ultrapeers, snapshot.queries));
+                last =
+                    Some((snapshot.refused, snapshot.digests, snapshot.audits, snapshot.ultrapeers, snapshot.queries));
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
@@ -225,6 +226,37 @@ async fn lies_about_leaves_are_told_in_the_summary_and_end_with_the_liar() {
         net.is_complete("while others' leaves are claimed").await;
     };
     net.suffers(Fault::Usurper, seen).await;
+    net.bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_lies_about_leaves_and_is_asked_for_proof_is_distrusted() {
+    let net = Net::new(3).await;
+    let failed = async || net.bed.ultrapeers()[0].0.snapshot().await.unwrap().audits.failed;
+    let strikes = overlay::limits::AUDIT_STRIKES as u64;
+
+    // Its leaves are nowhere else: what they have is not known any more, and that is said.
+    let before = failed().await;
+    let seen = async {
+        net.eventually("wrong digests", |now| {
+            now.audits.failed >= before + strikes && now.audits.distrusted == 1 && now.digests.uncovered > 0
+        })
+        .await;
+        net.search_until("a liar's leaves cannot be searched", |hits, summary| {
+            hits == LEAVES && summary.incomplete_reasons.iter().any(|reason| reason == "home_silent")
+        })
+        .await;
+    };
+    net.suffers(Fault::LyingDigest, seen).await;
+
+    // Others have the leaves whose lists it copies.
+    let before = failed().await;
+    let seen = async {
+        net.eventually("copied lists", |now| now.audits.failed >= before + strikes && now.audits.distrusted == 2).await;
+        net.is_complete("while lists are copied").await;
+    };
+    let report = net.suffers(Fault::CopiedList, seen).await;
+    assert!(report.heard["ProofAsk"] >= strikes, "{report}");
     net.bed.stop().await;
 }
 

@@ -5,8 +5,7 @@ use std::collections::BTreeMap;
 use anyhow::{Context, Result};
 use overlay::{
     batch,
-    file::{FileEntry, Tags},
-    id::{ContentId, PeerId, QueryId},
+    id::{PeerId, QueryId},
     limits,
     wire::{
         bounded::{Blob, List, Text},
@@ -24,6 +23,7 @@ use ultrapeer::index::Segment;
 
 use super::{
     Fault,
+    made::{MadeLeaf, file},
     node::{self, LIFETIME_S, Node, aged, log, news},
 };
 
@@ -34,6 +34,10 @@ const FLOOD_LEAVES: u64 = 2 * limits::LEAVES_OF_HOME as u64;
 /// Queries of a flood, in all and at once.
 const FLOOD_QUERIES: u64 = 20_000;
 const FLOOD_QUERIES_AT_ONCE: u64 = 1_000;
+/// Leaves that a home with wrong digests made itself: one wrong digest of a leaf is enough to be asked no more of it.
+const MADE_LEAVES: u64 = 20;
+/// Chunks of each: twelve of all of them are audited.
+const MADE_CHUNKS: u64 = 12 * limits::AUDIT_DIGESTS as u64 / MADE_LEAVES;
 /// Times that claims are repeated.
 const CLAIM_ROUNDS: u64 = 100;
 /// Sequences of an hour: they grow by 2^16 a second.
@@ -47,12 +51,14 @@ pub(super) struct Conduct {
     known: BTreeMap<PeerId, u64>,
     /// Lists of others' leaves that it claims.
     claimed: BTreeMap<u64, AttachedList>,
+    /// Leaves of its own making, by handle.
+    made: BTreeMap<u64, MadeLeaf>,
     rounds: u64,
 }
 
 impl Conduct {
     pub(super) fn new(fault: Fault) -> Self {
-        Self { fault, known: BTreeMap::new(), claimed: BTreeMap::new(), rounds: 0 }
+        Self { fault, known: BTreeMap::new(), claimed: BTreeMap::new(), made: BTreeMap::new(), rounds: 0 }
     }
 
     /// What it says when a link is up.
@@ -113,6 +119,10 @@ impl Conduct {
                 said.extend([news([aged(node.describe(), 0)]), news([aged(right, 0)])]);
             }
             Fault::GoneLiar => said.push(SyncWant { buckets: [0xff; limits::SYNC_BUCKETS / 8] }.into()),
+            Fault::LyingDigest | Fault::CopiedList => {
+                let leaves = (0..MADE_LEAVES).map(|leaf| MadeLeaf::new(node, leaf, MADE_CHUNKS));
+                self.made = leaves.map(|leaf| (leaf.handle(), leaf)).collect();
+            }
             Fault::LogGap => said.push(log(false, [], AttachmentSum { leaves: 3, sum: 3 })),
             Fault::HardQuery => {
                 let letters: Vec<_> =
@@ -144,12 +154,36 @@ impl Conduct {
                 let sum = sum_of(&claims);
                 Some(vec![log(true, claims, sum)])
             }
+            (Fault::LyingDigest, MeshMessage::Follow(_)) => {
+                let claims: Vec<_> = self.made.values().map(MadeLeaf::claim).collect();
+                let sum = sum_of(&claims);
+                // As many in each frame as it may have bytes.
+                let mut frames: Vec<_> = claims.chunks(4).map(in_part).collect();
+                frames.push(log(false, [], sum));
+                Some(frames)
+            }
+            // None of them is a word of the file.
+            (Fault::LyingDigest, MeshMessage::DigestWant(want)) => {
+                Some(want.digests.iter().flat_map(|name| parts(*name, &digest(u64::MAX), 0)).collect())
+            }
+            (Fault::LyingDigest, MeshMessage::ProofAsk(ask)) => {
+                self.made.get(&ask.handle).map(|leaf| leaf.prove(node.peer(), *ask))
+            }
+            (Fault::CopiedList, MeshMessage::Attachments(frame)) => {
+                let theirs = frame.changes.iter().filter_map(|change| Some((change.handle, change.list.clone()?)));
+                self.claimed.extend(theirs);
+                Some(Vec::new())
+            }
+            // The best that it can prove is a leaf of its own.
+            (Fault::CopiedList, MeshMessage::ProofAsk(ask)) => {
+                self.made.values().next().map(|leaf| leaf.prove(node.peer(), *ask))
+            }
             (Fault::DigestBomb, MeshMessage::DigestWant(want)) => {
                 Some(want.digests.iter().flat_map(|name| bomb(node, *name)).collect())
             }
             (Fault::DigestMute | Fault::LyingHome, MeshMessage::DigestWant(_))
             | (Fault::LyingHome, MeshMessage::Query(_)) => Some(Vec::new()),
-            (Fault::Usurper, MeshMessage::Follow(_)) => Some(self.usurped(true)),
+            (Fault::Usurper, MeshMessage::Follow(_)) => Some(self.claims_of_others(true)),
             (Fault::Usurper, MeshMessage::Attachments(frame)) => {
                 let theirs = frame.changes.iter().filter_map(|change| Some((change.handle, change.list.as_ref()?)));
                 let before = self.claimed.len();
@@ -157,7 +191,7 @@ impl Conduct {
                     let chunks = List::new([ChunkName(number(node, handle))]);
                     self.claimed.insert(handle, AttachedList { sequence: u64::MAX, place: list.place, chunks });
                 }
-                Some(if self.claimed.len() > before { self.usurped(false) } else { Vec::new() })
+                Some(if self.claimed.len() > before { self.claims_of_others(false) } else { Vec::new() })
             }
             (Fault::Usurper, MeshMessage::DigestWant(want)) => {
                 Some(want.digests.iter().flat_map(|name| parts(*name, &digest(name.chunk.0), 0)).collect())
@@ -183,12 +217,13 @@ impl Conduct {
                 let scope = |id| if id % 2 == 0 { Scope::Home } else { Scope::Shard(ShardPrefix::ALL) };
                 (first..first + FLOOD_QUERIES_AT_ONCE).map(|id| query(id, FREQUENT, 10, scope(id))).collect()
             }
+            Fault::CopiedList => self.claims_of_others(true),
             _ => Vec::new(),
         }
     }
 
-    /// Others' leaves, as if they had newer lists here.
-    fn usurped(&self, reset: bool) -> Vec<MeshMessage> {
+    /// Others' leaves, as if they were attached here.
+    fn claims_of_others(&self, reset: bool) -> Vec<MeshMessage> {
         let change =
             |(handle, list): (&u64, &AttachedList)| AttachmentChange { handle: *handle, list: Some(list.clone()) };
         let changes: Vec<_> = self.claimed.iter().map(change).take(limits::ATTACHMENTS_PER_FRAME).collect();
@@ -225,6 +260,11 @@ fn sum_of(changes: &[AttachmentChange]) -> AttachmentSum {
     })
 }
 
+/// The beginning of a log, or more of it.
+fn in_part(changes: &[AttachmentChange]) -> MeshMessage {
+    Attachments { reset: false, caught_up: None, changes: List::new(changes.iter().cloned()) }.into()
+}
+
 /// The log of a home with more leaves than there can be.
 fn flood(node: &Node) -> Vec<MeshMessage> {
     let (mut frames, mut sum) = (Vec::new(), AttachmentSum::default());
@@ -243,14 +283,7 @@ fn flood(node: &Node) -> Vec<MeshMessage> {
 
 /// The digest of a made-up chunk.
 fn digest(word: u64) -> Vec<u8> {
-    let file = FileEntry {
-        path: format!("share/word{word}.txt"),
-        content: ContentId(*blake3::hash(&word.to_le_bytes()).as_bytes()),
-        size: 1,
-        modified_s: 0,
-        tags: Tags::default(),
-    };
-    Segment::build(&[file]).map(|segment| segment.digest()).unwrap_or_default()
+    Segment::build(&[file(word)]).map(|segment| segment.digest()).unwrap_or_default()
 }
 
 /// A digest whose parts claim that it has `more` bytes more.

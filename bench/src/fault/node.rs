@@ -25,7 +25,7 @@ use overlay::{
         leaf::IntroductionFailure,
         mesh::{
             Aged, AttachmentSum, Attachments, Class, DigestPart, Follow, Load, MeshIntroduced, MeshMessage, News,
-            ProbeReply, ProbeResult, QueryDone,
+            ProbeReply, ProbeResult, Proof, ProofAnswer, QueryDone,
         },
     },
 };
@@ -209,6 +209,7 @@ impl Node {
             }
             MeshMessage::Follow(_) => vec![log(true, [], AttachmentSum::default())],
             MeshMessage::DigestWant(want) => want.digests.iter().map(|name| not_there(*name)).collect(),
+            MeshMessage::ProofAsk(ask) => vec![Proof { ask: *ask, answer: ProofAnswer::Gone }.into()],
             MeshMessage::Query(query) => vec![QueryDone { id: query.id, ..QueryDone::default() }.into()],
             MeshMessage::Introduce(ask) => {
                 vec![MeshIntroduced { session: ask.session, answer: Err(IntroductionFailure::TargetGone) }.into()]
