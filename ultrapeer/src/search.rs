@@ -235,17 +235,17 @@ impl Searches {
             }
         }
         let mut active = Active::new(environment, asker, seed, wanted, &answer);
-        active.take_hits(environment.now, answer.hits, out);
+        active.take_hits(environment, None, answer.hits, out);
         self.active.insert(asker, active);
         self.go_on(environment, asker, out);
     }
 
     /// Hits came from another ultrapeer.
-    pub fn hits(&mut self, now: Time, from: PeerId, told: QueryHits, out: &mut Outbox<Output>) {
+    pub fn hits(&mut self, environment: Environment<'_>, from: PeerId, told: QueryHits, out: &mut Outbox<Output>) {
         let Some(active) = find(&self.by_id, &mut self.active, told.id) else { return };
-        if active.hears(now, from, told.id, told.hits.len(), &mut self.pace) {
+        if active.hears(environment.now, from, told.id, told.hits.len(), &mut self.pace) {
             active.take_known(told.id, &told.known);
-            active.take_hits(now, told.hits.into_vec(), out);
+            active.take_hits(environment, Some(from), told.hits.into_vec(), out);
         }
     }
 

@@ -434,7 +434,7 @@ impl Ultrapeer {
             }
             MeshMessage::QueryHits(told) => {
                 self.with_searches(now, out, |searches, environment, inner| {
-                    searches.hits(environment.now, peer, told, inner);
+                    searches.hits(environment, peer, told, inner);
                 });
             }
             MeshMessage::QueryHolders(told) => {

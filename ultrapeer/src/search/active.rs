@@ -616,9 +616,17 @@ impl Active {
         }
     }
 
-    /// Merges hits, and sends the asker contents that are new to it. Better knowledge of others waits for the end, see
+    /// Merges hits of the own index or of another ultrapeer, and sends the asker contents that are new to it. Better knowledge of others waits for the end, see
     /// [`Self::tell_better`]: each home has some, and each time all of a hit would be sent again.
-    pub(super) fn take_hits(&mut self, now: Time, hits: Vec<Hit>, out: &mut Outbox<Output>) {
+    pub(super) fn take_hits(
+        &mut self,
+        environment: Environment<'_>,
+        from: Option<PeerId>,
+        hits: Vec<Hit>,
+        out: &mut Outbox<Output>,
+    ) {
+        // What a distrusted home tells is shown, and asked of others as well.
+        let is_trusted = from.is_none_or(|from| environment.attachments.is_trusted(&from));
         let mut news = Vec::new();
         for hit in hits {
             let content = hit.content;
@@ -630,17 +638,18 @@ impl Active {
                 if known.merge(hit) {
                     self.better.insert(content);
                 }
+                self.known.extend(is_trusted.then_some(key));
             } else if self.merged.len() < self.wanted.limit as usize {
                 let named = self.named.get(&key).map_or(&[][..], |handles| handles);
                 self.merged.insert(content, Merged::new(hit, named));
-                self.known.insert(key);
+                self.known.extend(is_trusted.then_some(key));
                 news.push(content);
             } else {
                 self.more = true;
             }
         }
         if !news.is_empty() {
-            self.first_hit.get_or_insert(now);
+            self.first_hit.get_or_insert(environment.now);
         }
         self.tell(&news, out);
     }

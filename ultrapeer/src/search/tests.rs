@@ -183,7 +183,7 @@ impl Bed {
         let id = self.id(from);
         self.step(|searches, environment, out| {
             let told = QueryHits { id, hits: List::new(hits), known: List::default() };
-            searches.hits(environment.now, peer(from), told, out);
+            searches.hits(environment, peer(from), told, out);
             searches.done(environment, peer(from), QueryDone { id, ..done }, out);
         });
     }
@@ -298,6 +298,23 @@ fn what_a_distrusted_home_finds_is_shown_and_proves_nothing() {
 }
 
 #[test]
+fn what_a_distrusted_home_tells_is_not_known_yet() {
+    for (is_distrusted, reasons) in [(false, 0), (true, 1)] {
+        let mut bed = Bed::new(&[(1, &[101]), (2, &[102])]);
+        bed.begin(search(60, false), Answer { candidates: vec![candidate(101), listed(102, &[1])], ..with(vec![]) });
+        bed.log.set_distrusted(peer(1), is_distrusted);
+        bed.answer(1, vec![hit(1, &[101], 1)]);
+        // The home of the other is silent.
+        for _ in 0..2 {
+            if bed.summary.is_none() {
+                bed.wait(limits::FORWARD_PATIENCE_MAX.max(limits::ANSWER_PATIENCE));
+            }
+        }
+        assert_eq!((bed.reasons().len(), bed.hits.len()), (reasons, 1));
+    }
+}
+
+#[test]
 fn a_home_that_comes_to_be_distrusted_during_a_search_is_followed_by_the_next() {
     let mut bed = Bed::new(&[(1, &[1]), (2, &[1])]);
     bed.start(search(60, false), with(vec![]));
@@ -343,7 +360,7 @@ fn time_runs_out_while_hits_still_come() {
     for content in 0..20 {
         bed.step(|searches, environment, out| {
             let hits = List::new([hit(content, &[1], 1)]);
-            searches.hits(environment.now, peer(1), QueryHits { id, hits, known: List::default() }, out);
+            searches.hits(environment, peer(1), QueryHits { id, hits, known: List::default() }, out);
         });
         bed.wait(limits::FORWARD_PATIENCE / 2);
     }
@@ -435,7 +452,7 @@ fn a_search_that_is_withdrawn_is_called_off_everywhere() {
     assert_eq!(ended.iter().map(|ended| ended.summary.stopped).collect::<Vec<_>>(), [StopReason::Cancelled]);
     bed.step(|searches, environment, out| {
         let told = QueryHits { id: QueryId(1), hits: List::new([hit(1, &[2], 2)]), known: List::default() };
-        searches.hits(environment.now, peer(2), told, out);
+        searches.hits(environment, peer(2), told, out);
     });
     assert!(bed.hits.is_empty());
 }
@@ -649,7 +666,7 @@ fn other_shards_are_told_what_is_known_and_their_sources_count() {
     let id = bed.id(1);
     let known = List::new([KnownContent { key: ContentKey([3; 8]), sources: 7 }]);
     bed.step(|searches, environment, out| {
-        searches.hits(environment.now, peer(1), QueryHits { id, hits: List::default(), known }, out);
+        searches.hits(environment, peer(1), QueryHits { id, hits: List::default(), known }, out);
     });
     bed.end(1, vec![], gateway(10, 0));
     assert_eq!(bed.summary().stopped, StopReason::Exhausted);
