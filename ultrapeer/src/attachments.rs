@@ -337,6 +337,11 @@ impl Attachments {
         })
     }
 
+    /// True if that home has told all of its leaves, so that what it tells now is new.
+    pub fn is_caught_up(&self, home: &PeerId) -> bool {
+        self.copies.get(home).is_some_and(|copy| copy.caught_up)
+    }
+
     fn take(&mut self, home: PeerId, handle: u64, list: Option<LeafList>) {
         let list = list.map(|list| self.shared(handle, list));
         let before = self.homes(handle).iter().find(|(known, _)| *known == home);

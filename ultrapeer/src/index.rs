@@ -11,6 +11,7 @@
 //! | `contents` | content -> files |
 //! | `segment`, `collect`, `words`, `files` | a chunk before it is in a run: tokens with their positions; and its files |
 //! | `lookup`, `sources`, `fields` | a query's evaluation |
+//! | `alone` | chunks on their own, for standing queries |
 //! | [`rank`] | matches to contents, best first |
 //!
 //! **Updates.** Everything that searches read is immutable and shared: a publication makes a new list of
@@ -31,6 +32,7 @@
 //! hour: a candidate chunk costs four cache misses, and each chunk had its own copy of every token. A hash table in
 //! two copies that take turns took 48.7 bytes and 1.6 ms for a removal.
 
+mod alone;
 mod collect;
 mod contents;
 mod dictionary;
@@ -53,14 +55,15 @@ use overlay::{
     query::{Query, TextToken},
 };
 
-use self::{
-    files::FileCursor,
-    runs::{Chunk, Run, Runs},
-};
 pub use self::{
+    alone::Key,
     files::{FileView, TagsView},
     lookup::{Lookup, Match, Scope},
     segment::{KeptSegment, Segment, SegmentError},
+};
+use self::{
+    files::FileCursor,
+    runs::{Chunk, Run, Runs},
 };
 
 /// A leaf, as the index's owner numbers them.

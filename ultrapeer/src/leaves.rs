@@ -636,8 +636,17 @@ impl<S: Built> Leaf<S> {
 
     /// What is kept of one of its chunks that are searchable.
     pub fn kept_chunk(&self, name: ChunkName) -> Option<&S::Kept> {
+        self.chunk(name).map(|(_, kept)| kept)
+    }
+
+    /// The hash of one of its chunks that are searchable.
+    pub fn chunk_hash(&self, name: ChunkName) -> Option<&[u8; 32]> {
+        self.chunk(name).map(|(hash, _)| hash)
+    }
+
+    fn chunk(&self, name: ChunkName) -> Option<&([u8; 32], S::Kept)> {
         let at = self.chunks.partition_point(|(hash, _)| ChunkName::of(hash) < name);
-        self.chunks.get(at).filter(|(hash, _)| ChunkName::of(hash) == name).map(|(_, kept)| kept)
+        self.chunks.get(at).filter(|(hash, _)| ChunkName::of(hash) == name)
     }
 
     /// Proves to others that it gave this home its list that is searchable.

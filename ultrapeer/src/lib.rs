@@ -19,6 +19,7 @@
 //! | [`extent`] | core: which part of the leaf space is covered |
 //! | [`holders`] | core: which leaves have a content, by rank at three ultrapeers |
 //! | [`search`] | core: coordinated searches |
+//! | [`standing`] | core: standing queries, compared with what is new |
 //! | [`introduce`] | core: bringing leaves together |
 //! | `driver`, `metrics` | running it on tokio and QUIC (feature `net`) |
 //! | `program` | the program `quictrack-ultrapeer` (feature `net`) |
@@ -38,4 +39,5 @@ pub mod metrics;
 #[cfg(feature = "net")]
 pub mod program;
 pub mod search;
+pub mod standing;
 pub mod ultrapeer;

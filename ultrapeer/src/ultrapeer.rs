@@ -9,6 +9,7 @@
 //!   membership ── joined, left ──> leaves are told, logs followed or forgotten
 //!   audits     ── some of what homes tell must be proven; who lies is distrusted
 //!   holders    ── contents of leaves ──> told to, and asked of, three other ultrapeers each
+//!   standing   ── what is new, compared with wishes ──> homes of those who wish
 //!   introduce  ── asks leaves and other ultrapeers
 //! ```
 //!
@@ -21,6 +22,7 @@ mod holders;
 mod interface;
 mod queries;
 mod shard;
+mod standing;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -57,6 +59,7 @@ use crate::{
     introduce::{self, Introductions, Request},
     leaves::{self, Built, Closing, Leaves, Session, Settings, Slot},
     search::{Asker, Searches, Ticket, neighbours::Neighbours},
+    standing::Standing,
 };
 
 /// Whether this node serves.
@@ -96,6 +99,7 @@ pub struct Ultrapeer {
     audits: Audits,
     proofs: Proofs,
     holders: Holders,
+    standing: Standing,
     /// Where this node is reached.
     address: Option<SocketAddr>,
     /// Ultrapeers whose log this one was told to be told, over the link that is up.
@@ -145,6 +149,7 @@ impl Ultrapeer {
             audits: Audits::default(),
             proofs: Proofs::default(),
             holders: Holders::new(me, settings.memory),
+            standing: Standing::new(me, sequence),
             address: None,
             followed: BTreeSet::new(),
             wishes: BTreeMap::new(),
@@ -199,6 +204,11 @@ impl Ultrapeer {
         &self.holders
     }
 
+    /// The standing queries, for their numbers.
+    pub fn standing(&self) -> &Standing {
+        &self.standing
+    }
+
     /// The index, for its numbers.
     pub fn index(&self) -> &Index {
         &self.index
@@ -244,6 +254,7 @@ impl Ultrapeer {
     ) {
         let mut inner = Outbox::new();
         act(&mut self.leaves, &mut inner);
+        let mut change = standing::ListChange::default();
         for output in inner.drain() {
             match output {
                 leaves::Output::Send(session, message) => out.push(Output::ToLeaf(session, message)),
@@ -253,16 +264,22 @@ impl Ultrapeer {
                 }
                 leaves::Output::Rebuild { session, hash, kept } => out.push(Output::Rebuild { session, hash, kept }),
                 leaves::Output::Insert(slot, hash, segment) => {
+                    change.came(hash, Arc::clone(&segment));
                     let chunk = self.index.add(LeafSlot(slot), segment);
                     self.chunks.insert((slot, hash), chunk);
                 }
                 leaves::Output::Remove(slot, hash) => {
                     if let Some(chunk) = self.chunks.remove(&(slot, hash)) {
+                        change.went(&self.reader.snapshot(), chunk);
                         self.index.remove(chunk);
                     }
                 }
                 leaves::Output::Publish => self.publish(),
-                leaves::Output::Logged(handle, sequence) => self.logged(now, handle, sequence, out),
+                leaves::Output::Logged(handle, sequence) => {
+                    let new = self.new_in_list(now, handle, std::mem::take(&mut change));
+                    self.logged(now, handle, sequence, out);
+                    self.compare_own(now, &new, out);
+                }
             }
         }
         self.settle_drain(now, out);
@@ -366,6 +383,7 @@ impl Ultrapeer {
             LeafMessage::Pong(_) => {}
             LeafMessage::MembersAsk(ask) => self.members_asked(cx, session, ask.most, out),
             LeafMessage::ViewAsk(ask) => self.view_asked(now, session, ask, out),
+            LeafMessage::Wishes(wishes) => self.wishes_told(cx, session, wishes, out),
             _ => out.push(Output::CloseLeaf(session, Closing::Protocol("a message that leaves do not send"))),
         }
     }
@@ -376,6 +394,7 @@ impl Ultrapeer {
         for ticket in tickets {
             self.cancel(now, ticket, out);
         }
+        self.standing.leaf_left(now, session);
         self.with_leaves(now, out, |leaves, inner| leaves.detach(now, session, inner));
     }
 
@@ -432,19 +451,13 @@ impl Ultrapeer {
                     searches.cancel(environment.now, Asker::Mesh(peer, id), inner);
                 });
             }
-            MeshMessage::QueryHits(told) => {
-                self.with_searches(now, out, |searches, environment, inner| {
-                    searches.hits(environment, peer, told, inner);
-                });
-            }
+            MeshMessage::Wishes(frame) => self.wishes_heard(now, peer, frame),
+            MeshMessage::WishHits(told) => self.wish_hits_heard(now, peer, told, out),
+            MeshMessage::QueryHits(told) => self.query_hits(now, peer, told, out),
             MeshMessage::QueryHolders(told) => {
                 self.with_searches(now, out, |searches, environment, _| searches.holders(environment, peer, told));
             }
-            MeshMessage::QueryDone(done) => {
-                self.with_searches(now, out, |searches, environment, inner| {
-                    searches.done(environment, peer, done, inner);
-                });
-            }
+            MeshMessage::QueryDone(done) => self.query_done(now, peer, done, out),
             MeshMessage::Introduce(ask) => {
                 let own = self.leaf_address(&ask.target);
                 self.with_introductions(now, out, |introductions, inner| {
@@ -473,6 +486,7 @@ impl Ultrapeer {
     ) {
         // A link in place of another: what was on its way over the old one is lost, and it may be another life.
         self.unfollow(cx.now, peer, out);
+        self.wishes_unlinked(cx.now, peer, out);
         let descriptors = descriptor.into_iter().collect();
         self.with_membership(cx, membership::Input::Heard { from: Some(peer), descriptors }, out);
         self.with_membership(cx, membership::Input::LinkUp(peer), out);
@@ -491,6 +505,7 @@ impl Ultrapeer {
     fn unlinked(&mut self, now: Time, peer: PeerId, out: &mut Outbox<Output>) {
         self.unfollow(now, peer, out);
         self.refresh(now, peer, out);
+        self.wishes_unlinked(now, peer, out);
         self.with_introductions(now, out, |introductions, inner| introductions.unlinked(now, &peer, inner));
     }
 
@@ -577,6 +592,7 @@ impl Machine for Ultrapeer {
             self.audits.next_deadline(),
             self.membership.is_serving().then(|| self.extent.next_deadline()),
             self.holders.next_deadline(),
+            self.standing.next_deadline(),
             drain,
         ];
         cores.into_iter().flatten().min()
@@ -599,6 +615,7 @@ impl Machine for Ultrapeer {
             self.look_at_extent(cx, out);
         }
         self.tell_holdings(now, out);
+        self.attend_wishes(now, out);
         self.with_searches(now, out, Searches::on_deadline);
         self.with_introductions(now, out, |introductions, inner| introductions.on_deadline(now, inner));
         self.report_load(cx, out);

@@ -178,6 +178,76 @@ pub const HOLDINGS_MEMORY_SHARE: u64 = 8;
 pub const HOLDINGS_SHARE: usize = 20;
 /// Holders of one content that are looked at to name some of them.
 pub const HOLDERS_SEEN: usize = 1_024;
+/// Standing queries of one leaf. As many as a person keeps an eye on.
+pub const WISHES_OF_LEAF: usize = 50;
+/// Standing queries of all leaves of one home; those of more leaves are not kept. Chosen: two for each of 10,000 leaves,
+/// of which most have none.
+pub const WISHES_OF_HOME: usize = 20_000;
+/// Standing queries that an ultrapeer keeps for all homes. Chosen: ten full homes; with 250 bytes for one of usual length
+/// 50 MB.
+pub const WISHES_KEPT: usize = 10 * WISHES_OF_HOME;
+/// Members of each part of the leaf space that keep a standing query: one may die.
+pub const WISH_KEEPERS: usize = 2;
+/// How long a home's standing queries are kept after it last told of them.
+pub const WISHES_LIFETIME: Duration = Duration::from_mins(10);
+/// Time between two tellings of all of them: one may be lost with its link.
+pub const WISHES_RENEWAL: Duration = Duration::from_mins(4);
+/// Time in which changes of standing queries are gathered before they are told. Chosen: the leaves of a home that came
+/// back are told of in few frames, and a person does not notice.
+pub const WISHES_PAUSE: Duration = Duration::from_millis(100);
+/// Time after a change of the ultrapeers in which the keepers are chosen anew. Chosen: what comes together is one change.
+pub const WISHES_SETTLE: Duration = Duration::from_secs(1);
+/// Changes of standing queries in one frame.
+pub const WISHES_PER_FRAME: usize = 500;
+/// Bytes of a frame of such changes after which it is not filled any more: half of the frame.
+pub const WISHES_FRAME_BYTES: usize = 32 << 10;
+/// Sets of standing queries a second that a leaf may tell over time. An honest one tells at most one a second.
+pub const WISHES_RATE: f64 = 2.0;
+/// Sets of standing queries that a leaf may tell at once.
+pub const WISHES_BURST: f64 = 20.0;
+/// Contents a second that one standing query is told over time; beyond that it is too broad, and the rest is dropped.
+pub const WISH_HITS_RATE: f64 = 1.0;
+/// Contents that one standing query is told at once. Chosen: a collection that somebody shares.
+pub const WISH_HITS_BURST: f64 = 200.0;
+/// Frames of hits a second for all standing queries of one leaf, or at one keeper of one home, over time.
+pub const WISH_FRAMES_RATE: f64 = 20.0;
+/// Such frames at once. Chosen: half of [`LEAF_QUEUE`], so that no leaf loses its connection for its standing queries.
+pub const WISH_FRAMES_BURST: f64 = 250.0;
+/// Leaves a second with which one standing query is compared further at one keeper, over time, once its rarest word is
+/// among what they share.
+pub const WISH_CHECKS_RATE: f64 = 1.0;
+/// Such leaves at once.
+pub const WISH_CHECKS_BURST: f64 = 100.0;
+/// Standing queries with which one chunk is compared beyond their rarest word: some 20 ms of one core. Homes share them.
+pub const WISH_LOOKUPS: usize = 1_000;
+/// Standing queries of each home with which it is compared in any case.
+pub const WISH_LOOKUPS_OF_HOME: usize = 16;
+/// Chunks of one leaf that are asked for at once.
+pub const WISH_CHUNKS_ASKED: usize = 64;
+/// Chunks that wait to be asked for, for all standing queries; 40 bytes each.
+pub const WISH_CHUNKS_WAITING: usize = 1 << 14;
+/// Time in which chunks of one leaf that may match are gathered before its home is asked. Chosen: digests of one list are
+/// published together.
+pub const WISH_ASK_PAUSE: Duration = Duration::from_millis(50);
+/// Homes that are asked at the same time. Each answers within a round trip or two.
+pub const WISH_ASKS: usize = 256;
+/// Time in which a home must answer before another home of the leaf is asked.
+pub const WISH_ANSWER: Duration = Duration::from_secs(2);
+/// Contents that a home is asked for of one leaf: as many as a standing query may be told at once.
+pub const WISH_ASK_LIMIT: u32 = WISH_HITS_BURST as u32;
+/// Files of one leaf that are looked at in the whole index for that, before its chunks are looked at alone.
+pub const WISH_MATCHES: usize = 1 << 14;
+/// Chunks that one standing query was told of, and is not again. Chosen: a leaf that comes back is recognised, at eight
+/// bytes each.
+pub const WISH_CHUNKS_TOLD: usize = 32;
+/// Chunks elsewhere that are new and whose digests are awaited; 40 bytes each. Chosen: a tenth of what one home may have.
+pub const NEW_CHUNKS: usize = 1 << 15;
+/// How long they are awaited.
+pub const NEW_CHUNKS_AWAITED: Duration = Duration::from_mins(10);
+/// Files by which own leaves' new chunks differ from those that they replaced, in all; two bytes each.
+pub const NEW_FILES: usize = 1 << 20;
+/// How long that is known. Chosen: digests arrive and are asked for within seconds.
+pub const NEW_FILES_KEPT: Duration = Duration::from_mins(2);
 /// Introductions that one ultrapeer has under way.
 pub const INTRODUCTIONS: usize = 4_096;
 /// Time in which a target must answer its home.

@@ -1,8 +1,10 @@
 //! Messages between a leaf and an ultrapeer.
 //!
 //! ```text
-//! control stream   leaf: Hello, CatalogRoot, CatalogPart.., LeafState, MembersAsk, ViewAsk, Goodbye, IntroductionReply
-//!                  ultrapeer: Welcome | Refuse, Allowance, Members, CatalogWant, CatalogAck, View, Introduction, Goodbye
+//! control stream   leaf: Hello, CatalogRoot, CatalogPart.., LeafState, MembersAsk, ViewAsk, Wishes, Goodbye,
+//!                        IntroductionReply
+//!                  ultrapeer: Welcome | Refuse, Allowance, Members, CatalogWant, CatalogAck, View, WishHits,
+//!                        Introduction, Goodbye
 //! one stream each  leaf: Search              ultrapeer: Accepted, Hits.., Summary
 //!                  leaf: Introduce           ultrapeer: Introduced
 //! ```
@@ -12,11 +14,11 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bounded::{Blob, List},
+    bounded::{Blob, List, Text},
     descriptor::SignedDescriptor,
     hello::{Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
     messages,
-    search::{HITS_CAP, Hits, Reachability, Search, Summary},
+    search::{HITS_CAP, Hit, Hits, Reachability, Search, Summary},
 };
 use crate::{
     id::PeerId,
@@ -78,6 +80,10 @@ messages! {
         23 ViewAsk(ViewAsk) up to 64,
         /// In short.
         24 View(View) up to 64 + limits::SKETCH_BYTES,
+        /// What the leaf wants to be told of when somebody shares it.
+        27 Wishes(Wishes) up to limits::WISHES_OF_LEAF * (limits::QUERY_BYTES + 8) + 8,
+        /// Somebody does.
+        28 WishHits(WishHits) up to HITS_CAP,
     }
 }
 
@@ -377,4 +383,30 @@ pub struct View {
     pub view: u64,
     /// The view's sketch, unless the leaf has it; absent also of a leaf that asks too often.
     pub sketch: Option<Blob<{ limits::SKETCH_BYTES }>>,
+}
+
+/// The leaf's standing queries at this home: all that it has there, in place of those that it told before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wishes {
+    /// Each with a number of its own.
+    pub wishes: List<Wish, { limits::WISHES_OF_LEAF }>,
+}
+
+/// A standing query of a leaf.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// Chosen by the leaf, and not used for another query while it is attached to the home.
+    pub number: u32,
+    /// The source text of the query.
+    pub query: Text<{ limits::QUERY_BYTES }>,
+}
+
+/// Somebody shares what a standing query is for. Files that were there before are not told of, but some may be told of
+/// more than once.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WishHits {
+    /// Of the [`Wish`].
+    pub number: u32,
+    /// Contents that match.
+    pub hits: List<Hit, { limits::HITS_PER_FRAME }>,
 }

@@ -9,7 +9,7 @@ use std::net::SocketAddr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    bounded::{Blob, List},
+    bounded::{Blob, List, Text},
     descriptor::{ShardPrefix, SignedDescriptor},
     hello::{Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
     leaf::{IntroductionFailure, SignedRoot},
@@ -87,6 +87,10 @@ messages! {
         32 Proof(Proof) up to 32 * limits::CHUNKS_PER_LEAF + 512,
         /// A part of the chunk that was to be proven.
         33 ProofPart(ProofPart) up to limits::BATCH_BYTES + 64,
+        /// Standing queries of leaves of the sender.
+        34 Wishes(MeshWishes) up to 64 << 10,
+        /// Somebody shares what one of the receiver's is for.
+        35 WishHits(MeshWishHits) up to HITS_CAP,
     }
 }
 
@@ -99,7 +103,7 @@ pub enum Class {
     Hits,
     /// Queries.
     Queries,
-    /// Attachments, digests, proofs and holdings.
+    /// Attachments, digests, proofs, holdings and wishes.
     Digests,
 }
 
@@ -107,7 +111,7 @@ impl MeshMessage {
     /// The stream that it belongs on.
     pub fn class(&self) -> Class {
         match self {
-            Self::QueryHits(_) | Self::QueryHolders(_) | Self::QueryDone(_) => Class::Hits,
+            Self::QueryHits(_) | Self::QueryHolders(_) | Self::QueryDone(_) | Self::WishHits(_) => Class::Hits,
             Self::Query(_) | Self::QueryCancel(_) => Class::Queries,
             Self::Attachments(_)
             | Self::Follow(_)
@@ -117,7 +121,8 @@ impl MeshMessage {
             | Self::Proof(_)
             | Self::ProofPart(_)
             | Self::Holdings(_)
-            | Self::HoldingsAsk(_) => Class::Digests,
+            | Self::HoldingsAsk(_)
+            | Self::Wishes(_) => Class::Digests,
             _ => Class::Control,
         }
     }
@@ -412,6 +417,8 @@ pub enum Scope {
     /// Of a content: among all of its own leaves, and among what others told it of theirs, which a [`QueryHolders`]
     /// names.
     Holders,
+    /// Among files of these chunks of its own leaves, and there among those that the leaf did not have before.
+    News(List<DigestName, { limits::WISH_CHUNKS_ASKED }>),
 }
 
 /// Hits of a query.
@@ -554,4 +561,37 @@ pub struct MeshIntroduced {
     pub session: u64,
     /// Addresses at which the target agreed to be dialled, or why not.
     pub answer: Result<List<SocketAddr, { limits::CANDIDATES }>, IntroductionFailure>,
+}
+
+/// Standing queries of leaves of the sender, which the receiver shall compare with what is shared from now on. Frames
+/// count in their order.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshWishes {
+    /// True if these begin anew: what the sender told before and tells neither here nor with the frames that follow, up
+    /// to the one that is `whole`, is withdrawn.
+    pub reset: bool,
+    /// True if nothing is left to tell: the receiver has all of them now.
+    pub whole: bool,
+    /// Seconds for which all of the sender's count from now on, at most those of [`limits::WISHES_LIFETIME`].
+    pub lifetime_s: u32,
+    /// What changed.
+    pub changes: List<WishChange, { limits::WISHES_PER_FRAME }>,
+}
+
+/// A standing query came or went.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WishChange {
+    /// The sender's name for it, drawn at random: nobody else knows whose it is.
+    pub name: u64,
+    /// The source text of the query; `None` if it is withdrawn.
+    pub query: Option<Text<{ limits::QUERY_BYTES }>>,
+}
+
+/// Somebody shares what a standing query of the receiver is for.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeshWishHits {
+    /// The receiver's name for it.
+    pub name: u64,
+    /// Contents that match.
+    pub hits: List<Hit, { limits::HITS_PER_FRAME }>,
 }

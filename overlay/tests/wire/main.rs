@@ -11,8 +11,12 @@ mod samples;
 use std::{collections::BTreeMap, fs, path::PathBuf};
 
 use data_encoding::HEXLOWER;
-use overlay::wire::{
-    Conversation, Message, Opening, Protocol, frame, leaf::LeafMessage, mesh::MeshMessage, transfer::TransferMessage,
+use overlay::{
+    limits,
+    wire::{
+        Conversation, Message, Opening, Protocol, frame, leaf::LeafMessage, mesh::MeshMessage,
+        transfer::TransferMessage,
+    },
 };
 use proptest::{prelude::*, sample::Index};
 
@@ -127,6 +131,20 @@ fn a_frame_cut_anywhere_is_not_whole() {
     }
 }
 
+#[test]
+fn a_leaf_cannot_even_say_that_it_has_more_wishes_than_it_may() {
+    let wishes = |count: u32| (0..count).map(|number| (number, "rose")).collect::<Vec<_>>();
+    let framed = |count: u32| {
+        let body = postcard::to_stdvec(&wishes(count)).unwrap();
+        [&(body.len() as u32).to_le_bytes()[..], &27_u16.to_le_bytes(), &body].concat()
+    };
+    let most = limits::WISHES_OF_LEAF as u32;
+    assert!(frame::decode::<LeafMessage>(&framed(most)).is_ok_and(|read| read.is_some()));
+    for count in [most + 1, 1_000, 10_000] {
+        assert!(frame::decode::<LeafMessage>(&framed(count)).is_err(), "{count}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2000, ..ProptestConfig::default() })]
 
@@ -136,7 +154,7 @@ proptest! {
     }
 
     #[test]
-    fn any_body_is_a_message_or_an_error(number in 0_u16..32, body in proptest::collection::vec(any::<u8>(), 0..256)) {
+    fn any_body_is_a_message_or_an_error(number in 0_u16..40, body in proptest::collection::vec(any::<u8>(), 0..256)) {
         let header = [(body.len() as u32).to_le_bytes().as_slice(), &number.to_le_bytes()].concat();
         check_all(&[header, body].concat());
     }

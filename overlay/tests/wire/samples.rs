@@ -169,6 +169,8 @@ pub(crate) fn leaf() -> Vec<LeafMessage> {
         ViewAsk { token: 9, known: Some(0xfedc_ba98_7654_3210) }.into(),
         View { token: 9, total: 20, view: 0xfedc_ba98_7654_3210, sketch: Blob::new(vec![5; limits::SKETCH_BYTES]) }
             .into(),
+        Wishes { wishes: List::new([Wish { number: 300, query: Text::new("ada notes") }]) }.into(),
+        WishHits { number: 300, hits: List::new([hit()]) }.into(),
     ]
 }
 
@@ -213,6 +215,8 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
         signed: SignedRoot::sign(&identity(), &statement),
         chunks: List::new([[7; 32]]),
     };
+    let wish = WishChange { name: 1 << 60, query: Some(Text::new("ada notes")) };
+    let unwish = WishChange { name: 2, query: None };
     vec![
         hello().into(),
         welcome().into(),
@@ -248,6 +252,8 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
         ask.into(),
         Proof { ask, answer: ProofAnswer::Proven(proof) }.into(),
         ProofPart { name, bytes: 70_000, last: true, data: Blob::new(vec![1, 2, 3]).unwrap() }.into(),
+        MeshWishes { reset: true, whole: true, lifetime_s: 600, changes: List::new([wish, unwish]) }.into(),
+        MeshWishHits { name: 1 << 60, hits: List::new([hit()]) }.into(),
     ]
 }
 

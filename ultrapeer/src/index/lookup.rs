@@ -182,7 +182,7 @@ impl Search<'_> {
 }
 
 /// What a term asks the dictionary for.
-enum Wanted<'a> {
+pub(super) enum Wanted<'a> {
     Token(&'a str),
     /// All words that begin so.
     Prefix(&'a str),
@@ -191,20 +191,25 @@ enum Wanted<'a> {
 }
 
 /// A query, prepared.
-struct Plan<'a> {
+pub(super) struct Plan<'a> {
     required: Vec<Wanted<'a>>,
     excluded: Vec<Wanted<'a>>,
     checks: Vec<&'a Term>,
 }
 
 impl<'a> Plan<'a> {
-    fn new(query: &'a Query) -> Self {
+    pub(super) fn new(query: &'a Query) -> Self {
         let mut plan = Self { required: Vec::new(), excluded: Vec::new(), checks: Vec::new() };
         for term in query.terms() {
             plan.add(term);
         }
         plan.checks.sort_by_key(|term| matches!(term.condition, Condition::Text(_) | Condition::Tag(..)));
         plan
+    }
+
+    /// What every file that matches holds.
+    pub(super) fn required(&self) -> &[Wanted<'a>] {
+        &self.required
     }
 
     fn add(&mut self, term: &'a Term) {

@@ -142,14 +142,19 @@ impl KeptSegment {
         self.0.contents()
     }
 
-    /// Its files, as the leaf named them.
+    /// These files.
+    pub(super) fn of(files: Arc<Files>) -> Self {
+        Self(files)
+    }
+
+    /// Its files, in path order, as the leaf named them.
     pub fn files(&self) -> Vec<FileEntry> {
         self.0.entries()
     }
 
     /// The segment once more. Takes as long as [`Segment::build`], most of a millisecond for 1,000 files: for workers.
     pub fn build(&self) -> Segment {
-        let files = self.0.entries();
+        let files = self.files();
         let shared = shared_starts(&files).expect("the files of a segment are in order");
         Segment { words: collect_words(&files, &shared), side: Side::Own(Arc::clone(&self.0)) }
     }

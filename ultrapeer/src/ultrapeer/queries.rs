@@ -43,7 +43,10 @@ impl Ultrapeer {
         known: &FxHashSet<ContentKey>,
     ) -> Option<Answer> {
         let limit = limit.min(limits::SEARCH_LIMIT_ALL) as usize;
-        let now_s = self.epoch_s + (now.as_micros() / 1_000_000) as i64;
+        if let (Target::Query(source), Scope::News(chunks)) = (target, scope) {
+            return self.answer_news(now, source, limit, chunks);
+        }
+        let now_s = self.seconds(now);
         let snapshot = self.reader.snapshot();
         let facts = |slot: LeafSlot| self.facts(slot);
         let (ranking, found) = match target {
@@ -58,12 +61,12 @@ impl Ultrapeer {
             }
         };
         let candidates = match scope {
-            Scope::Leaves(_) | Scope::Home | Scope::Holders => Vec::new(),
+            Scope::Leaves(_) | Scope::Home | Scope::Holders | Scope::News(_) => Vec::new(),
             Scope::Shard(_) => self.candidates(target, &found),
         };
         let known = match scope {
             Scope::Shard(_) => count_known(known, &found, &candidates),
-            Scope::Leaves(_) | Scope::Home | Scope::Holders => Vec::new(),
+            Scope::Leaves(_) | Scope::Home | Scope::Holders | Scope::News(_) => Vec::new(),
         };
         let rank::Ranking { groups, contents } = ranking;
         let mut incomplete = IncompleteSet::default();
@@ -84,6 +87,11 @@ impl Ultrapeer {
             known,
             ..Answer::default()
         })
+    }
+
+    /// Seconds since 1970 UTC.
+    pub(super) fn seconds(&self, now: Time) -> i64 {
+        self.epoch_s + (now.as_micros() / 1_000_000) as i64
     }
 
     fn look_up(
@@ -109,7 +117,7 @@ impl Ultrapeer {
                     .collect();
                 look_up(Some(&|slot| slots.contains(&slot.0)))
             }
-            Scope::Home | Scope::Holders => look_up(Some(&|slot| !is_digest(slot))),
+            Scope::Home | Scope::Holders | Scope::News(_) => look_up(Some(&|slot| !is_digest(slot))),
             Scope::Shard(_) => look_up(None),
         }
     }
@@ -143,7 +151,7 @@ impl Ultrapeer {
         candidates
     }
 
-    fn facts(&self, slot: LeafSlot) -> LeafFacts {
+    pub(super) fn facts(&self, slot: LeafSlot) -> LeafFacts {
         let Some(leaf) = self.leaves.at(slot.0) else { return LeafFacts::default() };
         LeafFacts {
             prefix: network_prefix(leaf.address, 24, 48),
@@ -154,7 +162,7 @@ impl Ultrapeer {
         }
     }
 
-    fn hit(&self, group: rank::Group) -> Hit {
+    pub(super) fn hit(&self, group: rank::Group) -> Hit {
         let peers = group.best.iter().filter_map(|slot| self.leaves.at(slot.0)).map(|leaf| HitPeer {
             peer: leaf.peer,
             homes: List::new([self.me]),
@@ -282,6 +290,24 @@ impl Ultrapeer {
             from,
             QueryDone { id: query.id, more, incomplete, withheld, ..QueryDone::default() }.into(),
         ));
+    }
+
+    /// Another ultrapeer has hits for a query of this one.
+    pub(super) fn query_hits(&mut self, now: Time, from: PeerId, told: QueryHits, out: &mut Outbox<Output>) {
+        if self.is_question(told.id) {
+            return self.question_answered(now, from, told.id, told.hits.into_vec(), out);
+        }
+        self.with_searches(now, out, |searches, environment, inner| {
+            searches.hits(environment, from, told, inner);
+        });
+    }
+
+    /// Another ultrapeer has no more.
+    pub(super) fn query_done(&mut self, now: Time, from: PeerId, done: QueryDone, out: &mut Outbox<Output>) {
+        if self.is_question(done.id) {
+            return self.question_done(now, from, &done, out);
+        }
+        self.with_searches(now, out, |searches, environment, inner| searches.done(environment, from, done, inner));
     }
 
     /// The leaf behind a ticket does not wait any more.

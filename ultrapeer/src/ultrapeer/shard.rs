@@ -33,7 +33,11 @@ impl Ultrapeer {
         let neighbour = member.map(|member| Neighbour { prefix: member.shard, is_usable });
         let before = self.neighbours.set(peer, neighbour);
         self.rank(now, peer, out);
+        if before != neighbour {
+            self.standing.members_changed(now);
+        }
         if neighbour.is_none() {
+            self.standing.forget(&peer);
             self.followed.remove(&peer);
             let changed = self.attachments.forget(&peer);
             self.attachments_changed(now, &changed, out);
@@ -112,7 +116,7 @@ impl Ultrapeer {
         out: &mut Outbox<Output>,
     ) {
         let now = cx.now;
-        let heard = self.attachments.heard(home, frame);
+        let heard = self.noting_news(now, &home, frame, |this, frame| this.attachments.heard(home, frame));
         for handle in heard.changed.iter().filter(|handle| self.attachments.is_home(&home, **handle)) {
             self.audits.listed(cx, home, *handle);
         }
@@ -159,6 +163,7 @@ impl Ultrapeer {
                 digests::Output::Want(home, want) => out.push(Output::ToMesh(home, want.into())),
                 digests::Output::Build(name, bytes, parts) => out.push(Output::BuildDigest { name, bytes, parts }),
                 digests::Output::Insert(name, slot, segment) => {
+                    self.compare_digest(now, name, slot, &segment);
                     let place = self.index.add(slot, segment);
                     self.digests.placed(name, place);
                 }
@@ -220,6 +225,7 @@ impl Ultrapeer {
     /// Covers another part of the leaf space from now on. Own leaves that it does not cover learn of it, and move.
     fn declare(&mut self, cx: &mut Context<'_>, part: ShardPrefix, out: &mut Outbox<Output>) {
         self.neighbours.set_own(part);
+        self.standing.members_changed(cx.now);
         self.with_membership(cx, membership::Input::Shard(part), out);
         let Some(own) = self.membership.own() else { return };
         let frame = self.membership.frame([own.clone()], []);

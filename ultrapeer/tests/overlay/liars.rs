@@ -66,7 +66,7 @@ fn a_home_that_leaves_out_words_is_caught_and_what_it_hid_is_found() {
     // New lists, until one of the digests that the liar sends is audited.
     let caught = (0..ROUNDS).find(|version| {
         for (leaf, sharer) in sharers.iter().enumerate() {
-            net.share(*sharer, list(leaf, *version));
+            net.share_instead(*sharer, list(leaf, *version));
         }
         net.run(Duration::from_secs(40));
         is_distrusted(&net, asked, &liar)

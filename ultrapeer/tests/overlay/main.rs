@@ -5,6 +5,7 @@ mod guests;
 mod liars;
 mod net;
 mod shards;
+mod wishes;
 
 use std::{collections::BTreeMap, time::Duration};
 

@@ -23,7 +23,7 @@ use overlay::{
         frame,
         leaf::{
             CatalogPart, CatalogRoot, CatalogWant, ChunkRef, Introduce, Introduced, IntroductionReply, LeafMessage,
-            Pong, RootStatement, catalog_root,
+            Pong, RootStatement, Wish, WishHits, Wishes, catalog_root,
         },
         mesh::{Aged, AttachedList, AttachmentChange, Attachments, News},
         search::{Hit, Search, Summary, Target},
@@ -78,12 +78,15 @@ struct Node {
 struct Leaf {
     identity: Identity,
     address: SocketAddr,
+    files: Vec<FileEntry>,
     chunks: Vec<(ChunkRef, Vec<u8>)>,
     sequence: u64,
     homes: BTreeMap<PeerId, Session>,
     acknowledged: BTreeSet<PeerId>,
     /// What its homes said of ultrapeers, and which of them said it.
     told: Vec<(PeerId, LeafMessage)>,
+    /// What its homes said of its wishes.
+    wished: Vec<WishHits>,
     /// Bytes of the frames between it and its homes.
     bytes: usize,
 }
@@ -184,25 +187,24 @@ impl Net {
         self.leaves.push(Leaf {
             identity: Identity::from_seed([100 + number as u8; 32]),
             address: SocketAddr::from(([198, 51, 100, number as u8], 7780)),
-            chunks: chunks(files),
-            sequence: 1,
+            files: Vec::new(),
+            chunks: Vec::new(),
+            sequence: 0,
             homes: BTreeMap::new(),
             acknowledged: BTreeSet::new(),
             told: Vec::new(),
+            wished: Vec::new(),
             bytes: 0,
         });
+        self.leaves[number].list(files);
         number
     }
 
-    /// A leaf shares these files instead, and tells its homes.
-    pub(crate) fn share(&mut self, leaf: usize, files: Vec<FileEntry>) {
-        let Leaf { chunks: own, sequence, acknowledged, .. } = &mut self.leaves[leaf];
-        (*own, *sequence) = (chunks(files), *sequence + 1);
-        acknowledged.clear();
-        for (home, session) in self.leaves[leaf].homes.clone() {
-            let root = self.leaves[leaf].root(home);
-            self.say_to_home(session, root);
-        }
+    /// A leaf shares these files instead of others, and tells its homes.
+    pub(crate) fn share_instead(&mut self, leaf: usize, files: Vec<FileEntry>) {
+        self.leaves[leaf].list(files);
+        self.leaves[leaf].acknowledged.clear();
+        self.announce(leaf);
     }
 
     /// An ultrapeer sends digests from now on that leave out all that its leaves have.
@@ -229,6 +231,47 @@ impl Net {
             let told = Input::MeshMessage(liar, frame.clone().into());
             self.send(Place::Node(liar), Place::Node(peer), Parcel::Node(peer, Box::new(told)));
         }
+    }
+
+    /// A leaf shares these files as well from now on, and says so to its homes.
+    pub(crate) fn share(&mut self, leaf: usize, files: impl IntoIterator<Item = FileEntry>) {
+        let all = self.leaves[leaf].files.iter().cloned().chain(files).collect();
+        self.leaves[leaf].list(all);
+        self.announce(leaf);
+    }
+
+    fn announce(&mut self, leaf: usize) {
+        for (home, session) in self.leaves[leaf].homes.clone() {
+            let root = self.leaves[leaf].root(home);
+            self.say_to_home(session, root);
+        }
+    }
+
+    /// A leaf has these wishes at a home from now on, numbered from 0 on.
+    pub(crate) fn wish(&mut self, leaf: usize, home: PeerId, queries: &[&str]) {
+        let wish = |(number, query): (u32, &&str)| Wish { number, query: Text::new(query) };
+        self.say(leaf, home, Wishes { wishes: List::new((0..).zip(queries).map(wish)) });
+    }
+
+    /// What a leaf was told of its wishes since this was last asked: number and path, each once, and how often it was
+    /// told of one again.
+    pub(crate) fn wished(&mut self, leaf: usize) -> (BTreeSet<(u32, String)>, usize) {
+        let told = std::mem::take(&mut self.leaves[leaf].wished);
+        assert!(told.iter().flat_map(|told| &*told.hits).all(|hit| hit.holders.is_empty()), "handles are secret");
+        let hits = told.iter().flat_map(|told| told.hits.iter().map(|hit| (told.number, hit.path.to_string())));
+        let all: Vec<_> = hits.collect();
+        let count = all.len();
+        let once: BTreeSet<_> = all.into_iter().collect();
+        let again = count - once.len();
+        (once, again)
+    }
+
+    /// One more ultrapeer comes.
+    pub(crate) fn join(&mut self, seed: u64, number: u8) -> PeerId {
+        let known = self.ultrapeers()[0];
+        let peer = self.add_ultrapeer(seed, number);
+        self.link(peer, known);
+        peer
     }
 
     /// The key of a leaf.
@@ -536,6 +579,7 @@ impl Net {
                 self.say_to_home(session, IntroductionReply { session: introduction.session, accept: true });
             }
             LeafMessage::Ping(ping) => self.say_to_home(session, Pong { token: ping.token }),
+            LeafMessage::WishHits(hits) => self.leaves[leaf].wished.push(hits),
             LeafMessage::Members(_) | LeafMessage::View(_) | LeafMessage::Goodbye(_) => {
                 self.leaves[leaf].told.push((home, message));
             }
@@ -571,6 +615,12 @@ impl Net {
 }
 
 impl Leaf {
+    /// Makes these files its list.
+    fn list(&mut self, files: Vec<FileEntry>) {
+        self.chunks = chunks(files.clone());
+        (self.files, self.sequence) = (files, self.sequence + 1);
+    }
+
     fn root(&self, home: PeerId) -> CatalogRoot {
         let chunks: Vec<_> = self.chunks.iter().map(|(chunk, _)| *chunk).collect();
         let statement = RootStatement {

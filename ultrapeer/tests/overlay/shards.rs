@@ -14,10 +14,10 @@ use super::{expected, files, net::Net};
 const ULTRAPEERS: u8 = 40;
 const LEAVES: usize = 16;
 /// Bytes of memory with which digests of all leaves are too many and those of a half are not.
-const SCARCE: u64 = 6_000;
+pub(crate) const SCARCE: u64 = 6_000;
 
 /// Ultrapeers that cover everything, and leaves with three homes anywhere.
-fn crowded(seed: u64) -> Net {
+pub(crate) fn crowded(seed: u64) -> Net {
     let mut net = Net::new(seed, ULTRAPEERS);
     let homes = net.ultrapeers();
     for number in 0..LEAVES {
@@ -48,7 +48,7 @@ fn all_is_found(net: &mut Net, leaf: usize, when: &str) -> u32 {
 }
 
 /// Leaves go to homes that cover them, one home at a time.
-fn move_leaves(net: &mut Net) {
+pub(crate) fn move_leaves(net: &mut Net) {
     let prefixes: Vec<(PeerId, ShardPrefix)> =
         net.ultrapeers().iter().map(|peer| (*peer, net.machine(peer).membership().shard())).collect();
     for leaf in 0..LEAVES {
