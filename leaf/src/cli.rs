@@ -47,6 +47,8 @@ pub enum Command {
     Uploads,
     /// List shared folders, add or remove them
     Shares(cmd::shares::Arguments),
+    /// Be told when somebody shares what you look for
+    Wish(cmd::wish::Arguments),
     /// Look into the shares of another leaf
     Browse(cmd::browse::Arguments),
     /// Show how this node is doing
@@ -104,6 +106,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Downloads(arguments) => context.until_interrupted(cmd::downloads::run(context, arguments)).await,
         Command::Uploads => context.until_interrupted(cmd::uploads::run(context)).await,
         Command::Shares(arguments) => context.until_interrupted(cmd::shares::run(context, arguments)).await,
+        Command::Wish(arguments) => context.until_interrupted(cmd::wish::run(context, arguments)).await,
         Command::Browse(arguments) => context.until_interrupted(cmd::browse::run(context, arguments)).await,
         Command::Status => context.until_interrupted(cmd::status::run(context)).await,
         Command::Peers => context.until_interrupted(cmd::peers::run(context)).await,
@@ -197,6 +200,9 @@ mod tests {
             ),
             ("q search a -- --json -q b", "q search -- a --json -q b"),
             ("q --json search a --data-dir /d -x", "q --json search --data-dir /d -- a -x"),
+            ("q wish add --download rose -live --json", "q wish add --download --json -- rose -live"),
+            ("q wish add --max-size 5MB -q a -b", "q wish add --max-size 5MB -q -- a -b"),
+            ("q wish remove abc", "q wish remove abc"),
             // Other commands keep their short options.
             ("q get -o /tmp/ abcdef01", "q get -o /tmp/ abcdef01"),
             ("q get -- search -x", "q get -- search -x"),
@@ -220,6 +226,10 @@ mod tests {
             "q downloads pause",
             "q downloads priority x",
             "q shares add",
+            "q wish add",
+            "q wish add --max-size 0 a",
+            "q wish add --max-size 5rods a",
+            "q wish remove",
             "q config check",
             "q completions klingon",
             "q -q -v status",

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`catalog`] | core: the file list, in chunks with stable borders |
 //! | [`homes`], [`search`] | cores: choosing and keeping ultrapeers, a search as the leaf sees it |
-//! | [`network`] | core: both composed; with `net` also its driver |
+//! | [`wishes`] | core: standing queries; with `net` also the book of them |
+//! | [`network`] | core: these composed; with `net` also its driver |
 //! | [`swarm`], [`queue`], [`bitmap`] | cores: which piece from which source, upload slots, sets of pieces |
 //! | `cli`, `cmd` | the command line and its commands |
 //! | [`names`], [`rate`] | pure: names made safe, bytes a second |
@@ -60,3 +61,4 @@ pub mod swarm;
 #[cfg(feature = "net")]
 pub mod transfer;
 pub mod views;
+pub mod wishes;

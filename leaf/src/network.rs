@@ -1,7 +1,7 @@
-//! The leaf's side of the network as one machine: composes [`crate::homes`] and [`crate::search`].
+//! The leaf's side of the network as one machine: composes [`crate::homes`], [`crate::search`] and [`crate::wishes`].
 //!
-//! A search needs the homes, and a home that leaves a search unaccepted must show that it lives: that is
-//! all that the two cores have to do with each other, and it is said here. The driver (feature `net`) runs
+//! Searches and wishes need the homes, and a home that leaves a search unaccepted must show that it lives: that is
+//! all that the cores have to do with each other, and it is said here. The driver (feature `net`) runs
 //! this machine and carries out what it asks for.
 
 #[cfg(feature = "net")]
@@ -14,23 +14,24 @@ mod reach;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use overlay::{
-    id::PeerId,
+    id::{ContentId, PeerId},
     limits,
     machine::{Context, Machine, Outbox},
     time::Time,
     wire::{
         descriptor::SignedDescriptor,
-        leaf::{Allowance, LeafMessage, Members, View, ViewAsk},
+        leaf::{Allowance, LeafMessage, Members, View, ViewAsk, WishHits},
         search::Hit,
     },
 };
 
 #[cfg(feature = "net")]
-pub use self::driver::{FileList, HomeStatus, JoinProblem, Network as Service, SearchNews, Start};
+pub use self::driver::{FileList, HomeStatus, JoinProblem, Network as Service, SearchNews, Start, WishNews};
 use crate::{
     homes::{self, Homes, Why},
     search::{self, End, HomeFacts, Request, Searches, Ticket},
     views::Views,
+    wishes::{self, Wishes},
 };
 
 /// What can happen.
@@ -83,6 +84,14 @@ pub enum Input {
     AnswerLost(Ticket, PeerId),
     /// The user does not want a search any more.
     Cancel(Ticket),
+    /// The user wishes for something; these contents of it were found before, the oldest first.
+    Wish(wishes::Number, wishes::Source, Vec<ContentId>),
+    /// The user wishes for it no more.
+    Unwish(wishes::Number),
+    /// A home tells what a wish found.
+    WishHits(PeerId, WishHits),
+    /// A search for a wish found something.
+    WishFound(wishes::Number, Box<Hit>),
 }
 
 /// What the driver must do.
@@ -119,24 +128,32 @@ pub enum Output {
     Show(Ticket, Box<Hit>),
     /// A search has ended.
     End(Ticket, End),
+    /// A home shall have these wishes, in place of those that it was told before.
+    TellWishes(PeerId, overlay::wire::leaf::Wishes),
+    /// Search for what is there already of a wish; answer with `WishFound`.
+    SearchWish(wishes::Number, wishes::Source),
+    /// A content that is new to a wish.
+    ShowWish(wishes::Number, Box<Hit>),
 }
 
-/// Homes and searches. See the module text.
+/// Homes, searches and wishes. See the module text.
 #[derive(Debug)]
 pub struct Network {
     homes: Homes,
     searches: Searches,
+    wishes: Wishes,
     views: Views,
     round_trips: BTreeMap<PeerId, Duration>,
     allowances: BTreeMap<PeerId, Allowance>,
 }
 
 impl Network {
-    /// No home, no search.
+    /// No home, no search, no wish.
     pub fn new(me: PeerId, network: &str) -> Self {
         Self {
             homes: Homes::new(me, network),
             searches: Searches::default(),
+            wishes: Wishes::new(me),
             views: Views::default(),
             round_trips: BTreeMap::new(),
             allowances: BTreeMap::new(),
@@ -183,6 +200,19 @@ impl Network {
             let facts = self.facts(cx.now);
             self.with_searches(out, |searches, inner| searches.homes_changed(cx.now, &facts, inner));
         }
+        // Also one that is only about to end.
+        let facts = self.facts(cx.now);
+        self.with_wishes(out, |wishes, inner| wishes.homes_changed(cx.now, &facts, inner));
+    }
+
+    fn with_wishes(&mut self, out: &mut Outbox<Output>, act: impl FnOnce(&mut Wishes, &mut Outbox<wishes::Output>)) {
+        let mut inner = Outbox::new();
+        act(&mut self.wishes, &mut inner);
+        out.append_mapped(&mut inner, |output| match output {
+            wishes::Output::Tell(peer, wishes) => Output::TellWishes(peer, wishes),
+            wishes::Output::Search(number, query) => Output::SearchWish(number, query),
+            wishes::Output::Found(number, hit) => Output::ShowWish(number, hit),
+        });
     }
 
     fn with_searches(
@@ -234,13 +264,17 @@ impl Machine for Network {
             Input::Measured(peer, distance) => homes::Input::Measured(peer, distance),
             Input::Acknowledged(peer) => homes::Input::Acknowledged(peer),
             Input::Alive(peer) => homes::Input::Alive(peer),
-            Input::Draining(peer, alternatives) => homes::Input::Draining { peer, alternatives },
+            Input::Draining(peer, alternatives) => {
+                self.wishes.draining(&peer);
+                homes::Input::Draining { peer, alternatives }
+            }
             Input::View(from, view) => {
                 let seen = self.views.take(&view);
                 return self.with_searches(out, |searches, inner| searches.viewed(now, view.token, from, seen, inner));
             }
             Input::Attached { peer, address, descriptor, rtt } => {
                 self.round_trips.insert(peer, rtt);
+                self.wishes.attached(now, &peer);
                 homes::Input::Attached { peer, address, descriptor }
             }
             Input::Lost(peer) => {
@@ -280,12 +314,27 @@ impl Machine for Network {
             Input::Cancel(ticket) => {
                 return self.with_searches(out, |searches, inner| searches.cancel(now, ticket, inner));
             }
+            Input::Wish(number, query, found) => return self.wishes.add(now, number, query, found),
+            Input::Unwish(number) => return self.wishes.remove(now, number),
+            Input::WishHits(from, told) => {
+                // Of a home only: what a connection that has ended said last may come late.
+                if self.round_trips.contains_key(&from) {
+                    self.with_wishes(out, |wishes, inner| {
+                        told.hits.into_iter().for_each(|hit| wishes.hit(told.number, hit, inner));
+                    });
+                }
+                return;
+            }
+            Input::WishFound(number, hit) => {
+                return self.with_wishes(out, |wishes, inner| wishes.hit(number, *hit, inner));
+            }
         };
         self.with_homes(cx, out, |homes, cx, inner| homes.handle(cx, input, inner));
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        self.homes.next_deadline().into_iter().chain(self.searches.next_deadline()).min()
+        let cores = [self.homes.next_deadline(), self.searches.next_deadline(), self.wishes.next_deadline()];
+        cores.into_iter().flatten().min()
     }
 
     fn on_deadline(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
@@ -293,5 +342,6 @@ impl Machine for Network {
         self.with_homes(cx, out, Machine::on_deadline);
         let facts = self.facts(now);
         self.with_searches(out, |searches, inner| searches.on_deadline(now, &facts, inner));
+        self.with_wishes(out, |wishes, inner| wishes.on_deadline(now, inner));
     }
 }

@@ -1,7 +1,7 @@
 //! A leaf, whole: shares, network, searches, uploads and downloads on one endpoint.
 //!
 //! ```text
-//!   shares ──catalog──> network (homes) <──searches
+//!   shares ──catalog──> network (homes) <──searches, wishes
 //!     └──── library ──> uploads <── other leaves
 //!                       downloads ── reach, find ──> network
 //! ```
@@ -38,6 +38,7 @@ use overlay::{
         search::Reachability,
         transfer::{Browse, Page, TransferMessage},
     },
+    wish_list::{WishList, WishListError},
 };
 use tokio::task::JoinHandle;
 
@@ -47,6 +48,7 @@ use crate::{
     searches::Searches,
     store::{Database, DatabaseError, Outboards, Share, ShareSpec, Shares, SharesConfig, SharesError, StoreError},
     transfer::{ReachError, Via, holding::Holdings, pool::Pool, serve::Uploads, session},
+    wishes::book::{self, Book as Wishes},
 };
 
 /// What a leaf is started with.
@@ -81,12 +83,16 @@ pub enum StartError {
     /// The list of folders that were shared at run time cannot be read.
     #[error(transparent)]
     SharedFolders(#[from] SharedFoldersError),
+    /// The list of wishes cannot be read.
+    #[error(transparent)]
+    WishList(#[from] WishListError),
 }
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
             StartError::SharedFolders(error) => error.into(),
+            StartError::WishList(error) => error.into(),
             StartError::Store(StoreError::Database(DatabaseError::Full)) => {
                 Self::new(Code::DiskFull, error.to_string()).hint("make room on the disk of the data folder")
             }
@@ -108,6 +114,7 @@ struct Inner {
     network: Network,
     shares: Shares,
     searches: Searches,
+    wishes: Wishes,
     uploads: Uploads,
     downloads: Downloads,
     pool: Arc<Pool>,
@@ -150,6 +157,7 @@ impl Node {
         let folder = start.shares.downloads.clone();
         let mut configured = start.shares;
         let shared_at_run_time = SharedFolders::load(&start.data)?;
+        let wished = WishList::load(&start.data)?;
         configured.shares.extend(run_time_shares(&shared_at_run_time, &configured.shares));
         let (shares, scanner) = Shares::start(configured, database.clone(), outboards, tasks.token())?;
         let (remembered, known) = Remembered::load(&start.data, endpoint.peer());
@@ -179,12 +187,20 @@ impl Node {
         let options = download::Options { downloads: folder, rate: start.download_rate };
         let downloads = Downloads::start(parts, options).map_err(StoreError::from)?;
         let searches = Searches::new(network.clone(), shares.clone(), downloads.clone(), clock, &tasks);
+        let parts = book::Parts {
+            network: network.clone(),
+            searches: searches.clone(),
+            downloads: downloads.clone(),
+            database: kept.clone(),
+        };
+        let wishes = Wishes::start(parts, wished, &tasks).map_err(StoreError::from)?;
         let inner = Inner {
             endpoint,
             network_name: start.network,
             network,
             shares,
             searches,
+            wishes,
             uploads,
             downloads,
             pool,
@@ -237,6 +253,11 @@ impl Node {
     /// Searches.
     pub fn searches(&self) -> &Searches {
         &self.inner.searches
+    }
+
+    /// Standing queries.
+    pub fn wishes(&self) -> &Wishes {
+        &self.inner.wishes
     }
 
     /// Uploads.
@@ -302,9 +323,11 @@ impl Node {
         Ok(())
     }
 
-    /// Contents that this leaf knows of whose ids begin with these hex digits: of hits, downloads and shares.
+    /// Contents that this leaf knows of whose ids begin with these hex digits: of hits, also of wishes, downloads and
+    /// shares.
     pub async fn contents_from(&self, digits: &str) -> Vec<ContentId> {
         let mut found = self.inner.searches.contents_from(digits);
+        found.extend(self.inner.wishes.contents_from(digits));
         let jobs = self.inner.downloads.list();
         found.extend(jobs.iter().map(|job| job.content).filter(|content| content.to_string().starts_with(digits)));
         // The store looks for whole bytes; an odd digit is compared here.
@@ -319,8 +342,8 @@ impl Node {
 
     /// Peers that this leaf knows: itself, ultrapeers, and leaves that recent hits named.
     pub async fn known_peers(&self) -> Vec<PeerId> {
-        let mut peers: std::collections::BTreeSet<_> =
-            self.inner.searches.peers().into_iter().map(|source| source.peer).collect();
+        let found = self.inner.searches.peers().into_iter().chain(self.inner.wishes.peers());
+        let mut peers: std::collections::BTreeSet<_> = found.map(|source| source.peer).collect();
         peers.extend(self.inner.network.known().await.into_iter().map(|(descriptor, _)| descriptor.peer));
         peers.extend(self.inner.network.homes().into_iter().map(|home| home.peer));
         peers.insert(self.peer());
@@ -348,7 +371,8 @@ impl Node {
         if peer == self.peer() {
             return Ok(crate::transfer::Library::browse(&self.inner.shares, request).await);
         }
-        let known = self.inner.searches.peers().into_iter().find(|known| known.peer == peer);
+        let known = self.inner.searches.peers().into_iter().chain(self.inner.wishes.peers());
+        let known = known.into_iter().find(|known| known.peer == peer);
         let homes = known.map(|known| known.homes).unwrap_or_default();
         let lease = self.inner.pool.connect(peer, homes).await?;
         match session::ask(lease.connection(), request.clone()).await {
@@ -452,7 +476,8 @@ impl Node {
     async fn look_around(self) {
         let mut ticks = tokio::time::interval(limits::LOOK_INTERVAL);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        let [mut peers, mut jobs, mut uploads, mut shares] = ["peer", "download", "upload", "share"].map(Changes::new);
+        let [mut peers, mut jobs, mut uploads, mut shares, mut wishes] =
+            ["peer", "download", "upload", "share", "wish"].map(Changes::new);
         let mut disk: Option<JoinHandle<()>> = None;
         loop {
             ticks.tick().await;
@@ -472,6 +497,8 @@ impl Node {
             jobs.publish(ring, job_list.into_iter().map(|job| (job.id.clone(), job)), &[]);
             uploads.publish(ring, upload_list.into_iter().map(|upload| (upload.id.clone(), upload)), &[]);
             shares.publish(ring, share_list.into_iter().map(|share| (share.name.clone(), share)), &[]);
+            let wish_list = inner.wishes.list();
+            wishes.publish(ring, wish_list.into_iter().map(|wish| (wish.id.clone(), wish)), &[]);
         }
     }
 }

@@ -16,17 +16,17 @@ use overlay::{
         error::{ApiError, Code},
         events::EventLog,
     },
-    drive::{Clock, Tasks, random_token},
+    drive::{Clock, Tasks, random_name},
     id::ContentId,
     limits,
-    query::Query,
+    query::{Query, QueryError},
     time::Time,
     wire::{bounded::Text, search::Hit as WireHit, search::Target},
 };
 use tokio::time::timeout;
 
 use crate::{
-    api::types::{Have, Hit, Search, SearchRequest, SearchState, Summary},
+    api::types::{Have, Hit, Search, SearchRequest, SearchState, Summary, shown_name},
     download::{Downloads, record::State},
     network::{SearchNews, Service as Network},
     search::{Request, Ticket},
@@ -72,6 +72,26 @@ pub struct Known {
     pub sources: Vec<FoundSource>,
 }
 
+impl Known {
+    /// A hit tells of the content.
+    pub(crate) fn add(&mut self, hit: &WireHit) {
+        self.name = Some(shown_name(hit));
+        self.size = Some(hit.size);
+        for peer in &*hit.peers {
+            if self.sources.iter().all(|source| source.peer != peer.peer) {
+                self.sources.push(FoundSource { peer: peer.peer, homes: peer.homes.to_vec() });
+            }
+        }
+    }
+
+    /// This, and what it lacks of the other.
+    pub(crate) fn or(mut self, other: Self) -> Self {
+        let known: Vec<_> = self.sources.iter().map(|source| source.peer).collect();
+        self.sources.extend(other.sources.into_iter().filter(|source| !known.contains(&source.peer)));
+        Self { name: self.name.or(other.name), size: self.size.or(other.size), sources: self.sources }
+    }
+}
+
 impl Searches {
     /// No search yet.
     pub fn new(network: Network, shares: Shares, downloads: Downloads, clock: Clock, tasks: &Tasks) -> Self {
@@ -84,10 +104,7 @@ impl Searches {
     /// Fails with `bad_query`, `bad_request`, `rate_limited` or `no_ultrapeer`; nothing is left then.
     pub async fn start(&self, request: SearchRequest) -> Result<String, ApiError> {
         let query = request.query.clone();
-        if let Err(error) = Query::parse(&query) {
-            let position = u32::try_from(error.position).unwrap_or(u32::MAX);
-            return Err(ApiError::new(Code::BadQuery, error.to_string()).position(position).hint(error.hint()));
-        }
+        Query::parse(&query).map_err(refusal)?;
         let (limit, span, all) = bounds(&request)?;
         if !self.make_room() {
             return Err(ApiError::new(Code::RateLimited, format!("{} searches run already", limits::SEARCHES_KEPT))
@@ -100,7 +117,7 @@ impl Searches {
         let target = Target::Query(Text::new(&query));
         let started = self.shared.network.search(Request { target, limit, timeout: left, all }).await;
         let (ticket, news) = started.map_err(|_| ApiError::new(Code::Draining, "the daemon is shutting down"))?;
-        let id = id().map_err(|error| ApiError::internal(error.to_string()))?;
+        let id = random_name().map_err(|error| ApiError::internal(error.to_string()))?;
         let log = Arc::new(EventLog::new());
         let entry = Entry { query, ticket, log, order: Vec::new(), hits: BTreeMap::new(), summary: None, ended: None };
         self.book().insert(id.clone(), entry);
@@ -158,14 +175,8 @@ impl Searches {
     pub fn known(&self, content: &ContentId) -> Known {
         let book = self.book();
         let mut known = Known::default();
-        for (hit, wire) in book.values().filter_map(|entry| entry.hits.get(content)) {
-            known.name = Some(hit.name.clone());
-            known.size = Some(hit.size);
-            for peer in &*wire.peers {
-                if known.sources.iter().all(|source| source.peer != peer.peer) {
-                    known.sources.push(FoundSource { peer: peer.peer, homes: peer.homes.to_vec() });
-                }
-            }
+        for (_, wire) in book.values().filter_map(|entry| entry.hits.get(content)) {
+            known.add(wire);
         }
         known
     }
@@ -239,7 +250,8 @@ impl Searches {
         }
     }
 
-    async fn have(&self, content: ContentId) -> Have {
+    /// Whether a content is here.
+    pub async fn have(&self, content: ContentId) -> Have {
         match self.shared.downloads.get(&content.to_string()).map(|job| job.state) {
             Some(State::Done | State::Cancelled | State::Failed) | None => {}
             Some(_) => return Have::Partial,
@@ -280,6 +292,12 @@ impl Entry {
     }
 }
 
+/// What the author of a malformed query is told.
+pub(crate) fn refusal(error: QueryError) -> ApiError {
+    let position = u32::try_from(error.position).unwrap_or(u32::MAX);
+    ApiError::new(Code::BadQuery, error.to_string()).position(position).hint(error.hint())
+}
+
 fn bounds(request: &SearchRequest) -> Result<(u32, Duration, bool), ApiError> {
     let all = request.all.unwrap_or(false);
     let limit = match request.limit {
@@ -299,11 +317,4 @@ fn bounds(request: &SearchRequest) -> Result<(u32, Duration, bool), ApiError> {
     }
     // No search takes that long: who waits longer only waits for nothing.
     Ok((limit, span.min(limits::SEARCH_TIMEOUT_MAX), all))
-}
-
-/// A name that is never used again: 60 random bits.
-pub fn id() -> std::io::Result<String> {
-    let bits = random_token()?;
-    const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
-    Ok((0..12).map(|place| char::from(DIGITS[(bits >> (5 * place) & 31) as usize])).collect())
 }

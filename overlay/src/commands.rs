@@ -19,11 +19,14 @@ use crate::{
     },
     config::{Config, ConfigError, Layer, OptionRow, Program},
     console::{Column, Console, Exit, Failure, GlobalOptions, Table},
+    drive::{random_name, wall_clock_s},
     environment::Environment,
     folders::{self, DataFolder, Folders, PRIVATE_FILE},
     identity::Identity,
     limits,
+    query::Query,
     shared_folders::SharedFolders,
+    wish_list::{ListedWish, Wish, WishList},
 };
 
 /// Where a command runs: for which program, with which options, in which environment.
@@ -150,12 +153,12 @@ pub enum ConfigCommand {
         /// The file
         file: PathBuf,
     },
-    /// Write what was set and shared at run time to a file, or to stdout with `-`; without keys and tokens
+    /// Write what was set, shared and wished for at run time to a file, or to stdout with `-`; without keys and tokens
     Export {
         /// The file
         file: PathBuf,
     },
-    /// Take over the settings and shares of an exported file
+    /// Take over the settings, shares and wishes of an exported file
     Import {
         /// The file, or `-` for stdin
         file: PathBuf,
@@ -172,6 +175,17 @@ struct Export {
     /// Folders that were shared at run time.
     #[serde(default)]
     shares: Vec<PathBuf>,
+    /// Standing queries.
+    #[serde(default)]
+    wishes: Vec<Wish>,
+}
+
+impl Export {
+    /// What is in it, in words.
+    fn summary(&self) -> String {
+        let Self { settings, shares, wishes, .. } = self;
+        format!("{} settings, {} shares and {} wishes", settings.len(), shares.len(), wishes.len())
+    }
 }
 
 /// The form of exported files.
@@ -253,7 +267,8 @@ fn export(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
     let settings = load(at)?.run_time_settings().into_iter().map(|(key, value)| (key.to_owned(), value)).collect();
     let shared = SharedFolders::load(&at.folders()?.data)?;
     let shares = shared.paths().map(Path::to_owned).collect();
-    let export = Export { quictrack_export: EXPORT_FORM, settings, shares };
+    let wishes = WishList::load(&at.folders()?.data)?.wishes().iter().map(|listed| listed.wish.clone()).collect();
+    let export = Export { quictrack_export: EXPORT_FORM, settings, shares, wishes };
     let mut text = serde_json::to_string_pretty(&export).map_err(std::io::Error::from)?;
     text.push('\n');
     if file == Path::new("-") {
@@ -261,8 +276,7 @@ fn export(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
         return Ok(Exit::Done);
     }
     folders::write_atomically(file, text.as_bytes(), PRIVATE_FILE)?;
-    let (settings, shares) = (export.settings.len(), export.shares.len());
-    at.console.note(format_args!("{settings} settings and {shares} shares written to {}", file.display()));
+    at.console.note(format_args!("{} written to {}", export.summary(), file.display()));
     Ok(Exit::Done)
 }
 
@@ -277,11 +291,17 @@ async fn import(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
     if export.quictrack_export != EXPORT_FORM {
         return Err(unreadable(format!("its form is {}, known is {EXPORT_FORM}", export.quictrack_export)));
     }
-    if at.program == Program::Ultrapeer && !export.shares.is_empty() {
-        return Err(unreadable("an ultrapeer shares nothing, and these are the settings of a leaf".to_owned()));
+    if at.program == Program::Ultrapeer && !(export.shares.is_empty() && export.wishes.is_empty()) {
+        return Err(unreadable(
+            "an ultrapeer shares and wishes nothing, and these are the settings of a leaf".to_owned(),
+        ));
     }
     if export.shares.iter().any(|path| !path.is_absolute()) {
         return Err(unreadable("a share is no absolute path".to_owned()));
+    }
+    for wish in &export.wishes {
+        let query = &wish.query;
+        Query::parse(query).map_err(|error| unreadable(format!("the wish `{query}` is no query: {error}")))?;
     }
     match at.client() {
         Ok(client) => match client.patch::<Value>("config", &export.settings).await {
@@ -289,12 +309,12 @@ async fn import(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
             other => {
                 other.map_err(|error| at.failure(error))?;
                 share(at, &client, &export.shares).await?;
+                wish(at, &client, &export.wishes).await?;
             }
         },
         Err(_) => import_into_files(at, &export)?,
     }
-    let (settings, shares) = (export.settings.len(), export.shares.len());
-    at.console.note(format_args!("{settings} settings and {shares} shares taken over"));
+    at.console.note(format_args!("{} taken over", export.summary()));
     Ok(Exit::Done)
 }
 
@@ -306,6 +326,13 @@ fn import_into_files(at: &Surroundings<'_>, export: &Export) -> Result<(), Failu
     for path in &export.shares {
         shared.set(path, true)?;
     }
+    let mut list = WishList::load(&folders.data)?;
+    for wish in &export.wishes {
+        // What is wished for already is not wished for twice.
+        if list.wishes().iter().all(|listed| listed.wish != *wish) {
+            list.add(ListedWish { id: random_name()?, wish: wish.clone(), created_s: wall_clock_s() as i64 })?;
+        }
+    }
     Ok(())
 }
 
@@ -313,6 +340,22 @@ fn import_into_files(at: &Surroundings<'_>, export: &Export) -> Result<(), Failu
 async fn share(at: &Surroundings<'_>, client: &Client, folders: &[PathBuf]) -> Result<(), Failure> {
     for path in folders {
         match client.post::<Value>("shares", &serde_json::json!({ "path": path })).await {
+            Ok(_) => {}
+            Err(ClientError::Refused(error)) => at.console.warn(&error.message),
+            Err(error) => return Err(at.failure(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Makes wishes through the daemon, but for those that it has. One that it refuses is told and left out.
+async fn wish(at: &Surroundings<'_>, client: &Client, wishes: &[Wish]) -> Result<(), Failure> {
+    if wishes.is_empty() {
+        return Ok(());
+    }
+    let known: Vec<Wish> = at.list(client, "wishes").await?;
+    for wish in wishes.iter().filter(|wish| !known.contains(wish)) {
+        match client.post::<Value>("wishes", wish).await {
             Ok(_) => {}
             Err(ClientError::Refused(error)) => at.console.warn(&error.message),
             Err(error) => return Err(at.failure(error)),

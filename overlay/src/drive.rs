@@ -97,6 +97,13 @@ pub fn random_token() -> io::Result<u64> {
     Ok(getrandom::u64()?.max(1))
 }
 
+/// A name that is never used again: 60 random bits in 12 characters of `[a-z2-7]`.
+pub fn random_name() -> io::Result<String> {
+    const DIGITS: &[u8; 32] = b"abcdefghijklmnopqrstuvwxyz234567";
+    let bits = random_token()?;
+    Ok((0..12).map(|place| char::from(DIGITS[(bits >> (5 * place) & 31) as usize])).collect())
+}
+
 /// The core is not driven any more: its driver was shut down, or a panic ended it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the core is not driven any more")]

@@ -11,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use serde::{Serialize, de::DeserializeOwned};
+
 use crate::{
     admin::error::Code,
     config::Program,
@@ -326,6 +328,30 @@ pub fn write_atomically(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> 
     file.as_file().sync_all()?;
     file.persist(path).map_err(|error| error.error)?;
     sync_folder(folder)
+}
+
+/// Reads a small file of JSON; `None` if there is none. Blocking.
+///
+/// # Errors
+/// What the system says, or what is wrong with it.
+pub fn read_json<T: DeserializeOwned>(path: &Path) -> io::Result<Option<T>> {
+    let file = match File::open(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        other => other?,
+    };
+    let mut text = String::new();
+    file.take(limits::CONFIG_BYTES).read_to_string(&mut text)?;
+    Ok(Some(serde_json::from_str(&text)?))
+}
+
+/// Writes such a file whole or not at all. Blocking.
+///
+/// # Errors
+/// What the system says; the file is as before.
+pub fn write_json(path: &Path, value: &impl Serialize, mode: u32) -> io::Result<()> {
+    let mut text = serde_json::to_string_pretty(value)?;
+    text.push('\n');
+    write_atomically(path, text.as_bytes(), mode)
 }
 
 /// Forces a folder's entries to the disk, so that a rename in it survives a power failure.

@@ -16,7 +16,7 @@
 //! | [`verify`] | pieces of a content and their proof under its BLAKE3 |
 //! | `admin`, `metrics` | the local HTTP of both programs, what Prometheus sees |
 //! | `config`, `environment`, `folders` | the configuration and its sources, and where everything lies |
-//! | `remembered`, `shared_folders` | ultrapeers of earlier sessions, and folders shared at run time, on disk |
+//! | `remembered`, `shared_folders`, `wish_list` | ultrapeers of earlier sessions, folders shared at run time, standing queries, on disk |
 //! | `console` | the only place that prints; failures and exit codes |
 //! | `telemetry`, `life` | the log; signals, readiness and the end of a daemon |
 //! | `startup`, `commands` | what both daemons do before they serve, and commands that both programs have |
@@ -70,3 +70,5 @@ pub mod transport;
 pub mod units;
 pub mod verify;
 pub mod wire;
+#[cfg(feature = "net")]
+pub mod wish_list;

@@ -444,6 +444,24 @@ pub const VIEW_PATIENCE: Duration = Duration::from_millis(300);
 pub const QUERY_RATE: f64 = 0.5;
 /// Searches that a leaf may make at once.
 pub const QUERY_BURST: f64 = 10.0;
+/// Contents of one standing query that a leaf remembers, the latest: they are shown, and not given again. One that is
+/// told of more is too broad to be looked at.
+pub const WISH_HITS: usize = 1_000;
+/// Time between two tellings of a leaf's standing queries to its home, at least: half of what the home lets it.
+pub const WISHES_TELL_PAUSE: Duration = Duration::from_secs(1);
+/// Time after a home was told in which what is there already is not searched for. Chosen: by then the keepers know the
+/// standing query, so that between the search and them nothing is missed.
+pub const WISH_SEARCH_DELAY: Duration = Duration::from_secs(1);
+/// Searches for standing queries a second over time: half of [`QUERY_RATE`], the other half is the user's.
+pub const WISH_SEARCH_RATE: f64 = QUERY_RATE / 2.0;
+/// Searches for standing queries at once: half of [`QUERY_BURST`].
+pub const WISH_SEARCH_BURST: f64 = QUERY_BURST / 2.0;
+/// Contents that such a search gives: as many as a standing query may be told at once.
+pub const WISH_SEARCH_LIMIT: u32 = WISH_ASK_LIMIT;
+/// Findings of standing queries that wait to be recorded: the full searches of twenty.
+pub const WISH_NEWS: usize = 4_096;
+/// Findings that are recorded at once.
+pub const WISH_BATCH: usize = 256;
 /// Time in which a home must accept a search before the next one is asked as well.
 pub const ACCEPT_PATIENCE: Duration = Duration::from_millis(300);
 /// Time without a word after which a home that accepted a search must show that it lives, and the next one is

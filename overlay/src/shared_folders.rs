@@ -5,15 +5,14 @@
 
 use std::{
     collections::BTreeSet,
-    fs,
-    io::{self, Read},
+    io,
     path::{Path, PathBuf},
 };
 
 use crate::{
     admin::Code,
     console::Failure,
-    folders::{PRIVATE_FILE, write_atomically},
+    folders::{PRIVATE_FILE, read_json, write_json},
     limits,
 };
 
@@ -58,9 +57,8 @@ impl SharedFolders {
     /// If it is there and cannot be read.
     pub fn load(data_dir: &Path) -> Result<Self, SharedFoldersError> {
         let file = data_dir.join(FILE);
-        match read(&file) {
-            Ok(paths) => Ok(Self { file, paths }),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Self { file, paths: BTreeSet::new() }),
+        match read_json(&file) {
+            Ok(paths) => Ok(Self { file, paths: paths.unwrap_or_default() }),
             Err(source) => Err(SharedFoldersError::Read { file, source }),
         }
     }
@@ -83,21 +81,11 @@ impl SharedFolders {
         if paths.len() > limits::SHARES {
             return Err(SharedFoldersError::TooMany);
         }
-        let write = || {
-            let mut text = serde_json::to_string_pretty(&paths)?;
-            text.push('\n');
-            write_atomically(&self.file, text.as_bytes(), PRIVATE_FILE)
-        };
-        write().map_err(|source| SharedFoldersError::Write { file: self.file.clone(), source })?;
+        let written = write_json(&self.file, &paths, PRIVATE_FILE);
+        written.map_err(|source| SharedFoldersError::Write { file: self.file.clone(), source })?;
         self.paths = paths;
         Ok(())
     }
-}
-
-fn read(file: &Path) -> io::Result<BTreeSet<PathBuf>> {
-    let mut text = String::new();
-    fs::File::open(file)?.take(limits::CONFIG_BYTES).read_to_string(&mut text)?;
-    Ok(serde_json::from_str(&text)?)
 }
 
 impl SharedFoldersError {
@@ -126,6 +114,8 @@ impl From<SharedFoldersError> for Failure {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]

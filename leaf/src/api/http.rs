@@ -6,6 +6,7 @@
 //! | `downloads` | `downloads` |
 //! | `files` | `files`, and links to them |
 //! | `shares` | `shares`, `browse` |
+//! | `wishes` | `wishes` |
 //! | `state` | `status`, `peers`, `uploads` |
 //!
 //! Handlers translate: they read a request, call the node, and shape the answer. Whatever takes a decision
@@ -16,6 +17,7 @@ mod files;
 mod searches;
 mod shares;
 mod state;
+mod wishes;
 
 use std::sync::Arc;
 
@@ -75,7 +77,7 @@ pub fn router(state: State, guard: Guard) -> Router {
                 .query("recursive", "true for everything below it"),
             shares::browse,
         );
-    let api = searches::routes(files::routes(downloads::routes(api)));
+    let api = wishes::routes(searches::routes(files::routes(downloads::routes(api))));
     let api = if state.common.is_some() { common::add(api) } else { api };
     api.into_router(state, guard)
 }

@@ -105,7 +105,7 @@ impl Hit {
     /// A hit of the network as it is shown.
     pub fn new(hit: &wire::Hit, have: Have) -> Self {
         let names: Vec<String> = hit.names.iter().map(|name| String::from(&**name)).collect();
-        let name = names.first().cloned().unwrap_or_else(|| file::file_name(&hit.path).to_owned());
+        let name = shown_name(hit);
         let peers: Vec<HitPeer> = hit.peers.iter().map(HitPeer::new).collect();
         Self {
             content: hit.content,
@@ -123,6 +123,11 @@ impl Hit {
             score: hit.score,
         }
     }
+}
+
+/// The most frequent file name of a hit.
+pub(crate) fn shown_name(hit: &wire::Hit) -> String {
+    hit.names.first().map_or_else(|| file::file_name(&hit.path).to_owned(), |name| String::from(&**name))
 }
 
 /// A source of a hit.
@@ -324,6 +329,38 @@ pub struct NewShare {
     pub path: String,
 }
 
+/// A standing query.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wish {
+    /// Its name.
+    pub id: String,
+    /// What is looked for, as it was given.
+    pub query: String,
+    /// Whether what is found is downloaded.
+    pub download: bool,
+    /// Bytes above which it is not downloaded; `None` is unlimited.
+    pub max_size: Option<u64>,
+    /// Contents that it found, those of the last [`overlay::limits::WISH_HITS`] that are shown.
+    pub hits: u64,
+    /// When it was made.
+    pub created_at: Option<String>,
+    /// When it last found something.
+    pub last_hit_at: Option<String>,
+}
+
+/// `POST wishes`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WishRequest {
+    /// What is looked for, in the query language.
+    pub query: String,
+    /// Whether to download what is found; false if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub download: Option<bool>,
+    /// Bytes above which it is not downloaded; unlimited if absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_size: Option<u64>,
+}
+
 /// `POST downloads`: a content, or a file or folder of a peer.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
@@ -409,6 +446,9 @@ mod tests {
         ));
         assert_same::<Summary>(
             r#"{"hits":1,"complete":true,"stopped":"exhausted","incomplete_reasons":[],"ultrapeers_asked":2,"ultrapeers_total":3,"shards_asked":1,"shards_total":1,"leaves_covered":40,"leaves_total":40,"messages":2,"withheld":0,"first_hit_ms":1.9,"elapsed_ms":3.4}"#,
+        );
+        assert_same::<Wish>(
+            r#"{"id":"a1","query":"x ext:ogg","download":true,"max_size":5,"hits":2,"created_at":"2026-01-31T10:00:00Z","last_hit_at":null}"#,
         );
         assert_same::<Listed>(r#"{"type":"folder","path":"Music/x","name":"x","files":3,"bytes":9}"#);
         assert_same::<Listed>(&format!(

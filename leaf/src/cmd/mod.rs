@@ -15,6 +15,7 @@ pub mod status;
 #[cfg(test)]
 mod tests;
 pub mod uploads;
+pub mod wish;
 
 use std::{future::Future, path::Path, sync::OnceLock, time::Duration};
 

@@ -241,7 +241,8 @@ impl<'a> Found<'a> {
     }
 }
 
-fn table(hits: &[&Hit]) -> Table {
+/// Hits for people.
+pub(super) fn table(hits: &[&Hit]) -> Table {
     let mut table = Table::new([
         Column::left("content"),
         Column::right("size"),

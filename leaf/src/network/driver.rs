@@ -18,7 +18,7 @@ use std::{
 use overlay::{
     address::JoinAddress,
     drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng},
-    id::{HandleSalt, PeerId},
+    id::{ContentId, HandleSalt, PeerId},
     identity::Identity,
     limits,
     transport::{CloseCode, Connection, DialError, Endpoint, Greeting, Sender},
@@ -39,6 +39,7 @@ use crate::{
     metrics::{FAILOVER, HOME_SWITCHES},
     search::{End, Request, Ticket},
     store::Shares,
+    wishes::{Number, Source},
 };
 
 /// Where the leaf's file list comes from: what it shares, or made-up lists of load programs.
@@ -97,6 +98,9 @@ pub(super) struct Shared {
     searches: Mutex<BTreeMap<Ticket, mpsc::Sender<SearchNews>>>,
     streams: Mutex<BTreeMap<(Ticket, PeerId), tokio::task::AbortHandle>>,
     tickets: AtomicU64,
+    wish_news: mpsc::Sender<WishNews>,
+    /// Until it is taken.
+    wish_news_end: Mutex<Option<mpsc::Receiver<WishNews>>>,
 }
 
 /// A home, for `status`.
@@ -138,6 +142,15 @@ pub enum SearchNews {
     End(End),
 }
 
+/// What wishes tell their owner.
+#[derive(Clone, Debug)]
+pub enum WishNews {
+    /// What is there already shall be searched for.
+    Search(Number, Source),
+    /// A content that is new to a wish.
+    Found(Number, Box<Hit>),
+}
+
 impl Network {
     /// Enters the network from `endpoint`. Fails only where the system has no random numbers.
     pub fn start(
@@ -150,6 +163,7 @@ impl Network {
     ) -> std::io::Result<Self> {
         let rng = system_rng()?;
         let (machine, driver) = Driver::new(Core::new(identity.peer_id(), &start.network));
+        let (wish_news, wish_news_end) = mpsc::channel(limits::WISH_NEWS);
         let shared = Arc::new(Shared {
             endpoint,
             identity,
@@ -168,6 +182,8 @@ impl Network {
             searches: Mutex::default(),
             streams: Mutex::default(),
             tickets: AtomicU64::new(1),
+            wish_news,
+            wish_news_end: Mutex::new(Some(wish_news_end)),
         });
         let (carrier, token) = (shared.clone(), shared.tasks.token());
         shared.tasks.spawn_to_end("network", async move {
@@ -265,6 +281,29 @@ impl Network {
         let _ = self.shared.machine.input(Input::Cancel(ticket)).await;
     }
 
+    /// Wishes for what a query matches, of which these contents were found before, the oldest first.
+    pub async fn wish(&self, number: Number, query: Source, found: Vec<ContentId>) {
+        // A machine that stopped has no wishes.
+        let _ = self.shared.machine.input(Input::Wish(number, query, found)).await;
+    }
+
+    /// Wishes for it no more.
+    pub async fn unwish(&self, number: Number) {
+        // A machine that stopped has no wishes.
+        let _ = self.shared.machine.input(Input::Unwish(number)).await;
+    }
+
+    /// A search for a wish found something.
+    pub async fn wish_found(&self, number: Number, hit: Box<Hit>) {
+        // A machine that stopped has no wishes.
+        let _ = self.shared.machine.input(Input::WishFound(number, hit)).await;
+    }
+
+    /// What wishes tell; `None` if somebody has taken it before.
+    pub fn take_wish_news(&self) -> Option<mpsc::Receiver<WishNews>> {
+        lock(&self.shared.wish_news_end).take()
+    }
+
     /// Says good-bye to all homes and waits until they heard it, at most `patience`.
     pub async fn leave(&self, patience: Duration) {
         // A machine that stopped dials nobody either.
@@ -353,6 +392,21 @@ impl Shared {
                 self.news(ticket, SearchNews::End(end));
                 lock(&self.searches).remove(&ticket);
             }
+            Output::TellWishes(peer, wishes) => {
+                if let Some(home) = self.homes().get(&peer) {
+                    home.wish(wishes);
+                }
+            }
+            Output::SearchWish(number, query) => self.wish_news(WishNews::Search(number, query)),
+            Output::ShowWish(number, hit) => self.wish_news(WishNews::Found(number, hit)),
+        }
+    }
+
+    fn wish_news(&self, news: WishNews) {
+        if self.wish_news.try_send(news).is_err() {
+            tracing::warn!(
+                "what a wish found cannot be recorded as fast as it comes; it is found again after a restart"
+            );
         }
     }
 

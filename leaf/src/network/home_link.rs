@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   announce   root of the list, whenever it changes ──> CatalogRoot
+//!   wishes     the wishes that it shall have, whenever they change
 //!   upload     CatalogWant ──> parts of the chunks that the home lacks
 //!   watch      CatalogAck ──> acknowledged; Members ──> machine; Introduction ──> we agree; Ping ──> Pong
 //! ```
@@ -19,6 +20,7 @@ use overlay::{
         hello::Goodbye,
         leaf::{
             CatalogPart, CatalogRoot, CatalogWant, ChunkRef, IntroductionReply, LeafMessage, Ping, Pong, RootStatement,
+            Wishes,
         },
     },
 };
@@ -46,6 +48,8 @@ pub(super) struct HomePort {
     queue: mpsc::Sender<LeafMessage>,
     acknowledged: watch::Sender<Option<(u64, u64)>>,
     suspected: Arc<Notify>,
+    /// The wishes that it shall have; `None` until it shall have some.
+    wishes: watch::Sender<Option<Wishes>>,
 }
 
 impl HomePort {
@@ -77,6 +81,11 @@ impl HomePort {
         if self.queue.try_send(message).is_err() {
             self.suspect();
         }
+    }
+
+    /// The home shall have these wishes.
+    pub(super) fn wish(&self, wishes: Wishes) {
+        self.wishes.send_replace(Some(wishes));
     }
 
     /// Says good-bye and waits until the home has closed in answer.
@@ -125,6 +134,7 @@ async fn run(
         queue: queue.clone(),
         acknowledged: watch::Sender::new(None),
         suspected: Arc::new(Notify::new()),
+        wishes: watch::Sender::new(None),
     };
     if let Some(old) = shared.homes().insert(peer, port.clone()) {
         old.connection.close(CloseCode::Replaced);
@@ -143,6 +153,7 @@ async fn run(
         announce(shared.clone(), peer, queue.clone(), announced, acknowledged),
         guard(&connection),
     );
+    tasks.spawn_guarded("home wishes", wish(port.wishes.subscribe(), queue.clone()), guard(&connection));
     tasks.spawn_guarded("home upload", upload(wanted, catalogs, queue.clone()), guard(&connection));
     let pongs = Arc::new(Notify::new());
     let watched = watch_over(port.clone(), pongs.clone());
@@ -230,6 +241,7 @@ impl Reader<'_> {
                 self.drained = true;
                 machine.input(Input::Draining(peer, goodbye.alternatives.into_vec())).await.is_ok()
             }
+            LeafMessage::WishHits(hits) => machine.input(Input::WishHits(peer, hits)).await.is_ok(),
             LeafMessage::View(view) => machine.input(Input::View(peer, view)).await.is_ok(),
             _ => {
                 tracing::debug!(?peer, "a home sent what homes do not send");
@@ -328,6 +340,18 @@ fn sign(shared: &Shared, home: PeerId, catalog: &Catalog) -> CatalogRoot {
         home,
     };
     CatalogRoot::sign(&shared.identity, &statement, chunks)
+}
+
+/// Tells the home which wishes it shall have: the latest, if it is slow to listen.
+async fn wish(mut wishes: watch::Receiver<Option<Wishes>>, queue: mpsc::Sender<LeafMessage>) {
+    while wishes.changed().await.is_ok() {
+        let latest = wishes.borrow_and_update().clone();
+        if let Some(wishes) = latest
+            && queue.send(wishes.into()).await.is_err()
+        {
+            return;
+        }
+    }
 }
 
 /// Sends the chunks that the home asks for, of the list that was announced last.

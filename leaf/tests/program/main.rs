@@ -13,3 +13,4 @@ mod names;
 mod namespace;
 mod network;
 mod shares;
+mod wishes;

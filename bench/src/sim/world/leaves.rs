@@ -80,6 +80,9 @@ impl World {
             }
             network::Output::Show(ticket, hit) => self.measures.hit(self.now, leaf, ticket, &hit),
             network::Output::End(ticket, end) => self.search_ended(leaf, ticket, &end),
+            network::Output::TellWishes(peer, wishes) => self.say_to_home(leaf, &peer, wishes),
+            // Users of simulated leaves wish for nothing.
+            network::Output::SearchWish(..) | network::Output::ShowWish(..) => {}
         }
     }
 

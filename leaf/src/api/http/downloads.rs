@@ -75,7 +75,7 @@ async fn start(
     match (&request.content, &request.peer, &request.path) {
         (Some(content), None, None) => {
             let content = resolve_content(&state, content).await?;
-            let known = state.node.searches().known(&content);
+            let known = state.node.searches().known(&content).or(state.node.wishes().known(&content));
             let job = Request {
                 content,
                 name: request.name.or(known.name).unwrap_or_default(),
