@@ -300,10 +300,14 @@ fn what_a_distrusted_home_finds_is_shown_and_proves_nothing() {
 #[test]
 fn what_a_distrusted_home_tells_is_not_known_yet() {
     for (is_distrusted, reasons) in [(false, 0), (true, 1)] {
-        let mut bed = Bed::new(&[(1, &[101]), (2, &[102])]);
-        bed.begin(search(60, false), Answer { candidates: vec![candidate(101), listed(102, &[1])], ..with(vec![]) });
+        let mut bed = Bed::new(&[(1, &[101]), (2, &[102]), (3, &[101])]);
+        let candidates = vec![candidate(101), listed(102, &[1])];
+        bed.begin(search(60, false), Answer { candidates, ..with(vec![]) });
         bed.log.set_distrusted(peer(1), is_distrusted);
         bed.answer(1, vec![hit(1, &[101], 1)]);
+        if is_distrusted {
+            bed.answer(3, vec![]);
+        }
         // The home of the other is silent.
         for _ in 0..2 {
             if bed.summary.is_none() {
