@@ -191,6 +191,8 @@ struct Home {
     has_list: bool,
     /// Others say that it is gone, and it has not answered since.
     suspected: bool,
+    /// Sequence of the descriptor with which it is gone, or ends. With a later one it is back.
+    gone_with: u64,
     /// When it counts no more, because it drains or covers another part of the leaf space.
     ends: Option<(Time, Why)>,
     released: bool,
@@ -434,7 +436,9 @@ impl Homes {
     fn falls_short(&mut self, cx: &mut Context<'_>, peer: &PeerId, why: impl FnOnce(&mut Home)) {
         let now = cx.now;
         let was_whole = self.holding(now) >= self.wanted(now);
+        let sequence = self.known.get(peer).map_or(0, |known| known.descriptor.sequence);
         let Some(home) = self.homes.get_mut(peer) else { return };
+        home.gone_with = sequence;
         if home.serves(now) {
             if was_whole {
                 self.short_since.get_or_insert(now);
@@ -466,6 +470,7 @@ impl Homes {
             rtt: None,
             has_list: false,
             suspected: false,
+            gone_with: 0,
             ends: None,
             released: false,
             asked: None,
@@ -526,6 +531,7 @@ impl Homes {
     }
 
     fn lost(&mut self, cx: &mut Context<'_>, peer: PeerId, out: &mut Outbox<Output>) {
+        let gone_with = self.homes.get(&peer).map_or(0, |home| home.gone_with);
         self.falls_short(cx, &peer, |_| ());
         let Some(home) = self.homes.remove(&peer) else { return };
         out.push(Output::Changed);
@@ -535,8 +541,11 @@ impl Homes {
         let drained = matches!(home.ends, Some((_, Why::Drained)));
         // A home that was lost is tried again after a moment, as it may only have restarted, unless others have found
         // it gone, or it said so itself.
+        let is_back = self.known.get(&peer).is_some_and(|known| known.descriptor.sequence > gone_with);
         if home.suspected || drained {
-            self.known.remove(&peer);
+            if !is_back {
+                self.known.remove(&peer);
+            }
         } else if let Some(known) = self.known.get_mut(&peer) {
             known.attempts.failed(cx);
             if home.released {

@@ -548,6 +548,26 @@ fn a_home_that_restarts_is_a_home_again() {
 }
 
 #[test]
+fn a_home_that_restarts_just_when_the_others_found_it_gone_is_a_home_again() {
+    for moves in [false, true] {
+        let mut world = World::settled(1, 3);
+        world.kill(World::peer(2));
+        world.run(Duration::from_secs(6));
+        assert_eq!(world.homes.len(), 3, "the old connection is not given up yet");
+        let node = world.node(2);
+        (node.alive, node.descriptor.sequence) = (true, 2);
+        if moves {
+            node.descriptor.address = address(9);
+        }
+        let news = world.signed(&World::peer(2));
+        let members = world.members([news], []);
+        world.input(Input::Members { from: World::peer(1), members });
+        world.run(Duration::from_secs(10));
+        assert_eq!(world.homes.holding(world.now), 3, "moves: {moves}");
+    }
+}
+
+#[test]
 fn an_ultrapeer_that_returns_elsewhere_is_dialled_there_although_the_old_dial_is_under_way() {
     let mut world = World::settled(1, 3);
     world.node(2).alive = false;
