@@ -17,6 +17,7 @@
 //! - what it knows is bounded, and what it asks and measures is too, whatever homes say.
 
 mod choice;
+mod records;
 #[cfg(test)]
 mod tests;
 
@@ -39,6 +40,8 @@ use overlay::{
     },
 };
 use rand::RngExt;
+
+use self::records::{Attempts, Distance, Home, Known};
 
 /// What can happen to the homes.
 #[derive(Debug)]
@@ -153,82 +156,6 @@ pub struct Homes {
     leaving: bool,
     /// The time of the last input.
     seen: Time,
-}
-
-#[derive(Debug)]
-struct Known {
-    signed: SignedDescriptor,
-    descriptor: Descriptor,
-    attempts: Attempts,
-    distance: Distance,
-}
-
-/// How far away an ultrapeer is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Distance {
-    Unknown,
-    /// It is being measured, and given up at that time.
-    Measuring(Time),
-    Away(Duration),
-    Silent,
-}
-
-#[derive(Debug, Clone, Copy)]
-struct Attempts {
-    /// The address that is dialled now. It is kept apart from the known one, which may change meanwhile.
-    dialling: Option<SocketAddr>,
-    at: Time,
-    pause: Duration,
-    failures: u32,
-}
-
-#[derive(Debug)]
-struct Home {
-    address: SocketAddr,
-    since: Time,
-    total: u32,
-    rtt: Option<Duration>,
-    has_list: bool,
-    /// Others say that it is gone, and it has not answered since.
-    suspected: bool,
-    /// Sequence of the descriptor with which it is gone, or ends. With a later one it is back.
-    gone_with: u64,
-    /// When it counts no more, because it drains or covers another part of the leaf space.
-    ends: Option<(Time, Why)>,
-    released: bool,
-    /// When it was last asked for members.
-    asked: Option<Time>,
-    /// It was far worse than another at the last look.
-    slow: bool,
-}
-
-impl Attempts {
-    fn new(now: Time) -> Self {
-        Self { dialling: None, at: now, pause: limits::REDIAL_MIN, failures: 0 }
-    }
-
-    fn failed(&mut self, cx: &mut Context<'_>) {
-        self.dialling = None;
-        self.failures += 1;
-        self.at = cx.now + self.pause.mul_f64(cx.rng.random_range(0.75..1.25));
-        self.pause = (self.pause * 2).min(limits::REDIAL_MAX);
-    }
-
-    /// A moment later, another for each leaf: those that lost the same home do not return in step.
-    fn postpone(&mut self, cx: &mut Context<'_>) {
-        self.at = self.at.max(cx.now + limits::REDIAL_MIN.mul_f64(cx.rng.random_range(0.0..2.0)));
-    }
-
-    fn is_due(&self, now: Time) -> bool {
-        self.dialling.is_none() && self.at <= now
-    }
-}
-
-impl Home {
-    /// True if it counts as one of the homes that there should be.
-    fn serves(&self, now: Time) -> bool {
-        !self.suspected && !self.released && self.ends.is_none_or(|(at, _)| at > now)
-    }
 }
 
 impl Homes {
