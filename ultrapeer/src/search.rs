@@ -24,6 +24,7 @@
 //! | `merged` | what several homes tell of one content |
 //! | `neighbours` | which ultrapeers can be asked, and which part of the leaf space each covers |
 //! | `pace` | how long others take to answer |
+//! | `work` | what is asked of whom, and how far that is |
 //!
 //! Invariants:
 //! - the asker gets at most `limit` distinct contents, and exactly one summary, last;
@@ -36,6 +37,7 @@ mod cover;
 mod merged;
 pub mod neighbours;
 mod pace;
+mod work;
 
 use std::collections::BTreeMap;
 

@@ -397,10 +397,16 @@ fn a_home_that_tells_more_than_its_share_is_cut_and_counted() {
     let holders = |core: &Holders, number| core.holders(&content(number), 5).len();
     assert_eq!((holders(&core, 10), holders(&core, 199), holders(&core, 200)), (4, 1, 0));
 
-    // With less told it fits, and the home is asked for the rest once it is known that there is room.
-    let gone = HoldingChange { handle: 4, added: List::default(), removed: List::new((0..500).map(key)) };
-    let sum = (500..1_000).fold(0_u64, |sum, number| sum.wrapping_add(Holdings::part(4, key(number))));
-    let withdrawal = Holdings { reset: false, sum, changes: List::new([gone]) };
+    // With less told it fits, and the home is asked for the rest once it is known that there is room, but not for a place
+    // or two.
+    let withdrawal = |gone: std::ops::Range<u64>| {
+        let end = gone.end;
+        let gone = HoldingChange { handle: 4, added: List::default(), removed: List::new(gone.map(key)) };
+        let sum = (end..1_000).fold(0_u64, |sum, number| sum.wrapping_add(Holdings::part(4, key(number))));
+        Holdings { reset: false, sum, changes: List::new([gone]) }
+    };
+    assert!(!core.heard(Time(2), peer(4), withdrawal(0..2)));
+    let withdrawal = withdrawal(2..500);
     assert!(core.heard(Time(2), peer(4), withdrawal.clone()));
     assert!(!core.heard(Time(3), peer(4), Holdings { changes: List::default(), ..withdrawal }), "not all the time");
 }

@@ -2,7 +2,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::Arc,
     time::Duration,
 };
 
@@ -21,14 +20,13 @@ use overlay::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use crate::attachments::LeafList;
-
 use super::{
     Answer, Asker, Ended, Environment, Output, Wanted,
     cover::{Open, Pick, cover},
     frames,
     merged::Merged,
     pace::Pace,
+    work::{About, Ask, Candidate, Owners, Part, State},
 };
 use crate::holders::mix;
 
@@ -68,95 +66,6 @@ pub(super) struct Active {
     leaves: (u64, u64),
     /// Leaves elsewhere that were searched.
     searched: u64,
-}
-
-/// Those who know the holders of a content. One of them is enough.
-#[derive(Debug)]
-struct Owners {
-    /// In the order in which they are asked; taken out when they are.
-    order: std::vec::IntoIter<PeerId>,
-    /// Those that are at it.
-    pending: u32,
-    is_done: bool,
-}
-
-/// A leaf that must be searched.
-#[derive(Debug, Default)]
-struct Candidate {
-    /// Homes that are at it.
-    pending: u32,
-    /// Homes that did not answer (in time).
-    tried: Vec<PeerId>,
-    /// Contents that may match; none if they are not known.
-    contents: Box<[ContentKey]>,
-    /// The home that told of it, should no log name another.
-    teller: Option<PeerId>,
-    /// The sequence of its list that was searched here, at the beginning.
-    own: Option<u64>,
-    /// Its lists that homes have searched.
-    searched: Vec<Arc<LeafList>>,
-}
-
-impl Candidate {
-    /// True if another home in the view has a list of it that was not searched.
-    fn is_open(&self, environment: Environment<'_>, handle: u64) -> bool {
-        let mut homes = environment.attachments.unsearched(handle, self.own, &self.searched);
-        homes.any(|(home, _)| environment.neighbours.get(home).is_some())
-    }
-
-    /// True if it came here, with a list that was not here at the beginning.
-    fn has_come(&self, environment: Environment<'_>, handle: u64) -> bool {
-        environment.attachments.own_sequence(handle).is_some_and(|now| self.own.is_none_or(|own| own < now))
-    }
-}
-
-/// A part of the leaf space that others cover.
-#[derive(Debug)]
-struct Part {
-    prefix: ShardPrefix,
-    /// Members that are at it.
-    pending: u32,
-    tried: Vec<PeerId>,
-    is_done: bool,
-}
-
-impl Part {
-    const fn new(prefix: ShardPrefix) -> Self {
-        Self { prefix, pending: 0, tried: Vec::new(), is_done: false }
-    }
-}
-
-/// A query to another ultrapeer.
-#[derive(Debug)]
-struct Ask {
-    id: QueryId,
-    peer: PeerId,
-    about: About,
-    state: State,
-    /// When it was sent, until something comes.
-    since: Option<Time>,
-    /// Contents that came.
-    hits: usize,
-}
-
-#[derive(Debug)]
-enum About {
-    /// Leaves of it.
-    Leaves(Vec<u64>),
-    /// A part of the leaf space, by its place among `parts`.
-    Part(usize),
-    /// The holders of the content.
-    Holders,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// Its next word is due at that time.
-    Waiting(Time),
-    /// It was not there then; its answer still counts until that time.
-    Late(Time),
-    Done,
-    Failed,
 }
 
 /// The first waves in which other parts of the leaf space are asked, by how many were asked by then.
