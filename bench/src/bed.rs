@@ -26,7 +26,10 @@ use overlay::{
 };
 use tempfile::TempDir;
 use tokio::time::timeout;
-use ultrapeer::driver::{Service, Start as UltrapeerStart};
+use ultrapeer::{
+    driver::{Service, Start as UltrapeerStart},
+    ultrapeer::Terms,
+};
 
 /// The name of the network.
 const NETWORK: &str = "bench";
@@ -107,6 +110,7 @@ impl Bed {
         let start = UltrapeerStart {
             network: NETWORK.to_owned(),
             settings: ultrapeer::leaves::Settings::default(),
+            terms: Terms::operated(NETWORK, false),
             join: self.join(),
             founder: self.ultrapeers.is_empty(),
             advertise: None,

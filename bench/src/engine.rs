@@ -37,23 +37,17 @@ pub trait Engine {
 }
 
 /// The index of an ultrapeer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Own {
     index: Index,
     /// By leaf.
     chunks: Vec<Vec<ChunkSlot>>,
-    whole: bool,
 }
 
 impl Own {
-    /// An empty index; without names, sizes, times and content ids unless `whole`.
-    pub fn new(whole: bool) -> Self {
-        Self { index: Index::new(), chunks: Vec::new(), whole }
-    }
-
-    /// From now on keeps names, sizes, times and content ids, as an ultrapeer does.
-    pub fn keep_files(&mut self) {
-        self.whole = true;
+    /// An empty index.
+    pub fn new() -> Self {
+        Self { index: Index::new(), chunks: Vec::new() }
     }
 
     /// The index itself.
@@ -68,10 +62,7 @@ impl Own {
 
     /// Cuts a leaf's files into chunks and makes segments of them, as the home's workers do.
     pub fn build(&self, files: &[FileEntry]) -> Vec<Arc<Segment>> {
-        let build = |files| {
-            let segment = Segment::build(files).expect("a sorted chunk");
-            if self.whole { segment } else { Segment::from_digest(&segment.digest()).expect("a digest of our own") }
-        };
+        let build = |files| Segment::build(files).expect("a sorted chunk");
         files.chunks(limits::CHUNK_FILES).map(|files| Arc::new(build(files))).collect()
     }
 

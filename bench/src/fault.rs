@@ -217,14 +217,18 @@ pub async fn play(fault: Fault, network: &str, victim: SocketAddr, until: &Cance
 /// Is let in as an ultrapeer, and lies.
 async fn lie(victim: &Victim<'_>, report: &mut Report) -> Result<()> {
     let (mut node, mut conduct) = (Node::new(victim.network)?, Conduct::new(report.fault));
-    if let Err(error) = node.dial(victim.address).await {
+    if let Err(error) = node.enter(victim.address).await? {
         report.outcome("a hello", Outcome::Refused(error));
         return Ok(());
+    }
+    for link in node.links() {
+        let said = conduct.begin(&mut node, link)?;
+        node.send(link, said).await;
     }
     let mut rounds = interval_at(Instant::now() + ROUND, ROUND);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     // The victim's link is the first.
-    let mut first = None;
+    let mut first = node.links().first().copied();
     let outcome = loop {
         let event = tokio::select! {
             event = node.next() => event.context("the node lives as long as this")?,

@@ -33,7 +33,10 @@ use overlay::{
 use rand::Rng;
 use rand_pcg::{Pcg64Mcg, rand_core::SeedableRng};
 use tokio::time::timeout;
-use ultrapeer::driver::{Service, Start as UltrapeerStart};
+use ultrapeer::{
+    driver::{Service, Start as UltrapeerStart},
+    ultrapeer::Terms,
+};
 
 use crate::{
     api::{
@@ -156,6 +159,7 @@ impl Bed {
         let start = UltrapeerStart {
             network: "demo".to_owned(),
             settings: ultrapeer::leaves::Settings::default(),
+            terms: Terms::operated("demo", false),
             join: self.join(),
             founder: number == 0,
             advertise: None,

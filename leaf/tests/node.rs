@@ -24,7 +24,10 @@ use overlay::{
     wire::hello::RefuseReason,
 };
 use tokio::time::timeout;
-use ultrapeer::driver::{Service, Start as UltrapeerStart};
+use ultrapeer::{
+    driver::{Service, Start as UltrapeerStart},
+    ultrapeer::Terms,
+};
 
 /// Only against hanging for ever.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -43,6 +46,7 @@ fn found(tasks: &Tasks) -> (Service, Endpoint) {
     let start = UltrapeerStart {
         network: "test".to_owned(),
         settings: ultrapeer::leaves::Settings::default(),
+        terms: Terms::operated("test", false),
         join: Vec::new(),
         founder: true,
         advertise: None,

@@ -270,6 +270,29 @@ fn parse_port(port: &str) -> Result<u16, AddressError> {
     }
 }
 
+/// How much of the world can use an address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reach {
+    /// This machine.
+    Host,
+    /// This site.
+    Site,
+    /// Everyone.
+    World,
+}
+
+impl Reach {
+    /// That of an address, by the range that it is in.
+    pub fn of(address: IpAddr) -> Self {
+        match address.to_canonical() {
+            ip if ip.is_loopback() || ip.is_unspecified() => Self::Host,
+            IpAddr::V4(ip) if ip.is_private() || ip.is_link_local() => Self::Site,
+            IpAddr::V6(ip) if ip.is_unique_local() || ip.is_unicast_link_local() => Self::Site,
+            _ => Self::World,
+        }
+    }
+}
+
 /// The network of an address, as a number: so many leading bits of an IPv4 or IPv6 address, at most 32 and 63, at least 1. In
 /// private and loopback ranges, where a network says nothing of who runs a node, the whole address with its port.
 pub fn network_prefix(address: SocketAddr, v4_bits: u32, v6_bits: u32) -> u64 {

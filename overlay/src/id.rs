@@ -22,6 +22,11 @@ impl PeerId {
         text.truncate(10);
         text
     }
+
+    /// The first eight bytes: names a peer among those that are known, where a mistake is noticed by a signature.
+    pub fn first_bytes(&self) -> [u8; 8] {
+        *self.0.first_chunk().expect("a key has 32 bytes")
+    }
 }
 
 impl fmt::Display for PeerId {

@@ -11,6 +11,7 @@
 //! | [`wire`] | everything that travels between nodes |
 //! | [`shards`] | parts of the leaf space |
 //! | [`membership`] | core: who the ultrapeers are |
+//! | [`election`] | who may be one: votes, limits, demand |
 //! | [`units`], [`address`] | sizes, rates and durations as people write them; addresses, prefixes, network names |
 //! | [`batch`] | catalog chunks on the wire |
 //! | [`verify`] | pieces of a content and their proof under its BLAKE3 |
@@ -37,6 +38,7 @@ pub mod console;
 pub mod credit;
 #[cfg(feature = "net")]
 pub mod drive;
+pub mod election;
 #[cfg(feature = "net")]
 pub mod environment;
 pub mod file;

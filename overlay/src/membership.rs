@@ -9,11 +9,12 @@
 //! | [`probing`] | who answers: probes, probes through others, suspicion |
 //! | [`gossip`] | what is news, what is old, what is refused, and to whom news goes |
 //! | [`buckets`] | what differs between two members' knowledge |
+//! | [`standing`] | which descriptors count: whom members let in |
 //! | [`sketch`] | how much differs between two views |
 //!
 //! Invariants:
 //! - a member is in the view only with a descriptor whose signature was checked, of this network, not
-//!   expired, and the newest heard of (highest sequence);
+//!   expired, let in by members (see [`standing`]), and the newest heard of (highest sequence);
 //! - a member that was found gone returns only with a newer descriptor, so old news resurrects nobody; who is
 //!   told that others hold it for gone renews its own;
 //! - nobody is removed on another's word while this node can reach it itself;
@@ -42,6 +43,7 @@ mod gossip;
 mod links;
 mod probing;
 mod sketch;
+mod standing;
 #[cfg(test)]
 mod tests;
 
@@ -60,9 +62,11 @@ use self::{
     gossip::{Fresh, Tombstone},
     links::{Dial, Hints, Link},
     probing::{Doubt, Relay},
+    standing::{Adopted, Waiting},
 };
 use crate::{
     credit::TokenBucket,
+    election::Regime,
     id::PeerId,
     identity::Identity,
     limits,
@@ -70,7 +74,7 @@ use crate::{
     time::Time,
     wire::{
         bounded::List,
-        descriptor::{Descriptor, ShardPrefix, SignedDescriptor, network_tag},
+        descriptor::{Descriptor, Endorsement, ShardPrefix, SignedDescriptor, network_tag},
         leaf::Members,
         mesh::{Load, MeshMessage, ProbeReply},
     },
@@ -85,6 +89,16 @@ pub enum Input {
     Shard(ShardPrefix),
     /// How busy this node is. Another capacity is announced to all.
     Load(Load),
+    /// This node asks to be let in from now on: as a leaf that volunteers, or as its operator wants. What it had of
+    /// endorsements speaks of something else.
+    Apply {
+        /// See [`Descriptor::volunteer`].
+        volunteer: bool,
+    },
+    /// These endorse this node.
+    Endorsed(Vec<Endorsement>),
+    /// This node gives up its network for one that it met: for a while it believes whoever says that it serves.
+    Adopt,
     /// This node serves as an ultrapeer from now on.
     Join,
     /// This node stops serving; others are told.
@@ -183,6 +197,8 @@ pub struct Refused {
     pub outdated: u64,
     /// Descriptors for which there was no room.
     pub full: u64,
+    /// Descriptors of nodes that too few members endorse, as far as this one knows.
+    pub unendorsed: u64,
     /// Claims that somebody is suspect or gone, by a peer that claims too much.
     pub claims: u64,
 }
@@ -193,8 +209,15 @@ pub struct Membership {
     identity: Arc<Identity>,
     me: PeerId,
     network: [u8; 8],
+    regime: Regime,
     shard: ShardPrefix,
     load: Load,
+    /// The sequence at which it asked to be let in.
+    admission: u64,
+    volunteer: bool,
+    endorsements: Vec<Endorsement>,
+    waiting: Waiting,
+    adopted: Option<Adopted>,
     serving: bool,
     /// True once it withdrew: it dials, probes and judges nobody.
     leaving: bool,
@@ -242,6 +265,8 @@ enum Alarm {
     Compare,
     /// Dial one that is gone or was remembered.
     Hint,
+    /// Look at those that do not count yet.
+    Waiting,
     /// The earliest that is due of a member.
     Member(PeerId),
 }
@@ -316,13 +341,25 @@ impl Membership {
     ///
     /// `first_sequence` should be larger than any that this identity used before: seconds since 1970 do. If it
     /// is not, because a clock was set back, others tell, and the next descriptor outbids the old.
-    pub fn new(identity: Arc<Identity>, network: &str, capacity: u32, first_sequence: u64) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        network: &str,
+        regime: Regime,
+        capacity: u32,
+        first_sequence: u64,
+    ) -> Self {
         Self {
             me: identity.peer_id(),
             identity,
             network: network_tag(network),
+            regime,
             shard: ShardPrefix::ALL,
             load: Load { leaves: 0, capacity },
+            admission: first_sequence,
+            volunteer: false,
+            endorsements: Vec::new(),
+            waiting: Waiting::default(),
+            adopted: None,
             serving: false,
             leaving: false,
             ticking: false,
@@ -584,7 +621,11 @@ impl Machine for Membership {
     type Output = Output;
 
     fn handle(&mut self, cx: &mut Context<'_>, input: Input, out: &mut Outbox<Output>) {
+        let (total, may_change) = (self.total(), input.changes_view());
         match input {
+            Input::Apply { volunteer } => self.begin_admission(volunteer),
+            Input::Endorsed(endorsements) => self.set_endorsements(cx.now, endorsements),
+            Input::Adopt => self.adopt(cx, out),
             Input::Address(address) => {
                 if self.address.replace(address) != Some(address) {
                     self.renew_own(cx.now);
@@ -605,6 +646,9 @@ impl Machine for Membership {
             Input::LinkDown { peer, in_order } => self.link_down(cx, peer, in_order, out),
             Input::DialFailed(peer) => self.dial_failed(cx, peer),
         }
+        if may_change && self.total() != total {
+            self.reconsider(cx, out);
+        }
         self.tend_parts(cx);
         self.pass_on(cx, out);
     }
@@ -623,6 +667,7 @@ impl Machine for Membership {
                 Alarm::Probe => self.probe_next(cx, out),
                 Alarm::Compare => self.compare_with_one(cx, out),
                 Alarm::Hint => self.dial_hint(cx, out),
+                Alarm::Waiting => self.look_at_waiting(cx, out),
                 Alarm::Member(peer) => self.member_due(cx, peer, out),
             }
             self.tend_parts(cx);

@@ -91,6 +91,8 @@ mod tests {
             capacity: 1,
             sequence: 7,
             lifetime_s: 7200,
+            admission: 7,
+            volunteer: false,
         };
         descriptor.sign(&identity)
     }

@@ -187,6 +187,11 @@ impl Audits {
         }
     }
 
+    /// True if that home failed too many audits, and is not believed for a while.
+    pub fn is_distrusted(&self, home: &PeerId) -> bool {
+        self.records.get(home).is_some_and(|record| record.distrusted_until.is_some())
+    }
+
     /// A home told of a list of a leaf.
     pub fn listed(&mut self, cx: &mut Context<'_>, home: PeerId, handle: u64) {
         self.draw(cx, limits::AUDIT_LISTS, Subject { home, handle, chunk: None });

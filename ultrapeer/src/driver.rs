@@ -37,7 +37,7 @@ use overlay::{
         descriptor::{ShardPrefix, SignedDescriptor},
         hello::RefuseReason,
         leaf::{ChunkRef, LeafMessage},
-        mesh::MeshMessage,
+        mesh::{Hurdle, MeshMessage},
     },
 };
 use rand::Rng;
@@ -51,7 +51,7 @@ use crate::{
     leaves::{Closing, Settings},
     metrics as counted,
     search::Ticket,
-    ultrapeer::{Input, Output, Phase, Ultrapeer},
+    ultrapeer::{Input, Output, Phase, Retirement, Terms, Ultrapeer},
 };
 
 pub use join::{JoinError, JoinStatus};
@@ -63,6 +63,8 @@ pub struct Start {
     pub network: String,
     /// How much it takes.
     pub settings: Settings,
+    /// On what terms it serves.
+    pub terms: Terms,
     /// Nodes to join through.
     pub join: Vec<overlay::address::JoinAddress>,
     /// Whether it begins a network if nobody is found.
@@ -87,6 +89,7 @@ pub(crate) struct Shared {
     pub(crate) clock: Clock,
     pub(crate) admitted: watch::Sender<bool>,
     pub(crate) drained: watch::Sender<bool>,
+    retired: watch::Sender<Option<Retirement>>,
     pub(crate) join: join::Joining,
     numbers: AtomicU64,
     queries: AtomicU64,
@@ -141,6 +144,10 @@ pub struct Snapshot {
     pub queries: u64,
     /// Where others reach this node, as far as is known.
     pub address: Option<SocketAddr>,
+    /// What keeps it from serving, as others say.
+    pub hurdle: Option<Hurdle>,
+    /// Its votes on others.
+    pub ballots: overlay::election::ballots::Stats,
 }
 
 /// Another ultrapeer, for `peers`.
@@ -184,7 +191,7 @@ impl Service {
         let now = clock.now();
         let epoch_s = wall_clock_s() as i64 - (now.as_micros() / 1_000_000) as i64;
         let machine =
-            Ultrapeer::new(identity, &start.network, start.settings, epoch_s, &mut Context::new(now, &mut rng));
+            Ultrapeer::new(identity, &start.network, start.settings, start.terms, epoch_s, &mut Context::new(now, &mut rng));
         let (machine, driver) = Driver::new(machine);
         let shared = Arc::new(Shared {
             address: join::OwnAddress::new(start.advertise, endpoint.local_address()),
@@ -195,6 +202,7 @@ impl Service {
             clock,
             admitted: watch::Sender::new(false),
             drained: watch::Sender::new(false),
+            retired: watch::Sender::new(None),
             join: join::Joining::new(start.join),
             numbers: AtomicU64::new(1),
             queries: AtomicU64::new(0),
@@ -221,6 +229,11 @@ impl Service {
     /// True if it serves. Changes are signalled.
     pub fn admitted(&self) -> watch::Receiver<bool> {
         self.shared.admitted.subscribe()
+    }
+
+    /// Says when this volunteer need not serve any more, and why.
+    pub fn retired(&self) -> watch::Receiver<Option<Retirement>> {
+        self.shared.retired.subscribe()
     }
 
     /// Hands over the leaves; returns when they have left or [`limits::DRAIN_TIMEOUT`] is over.
@@ -321,6 +334,8 @@ impl Snapshot {
             searches: machine.searches(),
             queries: 0,
             address: None,
+            hurdle: machine.hurdle(),
+            ballots: machine.ballots().stats(),
         }
     }
 }
@@ -367,7 +382,12 @@ impl Shared {
                 counted::queries_refused();
                 self.ports.drop_asker(ticket);
             }
-            Output::ToMesh(peer, message) => self.ports.to_mesh(&peer, message),
+            Output::ToMesh(peer, message) => {
+                if matches!(message, MeshMessage::Apply(_)) {
+                    self.endpoint.expect_measure(peer);
+                }
+                self.ports.to_mesh(&peer, message);
+            }
             Output::CloseMesh(peer) => self.ports.close_mesh(&peer),
             Output::Dial(peer, address) => {
                 self.tasks.spawn("dial", mesh_link::dial(self.clone(), peer, address));
@@ -409,6 +429,19 @@ impl Shared {
                     checked,
                     move |result| Input::ProofChecked(home, number, result.unwrap_or(Ok(()))),
                 );
+            }
+            Output::DialBack { peer, address, measured } => {
+                let shared = self.clone();
+                self.tasks.spawn("dial back", async move {
+                    let found = shared.endpoint.dial_back(address, peer, measured).await;
+                    tracing::debug!(?peer, %address, ?found, "a candidate was dialled back");
+                    let found = found.map(|reached| reached.rate_kbit).map_err(drop);
+                    // A machine that stopped votes on nobody.
+                    let _ = shared.machine.input(Input::DialledBack(peer, found)).await;
+                });
+            }
+            Output::Retire(why) => {
+                self.retired.send_replace(Some(why));
             }
             Output::AuditFailed(Failure { home, fault, .. }) => {
                 tracing::warn!(peer = ?home, %fault, "an ultrapeer failed an audit");

@@ -102,6 +102,8 @@ overlay::labels! {
         Full = "full",
         /// A claim that others are gone, by one that claims too much.
         Claims = "claims",
+        /// Too few members endorse who it is of.
+        Unendorsed = "unendorsed",
     }
 
     /// What became of an audit of another home.
@@ -228,7 +230,7 @@ pub fn collect(snapshot: &Snapshot) {
     AUDITS.absolute(Audit::Ok, snapshot.audits.proven);
     AUDITS.absolute(Audit::Failed, snapshot.audits.failed);
     AUDITS.absolute(Audit::Timeout, snapshot.audits.evaded);
-    let Refused { malformed, forged, other_network, expired, outdated, full, claims } = snapshot.refused;
+    let Refused { malformed, forged, other_network, expired, outdated, full, claims, unendorsed } = snapshot.refused;
     for (reason, count) in [
         (Disbelief::Malformed, malformed),
         (Disbelief::Forged, forged),
@@ -237,6 +239,7 @@ pub fn collect(snapshot: &Snapshot) {
         (Disbelief::Outdated, outdated),
         (Disbelief::Full, full),
         (Disbelief::Claims, claims),
+        (Disbelief::Unendorsed, unendorsed),
     ] {
         GOSSIP_REFUSED.absolute(reason, count);
     }

@@ -11,11 +11,13 @@
 //!   holders    ── contents of leaves ──> told to, and asked of, three other ultrapeers each
 //!   standing   ── what is new, compared with wishes ──> homes of those who wish
 //!   introduce  ── asks leaves and other ultrapeers
+//!   ballots    ── who else may serve; candidacy ── whether this node may; demand ── whether more should
 //! ```
 //!
 //! Invariant: whatever a leaf is told to be searchable (`CatalogAck`) was published in the index before,
 //! and logged to the other ultrapeers in the same step or a moment later.
 
+mod admission;
 mod audits;
 mod guests;
 mod holders;
@@ -31,6 +33,7 @@ use std::{
 };
 
 use overlay::{
+    election::{Ballots, Candidacy, Demand, Regime},
     id::PeerId,
     identity::Identity,
     limits,
@@ -46,8 +49,9 @@ use overlay::{
 use rustc_hash::FxHashMap;
 
 pub use self::{
+    admission::Terms,
     guests::Verdict,
-    interface::{Input, Output},
+    interface::{Input, Output, Retirement},
 };
 use crate::{
     attachments::Attachments,
@@ -86,6 +90,25 @@ pub struct Ultrapeer {
     epoch_s: i64,
     phase: Phase,
     drained: bool,
+    identity: Arc<Identity>,
+    regime: Regime,
+    volunteer: bool,
+    candidacy: Candidacy,
+    ballots: Ballots,
+    demand: Demand,
+    /// When demand is looked at next.
+    demand_at: Time,
+    /// Since when this node serves.
+    serving_since: Time,
+    /// Since when the network could do without it.
+    idle_since: Option<Time>,
+    /// From where linked nodes come, or where they were dialled.
+    linked_from: BTreeMap<PeerId, SocketAddr>,
+    /// Who was told that it does not count here, and when.
+    met_at: BTreeMap<PeerId, Time>,
+    /// Where somebody was looked for who serves and does not count here, and when.
+    foreign_dials: BTreeMap<u64, Time>,
+    foreign_dial_at: Time,
     membership: Membership,
     neighbours: Neighbours,
     /// The name of the network.
@@ -129,16 +152,41 @@ impl Built for Segment {
 impl Ultrapeer {
     /// An ultrapeer that does not serve yet. `epoch_s` is the wall clock, in seconds since 1970 UTC, at
     /// [`Time::ZERO`].
-    pub fn new(identity: Arc<Identity>, network: &str, settings: Settings, epoch_s: i64, cx: &mut Context<'_>) -> Self {
+    pub fn new(
+        identity: Arc<Identity>,
+        network: &str,
+        settings: Settings,
+        terms: Terms,
+        epoch_s: i64,
+        cx: &mut Context<'_>,
+    ) -> Self {
         let me = identity.peer_id();
         let sequence = (epoch_s.max(0) as u64).saturating_add(cx.now.as_micros() / 1_000_000) << 16;
         let index = Index::new();
+        let Terms { regime, volunteer, invitations } = terms;
+        let mut membership = Membership::new(identity.clone(), network, regime, settings.max_leaves, sequence);
+        membership.handle(cx, membership::Input::Apply { volunteer }, &mut Outbox::new());
+        let mut candidacy = Candidacy::default();
+        candidacy.begin(invitations);
         Self {
             me,
             epoch_s,
             phase: Phase::Candidate,
             drained: false,
-            membership: Membership::new(identity, network, settings.max_leaves, sequence),
+            identity,
+            regime,
+            volunteer,
+            candidacy,
+            ballots: Ballots::default(),
+            demand: Demand::default(),
+            demand_at: Time::ZERO,
+            serving_since: Time::ZERO,
+            idle_since: None,
+            linked_from: BTreeMap::new(),
+            met_at: BTreeMap::new(),
+            foreign_dials: BTreeMap::new(),
+            foreign_dial_at: Time::ZERO,
+            membership,
             neighbours: Neighbours::new(ShardPrefix::ALL),
             network: network.to_owned(),
             extent: Extent::new(),
@@ -177,6 +225,21 @@ impl Ultrapeer {
     /// The attached leaves.
     pub fn leaves(&self) -> &Leaves<Segment> {
         &self.leaves
+    }
+
+    /// What keeps this node from serving, as others say.
+    pub fn hurdle(&self) -> Option<overlay::wire::mesh::Hurdle> {
+        (self.phase == Phase::Candidate).then(|| self.candidacy.hurdle())?
+    }
+
+    /// Its votes on others, for their numbers.
+    pub fn ballots(&self) -> &Ballots {
+        &self.ballots
+    }
+
+    /// Whether more ultrapeers are wanted, as this one sees it.
+    pub fn demand(&self) -> &Demand {
+        &self.demand
     }
 
     /// Who is attached where.
@@ -315,6 +378,10 @@ impl Ultrapeer {
                     self.refresh(now, peer, out);
                 }
                 membership::Output::Joined(peer) => {
+                    if self.membership.is_serving() && self.membership.member_since(&peer) == Some(now) {
+                        let joined = self.membership.get(&peer);
+                        joined.inspect(|joined| self.ballots.joined(now, joined, self.regime));
+                    }
                     self.tell_of_member(&peer, out);
                     self.refresh(now, peer, out);
                 }
@@ -334,6 +401,8 @@ impl Ultrapeer {
     fn serve(&mut self, cx: &mut Context<'_>, phase: Phase, out: &mut Outbox<Output>) {
         if self.phase == Phase::Candidate {
             self.phase = phase;
+            self.serving_since = cx.now;
+            self.demand_at = cx.now;
             self.with_membership(cx, membership::Input::Join, out);
             out.push(Output::Admitted);
         }
@@ -430,6 +499,9 @@ impl Ultrapeer {
             message if membership::is_message(&message) => {
                 self.with_membership(cx, membership::Input::Message { from: peer, message }, out);
             }
+            MeshMessage::Apply(apply) => self.applied(now, peer, &apply, out),
+            MeshMessage::Verdict(verdict) => self.decided(cx, peer, verdict, out),
+            MeshMessage::Meeting(meeting) => self.met(cx, peer, meeting, out),
             MeshMessage::Follow(follow) => self.followed_by(now, peer, follow, out),
             MeshMessage::Attachments(frame) => self.attachments_heard(cx, peer, frame, out),
             MeshMessage::DigestWant(want) => self.digests_wanted(peer, want, out),
@@ -480,10 +552,11 @@ impl Ultrapeer {
         &mut self,
         cx: &mut Context<'_>,
         peer: PeerId,
+        address: SocketAddr,
         descriptor: Option<SignedDescriptor>,
-        serving: bool,
         out: &mut Outbox<Output>,
     ) {
+        self.linked_from.insert(peer, address);
         // A link in place of another: what was on its way over the old one is lost, and it may be another life.
         self.unfollow(cx.now, peer, out);
         self.wishes_unlinked(cx.now, peer, out);
@@ -491,9 +564,7 @@ impl Ultrapeer {
         self.with_membership(cx, membership::Input::Heard { from: Some(peer), descriptors }, out);
         self.with_membership(cx, membership::Input::LinkUp(peer), out);
         self.refresh(cx.now, peer, out);
-        if serving {
-            self.serve(cx, Phase::Admitted, out);
-        }
+        self.look_for_votes(cx, out);
     }
 
     fn mesh_down(&mut self, cx: &mut Context<'_>, peer: PeerId, in_order: bool, out: &mut Outbox<Output>) {
@@ -503,6 +574,8 @@ impl Ultrapeer {
 
     /// No link leads to another ultrapeer any more.
     fn unlinked(&mut self, now: Time, peer: PeerId, out: &mut Outbox<Output>) {
+        self.linked_from.remove(&peer);
+        self.ballots.gone(&peer);
         self.unfollow(now, peer, out);
         self.refresh(now, peer, out);
         self.wishes_unlinked(now, peer, out);
@@ -566,7 +639,8 @@ impl Machine for Ultrapeer {
             Input::Search(ticket, session, search) => self.search(cx, ticket, session, search, out),
             Input::Introduce(ticket, session, ask) => self.introduce(now, ticket, session, &ask, out),
             Input::Cancel(ticket) => self.cancel(now, ticket, out),
-            Input::MeshUp { peer, descriptor, serving } => self.mesh_up(cx, peer, descriptor, serving, out),
+            Input::MeshUp { peer, address, descriptor } => self.mesh_up(cx, peer, address, descriptor, out),
+            Input::DialledBack(peer, found) => self.dialled_back(now, peer, found, out),
             Input::MeshMessage(peer, message) => self.mesh_message(cx, peer, message, out),
             Input::MeshDown { peer, in_order } => self.mesh_down(cx, peer, in_order, out),
             Input::DialFailed(peer) => self.with_membership(cx, membership::Input::DialFailed(peer), out),
@@ -593,6 +667,8 @@ impl Machine for Ultrapeer {
             self.membership.is_serving().then(|| self.extent.next_deadline()),
             self.holders.next_deadline(),
             self.standing.next_deadline(),
+            (!matches!(self.phase, Phase::Draining { .. })).then(|| self.candidacy.next_deadline()),
+            self.membership.is_serving().then_some(self.demand_at),
             drain,
         ];
         cores.into_iter().flatten().min()
@@ -614,6 +690,10 @@ impl Machine for Ultrapeer {
         if self.membership.is_serving() {
             self.look_at_extent(cx, out);
         }
+        if self.candidacy.next_deadline() <= now {
+            self.look_for_votes(cx, out);
+        }
+        self.look_at_demand(cx, out);
         self.tell_holdings(now, out);
         self.attend_wishes(now, out);
         self.with_searches(now, out, Searches::on_deadline);

@@ -47,6 +47,9 @@ struct Options {
     /// Folder for the files, which stays with them; what it has of an earlier run is used again. Else a temporary one
     #[arg(long, value_name = "DIR")]
     folder: Option<PathBuf>,
+    /// Empty the system's cache of files before each measurement, as it is before a first scan. Only on Linux, as root
+    #[arg(long)]
+    cold: bool,
     /// Threads that hash
     #[arg(long, default_value_t = 2)]
     threads: usize,
@@ -117,6 +120,9 @@ fn compare(what: &str, share: &Path, folder: &Path, options: &Options) -> Result
     for round in 0..=options.rounds {
         let data = folder.join("data");
         for (what, times) in times.iter_mut().enumerate() {
+            if options.cold {
+                forget_files()?;
+            }
             let before = cpu_time()?;
             let time = match what {
                 0 => read_all(&files, options.threads)?,
@@ -131,7 +137,8 @@ fn compare(what: &str, share: &Path, folder: &Path, options: &Options) -> Result
         }
         fs::remove_dir_all(data)?;
     }
-    println!("{what}, {} threads, median of {} rounds", options.threads, options.rounds);
+    let cache = if options.cold { "not cached" } else { "cached" };
+    println!("{what}, {cache}, {} threads, median of {} rounds", options.threads, options.rounds);
     println!(
         "{:<28}{:>9}{:>11}{:>10}{:>9}{:>9}{:>12}{:>9}{:>9}",
         "", "s", "files/s", "MiB/s", "of read", "of b3sum", "s on cores", "of read", "of b3sum"
@@ -145,6 +152,12 @@ fn compare(what: &str, share: &Path, folder: &Path, options: &Options) -> Result
         println!("{on_cores:>12.2}{:>9.2}{:>9.2}", read.1 / on_cores, b3sum.1 / on_cores);
     }
     Ok(())
+}
+
+/// Makes the system forget what it has read of disks.
+fn forget_files() -> Result<()> {
+    ensure!(Command::new("sync").status()?.success(), "`sync` failed");
+    fs::write("/proc/sys/vm/drop_caches", "3").context("only root can empty the cache of files, on Linux")
 }
 
 /// Seconds on cores of this program and of the ones that it ran.

@@ -2,17 +2,19 @@
 //! has no leaves and finds nothing. What a misbehaving one does differently is told it by the caller.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{Ipv4Addr, SocketAddr},
     sync::Arc,
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use overlay::{
     drive::{Tasks, wall_clock_s},
+    election,
     id::PeerId,
     identity::Identity,
+    limits,
     transport::{
         Arrival, Arrivals, BindMode, CloseCode, CloseReason, Connection, DialError, Endpoint, Greeting, Link,
         ReceiveError, Receiver, Sender, Settings,
@@ -20,12 +22,12 @@ use overlay::{
     wire::{
         Message,
         bounded::{Blob, List},
-        descriptor::{Descriptor, ShardPrefix, SignedDescriptor, network_tag},
+        descriptor::{Descriptor, Endorsement, ShardPrefix, SignedDescriptor, network_tag},
         hello::RefuseReason,
         leaf::IntroductionFailure,
         mesh::{
-            Aged, AttachmentSum, Attachments, Class, DigestPart, Follow, Load, MeshIntroduced, MeshMessage, News,
-            ProbeReply, ProbeResult, Proof, ProofAnswer, QueryDone,
+            Aged, Apply, AttachmentSum, Attachments, Class, DigestPart, Follow, Load, MeshIntroduced, MeshMessage, News,
+            ProbeReply, ProbeResult, Proof, ProofAnswer, QueryDone, SyncWant, Verdict, VerdictAnswer,
         },
     },
 };
@@ -44,6 +46,9 @@ pub(super) struct Node {
     pub(super) identity: Arc<Identity>,
     pub(super) network: String,
     pub(super) sequence: u64,
+    /// The sequence at which it asked to be let in.
+    admission: u64,
+    endorsements: Vec<Endorsement>,
     /// How often each kind of message came.
     pub(super) heard: BTreeMap<&'static str, u64>,
     /// Messages that were sent.
@@ -102,6 +107,8 @@ impl Node {
             identity,
             network,
             sequence,
+            admission: sequence,
+            endorsements: Vec::new(),
             heard: BTreeMap::new(),
             sent: 0,
             endpoint,
@@ -128,7 +135,66 @@ impl Node {
 
     /// Its own descriptor as it is now.
     pub(super) fn describe(&self) -> SignedDescriptor {
-        self.descriptor(&self.identity, self.sequence).sign(&self.identity)
+        self.own().sign_endorsed(&self.identity, self.endorsements.iter().copied())
+    }
+
+    fn own(&self) -> Descriptor {
+        Descriptor { admission: self.admission, ..self.descriptor(&self.identity, self.sequence) }
+    }
+
+    /// Gets in as an honest node does: asks the ultrapeer at `victim`, and as many others as it takes, for their votes.
+    ///
+    /// # Errors
+    /// The victim is not reached, or nobody votes for this node in time.
+    pub(super) async fn enter(&mut self, victim: SocketAddr) -> Result<Result<(), DialError>> {
+        if let Err(error) = self.dial(victim).await {
+            return Ok(Err(error));
+        }
+        let mut known = BTreeSet::new();
+        let asked = async {
+            // Of a network of one or two, one vote is enough.
+            while known.is_empty() || self.endorsements.len() < election::needed(known.len() as u32) {
+                match self.next().await.context("the node lives as long as this")? {
+                    Event::Up(link) => {
+                        known.insert(link.connection.peer());
+                        let link = self.open(link);
+                        let apply = Apply { descriptor: self.describe(), invitations: List::default(), meeting: false };
+                        // It tells of the others before it answers.
+                        let all = SyncWant { buckets: [0xff; limits::SYNC_BUCKETS / 8] };
+                        self.send(link, [all.into(), apply.into()]).await;
+                    }
+                    Event::Heard(link, message) => {
+                        if let MeshMessage::News(news) = &*message {
+                            for member in news.members.iter().filter_map(|member| member.descriptor.open().ok()) {
+                                if member.lifetime_s > 0 && member.peer != self.peer() && known.insert(member.peer) {
+                                    // Who cannot be reached is not asked.
+                                    let _ = self.dial(member.address).await;
+                                }
+                            }
+                        }
+                        self.take_vote(link, &message);
+                        let said = self.honest(&message);
+                        self.send(link, said).await;
+                    }
+                    Event::Down(link, reason) => {
+                        self.forget(link);
+                        ensure!(!self.links.is_empty(), "nobody lets it in: {reason}");
+                    }
+                }
+            }
+            Ok(())
+        };
+        timeout(PATIENCE, asked).await.context("nobody votes for it")??;
+        self.sequence += 1;
+        Ok(Ok(()))
+    }
+
+    fn take_vote(&mut self, link: u64, message: &MeshMessage) {
+        let MeshMessage::Verdict(Verdict { answer: VerdictAnswer::Endorsed(endorsement), .. }) = message else { return };
+        let voter = self.peer_at(link).filter(|voter| endorsement.is_by(voter, &self.own()));
+        if voter.is_some() && self.endorsements.iter().all(|known| known.by != endorsement.by) {
+            self.endorsements.push(*endorsement);
+        }
     }
 
     /// What a node of that key would say of itself, at this node's address.
@@ -141,6 +207,8 @@ impl Node {
             capacity: 1000,
             sequence,
             lifetime_s: LIFETIME_S,
+            admission: 0,
+            volunteer: false,
         }
     }
 

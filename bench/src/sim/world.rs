@@ -69,6 +69,8 @@ use super::{
 const BUILD_BASE: Duration = Duration::from_millis(1);
 /// What it takes for each file: a leaf of 1,000 files takes about a millisecond (the README's figures).
 const BUILD_FILE: Duration = Duration::from_micros(1);
+/// The rate at which an ultrapeer sends, in kbit/s, as a dial-back finds.
+const UPSTREAM_KBIT: u32 = 50_000;
 /// The network's name.
 const NETWORK: &str = "simulation";
 /// Streams between two ultrapeers in each direction.

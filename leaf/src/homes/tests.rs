@@ -58,6 +58,8 @@ impl World {
                 capacity: 100,
                 sequence: 1,
                 lifetime_s: 7_200,
+                admission: 0,
+                volunteer: false,
             };
             let node = Node { identity, descriptor, alive: true, busy: false, rtt: ms(u64::from(number)) };
             (node.identity.peer_id(), node)

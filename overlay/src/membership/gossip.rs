@@ -94,7 +94,13 @@ impl Membership {
     }
 
     fn describe(&self, lifetime_s: u32) -> Option<SignedDescriptor> {
-        let descriptor = Descriptor {
+        let endorsements = self.endorsements.iter().copied();
+        Some(self.own_descriptor(lifetime_s)?.sign_endorsed(&self.identity, endorsements))
+    }
+
+    /// What this node says of itself.
+    pub(super) fn own_descriptor(&self, lifetime_s: u32) -> Option<Descriptor> {
+        Some(Descriptor {
             peer: self.me,
             network: self.network,
             address: self.address?,
@@ -102,8 +108,9 @@ impl Membership {
             capacity: self.load.capacity,
             sequence: self.sequence,
             lifetime_s,
-        };
-        Some(descriptor.sign(&self.identity))
+            admission: self.admission,
+            volunteer: self.volunteer,
+        })
     }
 
     pub(super) fn hear_news(&mut self, cx: &mut Context<'_>, from: PeerId, news: News, out: &mut Outbox<Output>) {
@@ -146,6 +153,9 @@ impl Membership {
             self.remove(cx.now, peer, out);
             self.bury(cx.now, peer, signed.clone(), sequence, true);
             self.fresh.push((Some(from), Fresh::Farewell(signed)));
+        } else if !self.counts(cx.now, &signed, &descriptor) {
+            let left = Duration::from_secs((descriptor.lifetime_s - age_s).into());
+            self.wait(cx, from, signed, descriptor, cx.now + left);
         } else if !self.members.contains_key(&peer) && self.members.len() >= limits::MEMBERS {
             self.refused.full += 1;
         } else {
@@ -176,7 +186,7 @@ impl Membership {
         true
     }
 
-    fn accept(
+    pub(super) fn accept(
         &mut self,
         cx: &mut Context<'_>,
         from: PeerId,
@@ -187,6 +197,7 @@ impl Membership {
     ) {
         let (now, peer, expires) = (cx.now, descriptor.peer, cx.now + left);
         self.tombstones.remove(&peer);
+        self.waits_no_more(&peer);
         self.hints.remove(&peer);
         self.buckets.toggle(&peer, descriptor.sequence);
         let part = descriptor.shard;

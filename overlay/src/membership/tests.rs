@@ -1,6 +1,7 @@
 //! Members among themselves, in a simulated network.
 
 mod net;
+mod standing;
 mod random;
 
 use std::time::Duration;
@@ -299,6 +300,8 @@ fn what_is_refused_is_counted_by_reason() {
         capacity: 1,
         sequence: 7,
         lifetime_s: 7_200,
+        admission: 0,
+        volunteer: false,
     };
     let other = Descriptor { network: network_tag("other"), ..good };
     let impossible = Descriptor { lifetime_s: u32::MAX, ..good };

@@ -24,6 +24,7 @@ use tokio_util::sync::DropGuard;
 use super::{
     admission::{Admission, Verdict},
     connection::{CloseCode, CloseReason, Connection, Link},
+    dial_back::{self, Askers, Reached, Unreached},
     handshake::{self, Arrival, Greeting, MeetError, Settings},
     ping::{self, Pings, Watched},
     socket::{self, BindError, BindMode, canonical, for_family},
@@ -39,7 +40,7 @@ use crate::{
     limits,
     metrics::{self, HandshakeResult},
     wire::{
-        Conversation, MAJOR, Protocol, VERSION_ALPN,
+        Conversation, MAJOR, MEASURE_ALPN, Protocol, VERSION_ALPN,
         descriptor::SignedDescriptor,
         hello::{Refuse, RefuseReason, Welcome},
     },
@@ -61,6 +62,7 @@ pub(super) struct Shared {
     /// A second handle of the socket, for packets that are not QUIC.
     socket: Arc<Mutex<UdpSocket>>,
     pings: Arc<Pings>,
+    askers: Askers,
     handshakes: Arc<Semaphore>,
     pub(super) own: PeerId,
     pub(super) settings: Settings,
@@ -168,6 +170,7 @@ impl Endpoint {
             versions,
             socket,
             pings,
+            askers: Askers::default(),
             handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
             own: identity.peer_id(),
             settings,
@@ -242,6 +245,19 @@ impl Endpoint {
         Some(answered.duration_since(begun))
     }
 
+    /// Dials `peer` from a socket of its own, which the peer never sent anything to, to see whether it is reached from
+    /// outside; and, unless `measured` is false, how fast it sends. At most [`limits::DIAL_BACK_TIMEOUT`] and
+    /// [`limits::MEASURE_TIMEOUT`]. An address where nobody is receives three flights of first packets.
+    pub async fn dial_back(&self, address: SocketAddr, peer: PeerId, measured: bool) -> Result<Reached, Unreached> {
+        let bytes = if measured { limits::MEASURE_BYTES } else { 0 };
+        dial_back::dial(&self.shared.credentials, address, peer, bytes).await
+    }
+
+    /// That node may measure how fast this one sends, for a while.
+    pub fn expect_measure(&self, peer: PeerId) {
+        self.shared.askers.expect(peer);
+    }
+
     /// Closes everything: connections with `code`, the door, tasks. [`Self::wait_idle`] waits for the end.
     pub fn close(&self, code: CloseCode) {
         self.shared.tasks.cancel();
@@ -285,7 +301,7 @@ impl Shared {
     fn server_config(&self, transport: TransportConfig) -> ServerConfig {
         let mut protocols: Vec<Vec<u8>> =
             Protocol::ALL.iter().flat_map(|protocol| self.versions.alpns(*protocol)).collect();
-        protocols.push(VERSION_ALPN.to_vec());
+        protocols.extend([VERSION_ALPN, MEASURE_ALPN].map(<[u8]>::to_vec));
         let mut config = ServerConfig::with_crypto(self.credentials.server(protocols));
         config
             .transport_config(Arc::new(transport))
@@ -442,6 +458,12 @@ async fn receive(shared: &Arc<Shared>, incoming: quinn::Incoming) -> Result<Opti
     let alpn = tls::protocol_of(&quic).unwrap_or_default();
     if alpn == VERSION_ALPN {
         version::answer(&quic, &shared.versions).await;
+        return Ok(None);
+    }
+    if alpn == MEASURE_ALPN {
+        // It may take longer than a handshake.
+        let answering = Arc::clone(shared);
+        shared.tasks.spawn("measure", async move { dial_back::answer(&quic, &answering.askers).await });
         return Ok(None);
     }
     let (Some(peer), Some(protocol)) = (tls::peer_of(&quic), Protocol::from_alpn(&alpn)) else {

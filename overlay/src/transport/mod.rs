@@ -7,6 +7,7 @@
 //! | `occupancy` | how many connections may stay, in all and of one address prefix |
 //! | `tls` | keys: everything of rustls |
 //! | `handshake` | hello and welcome; network name and secret |
+//! | `dial_back` | whether a node is reached from outside, and how fast it sends |
 //! | `version` | after a mismatch: which side is older |
 //! | `connection` | a welcomed peer, and why connections end |
 //! | `streams` | messages and raw bytes |
@@ -19,6 +20,7 @@
 
 mod admission;
 mod connection;
+mod dial_back;
 mod endpoint;
 mod handshake;
 mod occupancy;
@@ -31,6 +33,7 @@ mod tuning;
 mod version;
 
 pub use connection::{CloseCode, CloseReason, Connection, ConnectionStats, Link};
+pub use dial_back::{Reached, Unreached};
 pub use endpoint::{Arrivals, DialError, Dialled, Endpoint};
 pub use handshake::{Arrival, Greeting, Offer, Secret, Settings};
 pub use occupancy::{Occupancy, Occupant};

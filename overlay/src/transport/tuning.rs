@@ -115,6 +115,15 @@ pub(super) fn dialling(protocol: Protocol, jitter: u32) -> TransportConfig {
     config
 }
 
+/// Settings of a connection on which another node shows how fast it sends: it may send as fast as it can.
+pub(super) fn measuring() -> TransportConfig {
+    let mut config = common();
+    config.receive_window(Windows::Bulk.receive().into());
+    // It opens none.
+    config.max_concurrent_bidi_streams(VarInt::from_u32(0)).max_concurrent_uni_streams(VarInt::from_u32(0));
+    config
+}
+
 fn common() -> TransportConfig {
     let mut probing = MtuDiscoveryConfig::default();
     probing.upper_bound(limits::UDP_PAYLOAD);

@@ -16,6 +16,8 @@ use crate::{
 
 /// Domain separation of descriptor signatures.
 const CONTEXT: &[u8] = b"quictrack/1 descriptor\0";
+/// Domain separation of endorsements.
+const ENDORSEMENT_CONTEXT: &[u8] = b"quictrack/1 endorsement\0";
 
 /// What an ultrapeer says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -34,6 +36,10 @@ pub struct Descriptor {
     pub sequence: u64,
     /// Seconds for which it counts after it was first heard of; 0 withdraws the peer.
     pub lifetime_s: u32,
+    /// The sequence that it had reached when it last asked to be let in: endorsements speak of that.
+    pub admission: u64,
+    /// True of a leaf that serves while it is needed; false of one that its operator wants to serve always.
+    pub volunteer: bool,
 }
 
 impl Descriptor {
@@ -44,11 +50,27 @@ impl Descriptor {
 
     /// Signs it. `identity` must be that of `self.peer`, or nobody accepts it.
     pub fn sign(&self, identity: &Identity) -> SignedDescriptor {
+        self.sign_endorsed(identity, [])
+    }
+
+    /// Signs it, with the endorsements of others: at most [`limits::ENDORSEMENTS`].
+    pub fn sign_endorsed(
+        &self,
+        identity: &Identity,
+        endorsements: impl IntoIterator<Item = Endorsement>,
+    ) -> SignedDescriptor {
         let mut body = Vec::new();
         super::encode_into(self, &mut body);
         let signature = identity.sign(CONTEXT, &body);
-        let body = Blob::new(body).expect("a descriptor has under 100 bytes");
-        SignedDescriptor { body, signature, endorsements: List::default() }
+        let body = Blob::new(body).expect("a descriptor has under 110 bytes");
+        SignedDescriptor { body, signature, endorsements: List::new(endorsements) }
+    }
+
+    /// What an endorsement is about: who may serve where, since which admission, and what that is worth.
+    fn endorsed(&self, score: u16) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        super::encode_into(&(self.network, self.peer, self.address, self.admission, self.volunteer, score), &mut bytes);
+        bytes
     }
 }
 
@@ -79,16 +101,37 @@ pub struct SignedDescriptor {
     endorsements: List<Endorsement, { limits::ENDORSEMENTS }>,
 }
 
-/// The signature of an ultrapeer under another's descriptor.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+/// An ultrapeer's word that another was measured and may serve. It holds for all descriptors with the same address that
+/// follow from the same admission.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Endorsement {
-    /// Who endorses.
-    pub by: PeerId,
-    /// Over the same bytes as the descriptor's own signature.
+    /// The first eight bytes of the endorser's key.
+    pub by: [u8; 8],
+    /// What the endorser found it to be worth, in tenths; see [`crate::election`].
+    pub score: u16,
+    /// By the endorser.
     pub signature: Signature,
 }
 
+impl Endorsement {
+    /// Endorses what `descriptor` says of its peer, address and admission.
+    pub fn sign(identity: &Identity, descriptor: &Descriptor, score: u16) -> Self {
+        let signature = identity.sign(ENDORSEMENT_CONTEXT, &descriptor.endorsed(score));
+        Self { by: identity.peer_id().first_bytes(), score, signature }
+    }
+
+    /// True if `by` endorsed what `descriptor` says.
+    pub fn is_by(&self, by: &PeerId, descriptor: &Descriptor) -> bool {
+        self.by == by.first_bytes() && self.signature.verify(by, ENDORSEMENT_CONTEXT, &descriptor.endorsed(self.score))
+    }
+}
+
 impl SignedDescriptor {
+    /// The endorsements under it, not checked.
+    pub fn endorsements(&self) -> &[Endorsement] {
+        &self.endorsements
+    }
+
     /// Reads and checks it: the encoding, the bounds and the peer's own signature.
     pub fn open(&self) -> Result<Descriptor, DescriptorError> {
         let descriptor = self.read()?;
@@ -141,6 +184,25 @@ mod tests {
             capacity: 1000,
             sequence: 7,
             lifetime_s: 7200,
+            admission: 7,
+            volunteer: true,
+        }
+    }
+
+    #[test]
+    fn an_endorsement_is_for_one_address_and_one_admission() {
+        let [ours, voter, other] = [1, 2, 3].map(|seed| Identity::from_seed([seed; 32]));
+        let good = descriptor(&ours);
+        let endorsement = Endorsement::sign(&voter, &good, 25);
+        let later = Descriptor { sequence: 9, capacity: 5, lifetime_s: 0, ..good.clone() };
+        assert!(endorsement.is_by(&voter.peer_id(), &good) && endorsement.is_by(&voter.peer_id(), &later));
+        assert!(!endorsement.is_by(&other.peer_id(), &good));
+        assert!(!Endorsement { score: 26, ..endorsement }.is_by(&voter.peer_id(), &good));
+        let moved = Descriptor { address: "192.0.2.2:7780".parse().expect("an address"), ..good.clone() };
+        let again = Descriptor { admission: 8, ..good.clone() };
+        let operated = Descriptor { volunteer: false, ..good };
+        for others in [moved, again, operated] {
+            assert!(!endorsement.is_by(&voter.peer_id(), &others));
         }
     }
 

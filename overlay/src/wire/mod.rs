@@ -84,6 +84,9 @@ impl Protocol {
 /// `quictrack <lowest major> <highest major> <agent>` and close.
 pub const VERSION_ALPN: &[u8] = b"quictrack version";
 
+/// The protocol under which a node is dialled to see whether it is reached from outside, and how fast it sends.
+pub const MEASURE_ALPN: &[u8] = b"quictrack/1 measure";
+
 /// A protocol's set of messages, made by [`messages!`].
 pub trait Message: Sized + Send + Sync + 'static {
     /// The message's number on the wire.

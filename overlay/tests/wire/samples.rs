@@ -11,7 +11,7 @@ use overlay::{
     limits,
     wire::{
         bounded::{Blob, List, Text},
-        descriptor::{Descriptor, ShardPrefix, SignedDescriptor, network_tag},
+        descriptor::{Descriptor, Endorsement, ShardPrefix, SignedDescriptor, network_tag},
         hello::{Goodbye, Hello, Refuse, RefuseReason, Welcome},
         leaf::*,
         mesh::*,
@@ -41,8 +41,11 @@ fn descriptor() -> SignedDescriptor {
         capacity: 10_000,
         sequence: 300,
         lifetime_s: 7200,
+        admission: 299,
+        volunteer: true,
     };
-    descriptor.sign(&identity())
+    let endorsement = Endorsement::sign(&Identity::from_seed([2; 32]), &descriptor, 35);
+    descriptor.sign_endorsed(&identity(), [endorsement])
 }
 
 fn hello() -> Hello {
@@ -217,6 +220,9 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
     };
     let wish = WishChange { name: 1 << 60, query: Some(Text::new("ada notes")) };
     let unwish = WishChange { name: 2, query: None };
+    let measured = Measured { uptime_s: 7_300, bandwidth_kbit: 40_000, loss_ppm: 120, stability: 990 };
+    let network = network_tag("public");
+    let invitation = Invitation::sign(&identity(), &network, &PeerId([8; 32]), measured, 1_800_000_000);
     vec![
         hello().into(),
         welcome().into(),
@@ -254,6 +260,9 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
         ProofPart { name, bytes: 70_000, last: true, data: Blob::new(vec![1, 2, 3]).unwrap() }.into(),
         MeshWishes { reset: true, whole: true, lifetime_s: 600, changes: List::new([wish, unwish]) }.into(),
         MeshWishHits { name: 1 << 60, hits: List::new([hit()]) }.into(),
+        Apply { descriptor: descriptor(), invitations: List::new([invitation]), meeting: true }.into(),
+        Verdict { admission: 299, answer: VerdictAnswer::Refused(Hurdle::Prefix, 600) }.into(),
+        Meeting { total: 7, lowest: PeerId([3; 32]) }.into(),
     ]
 }
 

@@ -1,13 +1,13 @@
 //! Getting into the network: join targets, names, founding, and the own address.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use overlay::{
-    address::JoinAddress,
+    address::{JoinAddress, Reach},
     id::PeerId,
     limits,
     metrics::{BOOTSTRAP_ATTEMPTS, BootstrapResult, BootstrapSource},
@@ -190,7 +190,7 @@ async fn dial(shared: &Arc<Shared>, peer: Option<PeerId>, address: SocketAddr) -
         return Ok(());
     }
     shared.observed(dialled.welcome.observed).await;
-    let run = mesh_link::run(shared.clone(), dialled.link, true, dialled.welcome.descriptor, true);
+    let run = mesh_link::run(shared.clone(), dialled.link, true, dialled.welcome.descriptor);
     shared.tasks.spawn("mesh", run);
     Ok(())
 }
@@ -238,7 +238,7 @@ impl OwnAddress {
         if known.fixed.is_some() || address.port() == 0 {
             return None;
         }
-        let better = known.best.is_none_or(|best| reach(address.ip()) > reach(best.ip()));
+        let better = known.best.is_none_or(|best| Reach::of(address.ip()) > Reach::of(best.ip()));
         better.then(|| *known.best.insert(address))
     }
 
@@ -251,16 +251,6 @@ impl OwnAddress {
 /// What the operator says, or the bound address unless it is all of them.
 fn fixed(advertise: Option<SocketAddr>, bound: SocketAddr) -> Option<SocketAddr> {
     advertise.or_else(|| (!bound.ip().is_unspecified()).then_some(bound))
-}
-
-/// How much of the world can use an address: 0 this machine, 1 this site, 2 everyone.
-fn reach(address: IpAddr) -> u8 {
-    match address.to_canonical() {
-        ip if ip.is_loopback() || ip.is_unspecified() => 0,
-        IpAddr::V4(ip) if ip.is_private() || ip.is_link_local() => 1,
-        IpAddr::V6(ip) if ip.is_unique_local() || ip.is_unicast_link_local() => 1,
-        _ => 2,
-    }
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<MeshMessage>) {
         return offer.refuse(reason, alternatives);
     }
     let Ok(link) = offer.welcome(descriptor).await else { return };
-    run(shared, link, false, None, false).await;
+    run(shared, link, false, None).await;
 }
 
 /// Dials a member of the view.
@@ -45,7 +45,7 @@ pub(super) async fn dial(shared: Arc<Shared>, peer: PeerId, address: SocketAddr)
     match shared.endpoint.dial::<MeshMessage>(address, Some(peer), greeting()).await {
         Ok(dialled) => {
             shared.observed(dialled.welcome.observed).await;
-            run(shared, dialled.link, true, dialled.welcome.descriptor, true).await;
+            run(shared, dialled.link, true, dialled.welcome.descriptor).await;
         }
         Err(error) => {
             tracing::debug!(?peer, %error, "an ultrapeer could not be dialled");
@@ -56,16 +56,15 @@ pub(super) async fn dial(shared: Arc<Shared>, peer: PeerId, address: SocketAddr)
     }
 }
 
-/// Runs a link until it ends. `serving` says that the other side let us in, so it serves.
+/// Runs a link until it ends.
 pub(super) async fn run(
     shared: Arc<Shared>,
     link: Link<MeshMessage>,
     dialled: bool,
     descriptor: Option<SignedDescriptor>,
-    serving: bool,
 ) {
     let Link { connection, sender, receiver } = link;
-    let peer = connection.peer();
+    let (peer, address) = (connection.peer(), connection.remote_address());
     let tasks = shared.tasks.child();
     let (control, control_queue) = mpsc::channel(limits::MESH_QUEUE);
     let (hits, hits_queue) = mpsc::channel(limits::MESH_QUEUE);
@@ -85,7 +84,7 @@ pub(super) async fn run(
     tasks.spawn_guarded("mesh hits", write_class(hits_queue, connection.clone(), HITS), guard(&connection));
     tasks.spawn_guarded("mesh queries", write_class(queries_queue, connection.clone(), QUERIES), guard(&connection));
     tasks.spawn_guarded("mesh digests", write_class(digests_queue, connection.clone(), DIGESTS), guard(&connection));
-    if shared.machine.input(Input::MeshUp { peer, descriptor, serving }).await.is_ok() {
+    if shared.machine.input(Input::MeshUp { peer, address, descriptor }).await.is_ok() {
         let streams = streams(shared.clone(), tasks.clone(), connection.clone());
         tasks.spawn_guarded("mesh streams", streams, guard(&connection));
         read(&shared, receiver, &connection).await;

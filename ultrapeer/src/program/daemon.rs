@@ -31,6 +31,7 @@ use super::{
 use crate::{
     driver::{Service, Snapshot, Start},
     leaves, metrics,
+    ultrapeer::Terms,
 };
 
 /// Time between two looks at the ultrapeer for gauges, events and the remembered ultrapeers: fresh for a
@@ -77,6 +78,7 @@ fn start(config: &Config, remembered: Vec<SignedDescriptor>) -> Start {
     Start {
         network: settings.network.to_string(),
         settings: serving(config, &settings),
+        terms: Terms::operated(settings.network.as_str(), settings.network_secret_file.is_some()),
         join: startup::join_targets(&settings),
         founder: settings.founder,
         advertise: settings.advertise,

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use overlay::{
+    election::Measurement,
     id::{HandleSalt, PeerId},
     limits,
     wire::{
@@ -68,11 +69,13 @@ pub enum Input {
     MeshUp {
         /// Its key.
         peer: PeerId,
-        /// Its descriptor, if it serves and knows its address.
+        /// Where its packets come from.
+        address: SocketAddr,
+        /// Its descriptor, if it was dialled, serves, and knows its address.
         descriptor: Option<SignedDescriptor>,
-        /// True if it serves; a node that does not is only here to be admitted.
-        serving: bool,
     },
+    /// A candidate was dialled back.
+    DialledBack(PeerId, Measurement),
     /// Another ultrapeer sent something.
     MeshMessage(PeerId, MeshMessage),
     /// The link to another ultrapeer is gone.
@@ -132,6 +135,17 @@ pub enum Output {
         /// Its compressed parts.
         parts: Parts,
     },
+    /// Dial a candidate back, from a socket of its own; answer with `DialledBack`.
+    DialBack {
+        /// Who must be there.
+        peer: PeerId,
+        /// Where.
+        address: SocketAddr,
+        /// Whether to measure how fast it sends.
+        measured: bool,
+    },
+    /// This volunteer need not serve any more: hand over the leaves and stop.
+    Retire(Retirement),
     /// Make the digest of an own leaf's chunk on a worker; answer with `DigestPacked`.
     PackDigest {
         /// Of which chunk.
@@ -169,4 +183,13 @@ pub enum Output {
     },
     /// An introduction ended.
     Introduction(Result<(), IntroductionFailure>),
+}
+
+/// Why a volunteer need not serve any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Retirement {
+    /// There are more than enough.
+    Surplus,
+    /// Somebody better has come.
+    Replaced,
 }

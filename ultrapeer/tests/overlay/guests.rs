@@ -7,7 +7,7 @@ use overlay::{
     identity::Identity,
     limits,
     wire::{
-        descriptor::{Descriptor, ShardPrefix, SignedDescriptor, network_tag},
+        descriptor::{Descriptor, Endorsement, ShardPrefix, SignedDescriptor, network_tag},
         leaf::{LeafMessage, Members, MembersAsk, ViewAsk},
     },
 };
@@ -115,7 +115,7 @@ fn in_a_large_network_leaves_are_told_of_the_end_of_their_own_homes_only() {
     assert_eq!(net.told(other), []);
 }
 
-/// An ultrapeer that nobody can reach.
+/// An ultrapeer that nobody can reach, let in by the first two.
 fn stranger(number: u8) -> SignedDescriptor {
     let identity = Identity::from_seed(*blake3::hash(&[number]).as_bytes());
     let descriptor = Descriptor {
@@ -126,8 +126,11 @@ fn stranger(number: u8) -> SignedDescriptor {
         capacity: 100,
         sequence: 1,
         lifetime_s: 7_200,
+        admission: 0,
+        volunteer: false,
     };
-    descriptor.sign(&identity)
+    let endorsements = [1, 2].map(|voter| Endorsement::sign(&Identity::from_seed([voter; 32]), &descriptor, 0));
+    descriptor.sign_endorsed(&identity, endorsements)
 }
 
 #[test]

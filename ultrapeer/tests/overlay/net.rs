@@ -37,7 +37,7 @@ use ultrapeer::{
     index::Segment,
     leaves::{Closing, Session, Settings},
     search::Ticket,
-    ultrapeer::{Input, Output, Phase, Ultrapeer},
+    ultrapeer::{Input, Output, Terms, Ultrapeer},
 };
 
 /// Files of a chunk in these catalogs: few, so that small lists have several chunks. Of long lists more, so that they
@@ -164,7 +164,8 @@ impl Net {
         let peer = identity.peer_id();
         let mut rng = Pcg32::new(seed, 1 + u64::from(number));
         let mut cx = Context::new(self.now, &mut rng);
-        let machine = Ultrapeer::new(identity, "test", self.settings, EPOCH_S, &mut cx);
+        let terms = Terms::operated("test", false);
+        let machine = Ultrapeer::new(identity, "test", self.settings, terms, EPOCH_S, &mut cx);
         let address = SocketAddr::from(([10, 0, 0, number], 7780));
         self.nodes.insert(peer, Node { machine, rng, address });
         self.input(peer, Input::Address(address));
@@ -491,6 +492,11 @@ impl Net {
                     self.send(from, Place::Node(peer), Parcel::Node(peer, Box::new(Input::MeshMessage(at, message))));
                 }
                 Output::Dial(peer, address) => self.dial(at, peer, address),
+                Output::DialBack { peer, address, .. } => {
+                    let found = self.nodes.get(&peer).filter(|node| node.address == address);
+                    let found = found.map(|_| Some(100_000)).ok_or(());
+                    self.send(Place::Node(peer), from, Parcel::Node(at, Box::new(Input::DialledBack(peer, found))));
+                }
                 Output::CloseMesh(peer) if self.links.remove(&pair(at, peer)) => {
                     let down = Input::MeshDown { peer: at, in_order: false };
                     self.send(from, Place::Node(peer), Parcel::Node(peer, Box::new(down)));
@@ -553,13 +559,12 @@ impl Net {
             return;
         }
         for (at, peer) in [(one, other), (other, one)] {
-            let machine = &self.nodes[&peer].machine;
-            let descriptor = machine.membership().own().cloned();
-            let serving = matches!(machine.phase(), Phase::Founder | Phase::Admitted);
+            let node = &self.nodes[&peer];
+            let (address, descriptor) = (node.address, node.machine.membership().own().cloned());
             self.send(
                 Place::Node(peer),
                 Place::Node(at),
-                Parcel::Node(at, Box::new(Input::MeshUp { peer, descriptor, serving })),
+                Parcel::Node(at, Box::new(Input::MeshUp { peer, address, descriptor })),
             );
         }
     }

@@ -22,7 +22,9 @@ use ultrapeer::{
     ultrapeer::{Input, Output, Phase},
 };
 
-use super::{BUILD_BASE, BUILD_FILE, CLASSES, Event, FIRST_LEAF, Link, Plan, World, shared_segment, traffic};
+use super::{
+    BUILD_BASE, BUILD_FILE, CLASSES, Event, FIRST_LEAF, Link, Plan, UPSTREAM_KBIT, World, shared_segment, traffic,
+};
 
 /// Compressed digests that are kept, because several homes make the same one.
 const PACKED_DIGESTS: usize = 1 << 14;
@@ -44,6 +46,15 @@ impl World {
             Output::Dial(peer, address) => {
                 let to = self.by_address.get(&address).copied();
                 self.dial_mesh(up, to, Some(peer), false);
+            }
+            Output::Retire(_) => self.up_input(up, Input::Drain),
+            Output::DialBack { peer, address, .. } => {
+                let to = self.by_address.get(&address).copied();
+                let found = to.filter(|to| self.ultrapeers[*to as usize].peer == peer && self.reachable(up, *to));
+                let found = found.filter(|to| self.ultrapeers[*to as usize].alive);
+                let after = found.map_or(limits::DIAL_BACK_TIMEOUT, |to| self.round_trip(up, to) * 2);
+                let found = found.map(|_| Some(UPSTREAM_KBIT)).ok_or(());
+                self.plan(self.now + after, Event::Up(up, Box::new(Input::DialledBack(peer, found))));
             }
             Output::Build { session, chunk, parts } => {
                 let built = shared_segment(&mut self.segments, chunk.hash, || build(chunk, &parts));
@@ -184,7 +195,8 @@ impl World {
         self.set_link(to, from, Link { number, by_lower, since: self.now, last: [0; CLASSES] });
         let peer = self.ultrapeers[from as usize].peer;
         self.plan(self.now + half, Event::MeshWelcome { from: to, to: from, link: number, by_lower });
-        self.up_input(to, Input::MeshUp { peer, descriptor: None, serving: false });
+        let address = self.ultrapeers[from as usize].address;
+        self.up_input(to, Input::MeshUp { peer, address, descriptor: None });
     }
 
     /// The welcome of `from` arrives at `to`, which dialled.
@@ -202,8 +214,8 @@ impl World {
             self.plan(self.now + limits::IDLE_TIMEOUT, lost);
         }
         let other = &self.ultrapeers[from as usize];
-        let (peer, descriptor) = (other.peer, other.machine.membership().own().cloned());
-        self.up_input(to, Input::MeshUp { peer, descriptor, serving: true });
+        let (peer, address, descriptor) = (other.peer, other.address, other.machine.membership().own().cloned());
+        self.up_input(to, Input::MeshUp { peer, address, descriptor });
     }
 
     pub(super) fn mesh_lost(&mut self, at: u32, peer: u32, link: u64, in_order: bool) {

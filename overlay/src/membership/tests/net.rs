@@ -13,6 +13,7 @@ use rand_pcg::Pcg32;
 
 use super::super::{Input, Membership, Output, State};
 use crate::{
+    election::Regime,
     id::PeerId,
     identity::Identity,
     limits,
@@ -128,7 +129,7 @@ impl Net {
     pub(super) fn start(&mut self, number: u8, first_sequence: u64) -> PeerId {
         let identity = Arc::new(Identity::from_seed([number; 32]));
         let peer = identity.peer_id();
-        let machine = Membership::new(identity, "test", 100, first_sequence);
+        let machine = Membership::new(identity, "test", Regime::Secret, 100, first_sequence);
         let address = SocketAddr::from(([192, 0, 2, number], 7780));
         let life = self.number();
         self.nodes.insert(peer, Node { machine, alive: true, life });

@@ -1,0 +1,279 @@
+//! Getting in, and letting in: this node as a candidate, as a voter, and where its network meets another.
+//!
+//! ```text
+//!   candidate ── links a member, learns of the others ── asks those that vote on it ── endorsed ──> serves
+//!   member    ── asked ── dials back ── endorses, refuses, or names those that vote
+//!             ── linked by one that serves and does not count ── Meeting ──> that one asks, or gives up its network
+//! ```
+//!
+//! Two networks of one name become one: whoever hears that it does not count in the other asks its members for their
+//! votes. A network of up to three dissolves instead, if it is the smaller one, or of equals not the one with the
+//! lowest key: its members believe the other's, keep their leaves, and ask to be let in.
+
+use std::net::SocketAddr;
+
+use overlay::{
+    election::{Measurement, Regime, Shard, ballots, candidacy, floor, worst_volunteer},
+    id::PeerId,
+    limits,
+    machine::{Context, Outbox},
+    membership,
+    time::Time,
+    wire::mesh::{Apply, Invitation, Meeting, Verdict, VerdictAnswer},
+};
+use rand::RngExt;
+
+use super::{Output, Phase, Retirement, Ultrapeer};
+
+/// On what terms a node serves.
+#[derive(Clone, Debug)]
+pub struct Terms {
+    /// What its network asks.
+    pub regime: Regime,
+    /// True of a leaf that serves while it is needed, false where an operator wants it always.
+    pub volunteer: bool,
+    /// What homes found out about it.
+    pub invitations: Vec<Invitation>,
+}
+
+impl Terms {
+    /// Those of an ultrapeer that its operator wants, in the network of this name.
+    pub fn operated(network: &str, has_secret: bool) -> Self {
+        let regime = Regime::of(network, has_secret);
+        Self { regime, volunteer: false, invitations: Vec::new() }
+    }
+}
+
+impl Ultrapeer {
+    fn votes<'a>(&'a self, now: Time) -> ballots::Environment<'a> {
+        ballots::Environment {
+            now,
+            now_s: self.clock_s(now),
+            membership: &self.membership,
+            demand: &self.demand,
+            regime: self.regime,
+            identity: &self.identity,
+        }
+    }
+
+    /// Seconds since 1970 by this node's clock.
+    pub(super) fn clock_s(&self, now: Time) -> u64 {
+        self.epoch_s.max(0) as u64 + now.as_micros() / 1_000_000
+    }
+
+    fn with_ballots(
+        &mut self,
+        now: Time,
+        out: &mut Outbox<Output>,
+        act: impl FnOnce(&mut ballots::Ballots, ballots::Environment<'_>, &mut Outbox<ballots::Output>),
+    ) {
+        let (mut ballots, mut inner) = (std::mem::take(&mut self.ballots), Outbox::new());
+        act(&mut ballots, self.votes(now), &mut inner);
+        self.ballots = ballots;
+        out.append_mapped(&mut inner, |output| match output {
+            ballots::Output::DialBack { peer, address, measured } => Output::DialBack { peer, address, measured },
+            ballots::Output::Answer(peer, verdict) => Output::ToMesh(peer, verdict.into()),
+        });
+    }
+
+    /// Another node wants to serve, or wants its right to it confirmed.
+    pub(super) fn applied(&mut self, now: Time, peer: PeerId, apply: &Apply, out: &mut Outbox<Output>) {
+        let Some(observed) = self.linked_from.get(&peer).copied() else { return };
+        if !self.membership.is_serving() {
+            return;
+        }
+        if self.audits.is_distrusted(&peer) {
+            let answer = VerdictAnswer::Refused(
+                overlay::wire::mesh::Hurdle::Protocol,
+                limits::APPLY_MUCH_LATER.as_secs() as u32,
+            );
+            return out.push(Output::ToMesh(peer, Verdict { admission: 0, answer }.into()));
+        }
+        self.with_ballots(now, out, |ballots, env, inner| ballots.apply(env, peer, observed, apply, inner));
+    }
+
+    /// A candidate was dialled back.
+    pub(super) fn dialled_back(&mut self, now: Time, peer: PeerId, found: Measurement, out: &mut Outbox<Output>) {
+        self.with_ballots(now, out, |ballots, env, inner| ballots.measured(env, peer, found, inner));
+    }
+
+    fn with_candidacy(
+        &mut self,
+        cx: &mut Context<'_>,
+        out: &mut Outbox<Output>,
+        act: impl FnOnce(&mut candidacy::Candidacy, &membership::Membership, &mut Outbox<candidacy::Output>),
+    ) {
+        let mut inner = Outbox::new();
+        act(&mut self.candidacy, &self.membership, &mut inner);
+        for output in inner.drain() {
+            match output {
+                candidacy::Output::Ask(peer, apply) => out.push(Output::ToMesh(peer, apply.into())),
+                candidacy::Output::Dial(peer, address) => out.push(Output::Dial(peer, address)),
+                candidacy::Output::Named(peer, descriptors) => {
+                    self.with_membership(cx, membership::Input::Heard { from: Some(peer), descriptors }, out);
+                }
+                candidacy::Output::Endorsed(endorsements) => {
+                    self.with_membership(cx, membership::Input::Endorsed(endorsements), out);
+                }
+            }
+        }
+        let enough = self.regime.needed(self.membership.total());
+        if self.phase == Phase::Candidate && self.membership.endorsers() >= enough {
+            self.serve(cx, Phase::Admitted, out);
+        }
+    }
+
+    /// A voter decided on this node.
+    pub(super) fn decided(&mut self, cx: &mut Context<'_>, peer: PeerId, verdict: Verdict, out: &mut Outbox<Output>) {
+        let now = cx.now;
+        self.with_candidacy(cx, out, |candidacy, members, inner| candidacy.verdict(now, members, peer, verdict, inner));
+        self.look_for_votes(cx, out);
+    }
+
+    /// Looks whom to ask for a vote, and tells those that do not count here.
+    pub(super) fn look_for_votes(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        if matches!(self.phase, Phase::Draining { .. }) {
+            return;
+        }
+        let (now, regime) = (cx.now, self.regime);
+        self.with_candidacy(cx, out, |candidacy, members, inner| candidacy.look(now, members, regime, inner));
+        if self.membership.is_serving() {
+            self.tell_foreigners(cx, out);
+        }
+    }
+
+    /// Tells linked nodes that serve and do not count here that they do not, and links one if none is.
+    fn tell_foreigners(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        let now = cx.now;
+        self.met_at.retain(|_, at| now.since(*at) < limits::MEETING_PAUSE);
+        let meeting = Meeting { total: self.membership.total(), lowest: self.membership.lowest() };
+        let foreigners: Vec<(PeerId, SocketAddr)> =
+            self.membership.foreigners().map(|foreign| (foreign.peer, foreign.address)).collect();
+        let mut linked = false;
+        for (peer, _) in &foreigners {
+            if self.membership.is_foreign(peer) {
+                linked = true;
+                if !self.met_at.contains_key(peer) {
+                    self.met_at.insert(*peer, now);
+                    out.push(Output::ToMesh(*peer, meeting.into()));
+                }
+            }
+        }
+        if linked || foreigners.is_empty() || now < self.foreign_dial_at {
+            return;
+        }
+        // Whoever passed that on may name an address of somebody who wants nothing of this.
+        let (peer, address) = foreigners[cx.rng.random_range(0..foreigners.len())];
+        self.foreign_dial_at = now + limits::FOREIGN_DIAL_PAUSE;
+        let prefix = overlay::address::network_prefix(address, 24, 48);
+        self.foreign_dials.retain(|_, at| now.since(*at) < limits::FOREIGN_DIAL_REST);
+        if self.foreign_dials.len() < limits::FOREIGN_DIALS && self.foreign_dials.insert(prefix, now).is_none() {
+            out.push(Output::Dial(peer, address));
+        }
+    }
+
+    /// Another ultrapeer does not count this one.
+    pub(super) fn met(&mut self, cx: &mut Context<'_>, peer: PeerId, theirs: Meeting, out: &mut Outbox<Output>) {
+        if !self.membership.is_serving() {
+            return;
+        }
+        let (total, lowest) = (self.membership.total(), self.membership.lowest());
+        let (ours, other) = ((total, std::cmp::Reverse(lowest)), (theirs.total, std::cmp::Reverse(theirs.lowest)));
+        let yields = total <= limits::SMALL_NETWORK && ours < other;
+        if self.membership.is_foreign(&peer) {
+            if yields {
+                self.with_membership(cx, membership::Input::Adopt, out);
+            } else if theirs.total <= limits::SMALL_NETWORK {
+                // It gives up its network when it hears of this one.
+                return self.look_for_votes(cx, out);
+            }
+        }
+        self.candidacy.meet(cx.now, peer, theirs.total);
+        self.look_for_votes(cx, out);
+    }
+
+    /// Looks whether more ultrapeers are wanted, and whether this one is.
+    pub(super) fn look_at_demand(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        if cx.now < self.demand_at || !self.membership.is_serving() {
+            return;
+        }
+        self.demand_at = cx.now + limits::DEMAND_LOOK;
+        let shard = self.shard_load();
+        self.demand.look(cx.now, &shard);
+        let idle = self.is_surplus(cx.now, &shard);
+        let since = match (idle, self.idle_since) {
+            (false, _) => None,
+            (true, since) => Some(since.unwrap_or(cx.now)),
+        };
+        self.idle_since = since;
+        if since.is_some_and(|since| cx.now.since(since) >= limits::SURPLUS_WINDOW) {
+            self.idle_since = None;
+            out.push(Output::Retire(Retirement::Surplus));
+        } else if self.is_outshone(cx.now, &shard) {
+            out.push(Output::Retire(Retirement::Replaced));
+        }
+    }
+
+    /// How busy the members are that cover what this one covers.
+    fn shard_load(&self) -> Shard {
+        let own = self.membership.load();
+        let mates = self.neighbours.mates().filter_map(|(peer, _)| self.membership.load_of(&peer));
+        let load = |load: overlay::wire::mesh::Load| f64::from(load.leaves) / f64::from(load.capacity.max(1));
+        let total = self.membership.total();
+        Shard {
+            loads: mates.chain([own]).map(load).collect(),
+            total,
+            nodes: u64::from(total) + self.attachments.leaves() as u64,
+            is_cramped: self.digests.stats().bytes > self.digests.budget(),
+        }
+    }
+
+    /// True if the network could do without this volunteer, and it is the first that it could do without.
+    fn is_surplus(&self, now: Time, shard: &Shard) -> bool {
+        let own = self.membership.load();
+        let load = f64::from(own.leaves) / f64::from(own.capacity.max(1));
+        if !self.volunteer
+            || self.phase != Phase::Admitted
+            || now.since(self.serving_since) < limits::DWELL
+            || load >= limits::SURPLUS_LOAD
+            || shard.median() >= limits::SURPLUS_MEDIAN
+            || shard.total <= floor(shard.nodes)
+        {
+            return false;
+        }
+        // What the others take must be enough by far, or they would ask for it again.
+        let mates: Vec<_> = self.neighbours.mates().filter_map(|(peer, _)| self.membership.load_of(&peer)).collect();
+        let leaves: f64 = mates.iter().map(|load| f64::from(load.leaves)).sum::<f64>() + f64::from(own.leaves);
+        let capacity: f64 = mates.iter().map(|load| f64::from(load.capacity)).sum();
+        leaves < limits::SURPLUS_MEDIAN * capacity && self.is_worst()
+    }
+
+    /// True if this is the volunteer that is worth least.
+    fn is_worst(&self) -> bool {
+        let own = (self.own_score(), self.me);
+        worst_volunteer(&self.membership).is_none_or(|(peer, score)| own < (score, peer))
+    }
+
+    fn own_score(&self) -> u16 {
+        let own = self.membership.own().map(|own| own.endorsements()).unwrap_or_default();
+        own.iter().map(|endorsement| endorsement.score).min().unwrap_or(0)
+    }
+
+    /// True if somebody who is worth twice as much has come in place of this volunteer.
+    fn is_outshone(&self, now: Time, shard: &Shard) -> bool {
+        let better = |(member, _): (&overlay::wire::descriptor::Descriptor, membership::State)| {
+            let since = self.membership.member_since(&member.peer);
+            let score = self.membership.score_of(&member.peer).unwrap_or(0);
+            member.volunteer
+                && since.is_some_and(|since| now.since(since) < limits::SURPLUS_WINDOW)
+                && score / limits::REPLACING_SCORE >= self.own_score().max(1)
+        };
+        self.volunteer
+            && self.phase == Phase::Admitted
+            && now.since(self.serving_since) >= limits::DWELL
+            && shard.median() <= limits::DEMAND_LOAD
+            && shard.total > floor(shard.nodes)
+            && self.is_worst()
+            && self.membership.iter().any(better)
+    }
+}
