@@ -18,7 +18,7 @@ use crate::{
     wire::{
         bounded::List,
         descriptor::{Endorsement, SignedDescriptor},
-        mesh::{Apply, Hurdle, Invitation, Verdict, VerdictAnswer},
+        mesh::{Apply, Hurdle, Invitation, Meeting, Verdict, VerdictAnswer},
     },
 };
 
@@ -79,8 +79,9 @@ impl Candidacy {
         counts.into_iter().max_by_key(|(hurdle, count)| (*count, std::cmp::Reverse(*hurdle))).map(|(hurdle, _)| hurdle)
     }
 
-    /// Members of a network of `total` do not count this node: it asks them to.
-    pub fn meet(&mut self, now: Time, peer: PeerId, total: u32) {
+    /// `peer` and others of a network do not count this node: those that vote on it there are asked.
+    pub fn meet(&mut self, now: Time, peer: PeerId, theirs: &Meeting) {
+        let total = theirs.total;
         let met = self.met.get_or_insert_with(|| Met {
             needed: 0,
             voters: BTreeMap::new(),
@@ -88,8 +89,12 @@ impl Candidacy {
             until: Time::ZERO,
         });
         (met.needed, met.until) = (needed(total), now + limits::ADOPTION);
-        if met.voters.len() < limits::MET_VOTERS {
-            met.voters.entry(peer).or_default();
+        let voters = theirs.voters.iter().filter_map(|voter| voter.open().ok());
+        let voters = voters.map(|voter| (voter.peer, Some(voter.address)));
+        for (voter, address) in voters.chain([(peer, None)]) {
+            if met.voters.len() < limits::MET_VOTERS {
+                met.voters.entry(voter).or_insert(address);
+            }
         }
         self.look_at = now;
     }
@@ -111,7 +116,7 @@ impl Candidacy {
         let mut asked = Vec::new();
         if let Some(met) = &self.met {
             for (voter, address) in &met.voters {
-                if met.endorsed.contains(voter) {
+                if met.endorsed.contains(voter) || *voter == own.peer {
                     continue;
                 }
                 match address {
@@ -183,7 +188,9 @@ impl Candidacy {
             VerdictAnswer::Refused(hurdle, after_s) => {
                 let after = std::time::Duration::from_secs(after_s.into());
                 *again = now + after.clamp(limits::APPLY_PATIENCE_MIN, limits::APPLY_MUCH_LATER);
-                if self.refused.len() < limits::MET_VOTERS {
+                // That others are being measured says nothing of this node.
+                let passing = hurdle == Hurdle::Busy && self.refused.contains_key(&from);
+                if self.refused.len() < limits::MET_VOTERS && !passing {
                     self.refused.insert(from, hurdle);
                 }
             }

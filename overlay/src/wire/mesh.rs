@@ -97,7 +97,7 @@ messages! {
         /// Whether it may.
         37 Verdict(Verdict) up to limits::VOTERS_NAMED * limits::DESCRIPTOR_BYTES + 64,
         /// The receiver is no member of the network as the sender knows it.
-        38 Meeting(Meeting) up to 64,
+        38 Meeting(Meeting) up to limits::VOTERS_NAMED * limits::DESCRIPTOR_BYTES + 64,
     }
 }
 
@@ -708,10 +708,12 @@ impl Invitation {
 }
 
 /// The receiver is no member of the network as the sender knows it: perhaps each serves a network of its own.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Meeting {
     /// Ultrapeers of the sender's network, itself included.
     pub total: u32,
     /// The lowest of their keys.
     pub lowest: PeerId,
+    /// Those of them that vote on the receiver.
+    pub voters: List<SignedDescriptor, { limits::VOTERS_NAMED }>,
 }

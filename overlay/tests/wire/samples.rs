@@ -262,7 +262,7 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
         MeshWishHits { name: 1 << 60, hits: List::new([hit()]) }.into(),
         Apply { descriptor: descriptor(), invitations: List::new([invitation]), meeting: true }.into(),
         Verdict { admission: 299, answer: VerdictAnswer::Refused(Hurdle::Prefix, 600) }.into(),
-        Meeting { total: 7, lowest: PeerId([3; 32]) }.into(),
+        Meeting { total: 7, lowest: PeerId([3; 32]), voters: List::new([descriptor()]) }.into(),
     ]
 }
 

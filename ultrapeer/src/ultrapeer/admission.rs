@@ -10,16 +10,20 @@
 //! votes. A network of up to three dissolves instead, if it is the smaller one, or of equals not the one with the
 //! lowest key: its members believe the other's, keep their leaves, and ask to be let in.
 
-use std::net::SocketAddr;
+use std::{cmp::Reverse, net::SocketAddr};
 
 use overlay::{
-    election::{Measurement, Regime, Shard, ballots, candidacy, floor, worst_volunteer},
+    election::{Measurement, Regime, Shard, ballots, candidacy, floor, voters, worst_volunteer},
     id::PeerId,
     limits,
     machine::{Context, Outbox},
     membership,
     time::Time,
-    wire::mesh::{Apply, Invitation, Meeting, Verdict, VerdictAnswer},
+    wire::{
+        bounded::List,
+        descriptor::{Descriptor, SignedDescriptor},
+        mesh::{Apply, Hurdle, Invitation, Load, Meeting, Verdict, VerdictAnswer},
+    },
 };
 use rand::RngExt;
 
@@ -84,7 +88,7 @@ impl Ultrapeer {
         }
         if self.audits.is_distrusted(&peer) {
             let answer = VerdictAnswer::Refused(
-                overlay::wire::mesh::Hurdle::Protocol,
+                Hurdle::Protocol,
                 limits::APPLY_MUCH_LATER.as_secs() as u32,
             );
             return out.push(Output::ToMesh(peer, Verdict { admission: 0, answer }.into()));
@@ -146,24 +150,22 @@ impl Ultrapeer {
     fn tell_foreigners(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
         let now = cx.now;
         self.met_at.retain(|_, at| now.since(*at) < limits::MEETING_PAUSE);
-        let meeting = Meeting { total: self.membership.total(), lowest: self.membership.lowest() };
-        let foreigners: Vec<(PeerId, SocketAddr)> =
-            self.membership.foreigners().map(|foreign| (foreign.peer, foreign.address)).collect();
+        let (total, lowest) = (self.membership.total(), self.membership.lowest());
+        let foreigners: Vec<Descriptor> = self.membership.foreigners().cloned().collect();
         let mut linked = false;
-        for (peer, _) in &foreigners {
-            if self.membership.is_foreign(peer) {
-                linked = true;
-                if !self.met_at.contains_key(peer) {
-                    self.met_at.insert(*peer, now);
-                    out.push(Output::ToMesh(*peer, meeting.into()));
-                }
+        for foreign in foreigners.iter().filter(|foreign| self.membership.is_foreign(&foreign.peer)) {
+            linked = true;
+            if !self.met_at.contains_key(&foreign.peer) {
+                self.met_at.insert(foreign.peer, now);
+                let voters = List::new(self.voters_on(foreign));
+                out.push(Output::ToMesh(foreign.peer, Meeting { total, lowest, voters }.into()));
             }
         }
         if linked || foreigners.is_empty() || now < self.foreign_dial_at {
             return;
         }
         // Whoever passed that on may name an address of somebody who wants nothing of this.
-        let (peer, address) = foreigners[cx.rng.random_range(0..foreigners.len())];
+        let Descriptor { peer, address, .. } = foreigners[cx.rng.random_range(0..foreigners.len())];
         self.foreign_dial_at = now + limits::FOREIGN_DIAL_PAUSE;
         let prefix = overlay::address::network_prefix(address, 24, 48);
         self.foreign_dials.retain(|_, at| now.since(*at) < limits::FOREIGN_DIAL_REST);
@@ -172,13 +174,24 @@ impl Ultrapeer {
         }
     }
 
+    /// The members that vote on a node.
+    fn voters_on(&self, candidate: &Descriptor) -> impl Iterator<Item = SignedDescriptor> {
+        let own = self.membership.candidate();
+        let all = self.membership.iter().map(|(member, _)| member).chain(&own);
+        let voters = voters(candidate, all, limits::VOTERS_NAMED);
+        let signed = |voter: &&Descriptor| {
+            if voter.peer == self.me { self.membership.own() } else { self.membership.descriptor_of(&voter.peer) }
+        };
+        voters.iter().filter_map(signed).cloned().collect::<Vec<_>>().into_iter()
+    }
+
     /// Another ultrapeer does not count this one.
     pub(super) fn met(&mut self, cx: &mut Context<'_>, peer: PeerId, theirs: Meeting, out: &mut Outbox<Output>) {
         if !self.membership.is_serving() {
             return;
         }
         let (total, lowest) = (self.membership.total(), self.membership.lowest());
-        let (ours, other) = ((total, std::cmp::Reverse(lowest)), (theirs.total, std::cmp::Reverse(theirs.lowest)));
+        let (ours, other) = ((total, Reverse(lowest)), (theirs.total, Reverse(theirs.lowest)));
         let yields = total <= limits::SMALL_NETWORK && ours < other;
         if self.membership.is_foreign(&peer) {
             if yields {
@@ -188,7 +201,7 @@ impl Ultrapeer {
                 return self.look_for_votes(cx, out);
             }
         }
-        self.candidacy.meet(cx.now, peer, theirs.total);
+        self.candidacy.meet(cx.now, peer, &theirs);
         self.look_for_votes(cx, out);
     }
 
@@ -218,7 +231,7 @@ impl Ultrapeer {
     fn shard_load(&self) -> Shard {
         let own = self.membership.load();
         let mates = self.neighbours.mates().filter_map(|(peer, _)| self.membership.load_of(&peer));
-        let load = |load: overlay::wire::mesh::Load| f64::from(load.leaves) / f64::from(load.capacity.max(1));
+        let load = |load: Load| f64::from(load.leaves) / f64::from(load.capacity.max(1));
         let total = self.membership.total();
         Shard {
             loads: mates.chain([own]).map(load).collect(),
@@ -261,7 +274,7 @@ impl Ultrapeer {
 
     /// True if somebody who is worth twice as much has come in place of this volunteer.
     fn is_outshone(&self, now: Time, shard: &Shard) -> bool {
-        let better = |(member, _): (&overlay::wire::descriptor::Descriptor, membership::State)| {
+        let better = |(member, _): (&Descriptor, membership::State)| {
             let since = self.membership.member_since(&member.peer);
             let score = self.membership.score_of(&member.peer).unwrap_or(0);
             member.volunteer

@@ -1,8 +1,10 @@
 //! Several ultrapeers and their leaves together, without sockets and clocks: lists are uploaded, searches
 //! find every live file and say so, leaves are introduced, and an ultrapeer's end is survived.
 
+mod admission;
 mod guests;
 mod liars;
+mod meeting;
 mod net;
 mod shards;
 mod wishes;

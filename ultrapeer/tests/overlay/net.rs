@@ -63,6 +63,9 @@ pub(crate) struct Net {
     arrivals: BTreeMap<(Place, Place), Time>,
     numbers: u64,
     settings: Settings,
+    network: &'static str,
+    /// Who answers dial-backs, and how fast it sends, of those that are special.
+    reach: BTreeMap<PeerId, (bool, u32)>,
     /// Ultrapeers whose digests leave out all that their leaves have.
     omitting: BTreeSet<PeerId>,
     /// Ultrapeers that may fail audits.
@@ -135,7 +138,31 @@ impl Net {
 
     /// The same, with so many bytes for index and digests at each.
     pub(crate) fn with_memory(seed: u64, ultrapeers: u8, memory: u64) -> Self {
-        let mut net = Self {
+        let mut net = Self::empty(seed, memory);
+        net.found(seed, 1..=ultrapeers);
+        net.run(Duration::from_secs(5));
+        net
+    }
+
+    /// Two networks of one name, of so many ultrapeers each, that have not met.
+    pub(crate) fn apart(seed: u64, one: u8, other: u8) -> (Self, [Vec<PeerId>; 2]) {
+        let mut net = Self::empty(seed, limits::INDEX_MEMORY);
+        let networks = [net.found(seed, 1..=one), net.found(seed, one + 1..=one + other)];
+        net.run(Duration::from_secs(10));
+        (net, networks)
+    }
+
+    fn found(&mut self, seed: u64, numbers: std::ops::RangeInclusive<u8>) -> Vec<PeerId> {
+        let peers: Vec<_> = numbers.map(|number| self.add_ultrapeer(seed, number)).collect();
+        self.input(peers[0], Input::Found);
+        for peer in &peers[1..] {
+            self.link(*peer, peers[0]);
+        }
+        peers
+    }
+
+    fn empty(seed: u64, memory: u64) -> Self {
+        Self {
             now: Time::ZERO,
             delays: Pcg32::new(seed, 1),
             nodes: BTreeMap::new(),
@@ -149,24 +176,40 @@ impl Net {
             omitting: BTreeSet::new(),
             liars: BTreeSet::new(),
             settings: Settings { query_burst: 1_000.0, memory, ..Settings::default() },
-        };
-        let peers: Vec<_> = (1..=ultrapeers).map(|number| net.add_ultrapeer(seed, number)).collect();
-        net.input(peers[0], Input::Found);
-        for peer in &peers[1..] {
-            net.link(*peer, peers[0]);
+            network: "test",
+            reach: BTreeMap::new(),
         }
-        net.run(Duration::from_secs(5));
-        net
     }
 
     fn add_ultrapeer(&mut self, seed: u64, number: u8) -> PeerId {
+        self.add_ultrapeer_at(seed, number, SocketAddr::from(([10, 0, 0, number], 7780)))
+    }
+
+    /// An ultrapeer of the public network that nobody let in yet.
+    pub(crate) fn add_public(&mut self, number: u8, address: [u8; 4]) -> PeerId {
+        self.add_ultrapeer_at(1, number, SocketAddr::from((address, 7780)))
+    }
+
+    /// The public network, begun by a node at that address.
+    pub(crate) fn public(address: [u8; 4]) -> (Self, PeerId) {
+        let mut net = Self { network: "public", ..Self::empty(1, limits::INDEX_MEMORY) };
+        let founder = net.add_public(1, address);
+        net.input(founder, Input::Found);
+        (net, founder)
+    }
+
+    /// From now on whether that node answers who dials it, and how fast it sends.
+    pub(crate) fn set_reach(&mut self, peer: PeerId, answers: bool, rate_kbit: u32) {
+        self.reach.insert(peer, (answers, rate_kbit));
+    }
+
+    fn add_ultrapeer_at(&mut self, seed: u64, number: u8, address: SocketAddr) -> PeerId {
         let identity = Arc::new(Identity::from_seed([number; 32]));
         let peer = identity.peer_id();
         let mut rng = Pcg32::new(seed, 1 + u64::from(number));
         let mut cx = Context::new(self.now, &mut rng);
-        let terms = Terms::operated("test", false);
-        let machine = Ultrapeer::new(identity, "test", self.settings, terms, EPOCH_S, &mut cx);
-        let address = SocketAddr::from(([10, 0, 0, number], 7780));
+        let terms = Terms::operated(self.network, false);
+        let machine = Ultrapeer::new(identity, self.network, self.settings, terms, EPOCH_S, &mut cx);
         self.nodes.insert(peer, Node { machine, rng, address });
         self.input(peer, Input::Address(address));
         peer
@@ -493,8 +536,9 @@ impl Net {
                 }
                 Output::Dial(peer, address) => self.dial(at, peer, address),
                 Output::DialBack { peer, address, .. } => {
-                    let found = self.nodes.get(&peer).filter(|node| node.address == address);
-                    let found = found.map(|_| Some(100_000)).ok_or(());
+                    let (answers, rate_kbit) = self.reach.get(&peer).copied().unwrap_or((true, 100_000));
+                    let found = self.nodes.get(&peer).filter(|node| node.address == address && answers);
+                    let found = found.map(|_| Some(rate_kbit)).ok_or(());
                     self.send(Place::Node(peer), from, Parcel::Node(at, Box::new(Input::DialledBack(peer, found))));
                 }
                 Output::CloseMesh(peer) if self.links.remove(&pair(at, peer)) => {
@@ -554,7 +598,7 @@ impl Net {
     }
 
     /// Links two ultrapeers; each learns what the other says of itself.
-    fn link(&mut self, one: PeerId, other: PeerId) {
+    pub(crate) fn link(&mut self, one: PeerId, other: PeerId) {
         if !self.links.insert(pair(one, other)) {
             return;
         }

@@ -1,0 +1,90 @@
+//! Who is let in on the public network.
+
+use std::time::Duration;
+
+use overlay::{id::PeerId, wire::mesh::Hurdle};
+use ultrapeer::ultrapeer::Phase;
+
+use super::Net;
+
+const MINUTE: Duration = Duration::from_mins(1);
+
+fn serves(net: &Net, peer: &PeerId) -> bool {
+    net.machine(peer).phase() == Phase::Admitted
+}
+
+/// Runs until `holds`, or for `longest`.
+fn run_until(net: &mut Net, longest: Duration, holds: impl Fn(&Net) -> bool) -> bool {
+    for _ in 0..longest.as_secs() {
+        if holds(net) {
+            return true;
+        }
+        net.run(Duration::from_secs(1));
+    }
+    holds(net)
+}
+
+/// The public network of so many ultrapeers, each in a network of its own.
+fn public(count: u8) -> (Net, Vec<PeerId>) {
+    let (mut net, founder) = Net::public([20, 1, 1, 1]);
+    let mut all = vec![founder];
+    for number in 2..=count {
+        let peer = net.add_public(number, [20 + number, 1, 1, 1]);
+        net.link(peer, founder);
+        assert!(run_until(&mut net, 2 * MINUTE, |net| serves(net, &peer)), "{number} is not let in");
+        all.push(peer);
+    }
+    (net, all)
+}
+
+#[test]
+fn who_can_be_reached_and_is_fast_is_let_in_and_the_network_grows_at_a_pace() {
+    let (mut net, mut all) = public(5);
+    let newcomers: Vec<_> = (6..=12).map(|number| net.add_public(number, [20 + number, 1, 1, 1])).collect();
+    for peer in &newcomers {
+        net.link(*peer, all[0]);
+    }
+    net.run(Duration::from_secs(30));
+    let early = newcomers.iter().filter(|peer| serves(&net, peer)).count();
+    assert!(early <= 4, "{early} of seven in half a minute");
+    assert!(run_until(&mut net, 15 * MINUTE, |net| newcomers.iter().all(|peer| serves(net, peer))));
+    all.extend(newcomers);
+    net.run(MINUTE);
+    for peer in &all {
+        assert_eq!(net.machine(peer).membership().total() as usize, all.len(), "the view of {peer:?}");
+    }
+}
+
+#[test]
+fn who_cannot_be_reached_or_is_slow_or_comes_from_a_full_prefix_is_told_so() {
+    let (mut net, all) = public(4);
+    let unreached = net.add_public(50, [50, 1, 1, 1]);
+    net.set_reach(unreached, false, 0);
+    let slow = net.add_public(51, [51, 1, 1, 1]);
+    net.set_reach(slow, true, 9_000);
+    let neighbour = net.add_public(52, [22, 1, 1, 77]);
+    for peer in [unreached, slow, neighbour] {
+        net.link(peer, all[1]);
+    }
+    net.run(3 * MINUTE);
+    for (peer, hurdle) in [(unreached, Hurdle::Reachable), (slow, Hurdle::Bandwidth), (neighbour, Hurdle::Prefix)] {
+        assert!(!serves(&net, &peer));
+        assert_eq!(net.machine(&peer).hurdle(), Some(hurdle));
+    }
+    assert!(all.iter().all(|peer| net.machine(peer).membership().total() == 4));
+    // What was wrong is mended: it is asked again and found good.
+    net.set_reach(slow, true, 20_000);
+    assert!(run_until(&mut net, 25 * MINUTE, |net| serves(net, &slow)));
+}
+
+#[test]
+fn many_keys_of_one_prefix_get_one_place() {
+    let (mut net, all) = public(4);
+    let crowd: Vec<_> = (60..90).map(|number| net.add_public(number, [60, 1, 1, number])).collect();
+    for peer in &crowd {
+        net.link(*peer, all[2]);
+    }
+    net.run(30 * MINUTE);
+    assert_eq!(crowd.iter().filter(|peer| serves(&net, peer)).count(), 1);
+    assert!(all.iter().all(|peer| net.machine(peer).membership().total() == 5));
+}
