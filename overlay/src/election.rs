@@ -29,7 +29,7 @@ mod growth;
 use std::net::{IpAddr, SocketAddr};
 
 pub use self::{
-    ballots::{Ballots, Measurement, worst_volunteer},
+    ballots::{Ballots, Finding, Measurement, worst_volunteer},
     candidacy::Candidacy,
     demand::{Demand, Shard, floor},
     growth::{Growth, Pace},
@@ -252,7 +252,8 @@ mod tests {
 
     #[test]
     fn a_prefix_has_few_places() {
-        let members = [node(1, "203.0.113.1:1"), node(2, "203.0.114.1:1"), node(3, "10.0.0.1:1"), node(4, "10.0.0.1:2")];
+        let members =
+            [node(1, "203.0.113.1:1"), node(2, "203.0.114.1:1"), node(3, "10.0.0.1:1"), node(4, "10.0.0.1:2")];
         let place = |number, address: &str, total| {
             let node = node(number, address);
             has_place(&node.peer, node.address, members.iter(), total)

@@ -421,6 +421,26 @@ pub const ASKERS: usize = 64;
 pub const ASKER_LIFETIME: Duration = Duration::from_hours(24);
 /// Time between two measurements by one node.
 pub const MEASURE_PAUSE: Duration = Duration::from_mins(1);
+/// Packets below which nobody can tell how many are lost.
+pub const LOSS_PACKETS: u64 = 100;
+/// Own leaves that would serve of which a home finds out what they can do: more than one ultrapeer ever has need of.
+pub const APPRAISED: usize = 1_024;
+/// Time after the attachment of a leaf within which it is dialled back for the first time.
+pub const APPRAISAL_DELAY: Duration = Duration::from_secs(10);
+/// Time between two dial-backs of a leaf: what it can do changes rarely.
+pub const APPRAISAL_INTERVAL: Duration = Duration::from_hours(1);
+/// Leaves that are dialled back at the same time: each may send megabytes.
+pub const APPRAISALS: usize = 2;
+/// Time between two words to a leaf on what was found out: within it what it can show gets too old for nobody.
+pub const APPRAISAL_TOLD: Duration = Duration::from_mins(10);
+/// Time between two invitations by one home, of different leaves: the best first, and voters see what became of it.
+pub const INVITATION_PAUSE: Duration = Duration::from_secs(10);
+/// Time after which a leaf is invited again that did not come in.
+pub const INVITATION_AGAIN: Duration = Duration::from_mins(5);
+/// Leaves whose former sessions are remembered, for [`SESSIONS_LIFETIME`].
+pub const SESSIONS_REMEMBERED: usize = 4_096;
+/// See [`SESSIONS_REMEMBERED`].
+pub const SESSIONS_LIFETIME: Duration = Duration::from_hours(24);
 /// Time between two looks at whether more are wanted.
 pub const DEMAND_LOOK: Duration = Duration::from_secs(5);
 /// Load under which a volunteer may be one too many.

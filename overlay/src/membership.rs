@@ -341,13 +341,7 @@ impl Membership {
     ///
     /// `first_sequence` should be larger than any that this identity used before: seconds since 1970 do. If it
     /// is not, because a clock was set back, others tell, and the next descriptor outbids the old.
-    pub fn new(
-        identity: Arc<Identity>,
-        network: &str,
-        regime: Regime,
-        capacity: u32,
-        first_sequence: u64,
-    ) -> Self {
+    pub fn new(identity: Arc<Identity>, network: &str, regime: Regime, capacity: u32, first_sequence: u64) -> Self {
         Self {
             me: identity.peer_id(),
             identity,

@@ -25,13 +25,14 @@ use std::{
 use overlay::{
     batch::{self, Assembler, BatchError},
     drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng, wall_clock_s},
+    election::Finding,
     file::FileEntry,
     id::{HandleSalt, PeerId},
     identity::Identity,
     limits,
     machine::Context,
     membership::{Refused, State},
-    transport::{CloseCode, DialError, Endpoint, Greeting, Occupancy, Offer},
+    transport::{CloseCode, DialError, Endpoint, Greeting, Occupancy, Offer, Reached},
     wire::{
         bounded::Blob,
         descriptor::{ShardPrefix, SignedDescriptor},
@@ -190,8 +191,14 @@ impl Service {
         let mut rng = system_rng()?;
         let now = clock.now();
         let epoch_s = wall_clock_s() as i64 - (now.as_micros() / 1_000_000) as i64;
-        let machine =
-            Ultrapeer::new(identity, &start.network, start.settings, start.terms, epoch_s, &mut Context::new(now, &mut rng));
+        let machine = Ultrapeer::new(
+            identity,
+            &start.network,
+            start.settings,
+            start.terms,
+            epoch_s,
+            &mut Context::new(now, &mut rng),
+        );
         let (machine, driver) = Driver::new(machine);
         let shared = Arc::new(Shared {
             address: join::OwnAddress::new(start.advertise, endpoint.local_address()),
@@ -435,7 +442,9 @@ impl Shared {
                 self.tasks.spawn("dial back", async move {
                     let found = shared.endpoint.dial_back(address, peer, measured).await;
                     tracing::debug!(?peer, %address, ?found, "a candidate was dialled back");
-                    let found = found.map(|reached| reached.rate_kbit).map_err(drop);
+                    let loss_ppm = shared.ports.loss_of(&peer);
+                    let finding = |reached: Reached| Finding { rate_kbit: reached.rate_kbit, loss_ppm };
+                    let found = found.map(finding).map_err(drop);
                     // A machine that stopped votes on nobody.
                     let _ = shared.machine.input(Input::DialledBack(peer, found)).await;
                 });

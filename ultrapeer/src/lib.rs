@@ -14,6 +14,7 @@
 //! | [`leaves`] | core: attached leaves and their lists |
 //! | [`index`] | core: what is searchable |
 //! | [`attachments`] | core: which leaf is attached where |
+//! | [`appraisals`] | core: which leaves could be ultrapeers, and whom to invite |
 //! | [`audits`] | core: whether other homes tell the truth about that |
 //! | [`digests`] | core: the words of lists that are attached elsewhere |
 //! | [`extent`] | core: which part of the leaf space is covered |
@@ -24,6 +25,7 @@
 //! | `driver`, `metrics` | running it on tokio and QUIC (feature `net`) |
 //! | `program` | the program `quictrack-ultrapeer` (feature `net`) |
 
+pub mod appraisals;
 pub mod attachments;
 pub mod audits;
 pub mod digests;

@@ -54,6 +54,7 @@ pub use self::{
     interface::{Input, Output, Retirement},
 };
 use crate::{
+    appraisals::Appraisals,
     attachments::Attachments,
     audits::{Audits, proofs::Proofs},
     digests::{Digests, owed::Owed},
@@ -95,6 +96,7 @@ pub struct Ultrapeer {
     volunteer: bool,
     candidacy: Candidacy,
     ballots: Ballots,
+    appraisals: Appraisals,
     demand: Demand,
     /// When demand is looked at next.
     demand_at: Time,
@@ -178,6 +180,7 @@ impl Ultrapeer {
             volunteer,
             candidacy,
             ballots: Ballots::default(),
+            appraisals: Appraisals::default(),
             demand: Demand::default(),
             demand_at: Time::ZERO,
             serving_since: Time::ZERO,
@@ -442,7 +445,7 @@ impl Ultrapeer {
                 self.with_leaves(now, out, |leaves, inner| leaves.part(now, session, part, inner));
             }
             LeafMessage::LeafState(state) => self.leaves.state(session, state),
-            LeafMessage::Goodbye(_) => self.leaf_gone(now, session, out),
+            LeafMessage::Goodbye(_) => self.leaf_gone(now, session, true, out),
             LeafMessage::IntroductionReply(reply) => {
                 self.with_introductions(now, out, |introductions, inner| {
                     introductions.replied(now, session, reply, inner);
@@ -457,7 +460,10 @@ impl Ultrapeer {
         }
     }
 
-    fn leaf_gone(&mut self, now: Time, session: Session, out: &mut Outbox<Output>) {
+    fn leaf_gone(&mut self, now: Time, session: Session, in_order: bool, out: &mut Outbox<Output>) {
+        if let Some(leaf) = self.leaves.get(session) {
+            self.appraisals.left(now, &leaf.peer, session, in_order);
+        }
         let tickets: Vec<_> =
             self.askers.iter().filter(|(_, asker)| **asker == session).map(|(ticket, _)| *ticket).collect();
         for ticket in tickets {
@@ -622,7 +628,7 @@ impl Machine for Ultrapeer {
                 out.push(Output::ToLeaf(session, self.membership.frame([], []).into()));
             }
             Input::LeafMessage(session, message) => self.leaf_message(cx, session, message, out),
-            Input::LeafGone(session) => self.leaf_gone(now, session, out),
+            Input::LeafGone(session) => self.leaf_gone(now, session, false, out),
             Input::DigestBuilt(name, unpacked) => self.digest_built(cx, name, unpacked, out),
             Input::FilesPacked(peer, name, packed) => {
                 self.with_proofs(out, |proofs, inner| proofs.packed(peer, name, packed, inner));
@@ -669,6 +675,7 @@ impl Machine for Ultrapeer {
             self.standing.next_deadline(),
             (!matches!(self.phase, Phase::Draining { .. })).then(|| self.candidacy.next_deadline()),
             self.membership.is_serving().then_some(self.demand_at),
+            self.appraisals.next_deadline().filter(|_| self.membership.is_serving()),
             drain,
         ];
         cores.into_iter().flatten().min()
@@ -694,6 +701,7 @@ impl Machine for Ultrapeer {
             self.look_for_votes(cx, out);
         }
         self.look_at_demand(cx, out);
+        self.look_at_appraisals(now, out);
         self.tell_holdings(now, out);
         self.attend_wishes(now, out);
         self.with_searches(now, out, Searches::on_deadline);

@@ -344,11 +344,8 @@ fn write_number(out: &mut Vec<u8>, mut value: usize) {
 /// That descriptor with an endorsement by one who is no ultrapeer, and whose signature is not right.
 fn endorsed_by_nobody(signed: &SignedDescriptor) -> Result<SignedDescriptor> {
     let nobody = node::fresh()?;
-    let endorsement = Endorsement {
-        by: nobody.peer_id().first_bytes(),
-        score: 1,
-        signature: nobody.sign(b"nothing", b"nothing"),
-    };
+    let endorsement =
+        Endorsement { by: nobody.peer_id().first_bytes(), score: 1, signature: nobody.sign(b"nothing", b"nothing") };
     let mut bytes = Vec::new();
     encode_into(signed, &mut bytes);
     // It ends with the number of endorsements, which was none.

@@ -26,8 +26,8 @@ use overlay::{
         hello::RefuseReason,
         leaf::IntroductionFailure,
         mesh::{
-            Aged, Apply, AttachmentSum, Attachments, Class, DigestPart, Follow, Load, MeshIntroduced, MeshMessage, News,
-            ProbeReply, ProbeResult, Proof, ProofAnswer, QueryDone, SyncWant, Verdict, VerdictAnswer,
+            Aged, Apply, AttachmentSum, Attachments, Class, DigestPart, Follow, Load, MeshIntroduced, MeshMessage,
+            News, ProbeReply, ProbeResult, Proof, ProofAnswer, QueryDone, SyncWant, Verdict, VerdictAnswer,
         },
     },
 };
@@ -190,7 +190,9 @@ impl Node {
     }
 
     fn take_vote(&mut self, link: u64, message: &MeshMessage) {
-        let MeshMessage::Verdict(Verdict { answer: VerdictAnswer::Endorsed(endorsement), .. }) = message else { return };
+        let MeshMessage::Verdict(Verdict { answer: VerdictAnswer::Endorsed(endorsement), .. }) = message else {
+            return;
+        };
         let voter = self.peer_at(link).filter(|voter| endorsement.is_by(voter, &self.own()));
         if voter.is_some() && self.endorsements.iter().all(|known| known.by != endorsement.by) {
             self.endorsements.push(*endorsement);

@@ -65,9 +65,17 @@ pub enum Output {
     Answer(PeerId, Verdict),
 }
 
-/// What a dial-back found: `Err` if the candidate was not reached; the rate in kbit/s at which it sends, if that was
-/// measured.
-pub type Measurement = Result<Option<u32>, ()>;
+/// What a dial-back found: `Err` if the candidate was not reached.
+pub type Measurement = Result<Finding, ()>;
+
+/// What was found out about a node that was reached.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Finding {
+    /// The rate at which it sends, in kbit/s; `None` if that was not measured.
+    pub rate_kbit: Option<u32>,
+    /// Of a million packets that were sent to it, those that were lost; `None` if they were too few to tell.
+    pub loss_ppm: Option<u32>,
+}
 
 /// The votes of this node. See the module text.
 #[derive(Debug, Default)]
@@ -109,7 +117,7 @@ struct Case {
 struct Fact {
     address: SocketAddr,
     at: Time,
-    rate_kbit: Option<u32>,
+    finding: Finding,
 }
 
 impl Ballots {
@@ -155,7 +163,7 @@ impl Ballots {
             return self.refuse(from, admission, hurdle, out);
         }
         if let Some(fact) = self.fresh(env.now, &case) {
-            return self.decide(env, &case, Ok(fact.rate_kbit), out);
+            return self.decide(env, &case, Ok(fact.finding), out);
         }
         self.dial(env, case, out);
     }
@@ -164,7 +172,7 @@ impl Ballots {
     pub fn measured(&mut self, env: Environment<'_>, peer: PeerId, found: Measurement, out: &mut Outbox<Output>) {
         let Some(case) = self.under_way.remove(&peer) else { return };
         match found {
-            Ok(rate_kbit) => self.learn(env.now, peer, case.descriptor.address, rate_kbit),
+            Ok(finding) => self.learn(env.now, peer, case.descriptor.address, finding),
             Err(()) => self.stats.unreached += 1,
         }
         self.decide(env, &case, found, out);
@@ -208,10 +216,10 @@ impl Ballots {
         out.push(Output::DialBack { peer, address, measured });
     }
 
-    fn learn(&mut self, now: Time, peer: PeerId, address: SocketAddr, rate_kbit: Option<u32>) {
+    fn learn(&mut self, now: Time, peer: PeerId, address: SocketAddr, finding: Finding) {
         self.reached.retain(|_, fact| now.since(fact.at) < limits::DIAL_BACK_PAUSE);
         if self.reached.len() < limits::DIAL_BACK_PREFIXES {
-            self.reached.insert(peer, Fact { address, at: now, rate_kbit });
+            self.reached.insert(peer, Fact { address, at: now, finding });
         }
     }
 
@@ -220,7 +228,7 @@ impl Ballots {
         let fact = self.reached.get(&case.descriptor.peer)?;
         let enough = fact.address == case.descriptor.address
             && now.since(fact.at) < limits::DIAL_BACK_PAUSE
-            && (fact.rate_kbit.is_some() || !case.measured);
+            && (fact.finding.rate_kbit.is_some() || !case.measured);
         enough.then_some(*fact)
     }
 
@@ -262,7 +270,7 @@ impl Ballots {
     fn decide(&mut self, env: Environment<'_>, case: &Case, found: Measurement, out: &mut Outbox<Output>) {
         let Case { descriptor, .. } = case;
         let (peer, admission) = (descriptor.peer, descriptor.admission);
-        let Ok(rate_kbit) = found else {
+        let Ok(finding) = found else {
             return self.refuse(peer, admission, Hurdle::Reachable, out);
         };
         // Others may have come in while it was dialled.
@@ -270,7 +278,11 @@ impl Ballots {
             return self.refuse(peer, admission, hurdle, out);
         }
         let invited = case.invited.unwrap_or(Measured { stability: 1000, ..Measured::default() });
-        let measured = Measured { bandwidth_kbit: rate_kbit.unwrap_or(invited.bandwidth_kbit), ..invited };
+        let measured = Measured {
+            bandwidth_kbit: finding.rate_kbit.unwrap_or(invited.bandwidth_kbit),
+            loss_ppm: finding.loss_ppm.map_or(invited.loss_ppm, |seen| seen.max(invited.loss_ppm)),
+            ..invited
+        };
         if case.measured {
             let needs_uptime = descriptor.volunteer && !case.meeting && !env.demand.is_below_floor();
             if let Some(hurdle) = falls_short(&measured, needs_uptime) {
@@ -290,7 +302,9 @@ impl Ballots {
         let again_s = match hurdle {
             Hurdle::Busy | Hurdle::Growth => limits::APPLY_SOON,
             Hurdle::Demand | Hurdle::Reachable => limits::APPLY_LATER,
-            Hurdle::Uptime | Hurdle::Bandwidth | Hurdle::Loss | Hurdle::Prefix | Hurdle::Protocol => limits::APPLY_MUCH_LATER,
+            Hurdle::Uptime | Hurdle::Bandwidth | Hurdle::Loss | Hurdle::Prefix | Hurdle::Protocol => {
+                limits::APPLY_MUCH_LATER
+            }
         };
         out.push(answer(peer, admission, VerdictAnswer::Refused(hurdle, again_s.as_secs() as u32)));
     }

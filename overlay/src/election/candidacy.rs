@@ -100,13 +100,7 @@ impl Candidacy {
     }
 
     /// Looks whom to ask: after something changed, and when due. `linked` tells who can be asked.
-    pub fn look(
-        &mut self,
-        now: Time,
-        membership: &Membership,
-        regime: Regime,
-        out: &mut Outbox<Output>,
-    ) {
+    pub fn look(&mut self, now: Time, membership: &Membership, regime: Regime, out: &mut Outbox<Output>) {
         self.look_at = now + limits::CANDIDACY_REST;
         let Some(own) = membership.candidate() else { return };
         self.asked.retain(|_, again| now < *again);

@@ -1,8 +1,8 @@
 //! Members among themselves, in a simulated network.
 
 mod net;
-mod standing;
 mod random;
+mod standing;
 
 use std::time::Duration;
 

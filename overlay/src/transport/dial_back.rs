@@ -95,8 +95,7 @@ pub(super) async fn dial(
     let (crypto, _) = credentials.client(MEASURE_ALPN, Some(peer));
     let mut config = ClientConfig::new(crypto);
     config.transport_config(Arc::new(tuning::measuring()));
-    let connecting =
-        quic.connect_with(config, address, tls::SERVER_NAME).map_err(|error| not_tried(&error))?;
+    let connecting = quic.connect_with(config, address, tls::SERVER_NAME).map_err(|error| not_tried(&error))?;
     let connection = match timeout(limits::DIAL_BACK_TIMEOUT, connecting).await {
         Err(_) | Ok(Err(quinn::ConnectionError::TimedOut)) => return Err(Unreached::Silent),
         Ok(Err(error)) => return Err(Unreached::Another(error.to_string())),

@@ -17,6 +17,7 @@ use super::{
     bounded::{Blob, List, Text},
     descriptor::SignedDescriptor,
     hello::{Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
+    mesh::{Invitation, Measured},
     messages,
     search::{HITS_CAP, Hit, Hits, Reachability, Search, Summary},
 };
@@ -84,6 +85,8 @@ messages! {
         27 Wishes(Wishes) up to limits::WISHES_OF_LEAF * (limits::QUERY_BYTES + 8) + 8,
         /// Somebody does.
         28 WishHits(WishHits) up to HITS_CAP,
+        /// What the home found out about the leaf as one that would be an ultrapeer.
+        29 Appraisal(Appraisal) up to 512,
     }
 }
 
@@ -383,6 +386,23 @@ pub struct View {
     pub view: u64,
     /// The view's sketch, unless the leaf has it; absent also of a leaf that asks too often.
     pub sketch: Option<Blob<{ limits::SKETCH_BYTES }>>,
+}
+
+/// What a home found out about a leaf that would be an ultrapeer, and whether the network wants it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appraisal {
+    /// Whether it was reached from outside; `None` if that was not tried yet.
+    pub reached: Option<bool>,
+    /// What was measured.
+    pub measured: Measured,
+    /// True if its part of the Internet may have one more.
+    pub has_place: bool,
+    /// True if more ultrapeers are wanted at all.
+    pub demand: bool,
+    /// True if it should ask to be let in now.
+    pub invited: bool,
+    /// What it can show to those who vote on it.
+    pub invitation: Option<Invitation>,
 }
 
 /// The leaf's standing queries at this home: all that it has there, in place of those that it told before.

@@ -48,6 +48,14 @@ fn descriptor() -> SignedDescriptor {
     descriptor.sign_endorsed(&identity(), [endorsement])
 }
 
+fn measured() -> Measured {
+    Measured { uptime_s: 7_300, bandwidth_kbit: 40_000, loss_ppm: 120, stability: 990 }
+}
+
+fn invitation(measured: Measured) -> Invitation {
+    Invitation::sign(&identity(), &network_tag("public"), &PeerId([8; 32]), measured, 1_800_000_000)
+}
+
 fn hello() -> Hello {
     Hello {
         network: Text::new("public"),
@@ -122,6 +130,7 @@ fn hit() -> Hit {
 
 /// In the order of their numbers.
 pub(crate) fn leaf() -> Vec<LeafMessage> {
+    let measured = measured();
     let chunk = ChunkRef { hash: [7; 32], bytes: 70_000, files: 1000 };
     let root = catalog_root([&chunk.hash]);
     let statement = RootStatement { root, files: 1000, sequence: 9, lifetime_s: 86_400, home: PeerId([9; 32]) };
@@ -174,6 +183,15 @@ pub(crate) fn leaf() -> Vec<LeafMessage> {
             .into(),
         Wishes { wishes: List::new([Wish { number: 300, query: Text::new("ada notes") }]) }.into(),
         WishHits { number: 300, hits: List::new([hit()]) }.into(),
+        Appraisal {
+            reached: Some(true),
+            measured,
+            has_place: true,
+            demand: true,
+            invited: false,
+            invitation: Some(invitation(measured)),
+        }
+        .into(),
     ]
 }
 
@@ -220,9 +238,7 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
     };
     let wish = WishChange { name: 1 << 60, query: Some(Text::new("ada notes")) };
     let unwish = WishChange { name: 2, query: None };
-    let measured = Measured { uptime_s: 7_300, bandwidth_kbit: 40_000, loss_ppm: 120, stability: 990 };
-    let network = network_tag("public");
-    let invitation = Invitation::sign(&identity(), &network, &PeerId([8; 32]), measured, 1_800_000_000);
+    let invitation = invitation(measured());
     vec![
         hello().into(),
         welcome().into(),

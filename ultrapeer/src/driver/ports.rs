@@ -170,6 +170,17 @@ impl Ports {
         self.lock().mesh.get(peer).map(|port| port.connection.rtt())
     }
 
+    /// Of a million packets that were sent to a linked ultrapeer or an own leaf, those that were lost; `None` if it is
+    /// neither, or they are too few to tell.
+    pub(crate) fn loss_of(&self, peer: &PeerId) -> Option<u32> {
+        let inner = self.lock();
+        let leaf = || inner.leaves.values().map(|port| &port.connection).find(|connection| connection.peer() == *peer);
+        let connection = inner.mesh.get(peer).map(|port| &port.connection).or_else(leaf)?;
+        let stats = connection.stats();
+        let ppm = stats.lost_packets.saturating_mul(1_000_000).checked_div(stats.sent_packets)?;
+        (stats.sent_packets >= limits::LOSS_PACKETS).then(|| u32::try_from(ppm).unwrap_or(u32::MAX))
+    }
+
     pub(crate) fn to_mesh(&self, peer: &PeerId, message: MeshMessage) {
         let inner = self.lock();
         let Some(port) = inner.mesh.get(peer) else { return };

@@ -13,7 +13,7 @@
 use std::{cmp::Reverse, net::SocketAddr};
 
 use overlay::{
-    election::{Measurement, Regime, Shard, ballots, candidacy, floor, voters, worst_volunteer},
+    election::{Measurement, Regime, Shard, ballots, candidacy, floor, has_place, voters, worst_volunteer},
     id::PeerId,
     limits,
     machine::{Context, Outbox},
@@ -28,6 +28,7 @@ use overlay::{
 use rand::RngExt;
 
 use super::{Output, Phase, Retirement, Ultrapeer};
+use crate::appraisals;
 
 /// On what terms a node serves.
 #[derive(Clone, Debug)]
@@ -87,10 +88,7 @@ impl Ultrapeer {
             return;
         }
         if self.audits.is_distrusted(&peer) {
-            let answer = VerdictAnswer::Refused(
-                Hurdle::Protocol,
-                limits::APPLY_MUCH_LATER.as_secs() as u32,
-            );
+            let answer = VerdictAnswer::Refused(Hurdle::Protocol, limits::APPLY_MUCH_LATER.as_secs() as u32);
             return out.push(Output::ToMesh(peer, Verdict { admission: 0, answer }.into()));
         }
         self.with_ballots(now, out, |ballots, env, inner| ballots.apply(env, peer, observed, apply, inner));
@@ -99,6 +97,39 @@ impl Ultrapeer {
     /// A candidate was dialled back.
     pub(super) fn dialled_back(&mut self, now: Time, peer: PeerId, found: Measurement, out: &mut Outbox<Output>) {
         self.with_ballots(now, out, |ballots, env, inner| ballots.measured(env, peer, found, inner));
+        self.appraisals.measured(now, &peer, found);
+        self.look_at_appraisals(now, out);
+    }
+
+    /// Finds out what own leaves are worth that would serve, and tells them.
+    pub(super) fn look_at_appraisals(&mut self, now: Time, out: &mut Outbox<Output>) {
+        if !self.membership.is_serving() || self.appraisals.next_deadline().is_none_or(|due| now < due) {
+            return;
+        }
+        let mut appraisals = std::mem::take(&mut self.appraisals);
+        let mut inner = Outbox::new();
+        let now_s = self.clock_s(now);
+        let network = self.membership.candidate().map(|own| own.network).unwrap_or_default();
+        let has_place = |peer: &PeerId, address: SocketAddr| {
+            let own = self.membership.candidate();
+            let all = self.membership.iter().map(|(member, _)| member).chain(&own);
+            has_place(peer, address, all, self.membership.total())
+        };
+        let sign = |leaf: &PeerId, measured| Invitation::sign(&self.identity, &network, leaf, measured, now_s);
+        let env = appraisals::Environment {
+            now,
+            regime: self.regime,
+            demand: self.demand.wants_more(),
+            below_floor: self.demand.is_below_floor(),
+            has_place: &has_place,
+            sign: &sign,
+        };
+        appraisals.look(env, &mut inner);
+        self.appraisals = appraisals;
+        out.append_mapped(&mut inner, |output| match output {
+            appraisals::Output::DialBack(peer, address) => Output::DialBack { peer, address, measured: true },
+            appraisals::Output::Tell(session, appraisal) => Output::ToLeaf(session, (*appraisal).into()),
+        });
     }
 
     fn with_candidacy(

@@ -10,6 +10,7 @@ use std::{
 
 use overlay::{
     batch::{self, Assembler},
+    election::Finding,
     file::{FileEntry, Tags},
     id::{ContentId, HandleSalt, PeerId, QueryId},
     identity::Identity,
@@ -538,7 +539,7 @@ impl Net {
                 Output::DialBack { peer, address, .. } => {
                     let (answers, rate_kbit) = self.reach.get(&peer).copied().unwrap_or((true, 100_000));
                     let found = self.nodes.get(&peer).filter(|node| node.address == address && answers);
-                    let found = found.map(|_| Some(rate_kbit)).ok_or(());
+                    let found = found.map(|_| Finding { rate_kbit: Some(rate_kbit), loss_ppm: None }).ok_or(());
                     self.send(Place::Node(peer), from, Parcel::Node(at, Box::new(Input::DialledBack(peer, found))));
                 }
                 Output::CloseMesh(peer) if self.links.remove(&pair(at, peer)) => {

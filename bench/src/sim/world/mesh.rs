@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use overlay::{
     batch::{self, Assembler},
+    election::Finding,
     id::PeerId,
     limits,
     time::Time,
@@ -53,7 +54,7 @@ impl World {
                 let found = to.filter(|to| self.ultrapeers[*to as usize].peer == peer && self.reachable(up, *to));
                 let found = found.filter(|to| self.ultrapeers[*to as usize].alive);
                 let after = found.map_or(limits::DIAL_BACK_TIMEOUT, |to| self.round_trip(up, to) * 2);
-                let found = found.map(|_| Some(UPSTREAM_KBIT)).ok_or(());
+                let found = found.map(|_| Finding { rate_kbit: Some(UPSTREAM_KBIT), loss_ppm: None }).ok_or(());
                 self.plan(self.now + after, Event::Up(up, Box::new(Input::DialledBack(peer, found))));
             }
             Output::Build { session, chunk, parts } => {

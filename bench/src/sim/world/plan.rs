@@ -167,7 +167,8 @@ impl World {
         let mut rng = Pcg32::seed_from_u64(draw::mix(seed, 5, u64::from(number)));
         let settings = Settings { memory: (self.scenario.memory_mb * 1e6) as u64, ..Settings::default() };
         let terms = Terms::operated(NETWORK, false);
-        let machine = Ultrapeer::new(identity, NETWORK, settings, terms, EPOCH_S, &mut Context::new(self.now, &mut rng));
+        let machine =
+            Ultrapeer::new(identity, NETWORK, settings, terms, EPOCH_S, &mut Context::new(self.now, &mut rng));
         let address = up_address(number);
         self.by_address.insert(address, number);
         self.by_peer.insert(peer, number);
