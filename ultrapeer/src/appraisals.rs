@@ -75,6 +75,8 @@ pub struct Appraisals {
     former: BTreeMap<PeerId, Former>,
     invite_at: Time,
     look_at: Option<Time>,
+    /// Times that more were wanted and nobody could be invited.
+    nobody: u64,
 }
 
 #[derive(Debug)]
@@ -166,6 +168,11 @@ impl Appraisals {
         self.wake(now);
     }
 
+    /// Times that more were wanted, and no leaf here could serve: counted once in [`limits::INVITATION_AGAIN`].
+    pub const fn without_candidate(&self) -> u64 {
+        self.nobody
+    }
+
     /// When [`Self::look`] is due.
     pub const fn next_deadline(&self) -> Option<Time> {
         self.look_at
@@ -252,7 +259,17 @@ impl Appraisals {
             let measured = measured(now, record, self.former.get(*peer));
             (score(&measured), measured.uptime_s, **peer)
         };
-        let best = self.known.iter().filter(fits).max_by_key(worth).map(|(peer, _)| *peer)?;
+        let Some(best) = self.known.iter().filter(fits).max_by_key(worth).map(|(peer, _)| *peer) else {
+            if self
+                .known
+                .values()
+                .all(|record| record.invited_at.is_none_or(|at| now.since(at) >= limits::INVITATION_AGAIN))
+            {
+                self.nobody += 1;
+                self.invite_at = now + limits::INVITATION_AGAIN;
+            }
+            return None;
+        };
         self.known.get_mut(&best)?.invited_at = Some(now);
         self.invite_at = now + limits::INVITATION_PAUSE;
         Some(best)

@@ -149,6 +149,8 @@ pub struct Snapshot {
     pub hurdle: Option<Hurdle>,
     /// Its votes on others.
     pub ballots: overlay::election::ballots::Stats,
+    /// Times that more ultrapeers were wanted, and no own leaf could serve.
+    pub without_candidate: u64,
 }
 
 /// Another ultrapeer, for `peers`.
@@ -343,6 +345,7 @@ impl Snapshot {
             address: None,
             hurdle: machine.hurdle(),
             ballots: machine.ballots().stats(),
+            without_candidate: machine.appraisals().without_candidate(),
         }
     }
 }

@@ -106,6 +106,28 @@ overlay::labels! {
         Unendorsed = "unendorsed",
     }
 
+    /// What became of a vote on one that wants to serve.
+    pub enum Election as "result" {
+        /// It was endorsed.
+        Elected = "elected",
+        /// More are wanted, and no leaf here could serve.
+        NoCandidate = "no_candidate",
+        /// It was refused.
+        Refused = "refused",
+        /// It left before it was looked at.
+        Expired = "expired",
+    }
+
+    /// What became of a dial-back.
+    pub enum DialBack as "result" {
+        /// The node was reached.
+        Ok = "ok",
+        /// It was not.
+        Timeout = "timeout",
+        /// It was not tried: there were too many, or one was made nearby.
+        Limited = "limited",
+    }
+
     /// What became of an audit of another home.
     pub enum Audit as "result" {
         /// It proved what it had told.
@@ -208,6 +230,12 @@ overlay::families! {
     /// Why searches may have missed something.
     pub static QUERY_INCOMPLETE: Counters<Missing> =
         "quictrack_query_incomplete_total", "Exhausted searches that may have missed something, by reason.";
+    /// Votes.
+    pub static ELECTIONS: Counters<Election> =
+        "quictrack_elections_total", "Votes of this ultrapeer on nodes that want to serve, by outcome.";
+    /// Dial-backs.
+    pub static DIALBACKS: Counters<DialBack> =
+        "quictrack_dialbacks_total", "Candidates that were dialled back, by outcome.";
     /// Introductions.
     pub static INTRODUCTIONS: Counters<(IntroductionKind, IntroductionResult)> =
         "quictrack_introductions_total", "Introductions of leaves to each other, by outcome.";
@@ -230,6 +258,14 @@ pub fn collect(snapshot: &Snapshot) {
     AUDITS.absolute(Audit::Ok, snapshot.audits.proven);
     AUDITS.absolute(Audit::Failed, snapshot.audits.failed);
     AUDITS.absolute(Audit::Timeout, snapshot.audits.evaded);
+    let votes = snapshot.ballots;
+    ELECTIONS.absolute(Election::Elected, votes.endorsed);
+    ELECTIONS.absolute(Election::NoCandidate, snapshot.without_candidate);
+    ELECTIONS.absolute(Election::Refused, votes.refused);
+    ELECTIONS.absolute(Election::Expired, votes.expired);
+    DIALBACKS.absolute(DialBack::Ok, votes.dialled.saturating_sub(votes.unreached));
+    DIALBACKS.absolute(DialBack::Timeout, votes.unreached);
+    DIALBACKS.absolute(DialBack::Limited, votes.limited);
     let Refused { malformed, forged, other_network, expired, outdated, full, claims, unendorsed } = snapshot.refused;
     for (reason, count) in [
         (Disbelief::Malformed, malformed),

@@ -240,6 +240,11 @@ impl Ultrapeer {
         &self.ballots
     }
 
+    /// What own leaves are worth that would serve.
+    pub fn appraisals(&self) -> &Appraisals {
+        &self.appraisals
+    }
+
     /// Whether more ultrapeers are wanted, as this one sees it.
     pub fn demand(&self) -> &Demand {
         &self.demand

@@ -102,6 +102,10 @@ pub struct Stats {
     pub dialled: u64,
     /// Of those, the ones that reached nobody.
     pub unreached: u64,
+    /// Dial-backs that were not made because there were too many, or one was made nearby.
+    pub limited: u64,
+    /// Candidates that left while they waited.
+    pub expired: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -185,7 +189,9 @@ impl Ballots {
 
     /// A candidate is not linked any more: what it gets from here would not reach it.
     pub fn gone(&mut self, peer: &PeerId) {
+        let before = self.waiting.len();
         self.waiting.retain(|case| case.descriptor.peer != *peer);
+        self.stats.expired += (before - self.waiting.len()) as u64;
     }
 
     fn dial(&mut self, env: Environment<'_>, case: Case, out: &mut Outbox<Output>) {
@@ -299,6 +305,7 @@ impl Ballots {
 
     fn refuse(&mut self, peer: PeerId, admission: u64, hurdle: Hurdle, out: &mut Outbox<Output>) {
         self.stats.refused += 1;
+        self.stats.limited += u64::from(hurdle == Hurdle::Busy);
         let again_s = match hurdle {
             Hurdle::Busy | Hurdle::Growth => limits::APPLY_SOON,
             Hurdle::Demand | Hurdle::Reachable => limits::APPLY_LATER,
@@ -371,3 +378,6 @@ fn invited(env: Environment<'_>, from: PeerId, apply: &Apply) -> Option<Measured
     let enough = limits::INVITATIONS_NEEDED.min(env.membership.total() as usize);
     (homes.len() >= enough.max(1)).then(|| homes.into_values().min_by_key(score))?
 }
+
+#[cfg(test)]
+mod tests;

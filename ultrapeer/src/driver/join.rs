@@ -86,8 +86,8 @@ impl Joining {
     }
 }
 
-/// Tries the join targets: at once and with growing pauses until the node serves, then now and then while
-/// the network is small, so that networks which were founded apart find each other. A founder that finds
+/// Tries the join targets: at once and with growing pauses until the node serves, then now and then, so that
+/// networks which were founded apart find each other. A founder that finds
 /// nobody in [`limits::FOUNDING_PATIENCE`] begins the network.
 pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<SignedDescriptor>) {
     if let Some(address) = shared.address.first() {
@@ -102,6 +102,7 @@ pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<Sign
     let mut admitted = shared.admitted.subscribe();
     let mut pause = limits::REDIAL_MIN;
     let mut founding = founder.then_some(founding);
+    let mut looks: usize = 0;
     loop {
         let serves = *admitted.borrow_and_update();
         if serves {
@@ -112,8 +113,13 @@ pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<Sign
             let _ = shared.machine.input(Input::Found).await;
             continue;
         }
-        if !serves || small(&shared).await {
-            for target in shared.join.targets() {
+        // Who serves looks for others of the same name: in a small network everywhere, else at one place at a time.
+        let targets = shared.join.targets();
+        let all = !serves || small(&shared).await;
+        let turn = looks.checked_rem(targets.len()).unwrap_or(0);
+        looks += 1;
+        for (number, target) in targets.into_iter().enumerate() {
+            if all || number == turn {
                 let error = attempt(&shared, &target).await.err();
                 BOOTSTRAP_ATTEMPTS.increment((BootstrapSource::Config, outcome(error.as_ref())));
                 shared.join.note(&target, error);
