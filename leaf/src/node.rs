@@ -27,8 +27,9 @@ use overlay::{
     id::{ContentId, PeerId},
     identity::Identity,
     limits,
+    list_file::ListError,
     remembered::Remembered,
-    shared_folders::{SharedFolders, SharedFoldersError},
+    shared_folders::SharedFolders,
     time::Time,
     transport::{Arrival, Arrivals, Endpoint},
     wire::{
@@ -38,7 +39,7 @@ use overlay::{
         search::Reachability,
         transfer::{Browse, Page, TransferMessage},
     },
-    wish_list::{WishList, WishListError},
+    wish_list::WishList,
 };
 use tokio::task::JoinHandle;
 
@@ -80,19 +81,15 @@ pub enum StartError {
     /// The system has no random numbers.
     #[error("the system has no random numbers: {0}")]
     Random(#[from] std::io::Error),
-    /// The list of folders that were shared at run time cannot be read.
+    /// The list of folders that were shared at run time, or that of wishes, cannot be read.
     #[error(transparent)]
-    SharedFolders(#[from] SharedFoldersError),
-    /// The list of wishes cannot be read.
-    #[error(transparent)]
-    WishList(#[from] WishListError),
+    List(#[from] ListError),
 }
 
 impl From<StartError> for Failure {
     fn from(error: StartError) -> Self {
         match error {
-            StartError::SharedFolders(error) => error.into(),
-            StartError::WishList(error) => error.into(),
+            StartError::List(error) => error.into(),
             StartError::Store(StoreError::Database(DatabaseError::Full)) => {
                 Self::new(Code::DiskFull, error.to_string()).hint("make room on the disk of the data folder")
             }

@@ -17,7 +17,7 @@
 //! | [`verify`] | pieces of a content and their proof under its BLAKE3 |
 //! | `admin`, `metrics` | the local HTTP of both programs, what Prometheus sees |
 //! | `config`, `environment`, `folders` | the configuration and its sources, and where everything lies |
-//! | `remembered`, `shared_folders`, `wish_list` | ultrapeers of earlier sessions, folders shared at run time, standing queries, on disk |
+//! | `remembered`, `list_file`, `shared_folders`, `wish_list` | on disk: ultrapeers of earlier sessions, and lists made at run time: folders that are shared, standing queries |
 //! | `console` | the only place that prints; failures and exit codes |
 //! | `telemetry`, `life` | the log; signals, readiness and the end of a daemon |
 //! | `startup`, `commands` | what both daemons do before they serve, and commands that both programs have |
@@ -49,6 +49,8 @@ pub mod identity;
 #[cfg(feature = "net")]
 pub mod life;
 pub mod limits;
+#[cfg(feature = "net")]
+pub mod list_file;
 pub mod machine;
 pub mod membership;
 #[cfg(feature = "net")]

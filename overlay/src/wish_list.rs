@@ -1,23 +1,21 @@
-//! Standing queries of a leaf: `DATA_DIR/wishes.json`, a JSON list.
-//!
-//! It lies beside the database, not in it, so that it survives when the database is lost and travels with the settings.
-//! What a wish found lies in the database.
+//! Standing queries of a leaf: `DATA_DIR/wishes.json`, a JSON list. What a wish found lies in the database.
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    admin::Code,
-    console::Failure,
-    folders::{PRIVATE_FILE, read_json, write_json},
     limits,
+    list_file::{ListError, ListFile, ListKind},
 };
 
-const FILE: &str = "wishes.json";
+static KIND: ListKind = ListKind {
+    file: "wishes.json",
+    most: limits::WISHES_OF_LEAF,
+    full: "wishes are there already",
+    make_room: "remove one first: `quictrack wish list` shows them, `quictrack wish remove ID` removes one",
+    mend: "mend the file, or remove it and make its wishes anew",
+};
 
 /// What somebody wishes for.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,34 +45,8 @@ pub struct ListedWish {
 /// The list and its file.
 #[derive(Clone, Debug)]
 pub struct WishList {
-    file: PathBuf,
     /// In the order in which they were made.
-    wishes: Vec<ListedWish>,
-}
-
-/// Why the list cannot be used. Nothing was changed.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum WishListError {
-    /// It cannot be read.
-    #[error("cannot read {}: {source}", file.display())]
-    Read {
-        /// The list.
-        file: PathBuf,
-        /// What the system says, or what is wrong with it.
-        source: io::Error,
-    },
-    /// It cannot be written.
-    #[error("cannot write {}: {source}", file.display())]
-    Write {
-        /// The list.
-        file: PathBuf,
-        /// What the system says.
-        source: io::Error,
-    },
-    /// It has [`limits::WISHES_OF_LEAF`] wishes already.
-    #[error("there are {} wishes already", limits::WISHES_OF_LEAF)]
-    TooMany,
+    list: ListFile<ListedWish>,
 }
 
 impl WishList {
@@ -82,86 +54,43 @@ impl WishList {
     ///
     /// # Errors
     /// If it is there and cannot be read, or has more wishes than there may be.
-    pub fn load(data_dir: &Path) -> Result<Self, WishListError> {
-        let file = data_dir.join(FILE);
-        let too_many = || io::Error::new(io::ErrorKind::InvalidData, WishListError::TooMany);
-        match read_json::<Vec<ListedWish>>(&file).map(Option::unwrap_or_default) {
-            Ok(wishes) if wishes.len() <= limits::WISHES_OF_LEAF => Ok(Self { file, wishes }),
-            Ok(_) => Err(WishListError::Read { file, source: too_many() }),
-            Err(source) => Err(WishListError::Read { file, source }),
-        }
+    pub fn load(data_dir: &Path) -> Result<Self, ListError> {
+        ListFile::load(data_dir, &KIND).map(|list| Self { list })
     }
 
     /// The wishes, in the order in which they were made.
     pub fn wishes(&self) -> &[ListedWish] {
-        &self.wishes
+        self.list.items()
     }
 
     /// Takes a wish into the list and writes it. Blocking.
     ///
     /// # Errors
     /// If it is full or cannot be written; then it is as before.
-    pub fn add(&mut self, wish: ListedWish) -> Result<(), WishListError> {
-        if self.wishes.len() >= limits::WISHES_OF_LEAF {
-            return Err(WishListError::TooMany);
-        }
-        let mut wishes = self.wishes.clone();
+    pub fn add(&mut self, wish: ListedWish) -> Result<(), ListError> {
+        let mut wishes = self.wishes().to_vec();
         wishes.push(wish);
-        self.store(wishes)
+        self.list.store(wishes)
     }
 
     /// Takes a wish out of the list and writes it. False if there is none of that name. Blocking.
     ///
     /// # Errors
     /// If it cannot be written; then it is as before.
-    pub fn remove(&mut self, id: &str) -> Result<bool, WishListError> {
-        let wishes: Vec<_> = self.wishes.iter().filter(|wish| wish.id != id).cloned().collect();
-        let is_there = wishes.len() < self.wishes.len();
+    pub fn remove(&mut self, id: &str) -> Result<bool, ListError> {
+        let wishes: Vec<_> = self.wishes().iter().filter(|wish| wish.id != id).cloned().collect();
+        let is_there = wishes.len() < self.wishes().len();
         if is_there {
-            self.store(wishes)?;
+            self.list.store(wishes)?;
         }
         Ok(is_there)
-    }
-
-    fn store(&mut self, wishes: Vec<ListedWish>) -> Result<(), WishListError> {
-        let written = write_json(&self.file, &wishes, PRIVATE_FILE);
-        written.map_err(|source| WishListError::Write { file: self.file.clone(), source })?;
-        self.wishes = wishes;
-        Ok(())
-    }
-}
-
-impl WishListError {
-    /// What to do next.
-    pub const fn hint(&self) -> &'static str {
-        match self {
-            Self::Read { .. } => "mend the file, or remove it and make its wishes anew",
-            Self::Write { .. } => "check the owner of the data folder and the space on its disk",
-            Self::TooMany => {
-                "remove one first: `quictrack wish list` shows them, `quictrack wish remove ID` removes one"
-            }
-        }
-    }
-}
-
-impl From<WishListError> for Failure {
-    fn from(error: WishListError) -> Self {
-        let code = match &error {
-            WishListError::Read { source, .. } | WishListError::Write { source, .. } => match source.kind() {
-                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Code::BadConfig,
-                kind => Self::from(io::Error::from(kind)).code,
-            },
-            WishListError::TooMany => Code::Conflict,
-        };
-        Self::new(code, error.to_string()).hint(error.hint())
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
-
     use super::*;
+    use crate::{admin::Code, console::Failure};
 
     fn wish(number: usize) -> ListedWish {
         let wish = Wish { query: format!("\"the {number}\" ext:txt"), download: number == 1, max_size: Some(7) };
@@ -181,14 +110,5 @@ mod tests {
         let again = WishList::load(folder.path()).unwrap();
         assert_eq!(again.wishes(), list.wishes());
         assert_eq!((again.wishes().len(), &again.wishes()[3]), (limits::WISHES_OF_LEAF - 1, &wish(4)));
-    }
-
-    #[test]
-    fn a_damaged_list_is_left_alone() {
-        let folder = tempfile::tempdir().unwrap();
-        fs::write(folder.path().join(FILE), "[{}]").unwrap();
-        let failure = Failure::from(WishList::load(folder.path()).unwrap_err());
-        assert_eq!((failure.code, failure.exit.number()), (Code::BadConfig, 2));
-        assert_eq!(fs::read(folder.path().join(FILE)).unwrap(), b"[{}]");
     }
 }

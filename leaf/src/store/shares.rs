@@ -22,7 +22,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
-use overlay::{config::Origin, drive, id::ContentId, limits, shared_folders::SharedFoldersError, verify::Value};
+use overlay::{config::Origin, drive, id::ContentId, limits, list_file::ListError, verify::Value};
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Notify, Semaphore, mpsc, oneshot, watch},
@@ -354,7 +354,7 @@ pub enum SharesError {
     },
     /// What was done is not kept over a restart: the list in the data folder cannot be written.
     #[error(transparent)]
-    Record(#[from] SharedFoldersError),
+    Record(#[from] ListError),
     /// The program is ending.
     #[error("the shares are closed")]
     Stopped,

@@ -18,9 +18,10 @@ use overlay::{
     drive::{Tasks, random_name, wall_clock_s},
     id::ContentId,
     limits,
+    list_file::ListError,
     query::Query,
     wire::{bounded::Text, search::Hit as WireHit, search::Target},
-    wish_list::{ListedWish, Wish as Wished, WishList, WishListError},
+    wish_list::{ListedWish, Wish as Wished, WishList},
 };
 use tokio::sync::mpsc;
 
@@ -379,12 +380,6 @@ async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -
     done.map_err(|_| ApiError::new(Code::Draining, "the daemon is shutting down"))
 }
 
-fn refused(error: WishListError) -> ApiError {
-    let hint = error.hint();
-    let code = match &error {
-        WishListError::TooMany => Code::Conflict,
-        WishListError::Write { source, .. } if source.kind() == std::io::ErrorKind::StorageFull => Code::DiskFull,
-        _ => Code::Internal,
-    };
-    ApiError::new(code, error.to_string()).hint(hint)
+fn refused(error: ListError) -> ApiError {
+    ApiError::new(error.code(), error.to_string()).hint(error.hint())
 }

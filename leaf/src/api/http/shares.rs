@@ -9,7 +9,6 @@ use overlay::{
         list::{ListQuery, Page},
     },
     limits,
-    shared_folders::SharedFoldersError,
     wire::{
         bounded::Text,
         transfer::{Browse, Cursor},
@@ -68,12 +67,8 @@ fn refused(error: SharesError) -> ApiError {
         SharesError::NoFolder { .. } => Code::BadRequest,
         SharesError::Stopped => Code::Draining,
         SharesError::Store(StoreError::Database(DatabaseError::Full)) => Code::DiskFull,
-        SharesError::Store(StoreError::Disk(error))
-        | SharesError::Record(SharedFoldersError::Write { source: error, .. })
-            if error.kind() == ErrorKind::StorageFull =>
-        {
-            Code::DiskFull
-        }
+        SharesError::Store(StoreError::Disk(error)) if error.kind() == ErrorKind::StorageFull => Code::DiskFull,
+        SharesError::Record(error) => error.code(),
         _ => Code::Internal,
     };
     let refused = ApiError::new(code, error.to_string());
