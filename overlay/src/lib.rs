@@ -12,6 +12,7 @@
 //! | [`shards`] | parts of the leaf space |
 //! | [`membership`] | core: who the ultrapeers are |
 //! | [`election`] | who may be one: votes, limits, demand |
+//! | [`bans`] | who is not dealt with, and which contents are blocked |
 //! | [`units`], [`address`] | sizes, rates and durations as people write them; addresses, prefixes, network names |
 //! | [`batch`] | catalog chunks on the wire |
 //! | [`verify`] | pieces of a content and their proof under its BLAKE3 |
@@ -28,6 +29,7 @@
 pub mod address;
 #[cfg(feature = "net")]
 pub mod admin;
+pub mod bans;
 pub mod batch;
 #[cfg(feature = "net")]
 pub mod commands;

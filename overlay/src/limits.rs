@@ -717,3 +717,19 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub const REMEMBER_PAUSE: Duration = Duration::from_secs(2);
 /// Time between two looks at the node for gauges and events.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+
+// --- bans -----------------------------------------------------------------------------------------
+
+/// Bans that are made at run time. Chosen: more than a person makes by hand; the rest belongs into a file.
+pub const BANS: usize = 4096;
+/// Targets of all lists of bans in files together. Chosen: the largest public lists of address ranges have some hundred
+/// thousand lines; a million take some 50 MB.
+pub const BANS_LISTED: usize = 1_000_000;
+/// Bytes of one list of bans in a file: [`BANS_LISTED`] content ids with a line end, and as much of comments.
+pub const BAN_LIST_BYTES: u64 = 128 << 20;
+/// Lines of a list of bans that are told to be wrong; one that is wrong as a whole must not fill the log.
+pub const BAD_LINES_TOLD: usize = 100;
+/// Characters of the reason of a ban; more are cut. Chosen: two lines.
+pub const BAN_REASON_CHARACTERS: usize = 160;
+/// Time between two looks at the files of bans: as the configuration's.
+pub const BAN_LIST_LOOK: Duration = Duration::from_secs(2);

@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use overlay::{
+    bans::{Rules, Target},
     id::HandleSalt,
     identity::Identity,
     limits,
@@ -533,4 +534,69 @@ fn a_restarted_server_resets_former_connections_at_once() {
         let _ = ping(&mut link, 1).await;
         assert_eq!(link.connection.closed().await, CloseReason::Reset);
     });
+}
+
+fn key(of: &Endpoint) -> Rules {
+    Rules::new([Target::Peer(of.peer())])
+}
+
+#[tokio::test]
+async fn a_banned_key_is_refused_at_its_hello_and_let_in_again() {
+    let (server, mut arrivals) = node(1, settings());
+    let (client, _) = node(2, settings());
+    let address = server.local_address();
+    server.set_bans(key(&client));
+    let refused = dial(&client, address).await.unwrap_err();
+    assert!(matches!(refused, DialError::Refused { reason: RefuseReason::Banned, .. }), "{refused}");
+    let mesh = client.dial::<MeshMessage>(address, None, Greeting::default()).await.unwrap_err();
+    assert!(matches!(mesh, DialError::Refused { reason: RefuseReason::Banned, .. }), "{mesh}");
+    assert_eq!(server.stats().count(Event::LeafBanned), 1);
+    assert_eq!(server.stats().count(Event::HelloRefused), 2);
+    server.set_bans(Rules::default());
+    let (dialled, _theirs) = tokio::join!(dial(&client, address), welcome_leaf(&mut arrivals));
+    assert_eq!(dialled.unwrap().link.connection.peer(), server.peer());
+}
+
+#[tokio::test]
+async fn a_banned_prefix_gets_no_handshake() {
+    let (server, _arrivals) = node(1, settings());
+    let (client, _) = node(2, settings());
+    server.set_bans(Rules::new([Target::Prefix("127.0.0.0/8".parse().unwrap())]));
+    let refused = dial(&client, server.local_address()).await.unwrap_err();
+    assert!(matches!(refused, DialError::Closed { reason: CloseReason::Overload, .. }), "{refused}");
+    assert_eq!(server.stats().count(Event::AddressBanned), 1);
+    assert_eq!(server.stats().count(Event::HandshakeBegun), 0);
+}
+
+#[tokio::test]
+async fn connections_to_one_who_becomes_banned_are_closed_and_others_stay() {
+    for by_address in [false, true] {
+        let Pair { server, arrivals: _arrivals, client, theirs, ours } = pair().await;
+        server.set_bans(Rules::new([
+            Target::Peer(identity(9).peer_id()),
+            Target::Prefix("192.0.2.0/24".parse().unwrap()),
+        ]));
+        assert_eq!(theirs.connection.close_reason(), None);
+        let loopback = Rules::new([Target::Prefix("127.0.0.1".parse().unwrap())]);
+        server.set_bans(if by_address { loopback } else { key(&client) });
+        assert_eq!(ours.connection.closed().await, CloseReason::Remote(CloseCode::Banned));
+        assert_eq!(theirs.connection.closed().await, CloseReason::Local(CloseCode::Banned));
+    }
+}
+
+#[tokio::test]
+async fn who_is_banned_is_not_dialled() {
+    let (server, _arrivals) = node(1, settings());
+    let (client, _) = node(2, settings());
+    let address = server.local_address();
+    client.set_bans(key(&server));
+    let known = client.dial::<LeafMessage>(address, Some(server.peer()), Greeting::default()).await;
+    assert_eq!(known.unwrap_err(), DialError::Banned { address });
+    client.set_bans(Rules::new([Target::Prefix("127.0.0.1".parse().unwrap())]));
+    assert_eq!(dial(&client, address).await.unwrap_err(), DialError::Banned { address });
+    assert_eq!(server.stats().count(Event::HandshakeBegun), 0);
+    // Whose key is not known before shows it, and learns nothing more.
+    client.set_bans(key(&server));
+    assert_eq!(dial(&client, address).await.unwrap_err(), DialError::Banned { address });
+    assert_eq!(server.stats().count(Event::HandshakeOffered), 0);
 }

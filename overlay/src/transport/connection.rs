@@ -10,6 +10,7 @@ use std::{
 use quinn::{ConnectionError, TransportErrorCode, VarInt};
 
 use super::{
+    gate::Gate,
     socket::canonical,
     stats::{self, Stats},
     streams::{Receiver, Sender},
@@ -173,7 +174,8 @@ pub struct Connection {
     inner: Arc<Inner>,
 }
 
-struct Inner {
+/// What the handles of a connection share.
+pub(super) struct Inner {
     quic: quinn::Connection,
     peer: PeerId,
     protocol: Protocol,
@@ -181,12 +183,16 @@ struct Inner {
     /// Where the other side sees us; known once it said so.
     observed: OnceLock<SocketAddr>,
     stats: Arc<Stats>,
+    gate: Arc<Gate>,
+    /// Its number there.
+    entered: u64,
     /// In the metrics, once it was welcomed.
     counted: OnceLock<OpenConnection>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
+        self.gate.leave(self.entered);
         if let Some(counted) = self.counted.take() {
             // Open until the last handle went: nobody here had a use for it any more.
             let done = self.closed_with.get().copied().unwrap_or(CloseCode::Done);
@@ -197,6 +203,20 @@ impl Drop for Inner {
 }
 
 impl Inner {
+    pub(super) fn peer(&self) -> PeerId {
+        self.peer
+    }
+
+    pub(super) fn remote_address(&self) -> SocketAddr {
+        canonical(self.quic.remote_address())
+    }
+
+    pub(super) fn close(&self, code: CloseCode) {
+        if self.closed_with.set(code).is_ok() {
+            self.quic.close(code.to_wire(), b"");
+        }
+    }
+
     fn reason(&self, error: ConnectionError) -> CloseReason {
         // Closed here without a word for this connection: the whole endpoint was closed.
         CloseReason::of(error, self.closed_with.get().copied().unwrap_or(CloseCode::Shutdown))
@@ -233,7 +253,7 @@ impl Connection {
 
     /// Where the other side's packets come from now. It changes when a NAT rebinds or the other side moves.
     pub fn remote_address(&self) -> SocketAddr {
-        canonical(self.inner.quic.remote_address())
+        self.inner.remote_address()
     }
 
     /// Where the other side saw us when the connection began.
@@ -306,9 +326,7 @@ impl Connection {
 
     /// Closes it, telling the other side why. Streams fail at once on both sides; a second call is ignored.
     pub fn close(&self, code: CloseCode) {
-        if self.inner.closed_with.set(code).is_ok() {
-            self.inner.quic.close(code.to_wire(), b"");
-        }
+        self.inner.close(code);
     }
 
     /// Waits until it is closed, by whichever side. Cancelling loses nothing.
@@ -327,9 +345,23 @@ impl Connection {
         self.inner.quic.stable_id() as u64
     }
 
-    pub(super) fn new(quic: quinn::Connection, peer: PeerId, protocol: Protocol, stats: Arc<Stats>) -> Self {
+    pub(super) fn new(
+        quic: quinn::Connection,
+        peer: PeerId,
+        protocol: Protocol,
+        stats: Arc<Stats>,
+        gate: Arc<Gate>,
+    ) -> Self {
         let (closed_with, observed, counted) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        Self { inner: Arc::new(Inner { quic, peer, protocol, closed_with, observed, stats, counted }) }
+        let entered = gate.number();
+        let inner = Arc::new(Inner { quic, peer, protocol, closed_with, observed, stats, gate, entered, counted });
+        inner.gate.enter(entered, &inner);
+        Self { inner }
+    }
+
+    /// True if the other side is banned here.
+    pub(super) fn is_banned(&self) -> bool {
+        self.inner.gate.bans(&self.peer(), self.remote_address())
     }
 
     /// Grants what a welcomed dialler needs.

@@ -16,7 +16,7 @@ use std::{
 
 use quinn::{ClientConfig, ConnectError, ConnectionError, Runtime, ServerConfig, TokioRuntime, TransportConfig};
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch},
     time::{Instant, timeout},
 };
 use tokio_util::sync::DropGuard;
@@ -25,6 +25,7 @@ use super::{
     admission::{Admission, Verdict},
     connection::{CloseCode, CloseReason, Connection, Link},
     dial_back::{self, Askers, Reached, Unreached},
+    gate::Gate,
     handshake::{self, Arrival, Greeting, MeetError, Settings},
     ping::{self, Pings, Watched},
     socket::{self, BindError, BindMode, canonical, for_family},
@@ -34,6 +35,7 @@ use super::{
     version::{self, Versions},
 };
 use crate::{
+    bans::Rules,
     drive::{Clock, Tasks},
     id::PeerId,
     identity::Identity,
@@ -64,6 +66,7 @@ pub(super) struct Shared {
     pings: Arc<Pings>,
     askers: Askers,
     handshakes: Arc<Semaphore>,
+    gate: Arc<Gate>,
     pub(super) own: PeerId,
     pub(super) settings: Settings,
     pub(super) stats: Arc<Stats>,
@@ -172,6 +175,7 @@ impl Endpoint {
             pings,
             askers: Askers::default(),
             handshakes: Arc::new(Semaphore::new(limits::HANDSHAKES)),
+            gate: Arc::default(),
             own: identity.peer_id(),
             settings,
             stats: Arc::default(),
@@ -277,6 +281,24 @@ impl Endpoint {
         self.shared.quic.set_server_config(Some(self.shared.server_config(tuning::dialled_lean())));
     }
 
+    /// These are banned from now on: they are refused and not dialled, and connections to them are closed.
+    pub fn set_bans(&self, rules: Rules) {
+        for connection in self.shared.gate.set(Arc::new(rules)) {
+            tracing::info!(peer = ?connection.peer(), "a connection ends, because the peer is banned");
+            connection.close(CloseCode::Banned);
+        }
+    }
+
+    /// What is banned now.
+    pub fn bans(&self) -> Arc<Rules> {
+        self.shared.gate.rules()
+    }
+
+    /// What is banned, and changes of that.
+    pub fn watch_bans(&self) -> watch::Receiver<Arc<Rules>> {
+        self.shared.gate.watch()
+    }
+
     /// Connections that are open, those in handshake included.
     pub fn connections(&self) -> usize {
         self.shared.quic.open_connections()
@@ -317,6 +339,10 @@ impl Shared {
         expect: Option<PeerId>,
         greeting: Greeting,
     ) -> Result<Dialled<M>, DialError> {
+        let rules = self.gate.rules();
+        if rules.bans_address(address.ip()) || expect.is_some_and(|peer| rules.bans_peer(&peer)) {
+            return Err(DialError::Banned { address });
+        }
         let alpn = self.versions.alpns(M::PROTOCOL).next().unwrap_or_default();
         let quic = match self.connect(address, expect, M::PROTOCOL, &alpn).await {
             Err(DialError::Closed { reason: CloseReason::Version, .. }) => {
@@ -325,10 +351,14 @@ impl Shared {
             result => result?,
         };
         let peer = tls::peer_of(&quic).ok_or(DialError::Violation { address })?;
-        let connection = Connection::new(quic, peer, M::PROTOCOL, Arc::clone(&self.stats));
+        let connection = Connection::new(quic, peer, M::PROTOCOL, Arc::clone(&self.stats), Arc::clone(&self.gate));
         if peer == self.own {
             connection.close(CloseCode::SelfDial);
             return Err(DialError::SelfDial { address });
+        }
+        if connection.is_banned() {
+            connection.close(CloseCode::Banned);
+            return Err(DialError::Banned { address });
         }
         let (link, welcome) = handshake::greet(self, connection, greeting).await?;
         Ok(Dialled { link, welcome })
@@ -388,6 +418,12 @@ async fn accept(shared: std::sync::Weak<Shared>, quic: quinn::Endpoint, arrivals
     let (clock, mut admission) = (Clock::new(), Admission::default());
     while let Some(incoming) = quic.accept().await {
         let Some(shared) = shared.upgrade() else { return };
+        if shared.gate.bans_address(incoming.remote_address().ip()) {
+            shared.stats.event(Event::AddressBanned);
+            stats::handshake_in(HandshakeResult::Refused);
+            incoming.refuse();
+            continue;
+        }
         let permit = Arc::clone(&shared.handshakes).try_acquire_owned();
         let under_way = limits::HANDSHAKES - shared.handshakes.available_permits() - usize::from(permit.is_ok());
         let proven = incoming.remote_address_validated() || !incoming.may_retry();
@@ -469,7 +505,7 @@ async fn receive(shared: &Arc<Shared>, incoming: quinn::Incoming) -> Result<Opti
     let (Some(peer), Some(protocol)) = (tls::peer_of(&quic), Protocol::from_alpn(&alpn)) else {
         return Err(CloseReason::Version.into());
     };
-    let connection = Connection::new(quic, peer, protocol, Arc::clone(&shared.stats));
+    let connection = Connection::new(quic, peer, protocol, Arc::clone(&shared.stats), Arc::clone(&shared.gate));
     Ok(Some(match protocol {
         Protocol::Leaf => Arrival::Leaf(handshake::meet(shared, connection).await?),
         Protocol::Mesh => Arrival::Mesh(handshake::meet(shared, connection).await?),
@@ -541,6 +577,12 @@ pub enum DialError {
         /// Its program.
         agent: String,
     },
+    /// It is banned here.
+    #[error("{address} is banned here")]
+    Banned {
+        /// What was to be dialled.
+        address: SocketAddr,
+    },
     /// What answers there is no node of this kind.
     #[error("{address} does not speak this protocol")]
     OtherProtocol {
@@ -583,6 +625,7 @@ impl DialError {
             Self::PeerNewer { .. } => "update this program",
             Self::OtherProtocol { .. } => "check the address and the port",
             Self::SelfDial { .. } => "join another node",
+            Self::Banned { .. } => "lift the ban, or join another node",
             Self::Violation { .. } => "try another node; if it is your own, check its version",
             Self::Closed { .. } => "try again later",
         }
@@ -600,6 +643,7 @@ impl DialError {
             Self::Timeout { .. }
             | Self::Unreachable { .. }
             | Self::WrongPeer { .. }
+            | Self::Banned { .. }
             | Self::OtherProtocol { .. }
             | Self::Violation { .. }
             | Self::Closed { .. } => Some("unreachable"),
@@ -619,6 +663,7 @@ impl DialError {
             Self::PeerNewer { .. } => "peer_newer",
             Self::OtherProtocol { .. } => "other_protocol",
             Self::SelfDial { .. } => "self_dial",
+            Self::Banned { .. } => "banned",
             Self::Violation { .. } => "violation",
             Self::Closed { .. } => "closed",
         }

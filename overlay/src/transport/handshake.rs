@@ -25,7 +25,7 @@ use crate::{
     limits,
     metrics::{Direction, HandshakeResult},
     wire::{
-        Conversation, Opening,
+        Conversation, Opening, Protocol,
         bounded::{List, Text},
         descriptor::SignedDescriptor,
         hello::{Hello, Refuse, RefuseReason, Welcome, capabilities, proof_is, secret_proof},
@@ -173,7 +173,7 @@ impl MeetError {
     }
 }
 
-/// The dialled side: reads the hello and checks network and secret.
+/// The dialled side: reads the hello and checks network, secret and bans.
 pub(super) async fn meet<M: Conversation>(shared: &Arc<Shared>, connection: Connection) -> Result<Offer<M>, MeetError> {
     if connection.peer() == shared.own {
         connection.close(CloseCode::SelfDial);
@@ -191,6 +191,9 @@ pub(super) async fn meet<M: Conversation>(shared: &Arc<Shared>, connection: Conn
         None => Ok(Offer { link, hello, shared: Arc::clone(shared) }),
         Some(reason) => {
             shared.stats.event(Event::HelloRefused);
+            if reason == RefuseReason::Banned && M::PROTOCOL == Protocol::Leaf {
+                shared.stats.event(Event::LeafBanned);
+            }
             refuse(link, Refuse { reason, alternatives: List::default() }).await;
             Err(MeetError::Refused(reason))
         }
@@ -202,8 +205,10 @@ fn judge(shared: &Shared, connection: &Connection, hello: &Hello) -> Option<Refu
     if *hello.network != *settings.network {
         return Some(RefuseReason::WrongNetwork);
     }
-    let proven = settings.accepts(hello.proof, connection, &connection.peer(), &shared.own);
-    (!proven).then_some(RefuseReason::WrongSecret)
+    if !settings.accepts(hello.proof, connection, &connection.peer(), &shared.own) {
+        return Some(RefuseReason::WrongSecret);
+    }
+    connection.is_banned().then_some(RefuseReason::Banned)
 }
 
 async fn refuse<M: Conversation>(mut link: Link<M>, refuse: Refuse) {

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `endpoint` | the socket, dialling, being dialled |
 //! | `admission` | pure: which handshakes to begin at all |
+//! | `gate` | who is banned, and the connections that are open |
 //! | `occupancy` | how many connections may stay, in all and of one address prefix |
 //! | `tls` | keys: everything of rustls |
 //! | `handshake` | hello and welcome; network name and secret |
@@ -22,6 +23,7 @@ mod admission;
 mod connection;
 mod dial_back;
 mod endpoint;
+mod gate;
 mod handshake;
 mod occupancy;
 mod ping;

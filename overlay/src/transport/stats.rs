@@ -24,8 +24,12 @@ pub enum Event {
     HandshakeOffered,
     /// A handshake failed or took too long.
     HandshakeFailed,
-    /// A hello was refused: other network or secret.
+    /// A hello was refused: other network or secret, or a ban.
     HelloRefused,
+    /// Of those, a leaf that is banned.
+    LeafBanned,
+    /// A dialler got no handshake: its address is banned.
+    AddressBanned,
     /// A dial was welcomed.
     DialWelcomed,
     /// A dial failed, for whatever reason.
@@ -38,13 +42,15 @@ pub enum Event {
 
 impl Event {
     /// All events.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::HandshakeBegun,
         Self::HandshakeRetried,
         Self::HandshakeIgnored,
         Self::HandshakeOffered,
         Self::HandshakeFailed,
         Self::HelloRefused,
+        Self::LeafBanned,
+        Self::AddressBanned,
         Self::DialWelcomed,
         Self::DialFailed,
         Self::MalformedFrame,

@@ -17,7 +17,7 @@ async fn silent(client: &Endpoint, server: &Endpoint) -> Connection {
     let (shared, address) = (&client.shared, server.local_address());
     let quic = shared.connect(address, None, Protocol::Leaf, Protocol::Leaf.alpn()).await.unwrap();
     let peer = tls::peer_of(&quic).unwrap();
-    Connection::new(quic, peer, Protocol::Leaf, Arc::clone(&shared.stats))
+    Connection::new(quic, peer, Protocol::Leaf, Arc::clone(&shared.stats), Arc::clone(&shared.gate))
 }
 
 #[tokio::test]
@@ -62,7 +62,8 @@ async fn knock(client: &Endpoint, server: &Endpoint, protocol: Protocol, bytes: 
     let (mut send, receive) = quic.open_bi().await.unwrap();
     // A server that hangs up first is told by the end of the connection.
     let _ = send.write_all(bytes).await;
-    let connection = Connection::new(quic, server.peer(), protocol, Arc::clone(&shared.stats));
+    let connection =
+        Connection::new(quic, server.peer(), protocol, Arc::clone(&shared.stats), Arc::clone(&shared.gate));
     // The stream stays open as long as the connection.
     tokio::spawn({
         let connection = connection.clone();
