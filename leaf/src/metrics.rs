@@ -260,7 +260,7 @@ pub(crate) fn attempted(result: Result<Via, &ReachError>, span: std::time::Durat
             TRANSFER_CONNECT.record_span((), span);
             (via, AttemptResult::Ok)
         }
-        Err(ReachError::Refused) => (Via::Direct, AttemptResult::Refused),
+        Err(ReachError::Refused | ReachError::Banned) => (Via::Direct, AttemptResult::Refused),
         Err(ReachError::Timeout) => (Via::Direct, AttemptResult::Timeout),
         Err(ReachError::Version(_)) => (Via::Direct, AttemptResult::Version),
         Err(ReachError::Gone | ReachError::NoHome | ReachError::Unreachable(_)) => {

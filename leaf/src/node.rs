@@ -165,6 +165,7 @@ impl Node {
         let uploads = Uploads::start(
             library.clone(),
             holdings.clone(),
+            endpoint.watch_bans(),
             start.upload_slots,
             start.upload_rate,
             clock,
@@ -178,6 +179,7 @@ impl Node {
             holdings,
             pool: pool.clone(),
             finder: Arc::new(network.clone()),
+            bans: endpoint.watch_bans(),
             clock,
             tasks: tasks.child(),
         };
@@ -519,6 +521,9 @@ impl From<BrowseError> for ApiError {
                 .hint("it may have left the network; a search tells who is there now"),
             BrowseError::Reach(ReachError::NoHome) => Self::new(Code::NoUltrapeer, error.to_string())
                 .hint("`quictrack status` shows what keeps this leaf from the network"),
+            BrowseError::Reach(ReachError::Banned) => {
+                Self::new(Code::Conflict, error.to_string()).hint("`quictrack unban PEER` lifts the ban")
+            }
             BrowseError::Reach(ReachError::Timeout) => {
                 Self::new(Code::Timeout, error.to_string()).hint("it may be busy or just gone; try again later")
             }

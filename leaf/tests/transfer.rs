@@ -18,6 +18,7 @@ use leaf::{
     transfer::{Library, LibraryError, LocalFile, Via, session::ask},
 };
 use overlay::{
+    bans::{Rules, Target},
     id::ContentId,
     identity::Identity,
     limits,
@@ -26,7 +27,7 @@ use overlay::{
     verify::Value,
     wire::{
         bounded::{List, Text},
-        transfer::{Browse, Cursor, DenyReason, Open, Opened, Page, TransferMessage, Want},
+        transfer::{Browse, Cursor, DenyReason, NotHeld, Open, Opened, Page, TransferMessage, Want},
     },
 };
 use tokio::time::timeout;
@@ -317,15 +318,54 @@ async fn pausing_cancelling_and_outputs() {
     assert_eq!(Path::new(&done(node.get(into).await).path), node.folder.join("new/a file.bin"));
     let other = bytes(2 * MIB);
     let (waiting, _) = node.downloads.add(request(&other)).await.unwrap();
-    node.downloads.block(waiting.content).await.unwrap();
     let mut events = node.downloads.subscribe();
+    node.endpoint.set_bans(Rules::new([Target::Content(waiting.content)]));
+    match node.outcome(&waiting.id, &mut events).await {
+        Event::Failed(failed) => assert_eq!(failed.reason, Reason::Blocked),
+        other => panic!("{other:?}"),
+    }
+    // Neither is a new one begun, nor this one again.
+    match node.get(request(&other)).await {
+        Event::Failed(failed) => assert_eq!(failed.reason, Reason::Blocked),
+        other => panic!("{other:?}"),
+    }
+    let mut events = node.downloads.subscribe();
+    node.downloads.retry(&waiting.id).await.unwrap();
     match node.outcome(&waiting.id, &mut events).await {
         Event::Failed(failed) => assert_eq!(failed.reason, Reason::Blocked),
         other => panic!("{other:?}"),
     }
     assert_eq!(timeout(PATIENCE, node.downloads.shutdown()).await, Ok(()));
-    assert_eq!(node.downloads.clear().await.unwrap(), 6);
+    assert_eq!(node.downloads.clear().await.unwrap(), 7);
     assert!(node.downloads.list().is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_content_that_becomes_blocked_is_served_no_more() {
+    let network = Network::default();
+    let data = bytes(6 * MIB);
+    let source = Node::new(&network, 1, &[("a.bin", &data)]).await;
+    source.uploads.set_rate(Some(1 << 20));
+    let node = Node::new(&network, 2, &[]).await;
+    let (download, _) = node.downloads.add(request(&data)).await.unwrap();
+    node.reach_bytes(&download.id, 1).await;
+    source.endpoint.set_bans(Rules::new([Target::Content(download.content)]));
+    source.uploads.set_rate(None);
+    timeout(PATIENCE, async {
+        let mut load = source.uploads.watch();
+        while !source.uploads.list().is_empty() {
+            load.changed().await.unwrap();
+        }
+    })
+    .await
+    .unwrap();
+    // Not by a request without a session either, and not to who comes now.
+    let lease = node.parts.pool.connect(source.peer, vec![]).await.unwrap();
+    let asked = ask(lease.connection(), Open { content: download.content }).await;
+    assert!(matches!(asked, Ok(Some(TransferMessage::NotHeld(NotHeld { reason: DenyReason::Blocked })))), "{asked:?}");
+    source.endpoint.set_bans(Rules::default());
+    let asked = ask(lease.connection(), Open { content: download.content }).await;
+    assert!(matches!(asked, Ok(Some(TransferMessage::Opened(_)))), "{asked:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -42,6 +42,7 @@ use std::{
 };
 
 use overlay::{
+    bans::Rules,
     drive::{Clock, Tasks, random_token, wall_clock_s},
     id::{ContentId, PeerId},
     limits,
@@ -49,7 +50,7 @@ use overlay::{
     verify::Layout,
 };
 use tokio::{
-    sync::{Notify, broadcast},
+    sync::{Notify, broadcast, watch},
     task::spawn_blocking,
 };
 
@@ -96,6 +97,8 @@ pub struct Parts {
     pub pool: Arc<Pool>,
     /// Who has a content.
     pub finder: Arc<dyn SourceFinder>,
+    /// What is not downloaded.
+    pub bans: watch::Receiver<Arc<Rules>>,
     /// The node's clock.
     pub clock: Clock,
     /// The group of the node's tasks.
@@ -152,6 +155,7 @@ struct Shared {
     holdings: Holdings,
     pool: Arc<Pool>,
     finder: Arc<dyn SourceFinder>,
+    bans: watch::Receiver<Arc<Rules>>,
     throttle: Arc<Throttle>,
     clock: Clock,
     tasks: Tasks,
@@ -180,7 +184,7 @@ impl Downloads {
         let known = parts.database.all(&FOLDERS, limits::DOWNLOAD_FOLDERS)?.into_iter().map(|(_, path)| path.into());
         folders.earlier.extend(known.filter(|path| *path != folders.current));
         record_folder(&parts.database, &folders.current)?;
-        let Parts { own, database, library, holdings, pool, finder, clock, tasks } = parts;
+        let Parts { own, database, library, holdings, pool, finder, bans, clock, tasks } = parts;
         let throttle = Arc::new(Throttle::new(clock, options.rate));
         let shared = Arc::new(Shared {
             own,
@@ -191,6 +195,7 @@ impl Downloads {
             holdings,
             pool,
             finder,
+            bans,
             throttle,
             clock,
             tasks,
@@ -397,30 +402,34 @@ impl Downloads {
         self.shared.throttle.set_rate(rate);
     }
 
-    /// A content is blocked now: its jobs fail, and their partial data is removed.
-    pub async fn block(&self, content: ContentId) -> Result<(), DownloadError> {
-        let ids: Vec<String> = {
+    /// Jobs of blocked contents fail, and their partial data is removed.
+    async fn fail_blocked(&self) {
+        let rules = self.shared.bans.borrow().clone();
+        if !rules.blocks_any() {
+            return;
+        }
+        let blocked: Vec<(String, ContentId)> = {
             let jobs = self.shared.jobs();
-            let wanted = |job: &&Job| job.record.content == content && !job.record.state.is_ended();
-            jobs.by_id.values().filter(wanted).map(|job| job.record.id.clone()).collect()
+            let wanted = |job: &&Job| rules.blocks(&job.record.content) && !job.record.state.is_ended();
+            jobs.by_id.values().filter(wanted).map(|job| (job.record.id.clone(), job.record.content)).collect()
         };
-        for id in ids {
+        for (id, content) in blocked {
             let mut untold = false;
-            let blocked = self
-                .change(&id, |job| {
-                    untold = job.stop.is_none();
-                    (job.record.state, job.record.reason) = (State::Failed, Some(Reason::Blocked));
-                    job.record.finished_at_s = Some(wall_clock_s());
-                    job.bits = None;
-                    job.stop();
-                })
-                .await?;
-            self.shared.remove_partial(&blocked.id, content).await;
+            let failed = self.change(&id, |job| {
+                untold = job.stop.is_none();
+                (job.record.state, job.record.reason) = (State::Failed, Some(Reason::Blocked));
+                job.record.finished_at_s = Some(wall_clock_s());
+                job.bits = None;
+                job.stop();
+            });
+            if let Err(error) = failed.await {
+                tracing::warn!(%error, "a download of a blocked content could not be recorded as failed");
+            }
+            self.shared.remove_partial(&id, content).await;
             if untold {
                 self.shared.tell_outcome(&id);
             }
         }
-        Ok(())
     }
 
     /// These peers are known to have a content: jobs that want it use them.

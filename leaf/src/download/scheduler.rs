@@ -1,7 +1,7 @@
 //! Which job runs, and what its end means.
 //!
 //! Invariant: at most [`limits::ACTIVE_DOWNLOADS`] jobs run, those of high priority and old age first; a job whose
-//! task panicked is not lost but waits.
+//! task panicked is not lost but waits; none of a blocked content runs.
 
 use std::sync::Arc;
 
@@ -9,7 +9,7 @@ use overlay::{drive::wall_clock_s, limits, time::Time};
 use tokio::{sync::mpsc, task::spawn_blocking, time::sleep};
 
 use super::{
-    Shared,
+    Downloads, Shared,
     job::Job,
     lock,
     partial::{Partial, free_bytes},
@@ -20,12 +20,16 @@ use super::{
 impl Shared {
     /// Starts waiting jobs whenever something changed.
     pub(super) async fn schedule(self: Arc<Self>) {
+        let downloads = Downloads { shared: Arc::clone(&self) };
+        let mut bans = self.bans.clone();
         loop {
+            downloads.fail_blocked().await;
             self.look_for_room().await;
             let next = self.start_waiting();
             let now = self.clock.now();
             tokio::select! {
                 () = self.wake.notified() => {}
+                Ok(()) = bans.changed() => {}
                 () = sleep(next.map_or(limits::DISK_RETRY, |at| at.since(now))) => {}
             }
         }
@@ -79,7 +83,10 @@ impl Shared {
         let running = jobs.by_id.values().filter(|job| job.stop.is_some()).count();
         let full = jobs.by_id.values().filter(|job| job.waits_for_room() || job.unsaved);
         let look = full.map(|job| job.not_before.max(now + limits::DISK_LOOK)).min();
-        let mut waiting: Vec<&mut Job> = jobs.by_id.values_mut().filter(|job| job.is_waiting()).collect();
+        let rules = self.bans.borrow().clone();
+        // One that has just come and is blocked has woken this up again.
+        let may_run = |job: &&mut Job| job.is_waiting() && !rules.blocks(&job.record.content);
+        let mut waiting: Vec<&mut Job> = jobs.by_id.values_mut().filter(may_run).collect();
         waiting.sort_unstable_by_key(|job| (std::cmp::Reverse(job.record.priority), job.record.order));
         let next = waiting.iter().map(|job| job.not_before).filter(|at| *at > now && *at < Time(u64::MAX)).min();
         let next = next.into_iter().chain(look).min();

@@ -41,6 +41,9 @@ async fn connect(shared: Arc<Shared>, peer: PeerId, homes: Vec<PeerId>) -> Resul
     if peer == shared.endpoint.peer() {
         return Err(ReachError::Unreachable("it is this node itself".to_owned()));
     }
+    if shared.endpoint.bans().bans_peer(&peer) {
+        return Err(ReachError::Banned);
+    }
     let addresses = introduce(&shared, peer, &homes).await?;
     dial_any(&shared, peer, addresses).await
 }

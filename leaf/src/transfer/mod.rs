@@ -72,6 +72,9 @@ pub enum ReachError {
     /// It does not want to be reached.
     #[error("the peer declined")]
     Refused,
+    /// It is banned here.
+    #[error("the peer is banned here")]
+    Banned,
     /// It was dialled and did not answer.
     #[error("the peer did not answer in time")]
     Timeout,

@@ -23,6 +23,7 @@ use std::{
 
 use bytes::Bytes;
 use overlay::{
+    bans::Rules,
     drive::{Clock, Driver, Handle, Tasks, random_token, system_rng},
     id::{ContentId, PeerId},
     limits,
@@ -171,6 +172,7 @@ pub struct Uploads {
 struct Shared {
     library: Arc<dyn Library>,
     holdings: Holdings,
+    bans: watch::Receiver<Arc<Rules>>,
     queue: Handle<Queue>,
     throttle: Throttle,
     clock: Clock,
@@ -191,11 +193,12 @@ struct Client {
 }
 
 impl Uploads {
-    /// Starts the queue before `slots` slots, sending at most `rate` bytes a second. `holdings` are shared with
-    /// the downloads. Fails only where the system has no randomness.
+    /// Starts the queue before `slots` slots, sending at most `rate` bytes a second, and nothing that `bans` block.
+    /// `holdings` are shared with the downloads. Fails only where the system has no randomness.
     pub fn start(
         library: Arc<dyn Library>,
         holdings: Holdings,
+        bans: watch::Receiver<Arc<Rules>>,
         slots: usize,
         rate: Option<u64>,
         clock: Clock,
@@ -205,6 +208,7 @@ impl Uploads {
         let shared = Arc::new(Shared {
             library,
             holdings,
+            bans,
             queue: handle,
             throttle: Throttle::new(clock, rate),
             clock,
@@ -367,6 +371,7 @@ impl Shared {
         };
         let (session, asked_at) = (&registration.session, self.clock.now());
         let mut waited = false;
+        let mut bans = self.bans.clone();
         let mut place = session.place.subscribe();
         let join = queue::Input::Join { session: session.id, peer: session.peer };
         self.queue.input(join).await.map_err(|_| StreamError::Ending)?;
@@ -408,6 +413,11 @@ impl Shared {
             tokio::select! {
                 // The registration holds the other end.
                 _ = place.changed() => {}
+                Ok(()) = bans.changed() => if bans.borrow_and_update().blocks(&holding.content()) {
+                    sender.send(&NotHeld { reason: DenyReason::Blocked }.into()).await?;
+                    sender.finish()?;
+                    return Ok(());
+                },
                 _ = news.tick(), if growing => {
                     let now = holding.have();
                     if now != told {
@@ -428,6 +438,9 @@ impl Shared {
 
     /// The holding of a content: one that is open already, or a file of the library.
     async fn holding(&self, content: ContentId) -> Result<Arc<Holding>, DenyReason> {
+        if self.bans.borrow().blocks(&content) {
+            return Err(DenyReason::Blocked);
+        }
         if let Some(holding) = self.holdings.find(&content).filter(|holding| holding.is_unchanged()) {
             return Ok(holding);
         }

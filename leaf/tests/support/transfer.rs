@@ -152,7 +152,10 @@ impl Node {
         let peer = endpoint.peer();
         network.addresses.lock().unwrap().insert(peer, endpoint.local_address());
         let holdings = Holdings::default();
-        let uploads = Uploads::start(Arc::clone(&library), holdings.clone(), 4, None, clock, tasks.clone()).unwrap();
+        let bans = endpoint.watch_bans();
+        let started =
+            Uploads::start(Arc::clone(&library), holdings.clone(), bans.clone(), 4, None, clock, tasks.clone());
+        let uploads = started.unwrap();
         tasks.spawn("door", welcome(arrivals, uploads.clone()));
         let reach = Dial { endpoint: endpoint.clone(), network: network.clone() };
         let parts = Parts {
@@ -162,6 +165,7 @@ impl Node {
             holdings,
             pool: Arc::new(Pool::new(Arc::new(reach))),
             finder: Arc::new(network.clone()),
+            bans,
             clock,
             tasks: tasks.clone(),
         };
