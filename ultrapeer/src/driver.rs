@@ -219,6 +219,7 @@ impl Service {
             places: Occupancy::new(usize::MAX, limits::LEAVES_PER_PREFIX),
         });
         shared.run(driver, rng);
+        shared.tasks.spawn("bans", follow_bans(shared.clone()));
         shared.tasks.spawn("join", join::run(shared.clone(), start.founder, start.remembered));
         Ok(Self { shared })
     }
@@ -308,6 +309,17 @@ impl Service {
         snapshot.queries = self.shared.queries.load(Ordering::Relaxed);
         snapshot.address = self.shared.address.current();
         Ok(snapshot)
+    }
+}
+
+/// Tells the machine what is banned, at the start and whenever that changes. Connections are closed by the endpoint.
+async fn follow_bans(shared: Arc<Shared>) {
+    let mut changes = shared.endpoint.watch_bans();
+    loop {
+        let rules = changes.borrow_and_update().clone();
+        if shared.machine.input(Input::Bans(rules)).await.is_err() || changes.changed().await.is_err() {
+            return;
+        }
     }
 }
 

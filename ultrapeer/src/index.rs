@@ -227,6 +227,12 @@ impl Snapshot {
         self.runs.iter().flat_map(in_run).collect()
     }
 
+    /// The content of a match of this snapshot. `None` if it is of a digest.
+    pub fn content(&self, found: Match) -> Option<ContentId> {
+        let files = self.chunk(found.chunk)?.side.files()?;
+        files.contents().get(usize::from(found.position)).copied()
+    }
+
     /// Reads the files behind matches of this snapshot.
     pub fn files(&self) -> FileReader<'_> {
         FileReader { snapshot: self, open: None, buffer: String::new() }

@@ -34,6 +34,8 @@ overlay::labels! {
         Accepted = "accepted",
         /// No slot was free.
         Full = "full",
+        /// It is banned.
+        Banned = "banned",
         /// It was turned away for another reason.
         Refused = "refused",
     }
@@ -281,6 +283,11 @@ pub fn collect(snapshot: &Snapshot) {
     }
     HOLDINGS.set((), snapshot.holders.holdings as f64);
     HOLDINGS_REFUSED.absolute((), snapshot.holders.refused);
+}
+
+/// Leaves that were refused because of a ban since the start: their hellos do not come as far as this.
+pub(crate) fn collect_banned(leaves: u64) {
+    LEAF_ADMISSIONS.absolute(Admission::Banned, leaves);
 }
 
 pub(crate) fn leaf_accepted() {

@@ -27,7 +27,7 @@
 //! | `work` | what is asked of whom, and how far that is |
 //!
 //! Invariants:
-//! - the asker gets at most `limit` distinct contents, and exactly one summary, last;
+//! - the asker gets at most `limit` distinct contents, none of which is blocked here, and exactly one summary, last;
 //! - `exhausted` without a reason means: every leaf of the view that may have a match was searched by some home of it,
 //!   or all its contents that may match were told by another; and the logs that say who they are were current. What was
 //!   looked up with those who were told has a reason.
@@ -39,10 +39,11 @@ pub mod neighbours;
 mod pace;
 mod work;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay::{
-    id::{PeerId, QueryId},
+    bans::Rules,
+    id::{ContentId, PeerId, QueryId},
     limits,
     machine::Outbox,
     time::Time,
@@ -93,6 +94,8 @@ pub struct Environment<'a> {
     pub neighbours: &'a Neighbours,
     /// Ultrapeers in the view, this one included.
     pub ultrapeers: u32,
+    /// What is not given, and whom nobody is sent to.
+    pub bans: &'a Rules,
 }
 
 impl Environment<'_> {
@@ -145,8 +148,8 @@ pub struct Answer {
     pub more: bool,
     /// Why something may be missing.
     pub incomplete: IncompleteSet,
-    /// Contents held back by the operator's block list.
-    pub withheld: u32,
+    /// Contents that match and are blocked here.
+    pub withheld: BTreeSet<ContentId>,
     /// Leaves attached elsewhere that may have matches, each once, ascending by handle.
     pub candidates: Vec<Candidate>,
     /// Contents that the asker knows, and how many leaves have each.

@@ -33,6 +33,7 @@ use std::{
 };
 
 use overlay::{
+    bans::Rules,
     election::{Ballots, Candidacy, Demand, Regime},
     id::PeerId,
     identity::Identity,
@@ -125,6 +126,7 @@ pub struct Ultrapeer {
     proofs: Proofs,
     holders: Holders,
     standing: Standing,
+    bans: Arc<Rules>,
     /// Where this node is reached.
     address: Option<SocketAddr>,
     /// Ultrapeers whose log this one was told to be told, over the link that is up.
@@ -201,6 +203,7 @@ impl Ultrapeer {
             proofs: Proofs::default(),
             holders: Holders::new(me, settings.memory),
             standing: Standing::new(me, sequence),
+            bans: Arc::default(),
             address: None,
             followed: BTreeSet::new(),
             wishes: BTreeMap::new(),
@@ -625,6 +628,7 @@ impl Machine for Ultrapeer {
                     self.tell_allowance(session, out);
                 }
             }
+            Input::Bans(rules) => self.bans = rules,
             Input::LeafAttached { session, peer, salt, address } => {
                 self.with_leaves(now, out, |leaves, inner| {
                     leaves.attach(now, session, peer, salt, address, inner);

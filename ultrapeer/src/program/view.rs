@@ -19,7 +19,7 @@ use overlay::{
     report::{Peer, Problem, Status, UltrapeerPart},
     startup::Daemon,
     time::Time,
-    transport::Endpoint,
+    transport::{Endpoint, Event},
     wire::descriptor::SignedDescriptor,
 };
 
@@ -74,6 +74,7 @@ impl View {
     /// Brings the gauges up to date. Called every few seconds.
     pub(super) fn collect(&self, snapshot: &Snapshot) {
         counted::collect(snapshot);
+        counted::collect_banned(self.endpoint.stats().count(Event::LeafBanned));
         let suspect = snapshot.members.iter().filter(|member| member.state == State::Suspect).count();
         KNOWN_ULTRAPEERS.set(KnownState::Alive, (snapshot.members.len() - suspect) as f64);
         KNOWN_ULTRAPEERS.set(KnownState::Suspect, suspect as f64);

@@ -59,7 +59,10 @@ pub(super) struct Active {
     wave: usize,
     more: bool,
     incomplete: IncompleteSet,
-    withheld: u32,
+    /// Contents that match and are not given here.
+    withheld: BTreeSet<ContentId>,
+    /// How many others say that they do not give. Two of them may mean the same one.
+    withheld_elsewhere: u32,
     false_hits: u32,
     /// What gateways did on behalf of it.
     elsewhere: QueryDone,
@@ -99,7 +102,8 @@ impl Active {
             began: environment.now,
             first_hit: None,
             merged: FxHashMap::default(),
-            known: wanted.known.clone(),
+            // What is not given here need not be told by others either.
+            known: wanted.known.iter().copied().chain(answer.withheld.iter().map(ContentKey::of)).collect(),
             better: BTreeSet::new(),
             named,
             open,
@@ -110,7 +114,8 @@ impl Active {
             asks: Vec::new(),
             more: answer.more,
             incomplete: answer.incomplete,
-            withheld: answer.withheld,
+            withheld: answer.withheld.clone(),
+            withheld_elsewhere: 0,
             false_hits: 0,
             elsewhere: QueryDone::default(),
             leaves: (0, 0),
@@ -169,7 +174,7 @@ impl Active {
         let is_about_part = self.asks.iter().any(|ask| ask.id == done.id && matches!(ask.about, About::Part(_)));
         let covers_no_more = is_about_part && done.incomplete.remove(Incomplete::ShardUncovered);
         self.more |= done.more;
-        self.withheld = self.withheld.saturating_add(done.withheld);
+        self.withheld_elsewhere = self.withheld_elsewhere.saturating_add(done.withheld);
         self.incomplete.extend(done.incomplete);
         if let Some(at) = self.asks.iter().position(|ask| ask.id == done.id) {
             self.close(at, if covers_no_more { State::Failed } else { State::Done });
@@ -537,12 +542,23 @@ impl Active {
         // What a distrusted home tells is shown, and asked of others as well.
         let is_trusted = from.is_none_or(|from| environment.attachments.is_trusted(&from));
         let mut news = Vec::new();
-        for hit in hits {
+        for mut hit in hits {
             let content = hit.content;
             let key = ContentKey::of(&content);
             if self.wanted.known.contains(&key) {
                 continue;
             }
+            if environment.bans.withholds(&mut hit) {
+                // Of one that only banned leaves have here, others may know another source.
+                if environment.bans.blocks(&content) {
+                    self.known.insert(key);
+                }
+                if self.withheld.len() < limits::SEARCH_LIMIT_ALL as usize {
+                    self.withheld.insert(content);
+                }
+                continue;
+            }
+            self.withheld.remove(&content);
             if let Some(known) = self.merged.get_mut(&content) {
                 if known.merge(hit) {
                     self.better.insert(content);
@@ -586,6 +602,11 @@ impl Active {
         }
     }
 
+    /// Contents that match and were not given: no fewer, and more only where several ultrapeers hold back the same.
+    fn withheld(&self) -> u32 {
+        (self.withheld.len() as u32).saturating_add(self.withheld_elsewhere)
+    }
+
     fn messages(&self) -> u32 {
         self.asks.len() as u32 + self.elsewhere.messages
     }
@@ -605,7 +626,7 @@ impl Active {
             id,
             more: self.more || stopped == StopReason::Limit,
             incomplete,
-            withheld: self.withheld,
+            withheld: self.withheld(),
             ultrapeers_asked: self.ultrapeers_asked(),
             messages: self.messages(),
             leaves_covered: self.leaves.0,
@@ -629,7 +650,7 @@ impl Active {
             leaves_covered: self.leaves.0,
             leaves_total: self.leaves.1,
             messages: self.messages(),
-            withheld: self.withheld,
+            withheld: self.withheld(),
         };
         Ended {
             asker: self.asker,

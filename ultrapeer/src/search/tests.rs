@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use overlay::{
-    id::ContentId,
+    bans::Target as Banned,
     wire::{
         bounded::{List, Text},
         descriptor::ShardPrefix,
@@ -74,6 +74,7 @@ fn log(homes: &[(u8, &[u64])]) -> Attachments {
 struct Bed {
     log: Attachments,
     neighbours: Neighbours,
+    bans: Rules,
     searches: Searches,
     now: Time,
     hits: BTreeMap<ContentId, Hit>,
@@ -97,6 +98,7 @@ impl Bed {
         Self {
             log: log(homes),
             neighbours,
+            bans: Rules::default(),
             searches: Searches::default(),
             now: Time(1),
             hits: BTreeMap::new(),
@@ -121,8 +123,13 @@ impl Bed {
 
     fn step(&mut self, act: impl FnOnce(&mut Searches, Environment<'_>, &mut Outbox<Output>)) {
         let mut out = Outbox::new();
-        let environment =
-            Environment { now: self.now, attachments: &self.log, neighbours: &self.neighbours, ultrapeers: 4 };
+        let environment = Environment {
+            now: self.now,
+            attachments: &self.log,
+            neighbours: &self.neighbours,
+            ultrapeers: 4,
+            bans: &self.bans,
+        };
         act(&mut self.searches, environment, &mut out);
         for output in out.drain() {
             match output {
@@ -277,6 +284,36 @@ fn homes_that_have_another_list_of_a_leaf_are_asked_as_well() {
     bed.answer(1, vec![hit(7, &[1], 1)]);
     assert_eq!((bed.hits.len(), bed.summary().stopped, bed.reasons().len()), (1, StopReason::Exhausted, 0));
     assert_eq!(bed.asked().len(), 2, "the third has the same list as the second");
+}
+
+#[test]
+fn what_is_blocked_here_is_not_given_but_counted_once() {
+    let mut bed = Bed::new(&[(1, &[1]), (2, &[2]), (3, &[3])]);
+    let blocked = [7, 8].map(|byte| ContentId([byte; 32]));
+    bed.bans = Rules::new(blocked.map(Banned::Content));
+    let answer = Answer { withheld: BTreeSet::from([blocked[0]]), ..with(vec![hit(6, &[4], 0)]) };
+    bed.start(search(60, false), answer);
+    bed.answer(1, vec![hit(7, &[1], 1), hit(9, &[1], 1)]);
+    bed.answer(2, vec![hit(8, &[2], 2)]);
+    // Another holds back something as well.
+    bed.end(3, vec![hit(8, &[3], 3)], QueryDone { withheld: 2, ..QueryDone::default() });
+    assert_eq!(bed.hits.keys().map(|content| content.0[0]).collect::<Vec<_>>(), [6, 9]);
+    assert_eq!(bed.summary().withheld, 4);
+    assert_eq!((bed.summary().stopped, bed.reasons().len()), (StopReason::Exhausted, 0), "it is complete");
+}
+
+#[test]
+fn nobody_is_sent_to_a_banned_leaf() {
+    let mut bed = Bed::new(&[(1, &[1]), (2, &[2]), (3, &[3])]);
+    bed.bans = Rules::new([Banned::Peer(peer(101))]);
+    bed.start(search(60, false), with(vec![]));
+    bed.answer(1, vec![hit(7, &[1], 1), hit(8, &[1], 1)]);
+    bed.answer(2, vec![hit(8, &[2], 2)]);
+    bed.answer(3, vec![]);
+    let sources = |hit: &Hit| hit.peers.iter().map(|source| source.peer).collect::<Vec<_>>();
+    let given: Vec<_> = bed.hits.values().map(|hit| (hit.content.0[0], sources(hit))).collect();
+    assert_eq!(given, [(8, vec![peer(102)])], "one has another source, which is found later");
+    assert_eq!((bed.summary().withheld, bed.reasons().len()), (1, 0));
 }
 
 #[test]

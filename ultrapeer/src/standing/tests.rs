@@ -4,6 +4,7 @@ use std::{
 };
 
 use overlay::{
+    bans::Rules,
     file::{FileEntry, Tags},
     id::ContentId,
     wire::{
@@ -75,11 +76,16 @@ fn known(kept: &Kept) -> BTreeMap<(PeerId, u64), String> {
 struct Bed {
     attachments: Attachments,
     neighbours: Neighbours,
+    bans: Rules,
 }
 
 impl Bed {
     fn new() -> Self {
-        let mut bed = Self { attachments: Attachments::new(peer(1)), neighbours: Neighbours::new(ShardPrefix::ALL) };
+        let mut bed = Self {
+            attachments: Attachments::new(peer(1)),
+            neighbours: Neighbours::new(ShardPrefix::ALL),
+            bans: Rules::default(),
+        };
         for number in 2..=4 {
             let neighbour = Neighbour { prefix: ShardPrefix::ALL, is_usable: true };
             bed.neighbours.set(peer(number), Some(neighbour));
@@ -94,7 +100,8 @@ impl Bed {
     }
 
     fn environment(&self, now: Time) -> Environment<'_> {
-        Environment { now, attachments: &self.attachments, neighbours: &self.neighbours, ultrapeers: 4 }
+        let Self { attachments, neighbours, bans } = self;
+        Environment { now, attachments, neighbours, ultrapeers: 4, bans }
     }
 }
 

@@ -88,8 +88,10 @@ impl Ultrapeer {
         content: &ContentId,
         out: &mut Outbox<Output>,
     ) {
-        let is_owner = self.holders.owners(content).is_some_and(|owners| owners.contains(&self.me));
-        let told = self.holders.holders(content, id.0);
+        // Of a blocked content another owner may tell more.
+        let is_blocked = self.bans.blocks(content);
+        let is_owner = !is_blocked && self.holders.owners(content).is_some_and(|owners| owners.contains(&self.me));
+        let told = if is_blocked { Vec::new() } else { self.holders.holders(content, id.0) };
         let holders = List::new(told.into_iter().filter(|holder| !self.attachments.is_own(holder.handle)));
         let is_settled = is_owner && self.holders.is_settled(now);
         out.push(Output::ToMesh(from, QueryHolders { id, is_settled, holders }.into()));

@@ -3,6 +3,7 @@
 use std::{net::SocketAddr, sync::Arc};
 
 use overlay::{
+    bans::Rules,
     election::Measurement,
     id::{HandleSalt, PeerId},
     limits,
@@ -34,6 +35,8 @@ pub enum Input {
     Drain,
     /// Other settings count from now on.
     Settings(Settings),
+    /// This is banned and blocked from now on. Connections of those who are banned end by themselves.
+    Bans(Arc<Rules>),
     /// A leaf was welcomed.
     LeafAttached {
         /// Its connection.

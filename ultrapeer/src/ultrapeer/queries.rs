@@ -1,10 +1,10 @@
 //! Queries: what the own index says, and searches under way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay::{
     address::network_prefix,
-    id::PeerId,
+    id::{ContentId, PeerId},
     limits,
     machine::{Context, Outbox},
     query::Query as ParsedQuery,
@@ -23,7 +23,7 @@ use super::{Output, Ultrapeer};
 use crate::{
     digests::is_digest,
     index::{
-        LeafSlot, Lookup, Scope as LookupScope, Snapshot,
+        LeafSlot, Lookup, Match, Scope as LookupScope, Snapshot,
         rank::{self, LeafFacts},
     },
     leaves::Session,
@@ -49,14 +49,21 @@ impl Ultrapeer {
         let now_s = self.seconds(now);
         let snapshot = self.reader.snapshot();
         let facts = |slot: LeafSlot| self.facts(slot);
+        let mut withheld = BTreeSet::new();
         let (ranking, found) = match target {
             Target::Query(source) => {
                 let query = ParsedQuery::parse(source).ok()?;
-                let found = self.look_up(&snapshot, &query, now_s, limits::LOOKUP_MATCHES.max(limit * 4), scope, known);
+                let most = limits::LOOKUP_MATCHES.max(limit * 4);
+                let mut found = self.look_up(&snapshot, &query, now_s, most, scope, known);
+                withheld = self.hold_back(&snapshot, &mut found.matches);
                 (rank::rank(&snapshot, &query, &found.matches, limit, now_s, facts), found)
             }
             Target::Content(content) => {
-                let found = Lookup { matches: snapshot.holders(content), ..Lookup::default() };
+                let mut found = Lookup { matches: snapshot.holders(content), ..Lookup::default() };
+                if self.bans.blocks(content) && !found.matches.is_empty() {
+                    found.matches.clear();
+                    withheld.insert(*content);
+                }
                 (rank::rank_holders(&snapshot, &found.matches, limit, now_s, facts), found)
             }
         };
@@ -81,12 +88,27 @@ impl Ultrapeer {
             hits: groups.into_iter().map(|group| self.hit(group)).collect(),
             more: found.full || contents > limit,
             incomplete,
-            withheld: 0,
+            withheld,
             matches: found.matches.len() + candidates.len(),
             candidates,
             known,
             ..Answer::default()
         })
+    }
+
+    /// Takes files of blocked contents out of what was found. Returns those contents.
+    pub(super) fn hold_back(&self, snapshot: &Snapshot, matches: &mut Vec<Match>) -> BTreeSet<ContentId> {
+        let mut withheld = BTreeSet::new();
+        if self.bans.blocks_any() {
+            matches.retain(|found| match snapshot.content(*found) {
+                Some(content) if self.bans.blocks(&content) => {
+                    withheld.insert(content);
+                    false
+                }
+                _ => true,
+            });
+        }
+        withheld
     }
 
     /// Seconds since 1970 UTC.
@@ -201,6 +223,7 @@ impl Ultrapeer {
             attachments: &self.attachments,
             neighbours: &self.neighbours,
             ultrapeers: self.membership.total().max(1),
+            bans: &self.bans,
         };
         let mut inner = Outbox::new();
         act(&mut self.searches, environment, &mut inner);
@@ -288,7 +311,8 @@ impl Ultrapeer {
         }
         out.push(Output::ToMesh(
             from,
-            QueryDone { id: query.id, more, incomplete, withheld, ..QueryDone::default() }.into(),
+            QueryDone { id: query.id, more, incomplete, withheld: withheld.len() as u32, ..QueryDone::default() }
+                .into(),
         ));
     }
 

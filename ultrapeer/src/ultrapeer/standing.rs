@@ -9,6 +9,7 @@ use overlay::{
     query::Query as ParsedQuery,
     time::Time,
     wire::{
+        bounded::List,
         leaf::Wishes,
         mesh::{Attachments as Frame, ChunkName, DigestName, MeshWishHits, MeshWishes, QueryDone},
         search::Hit,
@@ -60,6 +61,7 @@ impl Ultrapeer {
             attachments: &self.attachments,
             neighbours: &self.neighbours,
             ultrapeers: self.membership.total().max(1),
+            bans: &self.bans,
         };
         let mut inner = Outbox::new();
         act(&mut self.standing, environment, &mut inner);
@@ -95,6 +97,8 @@ impl Ultrapeer {
 
     /// Another ultrapeer tells what wishes of own leaves found.
     pub(super) fn wish_hits_heard(&mut self, now: Time, from: PeerId, told: MeshWishHits, out: &mut Outbox<Output>) {
+        let given = told.hits.into_iter().filter_map(|mut hit| (!self.bans.withholds(&mut hit)).then_some(hit));
+        let told = MeshWishHits { name: told.name, hits: List::new(given) };
         self.with_standing(now, out, |standing, environment, inner| {
             standing.hits(environment.now, from, told, inner);
         });
@@ -111,9 +115,10 @@ impl Ultrapeer {
         now: Time,
         from: PeerId,
         id: QueryId,
-        hits: Vec<Hit>,
+        mut hits: Vec<Hit>,
         out: &mut Outbox<Output>,
     ) {
+        hits.retain_mut(|hit| !self.bans.withholds(hit));
         self.with_standing(now, out, |standing, environment, inner| {
             standing.answered(environment.now, from, id, hits, inner);
         });
@@ -274,7 +279,15 @@ impl Ultrapeer {
         Some(answer)
     }
 
-    fn answer_of(&self, snapshot: &Snapshot, query: &ParsedQuery, found: Lookup, limit: usize, now_s: i64) -> Answer {
+    fn answer_of(
+        &self,
+        snapshot: &Snapshot,
+        query: &ParsedQuery,
+        mut found: Lookup,
+        limit: usize,
+        now_s: i64,
+    ) -> Answer {
+        self.hold_back(snapshot, &mut found.matches);
         let ranking = rank::rank(snapshot, query, &found.matches, limit, now_s, |slot| self.facts(slot));
         let more = found.full || ranking.contents > limit;
         Answer { hits: ranking.groups.into_iter().map(|group| self.hit(group)).collect(), more, ..Answer::default() }
