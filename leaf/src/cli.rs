@@ -13,7 +13,10 @@ use clap::{CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 use overlay::{
     admin::error::Code,
-    commands::{self, ConfigArgs},
+    commands::{
+        self, ConfigArgs,
+        bans::{BanArgs, UnbanArgs},
+    },
     console::{self, Console, Exit, Failure, GlobalOptions},
     environment::Environment,
 };
@@ -55,6 +58,12 @@ pub enum Command {
     Status,
     /// List the nodes that this one knows
     Peers,
+    /// Deal with a peer or a range of addresses no more, or block a content
+    Ban(BanArgs),
+    /// Lift a ban
+    Unban(UnbanArgs),
+    /// List the bans and blocked contents
+    Bans,
     /// Show a small network on this machine at work
     Demo(cmd::demo::Arguments),
     /// Print the id of this node; makes its key if there is none
@@ -110,6 +119,13 @@ pub async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Browse(arguments) => context.until_interrupted(cmd::browse::run(context, arguments)).await,
         Command::Status => context.until_interrupted(cmd::status::run(context)).await,
         Command::Peers => context.until_interrupted(cmd::peers::run(context)).await,
+        Command::Ban(arguments) => {
+            context.until_interrupted(commands::bans::ban(&context.surroundings(), arguments)).await
+        }
+        Command::Unban(arguments) => {
+            context.until_interrupted(commands::bans::unban(&context.surroundings(), arguments)).await
+        }
+        Command::Bans => context.until_interrupted(commands::bans::bans(&context.surroundings())).await,
         Command::Id => commands::id(&context.surroundings()),
         Command::Config(arguments) => commands::config(&context.surroundings(), &arguments).await,
         Command::Completions { shell } => commands::completions(&context.console, Cli::command(), shell),

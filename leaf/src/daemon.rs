@@ -32,7 +32,7 @@ const SCHEDULE_TICK: Duration = Duration::from_secs(20);
 
 /// Keys of which this release takes note only: what they ask for does not exist yet. Somebody who sets one must
 /// be told.
-const NOT_IN_FORCE: &[&str] = &["advertise", "ban_list", "block_list", "peer_quota"];
+const NOT_IN_FORCE: &[&str] = &["advertise", "peer_quota"];
 
 /// Runs until the daemon is told to drain and has said good-bye.
 ///
@@ -61,7 +61,9 @@ pub async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure>
         config: daemon.config.clone(),
         telemetry: daemon.telemetry.clone(),
         events: node.events().clone(),
+        bans: daemon.bans.clone(),
     });
+    daemon.bans.set_known(Arc::new(node.clone()));
     let state = State {
         node: node.clone(),
         readiness: daemon.readiness.clone(),

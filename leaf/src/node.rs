@@ -15,12 +15,14 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use overlay::{
     address::JoinAddress,
     admin::{
         error::{ApiError, Code},
         events::{Changes, EventRing},
     },
+    bans::keeper::Known,
     config::Origin,
     console::Failure,
     drive::{Clock, Tasks, random_token},
@@ -28,6 +30,7 @@ use overlay::{
     identity::Identity,
     limits,
     list_file::ListError,
+    metrics::Role,
     remembered::Remembered,
     shared_folders::SharedFolders,
     time::Time,
@@ -499,6 +502,21 @@ impl Node {
             let wish_list = inner.wishes.list();
             wishes.publish(ring, wish_list.into_iter().map(|wish| (wish.id.clone(), wish)), &[]);
         }
+    }
+}
+
+impl Known for Node {
+    fn peers(&self) -> BoxFuture<'_, Vec<(PeerId, Role)>> {
+        Box::pin(async move {
+            let mut ultrapeers: Vec<_> = self.inner.network.homes().into_iter().map(|home| home.peer).collect();
+            ultrapeers.extend(self.inner.network.known().await.into_iter().map(|(descriptor, _)| descriptor.peer));
+            let role = |peer: &PeerId| if ultrapeers.contains(peer) { Role::Ultrapeer } else { Role::Leaf };
+            self.known_peers().await.into_iter().map(|peer| (peer, role(&peer))).collect()
+        })
+    }
+
+    fn contents_from<'a>(&'a self, digits: &'a str) -> BoxFuture<'a, Vec<ContentId>> {
+        Box::pin(Self::contents_from(self, digits))
     }
 }
 

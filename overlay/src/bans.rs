@@ -7,10 +7,13 @@
 //! |---|---|
 //! | [`rules`] | what is banned at this moment, for those who must ask fast |
 //! | [`list`] | lists in files |
+//! | `keeper` | the bans of a daemon: its list on disk, the files, and who must follow |
 //!
 //! Invariants: a target is banned once, and what a file says goes before what was made at run time, which it does not
 //! erase; what has expired is not there; the rules follow from the book alone.
 
+#[cfg(feature = "net")]
+pub mod keeper;
 pub mod list;
 pub mod rules;
 #[cfg(test)]

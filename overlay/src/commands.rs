@@ -1,4 +1,6 @@
-//! Commands that both programs have and that need no daemon: `id`, `config`, `completions`, `man`.
+//! Commands that both programs have: `id`, `config`, `completions`, `man`, which need no daemon, and [`bans`].
+
+pub mod bans;
 
 use std::{
     collections::BTreeMap,
@@ -14,8 +16,13 @@ use serde_json::Value;
 use crate::{
     admin::{
         Code,
+        bans::BanRequest,
         client::{Client, ClientError},
         list::Page,
+    },
+    bans::{
+        Ban,
+        keeper::{self, now_s},
     },
     config::{Config, ConfigError, Layer, OptionRow, Program},
     console::{Column, Console, Exit, Failure, GlobalOptions, Table},
@@ -24,7 +31,9 @@ use crate::{
     folders::{self, DataFolder, Folders, PRIVATE_FILE},
     identity::Identity,
     limits,
+    list_file::ListFile,
     query::Query,
+    report,
     shared_folders::SharedFolders,
     wish_list::{ListedWish, Wish, WishList},
 };
@@ -153,12 +162,12 @@ pub enum ConfigCommand {
         /// The file
         file: PathBuf,
     },
-    /// Write what was set, shared and wished for at run time to a file, or to stdout with `-`; without keys and tokens
+    /// Write what was set, shared, wished for and banned at run time to a file, or to stdout with `-`; without keys and tokens
     Export {
         /// The file
         file: PathBuf,
     },
-    /// Take over the settings, shares and wishes of an exported file
+    /// Take over the settings, shares, wishes and bans of an exported file
     Import {
         /// The file, or `-` for stdin
         file: PathBuf,
@@ -178,13 +187,17 @@ struct Export {
     /// Standing queries.
     #[serde(default)]
     wishes: Vec<Wish>,
+    /// Bans that were made at run time.
+    #[serde(default)]
+    bans: Vec<Ban>,
 }
 
 impl Export {
     /// What is in it, in words.
     fn summary(&self) -> String {
-        let Self { settings, shares, wishes, .. } = self;
-        format!("{} settings, {} shares and {} wishes", settings.len(), shares.len(), wishes.len())
+        let Self { settings, shares, wishes, bans, .. } = self;
+        let (settings, shares, wishes, bans) = (settings.len(), shares.len(), wishes.len(), bans.len());
+        format!("{settings} settings, {shares} shares, {wishes} wishes and {bans} bans")
     }
 }
 
@@ -268,7 +281,10 @@ fn export(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
     let shared = SharedFolders::load(&at.folders()?.data)?;
     let shares = shared.paths().map(Path::to_owned).collect();
     let wishes = WishList::load(&at.folders()?.data)?.wishes().iter().map(|listed| listed.wish.clone()).collect();
-    let export = Export { quictrack_export: EXPORT_FORM, settings, shares, wishes };
+    let now_s = now_s();
+    let banned = ListFile::<Ban>::load(&at.folders()?.data, &keeper::LIST)?;
+    let bans = banned.items().iter().filter(|ban| !ban.has_expired(now_s)).cloned().collect();
+    let export = Export { quictrack_export: EXPORT_FORM, settings, shares, wishes, bans };
     let mut text = serde_json::to_string_pretty(&export).map_err(std::io::Error::from)?;
     text.push('\n');
     if file == Path::new("-") {
@@ -287,7 +303,9 @@ async fn import(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
             .hint("`config export` writes such files")
     };
     let text = read(file)?;
-    let export: Export = serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
+    let mut export: Export = serde_json::from_str(&text).map_err(|error| unreadable(error.to_string()))?;
+    let now_s = now_s();
+    export.bans.retain(|ban| !ban.has_expired(now_s));
     if export.quictrack_export != EXPORT_FORM {
         return Err(unreadable(format!("its form is {}, known is {EXPORT_FORM}", export.quictrack_export)));
     }
@@ -310,6 +328,7 @@ async fn import(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
                 other.map_err(|error| at.failure(error))?;
                 share(at, &client, &export.shares).await?;
                 wish(at, &client, &export.wishes).await?;
+                ban(at, &client, &export.bans).await?;
             }
         },
         Err(_) => import_into_files(at, &export)?,
@@ -333,7 +352,11 @@ fn import_into_files(at: &Surroundings<'_>, export: &Export) -> Result<(), Failu
             list.add(ListedWish { id: random_name()?, wish: wish.clone(), created_s: wall_clock_s() as i64 })?;
         }
     }
-    Ok(())
+    let mut banned = ListFile::<Ban>::load(&folders.data, &keeper::LIST)?;
+    let mut bans = banned.items().to_vec();
+    bans.retain(|known| export.bans.iter().all(|ban| ban.target != known.target));
+    bans.extend(export.bans.iter().cloned());
+    Ok(banned.store(bans)?)
 }
 
 /// Shares folders through the daemon. One that is not there is told and left out.
@@ -356,6 +379,27 @@ async fn wish(at: &Surroundings<'_>, client: &Client, wishes: &[Wish]) -> Result
     let known: Vec<Wish> = at.list(client, "wishes").await?;
     for wish in wishes.iter().filter(|wish| !known.contains(wish)) {
         match client.post::<Value>("wishes", wish).await {
+            Ok(_) => {}
+            Err(ClientError::Refused(error)) => at.console.warn(&error.message),
+            Err(error) => return Err(at.failure(error)),
+        }
+    }
+    Ok(())
+}
+
+/// Makes bans through the daemon, but for those that it has. One that it refuses is told and left out.
+async fn ban(at: &Surroundings<'_>, client: &Client, bans: &[Ban]) -> Result<(), Failure> {
+    if bans.is_empty() {
+        return Ok(());
+    }
+    let known: Vec<report::Ban> = at.list(client, "bans").await?;
+    for Ban { target, reason, expires_s, .. } in bans {
+        let target = target.to_string();
+        if known.iter().any(|known| known.target == target) {
+            continue;
+        }
+        let for_s = expires_s.map(|at| at.abs_diff(now_s()).max(1));
+        match client.post::<Value>("bans", &BanRequest { target, for_s, reason: reason.clone() }).await {
             Ok(_) => {}
             Err(ClientError::Refused(error)) => at.console.warn(&error.message),
             Err(error) => return Err(at.failure(error)),

@@ -1,4 +1,4 @@
-//! What a node says of itself, for people and programs: the objects `status` and `peer` of the command line
+//! What a node says of itself, for people and programs: the objects `status`, `peer` and `ban` of the command line
 //! and of HTTP, of both programs. One type serves the daemon that writes and the command that reads.
 //!
 //! Every field is always written: what is unknown, or a part that the program does not have, is null.
@@ -165,6 +165,29 @@ pub struct Peer {
     pub rtt_ms: Option<f64>,
     /// What open connections to it are for: `leaf mesh transfer`.
     pub connections: Vec<String>,
+}
+
+/// The object `ban`.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Ban {
+    /// A peer id, an address prefix or a content id.
+    pub target: String,
+    /// `peer prefix content`.
+    pub kind: String,
+    /// `settings` if it was made at run time, `file` if it stands in a list.
+    pub origin: String,
+    /// Why.
+    pub reason: Option<String>,
+    /// RFC 3339 UTC: when it was made, or first read.
+    pub created_at: Option<String>,
+    /// RFC 3339 UTC; null if it counts for good.
+    pub expires_at: Option<String>,
+}
+
+/// The time as RFC 3339 in UTC; `None` beyond the year 9999.
+pub fn timestamp(seconds: i64) -> Option<String> {
+    jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string())
 }
 
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! What both daemons do before they serve, and the order in which they end.
 //!
 //! ```text
-//!   prepare:  log ─> data folder (locked) ─> identity ─> metrics ─> sockets: QUIC, API, probes
+//!   prepare:  log ─> data folder (locked) ─> identity ─> metrics ─> sockets: QUIC with its bans, API, probes
 //!                 ─> Daemon, Arrivals
 //!   the program starts its node on `daemon.endpoint` and makes its router
 //!   serve:    API and probes answer ─> api.json ─> ready line, READY=1
@@ -46,6 +46,7 @@ use crate::{
         probes::{self, Readiness},
         server::{self, Listen, Listener},
     },
+    bans::keeper::Bans,
     config::{self, Config, Layer, Program, Settings},
     console::{Console, Failure, GlobalOptions, revision},
     drive::{Clock, Tasks},
@@ -89,6 +90,8 @@ pub struct Daemon {
     pub identity: Arc<Identity>,
     /// The node's place in the network, bound.
     pub endpoint: Endpoint,
+    /// Whom it does not deal with, and what is blocked.
+    pub bans: Bans,
     /// What the daemon is told to do.
     pub life: Life,
     /// The log.
@@ -138,6 +141,7 @@ pub async fn prepare(
     let readiness = Readiness::new();
     readiness.set_identity(true);
     let (endpoint, arrivals) = bind_endpoint(plan.program, &config, &settings, &data, &identity)?;
+    let bans = Bans::load(&folders.data, &settings, endpoint.clone())?;
     let api = bind_http(&config, "api", settings.api).await?;
     let probes = bind_http(&config, "metrics", settings.metrics).await?;
     readiness.set_listening(true);
@@ -146,6 +150,7 @@ pub async fn prepare(
         data,
         identity,
         endpoint,
+        bans,
         life,
         telemetry,
         readiness,
@@ -180,6 +185,7 @@ impl Daemon {
         }
         let (config, life, telemetry) = (self.config.clone(), self.life.clone(), self.telemetry.clone());
         self.tasks.spawn("configuration", async move { life::follow_configuration(&config, &life, &telemetry).await });
+        self.tasks.spawn("bans", self.bans.clone().follow(self.config.subscribe()));
         self.tasks.spawn("watchdog", supervisor::feed_watchdog());
         Ok(())
     }

@@ -22,16 +22,19 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::{BoxFuture, ready};
 use overlay::{
+    bans::keeper::Known,
     batch::{self, Assembler, BatchError},
     drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng, wall_clock_s},
     election::Finding,
     file::FileEntry,
-    id::{HandleSalt, PeerId},
+    id::{ContentId, HandleSalt, PeerId},
     identity::Identity,
     limits,
     machine::Context,
     membership::{Refused, State},
+    metrics::Role,
     transport::{CloseCode, DialError, Endpoint, Greeting, Occupancy, Offer, Reached},
     wire::{
         bounded::Blob,
@@ -309,6 +312,23 @@ impl Service {
         snapshot.queries = self.shared.queries.load(Ordering::Relaxed);
         snapshot.address = self.shared.address.current();
         Ok(snapshot)
+    }
+}
+
+impl Known for Service {
+    fn peers(&self) -> BoxFuture<'_, Vec<(PeerId, Role)>> {
+        Box::pin(async move {
+            let look = |machine: &Ultrapeer| {
+                let members = machine.membership().iter().map(|(member, _)| (member.peer, Role::Ultrapeer));
+                members.chain(machine.leaves().iter().map(|(_, leaf)| (leaf.peer, Role::Leaf))).collect()
+            };
+            self.shared.machine.inspect(look).await.unwrap_or_default()
+        })
+    }
+
+    /// It keeps lists of others and looks at none of them by name.
+    fn contents_from<'a>(&'a self, _digits: &'a str) -> BoxFuture<'a, Vec<ContentId>> {
+        Box::pin(ready(Vec::new()))
     }
 }
 

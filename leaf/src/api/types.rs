@@ -1,4 +1,4 @@
-//! The objects of the HTTP API; `status` and `peer`, which both programs have, are in [`overlay::report`]. The daemon answers with them, the commands read them, and with `--json` print
+//! The objects of the HTTP API; `status`, `peer` and `ban`, which both programs have, are in [`overlay::report`]. The daemon answers with them, the commands read them, and with `--json` print
 //! them with their `type`.
 //!
 //! Names and meaning of the fields are promised to other programs: fields are added, never renamed, and all are
@@ -18,7 +18,7 @@ pub use crate::{
     store::{Share, SkipReason, Skipped},
     transfer::{Via, serve::Upload},
 };
-pub use overlay::config::OptionRow;
+pub use overlay::{config::OptionRow, report::timestamp};
 
 /// `POST searches`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -408,11 +408,6 @@ pub struct DownloadChange {
     /// `low`, `normal` or `high`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub priority: Option<String>,
-}
-
-/// The time as RFC 3339 in UTC; `None` beyond the year 9999.
-pub fn timestamp(seconds: i64) -> Option<String> {
-    jiff::Timestamp::from_second(seconds).ok().map(|time| time.to_string())
 }
 
 /// Milliseconds with their fraction, to a microsecond.

@@ -1,4 +1,4 @@
-//! The endpoints that both programs have: `config`, `logs`, `events`.
+//! The endpoints that both programs have: `bans`, `config`, `logs`, `events`.
 //!
 //! ```text
 //!   let api = common::add(Api::new(name, version));   // its state gives an Arc<Common> by FromRef
@@ -21,11 +21,13 @@ use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
     admin::{
+        bans,
         error::{ApiError, Body, Code, Query},
         events::{self, EventRing, LastEventId},
         index::{Api, Endpoint},
         list::{ListQuery, Page},
     },
+    bans::keeper::Bans,
     config::{Config, OptionRow},
     telemetry::{LogLine, Telemetry},
 };
@@ -37,6 +39,8 @@ pub struct Common {
     pub config: Arc<Config>,
     /// The log.
     pub telemetry: Telemetry,
+    /// The bans.
+    pub bans: Bans,
     /// Everything that happens, for `GET events`.
     pub events: Arc<EventRing>,
 }
@@ -63,7 +67,11 @@ where
     S: Clone + Send + Sync + 'static,
     Arc<Common>: FromRef<S>,
 {
-    api.endpoint(Endpoint::get("config", "all settings with value, default and origin").list().answers(option), options)
+    bans::add(api)
+        .endpoint(
+            Endpoint::get("config", "all settings with value, default and origin").list().answers(option),
+            options,
+        )
         .endpoint(
             Endpoint::patch("config", "changes settings for good; null gives one back to the origin below")
                 .list()

@@ -19,11 +19,12 @@
 //! | [`error`] | codes, [`ApiError`], strict extractors |
 //! | [`index`] | the endpoints |
 //! | [`list`], [`events`] | pages, server-sent events |
-//! | [`common`] | the endpoints that both programs have |
+//! | [`common`], [`bans`] | the endpoints that both programs have |
 //! | [`client`], [`handoff`] | the command line's side, and the files by which it finds the daemon |
 //! | [`probes`] | the listener for metrics and health |
 
 pub mod auth;
+pub mod bans;
 pub mod client;
 pub mod common;
 pub mod error;

@@ -372,10 +372,10 @@ impl Layers {
 
 /// What tells two versions of a file apart without reading them; `None` if it is absent.
 #[derive(Debug, PartialEq, Eq)]
-struct Fingerprint(Option<(u64, Option<SystemTime>)>);
+pub(crate) struct Fingerprint(Option<(u64, Option<SystemTime>)>);
 
 impl Fingerprint {
-    fn of(path: &Path) -> Self {
+    pub(crate) fn of(path: &Path) -> Self {
         Self(fs::metadata(path).ok().map(|metadata| (metadata.len(), metadata.modified().ok())))
     }
 }

@@ -135,6 +135,22 @@ crate::labels! {
         Dialback = "dialback",
     }
 
+    /// What a ban keeps out.
+    pub enum BanScope as "scope" {
+        /// A node that is not known as an ultrapeer.
+        Leaf = "leaf",
+        /// An ultrapeer.
+        Ultrapeer = "ultrapeer",
+        /// A range of addresses.
+        Prefix = "prefix",
+    }
+
+    /// Why somebody is banned.
+    pub enum BanReason as "reason" {
+        /// The operator of this node said so, by a command or in a list.
+        Operator = "operator",
+    }
+
     /// Where an ultrapeer's address came from.
     pub enum BootstrapSource as "source" {
         /// Remembered from earlier.
@@ -236,6 +252,9 @@ crate::families! {
     /// What came too often.
     pub static RATE_LIMITED: Counters<LimitedAction> =
         "quictrack_rate_limited_total", "Requests of others that were refused because they came too often.";
+    /// Bans that came into force.
+    pub static BANS: Counters<(BanScope, BanReason)> =
+        "quictrack_bans_total", "Bans of nodes and address ranges that came into force, by what they keep out and why.";
     /// Attempts to find the network.
     pub static BOOTSTRAP_ATTEMPTS: Counters<(BootstrapSource, BootstrapResult)> =
         "quictrack_bootstrap_attempts_total", "Attempts to find an ultrapeer, by source and result.";

@@ -3,7 +3,10 @@
 use clap::{Args, Parser, Subcommand};
 use clap_complete::Shell;
 use overlay::{
-    commands::ConfigArgs,
+    commands::{
+        ConfigArgs,
+        bans::{BanArgs, UnbanArgs},
+    },
     config::UltrapeerOptions,
     console::{GlobalOptions, version},
 };
@@ -34,6 +37,12 @@ pub enum Command {
     Peers,
     /// Hand over the leaves and end the daemon; returns when that is done
     Drain,
+    /// Deal with a peer or a range of addresses no more, or block a content
+    Ban(BanArgs),
+    /// Lift a ban
+    Unban(UnbanArgs),
+    /// List the bans and blocked contents
+    Bans,
     /// Print the id of this node; makes its key if there is none
     Id,
     /// Show, check, export or import the configuration

@@ -57,8 +57,13 @@ pub(super) async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, F
     )?;
     let view = View::new(&daemon, service.clone(), &cached);
     let events = Arc::new(EventRing::new(random_token()?));
-    let common =
-        Arc::new(Common { config: daemon.config.clone(), telemetry: daemon.telemetry.clone(), events: events.clone() });
+    let common = Arc::new(Common {
+        config: daemon.config.clone(),
+        telemetry: daemon.telemetry.clone(),
+        events: events.clone(),
+        bans: daemon.bans.clone(),
+    });
+    daemon.bans.set_known(Arc::new(service.clone()));
     spawn(&daemon, &service, arrivals, &view, &common);
     let app = App { view: view.clone(), common, life: daemon.life.clone() };
     daemon.serve(at.console, |guard| api::router(app, guard)).await?;
