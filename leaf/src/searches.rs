@@ -5,7 +5,7 @@
 //! memory from which a shortened content id, a file name and first sources of a download are taken.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -217,9 +217,17 @@ impl Searches {
     }
 
     async fn follow(&self, id: &str, mut news: tokio::sync::mpsc::Receiver<SearchNews>) {
+        // Contents that this leaf's own bans hold back.
+        let mut withheld = BTreeSet::new();
         while let Some(news) = news.recv().await {
             match news {
-                SearchNews::Hit(wire) => {
+                SearchNews::Hit(mut wire) => {
+                    if self.shared.network.bans().withholds(&mut wire) {
+                        withheld.insert(wire.content);
+                        continue;
+                    }
+                    // Another source of it is known by now.
+                    withheld.remove(&wire.content);
                     let have = self.have(wire.content).await;
                     let hit = Hit::new(&wire, have);
                     let mut book = self.book();
@@ -231,10 +239,12 @@ impl Searches {
                     entry.hits.insert(hit.content, (hit, *wire));
                 }
                 SearchNews::End(end) => {
-                    let summary = Summary::new(&end, 0);
                     crate::metrics::search_ended(&end);
                     let mut book = self.book();
                     let Some(entry) = book.get_mut(id) else { return };
+                    // What was shown before it was banned stays shown.
+                    withheld.retain(|content| !entry.hits.contains_key(content));
+                    let summary = Summary::new(&end, withheld.len() as u32);
                     entry.log.put("summary", "summary", &summary);
                     entry.log.close();
                     entry.summary = Some(summary);

@@ -259,7 +259,7 @@ impl Summary {
             leaves_total: summary.leaves_total,
             messages: summary.messages,
             withheld: summary.withheld.saturating_add(withheld),
-            first_hit_ms: end.first_hit.map(milliseconds),
+            first_hit_ms: end.first_hit.filter(|_| end.hits > withheld).map(milliseconds),
             elapsed_ms: milliseconds(end.elapsed),
         }
     }

@@ -17,6 +17,7 @@ use std::{
 
 use overlay::{
     address::JoinAddress,
+    bans::Rules,
     drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng},
     id::{ContentId, HandleSalt, PeerId},
     identity::Identity,
@@ -214,6 +215,11 @@ impl Network {
     /// Files of this leaf that some home has.
     pub fn searchable(&self) -> u64 {
         self.homes().iter().map(|home| home.acknowledged).max().unwrap_or(0)
+    }
+
+    /// Whom this leaf does not deal with, and what is blocked.
+    pub fn bans(&self) -> Arc<Rules> {
+        self.shared.endpoint.bans()
     }
 
     /// Ultrapeers in the network, as the homes tell.

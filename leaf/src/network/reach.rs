@@ -110,7 +110,10 @@ async fn find(network: Network, content: ContentId) -> Vec<FoundSource> {
     let Ok((_, mut news)) = network.search(request).await else { return Vec::new() };
     let mut sources = Vec::new();
     // The end is told, and nothing comes after it.
-    while let Some(SearchNews::Hit(hit)) = news.recv().await {
+    while let Some(SearchNews::Hit(mut hit)) = news.recv().await {
+        if network.bans().withholds(&mut hit) {
+            continue;
+        }
         let own = network.shared.endpoint.peer();
         let others = hit.peers.iter().filter(|source| source.peer != own);
         sources = others.map(|source| FoundSource { peer: source.peer, homes: source.homes.to_vec() }).collect();

@@ -273,11 +273,14 @@ impl Book {
 
     /// Records what was found, shows it, and begins the downloads.
     async fn take(&self, found: Vec<(Number, WireHit)>) {
-        let now = wall_clock_s() as i64;
+        let (now, bans) = (wall_clock_s() as i64, self.shared.network.bans());
         let (mut new, mut gone, mut wanted) = (Vec::new(), Vec::new(), Vec::new());
         {
             let mut entries = self.entries();
-            for (number, hit) in found {
+            for (number, mut hit) in found {
+                if bans.withholds(&mut hit) {
+                    continue;
+                }
                 // Of a wish that was removed meanwhile.
                 let Some(entry) = entries.by_number.get_mut(&number) else { continue };
                 let Wished { download, max_size, .. } = entry.listed.wish;

@@ -3,6 +3,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod bans;
 mod commands;
 mod disk;
 mod downloads;
