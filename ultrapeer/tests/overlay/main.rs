@@ -2,6 +2,7 @@
 //! find every live file and say so, leaves are introduced, and an ultrapeer's end is survived.
 
 mod admission;
+mod bans;
 mod guests;
 mod liars;
 mod meeting;

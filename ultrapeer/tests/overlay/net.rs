@@ -9,6 +9,7 @@ use std::{
 };
 
 use overlay::{
+    bans::{Rules, Target as BanTarget},
     batch::{self, Assembler},
     election::Finding,
     file::{FileEntry, Tags},
@@ -367,6 +368,11 @@ impl Net {
     /// An ultrapeer is told to end.
     pub(crate) fn drain(&mut self, peer: PeerId) {
         self.input(peer, Input::Drain);
+    }
+
+    /// This and nothing else is banned at an ultrapeer from now on. Connections stay: those end outside of the machines.
+    pub(crate) fn ban(&mut self, peer: PeerId, targets: impl IntoIterator<Item = BanTarget>) {
+        self.input(peer, Input::Bans(Arc::new(Rules::new(targets))));
     }
 
     /// Attaches a leaf to an ultrapeer and announces its list there.
