@@ -329,7 +329,7 @@ mod tests {
         fn look(&mut self) -> Vec<Output> {
             let mut out = Outbox::new();
             let home = Identity::from_seed([200; 32]);
-            let sign = |leaf: &PeerId, measured| Invitation::sign(&home, &[1; 8], leaf, measured, 5);
+            let sign = |leaf: &PeerId, measured| Invitation::sign(&home, [1; 8], leaf, measured, 5);
             let env = Environment {
                 now: self.now,
                 regime: self.regime,
@@ -343,7 +343,7 @@ mod tests {
         }
 
         fn pass(&mut self, span: Duration) {
-            self.now = self.now + span;
+            self.now += span;
         }
 
         /// Dials back all that are due, whom it finds so fast.

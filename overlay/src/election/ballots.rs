@@ -260,17 +260,10 @@ impl Ballots {
                 return Some(Hurdle::Uptime);
             }
         }
-        if descriptor.volunteer && !meeting && !env.demand.allows_more() && !self.outshines(env, case) {
+        if descriptor.volunteer && !meeting && !env.demand.allows_more() && !outshines(env, case) {
             return Some(Hurdle::Demand);
         }
         None
-    }
-
-    /// True if a candidate is worth twice the worst volunteer.
-    fn outshines(&self, env: Environment<'_>, case: &Case) -> bool {
-        let worst = worst_volunteer(env.membership).map(|(_, score)| score);
-        let own = case.invited.map_or(0, |measured| score(&measured));
-        worst.is_some_and(|worst| own > 0 && own / limits::REPLACING_SCORE >= worst)
     }
 
     fn decide(&mut self, env: Environment<'_>, case: &Case, found: Measurement, out: &mut Outbox<Output>) {
@@ -283,7 +276,7 @@ impl Ballots {
         if let Some(hurdle) = self.hurdle(env, case) {
             return self.refuse(peer, admission, hurdle, out);
         }
-        let invited = case.invited.unwrap_or(Measured { stability: 1000, ..Measured::default() });
+        let invited = case.invited.unwrap_or_else(|| Measured { stability: 1000, ..Measured::default() });
         let measured = Measured {
             bandwidth_kbit: finding.rate_kbit.unwrap_or(invited.bandwidth_kbit),
             loss_ppm: finding.loss_ppm.map_or(invited.loss_ppm, |seen| seen.max(invited.loss_ppm)),
@@ -315,6 +308,13 @@ impl Ballots {
         };
         out.push(answer(peer, admission, VerdictAnswer::Refused(hurdle, again_s.as_secs() as u32)));
     }
+}
+
+/// True if a candidate is worth twice the worst volunteer.
+fn outshines(env: Environment<'_>, case: &Case) -> bool {
+    let worst = worst_volunteer(env.membership).map(|(_, score)| score);
+    let own = case.invited.map_or(0, |measured| score(&measured));
+    worst.is_some_and(|worst| own > 0 && own / limits::REPLACING_SCORE >= worst)
 }
 
 /// The volunteer that its endorsers found to be worth least, and how much.
@@ -372,7 +372,7 @@ fn invited(env: Environment<'_>, from: PeerId, apply: &Apply) -> Option<Measured
     let counts = apply.invitations.iter().filter(|invitation| {
         (env.membership.contains(&invitation.home) || invitation.home == own)
             && env.now_s.abs_diff(invitation.issued_s) <= limits::INVITATION_LIFETIME.as_secs()
-            && invitation.is_for(&network, &from)
+            && invitation.is_for(network, &from)
     });
     let homes: BTreeMap<PeerId, Measured> = counts.map(|invitation| (invitation.home, invitation.measured)).collect();
     let enough = limits::INVITATIONS_NEEDED.min(env.membership.total() as usize);

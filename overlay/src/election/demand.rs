@@ -47,12 +47,9 @@ pub struct Demand {
 impl Demand {
     /// Looks at the shard. To be called every few seconds.
     pub fn look(&mut self, now: Time, shard: &Shard) {
-        let mark = |since: &mut Option<Time>, holds: bool| match holds {
-            true => drop(since.get_or_insert(now)),
-            false => *since = None,
-        };
-        mark(&mut self.busy_since, shard.median() > limits::DEMAND_LOAD || shard.is_cramped);
-        mark(&mut self.few_since, shard.is_below_floor());
+        let since = |known: Option<Time>, holds: bool| holds.then(|| known.unwrap_or(now));
+        self.busy_since = since(self.busy_since, shard.median() > limits::DEMAND_LOAD || shard.is_cramped);
+        self.few_since = since(self.few_since, shard.is_below_floor());
         self.now = Some(now);
     }
 

@@ -146,7 +146,7 @@ impl Membership {
             return true;
         }
         let own = self.candidate();
-        let of = |peer: &PeerId| self.get(peer).or(own.as_ref().filter(|own| own.peer == *peer));
+        let of = |peer: &PeerId| self.get(peer).or_else(|| own.as_ref().filter(|own| own.peer == *peer));
         let Some(rank) = of(voter).map(|voter| election::rank(candidate, voter)) else { return false };
         let others = self.members.values().map(|member| &member.descriptor).chain(&own);
         let lower = others.filter(|other| other.peer != candidate.peer && election::rank(candidate, other) < rank);

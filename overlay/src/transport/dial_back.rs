@@ -144,7 +144,7 @@ pub(super) async fn answer(connection: &quinn::Connection, askers: &Askers) {
         let Ok(asked) = receive.read_to_end(4).await else { return };
         let bytes = <[u8; 4]>::try_from(asked).map_or(0, u32::from_le_bytes).min(limits::MEASURE_BYTES);
         if askers.take(peer) {
-            let nothing = [0; 16 << 10];
+            let nothing = vec![0; 16 << 10];
             let mut left = bytes as usize;
             while left > 0 {
                 let Ok(sent) = send.write(&nothing[..left.min(nothing.len())]).await else { return };

@@ -194,12 +194,12 @@ mod tests {
         let [ours, voter, other] = [1, 2, 3].map(|seed| Identity::from_seed([seed; 32]));
         let good = descriptor(&ours);
         let endorsement = Endorsement::sign(&voter, &good, 25);
-        let later = Descriptor { sequence: 9, capacity: 5, lifetime_s: 0, ..good.clone() };
+        let later = Descriptor { sequence: 9, capacity: 5, lifetime_s: 0, ..good };
         assert!(endorsement.is_by(&voter.peer_id(), &good) && endorsement.is_by(&voter.peer_id(), &later));
         assert!(!endorsement.is_by(&other.peer_id(), &good));
         assert!(!Endorsement { score: 26, ..endorsement }.is_by(&voter.peer_id(), &good));
-        let moved = Descriptor { address: "192.0.2.2:7780".parse().expect("an address"), ..good.clone() };
-        let again = Descriptor { admission: 8, ..good.clone() };
+        let moved = Descriptor { address: "192.0.2.2:7780".parse().expect("an address"), ..good };
+        let again = Descriptor { admission: 8, ..good };
         let operated = Descriptor { volunteer: false, ..good };
         for others in [moved, again, operated] {
             assert!(!endorsement.is_by(&voter.peer_id(), &others));

@@ -688,19 +688,19 @@ const INVITATION_CONTEXT: &[u8] = b"quictrack/1 invitation\0";
 
 impl Invitation {
     /// Signs what `home` found out about `leaf` in that network.
-    pub fn sign(home: &Identity, network: &[u8; 8], leaf: &PeerId, measured: Measured, issued_s: u64) -> Self {
+    pub fn sign(home: &Identity, network: [u8; 8], leaf: &PeerId, measured: Measured, issued_s: u64) -> Self {
         let peer = home.peer_id();
         let signature = home.sign(INVITATION_CONTEXT, &Self::signed(network, leaf, &measured, issued_s));
         Self { home: peer, measured, issued_s, signature }
     }
 
     /// True if its home signed it, for that leaf in that network.
-    pub fn is_for(&self, network: &[u8; 8], leaf: &PeerId) -> bool {
+    pub fn is_for(&self, network: [u8; 8], leaf: &PeerId) -> bool {
         let signed = Self::signed(network, leaf, &self.measured, self.issued_s);
         self.signature.verify(&self.home, INVITATION_CONTEXT, &signed)
     }
 
-    fn signed(network: &[u8; 8], leaf: &PeerId, measured: &Measured, issued_s: u64) -> Vec<u8> {
+    fn signed(network: [u8; 8], leaf: &PeerId, measured: &Measured, issued_s: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         super::encode_into(&(network, leaf, measured, issued_s), &mut bytes);
         bytes

@@ -53,7 +53,7 @@ fn measured() -> Measured {
 }
 
 fn invitation(measured: Measured) -> Invitation {
-    Invitation::sign(&identity(), &network_tag("public"), &PeerId([8; 32]), measured, 1_800_000_000)
+    Invitation::sign(&identity(), network_tag("public"), &PeerId([8; 32]), measured, 1_800_000_000)
 }
 
 fn hello() -> Hello {

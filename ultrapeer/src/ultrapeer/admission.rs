@@ -10,7 +10,7 @@
 //! votes. A network of up to three dissolves instead, if it is the smaller one, or of equals not the one with the
 //! lowest key: its members believe the other's, keep their leaves, and ask to be let in.
 
-use std::{cmp::Reverse, net::SocketAddr};
+use std::{cmp::Reverse, collections::btree_map::Entry, net::SocketAddr};
 
 use overlay::{
     election::{Measurement, Regime, Shard, ballots, candidacy, floor, has_place, voters, worst_volunteer},
@@ -50,7 +50,7 @@ impl Terms {
 }
 
 impl Ultrapeer {
-    fn votes<'a>(&'a self, now: Time) -> ballots::Environment<'a> {
+    fn votes(&self, now: Time) -> ballots::Environment<'_> {
         ballots::Environment {
             now,
             now_s: self.clock_s(now),
@@ -115,7 +115,7 @@ impl Ultrapeer {
             let all = self.membership.iter().map(|(member, _)| member).chain(&own);
             has_place(peer, address, all, self.membership.total())
         };
-        let sign = |leaf: &PeerId, measured| Invitation::sign(&self.identity, &network, leaf, measured, now_s);
+        let sign = |leaf: &PeerId, measured| Invitation::sign(&self.identity, network, leaf, measured, now_s);
         let env = appraisals::Environment {
             now,
             regime: self.regime,
@@ -186,8 +186,8 @@ impl Ultrapeer {
         let mut linked = false;
         for foreign in foreigners.iter().filter(|foreign| self.membership.is_foreign(&foreign.peer)) {
             linked = true;
-            if !self.met_at.contains_key(&foreign.peer) {
-                self.met_at.insert(foreign.peer, now);
+            if let Entry::Vacant(entry) = self.met_at.entry(foreign.peer) {
+                entry.insert(now);
                 let voters = List::new(self.voters_on(foreign));
                 out.push(Output::ToMesh(foreign.peer, Meeting { total, lowest, voters }.into()));
             }
@@ -299,7 +299,7 @@ impl Ultrapeer {
     }
 
     fn own_score(&self) -> u16 {
-        let own = self.membership.own().map(|own| own.endorsements()).unwrap_or_default();
+        let own = self.membership.own().map(SignedDescriptor::endorsements).unwrap_or_default();
         own.iter().map(|endorsement| endorsement.score).min().unwrap_or(0)
     }
 

@@ -35,7 +35,7 @@ fn become_one(one: u8, other: u8) {
         let leaves = 6;
         let (mut net, [first, second]) = populated(seed, one, other, leaves);
         assert_eq!(views(&net).len(), 2);
-        net.link(*first.last().unwrap(), *second.last().unwrap());
+        net.link(first[first.len() - 1], second[second.len() - 1]);
         let all: BTreeSet<PeerId> = net.ultrapeers().into_iter().collect();
         let mut seconds = 0;
         while views(&net) != BTreeSet::from([all.clone()]) {

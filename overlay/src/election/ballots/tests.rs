@@ -62,7 +62,7 @@ fn good() -> Measured {
 
 /// What a home signed about the node of that number.
 fn invitation(home: u8, of: u8, measured: Measured, issued_s: u64) -> Invitation {
-    Invitation::sign(&identity(home), &network_tag("public"), &identity(of).peer_id(), measured, issued_s)
+    Invitation::sign(&identity(home), network_tag("public"), &identity(of).peer_id(), measured, issued_s)
 }
 
 impl Voter {
@@ -90,7 +90,7 @@ impl Voter {
     }
 
     fn pass(&mut self, span: Duration) {
-        self.now = self.now + span;
+        self.now += span;
     }
 
     fn act(&mut self, act: impl FnOnce(&mut Ballots, Environment<'_>, &mut Outbox<Output>)) -> Vec<Output> {

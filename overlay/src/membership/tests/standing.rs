@@ -108,8 +108,8 @@ fn endorsements_are_not_carried_to_another_address_admission_or_peer() {
     let mut ear = Ear::joined(Regime::Named, &[1, 2, 3]);
     let stranger = descriptor(9);
     let good: Vec<_> = [1, 2].map(|by| Endorsement::sign(&identity(by), &stranger, 0)).into();
-    let elsewhere = Descriptor { address: "198.51.100.1:1".parse().unwrap(), ..stranger.clone() };
-    let again = Descriptor { admission: 10, ..stranger.clone() };
+    let elsewhere = Descriptor { address: "198.51.100.1:1".parse().unwrap(), ..stranger };
+    let again = Descriptor { admission: 10, ..stranger };
     for other in [elsewhere, again] {
         ear.hear(other.sign_endorsed(&identity(9), good.clone()));
         assert!(!ear.counts(9));
@@ -123,21 +123,21 @@ fn who_counts_goes_on_to_count_until_it_withdraws() {
     let mut ear = Ear::joined(Regime::Named, &[1, 2, 3]);
     let stranger = descriptor(9);
     ear.hear(endorsed(&stranger, 9, &[1, 2]));
-    ear.hear(Descriptor { sequence: 11, capacity: 7, ..stranger.clone() }.sign(&identity(9)));
+    ear.hear(Descriptor { sequence: 11, capacity: 7, ..stranger }.sign(&identity(9)));
     assert_eq!(ear.machine.get(&key(9)).unwrap().capacity, 7, "what it says of itself changes without votes");
-    ear.hear(Descriptor { sequence: 12, address: descriptor(8).address, ..stranger.clone() }.sign(&identity(9)));
+    ear.hear(Descriptor { sequence: 12, address: descriptor(8).address, ..stranger }.sign(&identity(9)));
     assert_eq!(ear.machine.get(&key(9)).unwrap().address, stranger.address, "where it is does not");
     // Found gone, by mistake or not, it returns with what it had.
     let gone = News { members: List::default(), gone: List::new([Claim { peer: key(9), sequence: 11 }]) };
     ear.machine.remove(ear.now, key(9), &mut Outbox::new());
     ear.input(Input::Message { from: key(1), message: gone.into() });
     assert!(!ear.counts(9));
-    ear.hear(Descriptor { sequence: 13, ..stranger.clone() }.sign(&identity(9)));
+    ear.hear(Descriptor { sequence: 13, ..stranger }.sign(&identity(9)));
     assert!(ear.counts(9));
     // Once it withdrew, it must be let in anew.
-    ear.hear(Descriptor { sequence: 14, lifetime_s: 0, ..stranger.clone() }.sign(&identity(9)));
+    ear.hear(Descriptor { sequence: 14, lifetime_s: 0, ..stranger }.sign(&identity(9)));
     assert!(!ear.counts(9));
-    ear.hear(Descriptor { sequence: 15, ..stranger.clone() }.sign(&identity(9)));
+    ear.hear(Descriptor { sequence: 15, ..stranger }.sign(&identity(9)));
     assert!(!ear.counts(9));
     let anew = Descriptor { sequence: 16, admission: 15, ..stranger };
     ear.hear(endorsed(&anew, 9, &[2, 3]));
@@ -179,7 +179,7 @@ fn who_gives_up_its_network_believes_the_other_for_a_while() {
     assert!(ear.machine.is_foreign(&key(9)));
     ear.input(Input::Adopt);
     assert!(ear.counts(9) && !ear.machine.is_foreign(&key(9)));
-    ear.now = ear.now + limits::ADOPTION;
+    ear.now += limits::ADOPTION;
     ear.hear(descriptor(10).sign(&identity(10)));
     assert!(!ear.counts(10));
 }
