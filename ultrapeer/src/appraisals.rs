@@ -418,7 +418,9 @@ mod tests {
         let (unreached, slow) = (told(1).unwrap(), told(2).unwrap());
         assert_eq!((unreached.reached, unreached.invitation), (Some(false), None));
         assert!(slow.invitation.is_some_and(|word| word.measured.bandwidth_kbit == 9_000) && !slow.invited);
-        [1, 2].iter().for_each(|number| bench.core.measured(bench.now, &peer(*number), Err(())));
+        for number in [1, 2] {
+            bench.core.measured(bench.now, &peer(number), Err(()));
+        }
         // One that is fast, but was not there for long.
         bench.willing(3);
         bench.pass(limits::APPRAISAL_DELAY);
