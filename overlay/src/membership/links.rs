@@ -214,7 +214,9 @@ impl Membership {
 
     /// Sees to it that a mate gets linked.
     pub(super) fn dial_if_mate(&mut self, now: Time, peer: PeerId) {
-        let courtesy = if self.me < peer { Duration::ZERO } else { limits::DIAL_COURTESY };
+        // Of a node that does not serve yet the other knows nothing.
+        let dials = self.me < peer || !self.serving;
+        let courtesy = if dials { Duration::ZERO } else { limits::DIAL_COURTESY };
         let Some(member) = self.members.get_mut(&peer) else { return };
         if !member.linked && member.dial == Dial::Idle && self.shard.overlaps(member.descriptor.shard) {
             member.dial = Dial::Due(now + courtesy);
