@@ -3,11 +3,12 @@
 //! A cap protects the node that enforces it, so it holds whatever the other side believes. Numbers
 //! marked *chosen* have no outside source: the sentence says what they trade.
 
+mod founding;
 mod ultrapeers;
 
 use std::time::Duration;
 
-pub use self::ultrapeers::*;
+pub use self::{founding::*, ultrapeers::*};
 
 // --- files and catalogs ---------------------------------------------------------------------------
 

@@ -18,7 +18,7 @@ use overlay::{
     wire::{
         Conversation, Protocol,
         bounded::List,
-        hello::{Goodbye, RefuseReason},
+        hello::{Contact, Goodbye, Refuse, RefuseReason, Situation},
         leaf::{LeafMessage, Ping, Pong},
         mesh::MeshMessage,
         transfer::TransferMessage,
@@ -93,13 +93,15 @@ async fn both_sides_learn_each_others_key_and_address() {
     let (server, mut arrivals) = node(1, settings());
     let (client, _) = node(2, settings());
     let address = server.local_address();
-    let greeting = Greeting { salt: HandleSalt([7; 16]), introduction: 9, insists: true };
+    let greeting =
+        Greeting { salt: HandleSalt([7; 16]), introduction: 9, insists: true, situation: Situation::Volunteer };
     let accept = async {
         let Some(Arrival::Leaf(offer)) = arrivals.next().await else { panic!("a leaf should arrive") };
         assert_eq!(offer.peer(), client.peer());
         assert_eq!(offer.address(), client.local_address());
         let hello = offer.hello();
         assert_eq!((hello.salt, hello.introduction, hello.insists), (HandleSalt([7; 16]), 9, true));
+        assert_eq!(hello.situation, Situation::Volunteer);
         assert_eq!(&*offer.hello().agent, "test/1");
         offer.welcome(None).await.unwrap()
     };
@@ -171,7 +173,14 @@ async fn a_refusal_arrives_with_its_reason() {
         offer.refuse(RefuseReason::Full, Vec::new());
     };
     let (result, ()) = tokio::join!(dial(&client, address), refuse);
-    let expected = DialError::Refused { address, reason: RefuseReason::Full, alternatives: Vec::new() };
+    let expected = DialError::Refused {
+        address,
+        reason: RefuseReason::Full,
+        alternatives: Vec::new(),
+        peer: server.peer(),
+        situation: Situation::Settled,
+        contacts: Vec::new(),
+    };
     assert_eq!(result.unwrap_err(), expected);
 }
 
@@ -180,6 +189,43 @@ async fn a_node_does_not_connect_to_itself() {
     let (node, _arrivals) = node(1, settings());
     let address = node.local_address();
     assert_eq!(dial(&node, address).await.unwrap_err(), DialError::SelfDial { address });
+}
+
+/// The leaf side of a node that is an ultrapeer attaches to it like any other leaf.
+#[tokio::test]
+async fn a_node_that_asks_for_itself_by_name_is_a_leaf_of_its_own_and_nothing_else() {
+    let (node, mut arrivals) = node(1, settings());
+    let (address, own) = (node.local_address(), Some(node.peer()));
+    let dialling = node.dial::<LeafMessage>(address, own, Greeting::default());
+    let (dialled, mut theirs) = tokio::join!(dialling, welcome_leaf(&mut arrivals));
+    let mut ours = dialled.unwrap().link;
+    assert_eq!((ours.connection.peer(), theirs.connection.peer()), (node.peer(), node.peer()));
+    ping(&mut ours, 5).await.unwrap();
+    assert_eq!(theirs.receiver.next().await, Ok(Some(Ping { token: 5 }.into())));
+    theirs.sender.send(&Pong { token: 5 }.into()).await.unwrap();
+    assert_eq!(ours.receiver.next().await, Ok(Some(Pong { token: 5 }.into())));
+
+    let mesh = node.dial::<MeshMessage>(address, own, Greeting::default()).await;
+    assert_eq!(mesh.unwrap_err(), DialError::SelfDial { address });
+    let transfer = node.dial::<TransferMessage>(address, own, Greeting::default()).await;
+    assert_eq!(transfer.unwrap_err(), DialError::SelfDial { address });
+}
+
+#[tokio::test]
+async fn a_leaf_that_refuses_says_how_it_stands_and_whom_it_knows() {
+    let (server, mut arrivals) = node(1, settings());
+    let (client, _) = node(2, settings());
+    let contact = Contact { peer: identity(3).peer_id(), address: "192.0.2.1:9".parse().unwrap() };
+    let refuse = async {
+        let Some(Arrival::Leaf(offer)) = arrivals.next().await else { panic!("a leaf should arrive") };
+        let contacts = List::new([contact]);
+        let situation = Situation::Homeless;
+        offer.refuse_with(Refuse { situation, contacts, ..Refuse::new(RefuseReason::NotUltrapeer, Vec::new()) });
+    };
+    let address = server.local_address();
+    let (refused, ()) = tokio::join!(dial(&client, address), refuse);
+    let Err(DialError::Refused { peer, situation, contacts, .. }) = refused else { panic!("{refused:?}") };
+    assert_eq!((peer, situation, contacts), (server.peer(), Situation::Homeless, vec![contact]));
 }
 
 #[tokio::test]

@@ -39,7 +39,7 @@ use overlay::{
     wire::{
         bounded::Blob,
         descriptor::{ShardPrefix, SignedDescriptor},
-        hello::RefuseReason,
+        hello::{RefuseReason, Situation},
         leaf::{ChunkRef, LeafMessage},
         mesh::{Hurdle, MeshMessage},
     },
@@ -613,5 +613,5 @@ pub(crate) fn alternatives(error: DialError) -> Vec<SignedDescriptor> {
 }
 
 pub(crate) const fn greeting() -> Greeting {
-    Greeting { salt: HandleSalt([0; 16]), introduction: 0, insists: false }
+    Greeting { salt: HandleSalt([0; 16]), introduction: 0, insists: false, situation: Situation::Settled }
 }

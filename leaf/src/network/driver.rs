@@ -341,7 +341,7 @@ impl Shared {
     }
 
     pub(super) fn greeting(&self, insists: bool) -> Greeting {
-        Greeting { salt: self.salt, introduction: 0, insists }
+        Greeting { salt: self.salt, insists, ..Greeting::default() }
     }
 
     /// Puts a message for a home into its queue. A home that takes nothing is given up by those who wait for it.

@@ -342,7 +342,5 @@ pub const ASKER_QUEUE: usize = 512;
 pub const MESH_QUEUE: usize = 1024;
 /// Time in which a stream that was opened must say what it is for.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time for which a founder tries its join targets before it begins the network alone.
-pub const FOUNDING_PATIENCE: Duration = Duration::from_secs(10);
 /// Ultrapeers up to which a network keeps looking for another of its name.
 pub const SMALL_NETWORK: u32 = 3;

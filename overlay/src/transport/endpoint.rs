@@ -44,7 +44,7 @@ use crate::{
     wire::{
         Conversation, MAJOR, MEASURE_ALPN, Protocol, VERSION_ALPN,
         descriptor::SignedDescriptor,
-        hello::{Refuse, RefuseReason, Welcome},
+        hello::{Contact, Refuse, RefuseReason, Situation, Welcome},
     },
 };
 
@@ -207,7 +207,8 @@ impl Endpoint {
     }
 
     /// Dials `address`: TLS, hello, welcome, all within [`limits::HANDSHAKE_TIMEOUT`]. With `expect`, the
-    /// node there must have that key, or it does not even learn ours. Cancelling ends the attempt.
+    /// node there must have that key, or it does not even learn ours; with its own key a node dials itself, as a leaf
+    /// only. Cancelling ends the attempt.
     pub async fn dial<M: Conversation>(
         &self,
         address: SocketAddr,
@@ -352,7 +353,8 @@ impl Shared {
         };
         let peer = tls::peer_of(&quic).ok_or(DialError::Violation { address })?;
         let connection = Connection::new(quic, peer, M::PROTOCOL, Arc::clone(&self.stats), Arc::clone(&self.gate));
-        if peer == self.own {
+        // Who asks for itself by name is an ultrapeer whose own leaf side attaches to it; who did not mean itself is told.
+        if peer == self.own && (expect != Some(self.own) || M::PROTOCOL != Protocol::Leaf) {
             connection.close(CloseCode::SelfDial);
             return Err(DialError::SelfDial { address });
         }
@@ -548,6 +550,12 @@ pub enum DialError {
         reason: RefuseReason,
         /// Ultrapeers that may do instead; not checked yet.
         alternatives: Vec<SignedDescriptor>,
+        /// Who refused.
+        peer: PeerId,
+        /// How it stands, if it is a leaf.
+        situation: Situation,
+        /// Leaves without a home that it knows, and that would be one for others; not checked.
+        contacts: Vec<Contact>,
     },
     /// The other side is in a network of another name.
     #[error("{address} belongs to another network")]
@@ -669,11 +677,18 @@ impl DialError {
         }
     }
 
-    pub(super) fn refused(address: SocketAddr, refuse: Refuse) -> Self {
+    pub(super) fn refused(address: SocketAddr, peer: PeerId, refuse: Refuse) -> Self {
         match refuse.reason {
             RefuseReason::WrongNetwork => Self::WrongNetwork { address },
             RefuseReason::WrongSecret => Self::WrongSecret { address },
-            reason => Self::Refused { address, reason, alternatives: refuse.alternatives.into_vec() },
+            reason => Self::Refused {
+                address,
+                reason,
+                alternatives: refuse.alternatives.into_vec(),
+                peer,
+                situation: refuse.situation,
+                contacts: refuse.contacts.into_vec(),
+            },
         }
     }
 }

@@ -26,9 +26,9 @@ use crate::{
     metrics::{Direction, HandshakeResult},
     wire::{
         Conversation, Opening, Protocol,
-        bounded::{List, Text},
+        bounded::Text,
         descriptor::SignedDescriptor,
-        hello::{Hello, Refuse, RefuseReason, Welcome, capabilities, proof_is, secret_proof},
+        hello::{Hello, Refuse, RefuseReason, Situation, Welcome, capabilities, proof_is, secret_proof},
         leaf::LeafMessage,
         mesh::MeshMessage,
         transfer::TransferMessage,
@@ -89,6 +89,8 @@ pub struct Greeting {
     pub introduction: u64,
     /// True of a leaf that wants to stay here although others have more room.
     pub insists: bool,
+    /// How a leaf stands.
+    pub situation: Situation,
 }
 
 /// A dialler that waits for an answer to its hello. Its key, network and secret are proven.
@@ -146,8 +148,13 @@ impl<M: Conversation> Offer<M> {
 
     /// Turns it away. The refusal is delivered in the background, then the connection is closed.
     pub fn refuse(self, reason: RefuseReason, alternatives: Vec<SignedDescriptor>) {
+        self.refuse_with(Refuse::new(reason, alternatives));
+    }
+
+    /// [`Self::refuse`] of a leaf, which says how it stands itself.
+    pub fn refuse_with(self, refusal: Refuse) {
         let Self { link, shared, .. } = self;
-        shared.tasks.spawn_to_end("refusal", refuse(link, Refuse { reason, alternatives: List::new(alternatives) }));
+        shared.tasks.spawn_to_end("refusal", refuse(link, refusal));
     }
 }
 
@@ -175,7 +182,8 @@ impl MeetError {
 
 /// The dialled side: reads the hello and checks network, secret and bans.
 pub(super) async fn meet<M: Conversation>(shared: &Arc<Shared>, connection: Connection) -> Result<Offer<M>, MeetError> {
-    if connection.peer() == shared.own {
+    // Only the leaf side of this very node has something to say to it.
+    if connection.peer() == shared.own && M::PROTOCOL != Protocol::Leaf {
         connection.close(CloseCode::SelfDial);
         return Err(MeetError::SelfDial);
     }
@@ -194,7 +202,7 @@ pub(super) async fn meet<M: Conversation>(shared: &Arc<Shared>, connection: Conn
             if reason == RefuseReason::Banned && M::PROTOCOL == Protocol::Leaf {
                 shared.stats.event(Event::LeafBanned);
             }
-            refuse(link, Refuse { reason, alternatives: List::default() }).await;
+            refuse(link, Refuse::new(reason, Vec::new())).await;
             Err(MeetError::Refused(reason))
         }
     }
@@ -241,6 +249,7 @@ pub(super) async fn greet<M: Conversation>(
         salt: greeting.salt,
         introduction: greeting.introduction,
         insists: greeting.insists,
+        situation: greeting.situation,
     };
     // If this fails the other side closed the connection, and reading says why.
     let _ = sender.send(&hello.into()).await;
@@ -256,7 +265,7 @@ pub(super) async fn greet<M: Conversation>(
         }
         Ok(Opening::Refuse(refuse)) => {
             connection.close(CloseCode::Done);
-            Err(DialError::refused(address, refuse))
+            Err(DialError::refused(address, theirs, refuse))
         }
         Ok(Opening::Hello(_)) => {
             connection.close(CloseCode::Violation);

@@ -19,8 +19,8 @@ use crate::{
 
 /// Bytes that a `Hello` or `Welcome` may have.
 pub const HELLO_CAP: usize = 1024;
-/// Bytes that a `Refuse` or `Goodbye` may have: its alternatives are descriptors.
-pub const REFUSE_CAP: usize = limits::ALTERNATIVES * limits::DESCRIPTOR_BYTES + 1024;
+/// Bytes that a `Refuse` or `Goodbye` may have: its alternatives are descriptors, its contacts keys with addresses.
+pub const REFUSE_CAP: usize = limits::ALTERNATIVES * limits::DESCRIPTOR_BYTES + limits::CONTACTS_NAMED * 64 + 256;
 
 /// The first frame of the side that dialled.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -42,6 +42,30 @@ pub struct Hello {
     pub introduction: u64,
     /// True of a leaf that was sent on before and has no home: it is refused only where there is no room.
     pub insists: bool,
+    /// How it stands, if it is a leaf.
+    pub situation: Situation,
+}
+
+/// How a leaf stands that says who it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Situation {
+    /// It has a home, or it is no leaf.
+    #[default]
+    Settled,
+    /// It has no home, and would not be one for others.
+    Homeless,
+    /// It has no home, and would be one for others.
+    Volunteer,
+}
+
+/// A node, and where it can be dialled. A hint only: whoever tells it may be wrong or lie.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Contact {
+    /// Its key.
+    pub peer: PeerId,
+    /// Where it was seen, or answered.
+    pub address: SocketAddr,
 }
 
 /// The answer that lets the dialler in.
@@ -66,6 +90,18 @@ pub struct Refuse {
     pub reason: RefuseReason,
     /// Ultrapeers that may do instead.
     pub alternatives: List<SignedDescriptor, { limits::ALTERNATIVES }>,
+    /// How the refusing node stands itself, if it is a leaf.
+    pub situation: Situation,
+    /// Other leaves without a home that would be one for others, as a leaf knows.
+    pub contacts: List<Contact, { limits::CONTACTS_NAMED }>,
+}
+
+impl Refuse {
+    /// The refusal of a node that knows of ultrapeers at most.
+    pub fn new(reason: RefuseReason, alternatives: Vec<SignedDescriptor>) -> Self {
+        let alternatives = List::new(alternatives);
+        Self { reason, alternatives, situation: Situation::Settled, contacts: List::default() }
+    }
 }
 
 /// The last frame of a side that leaves in order.

@@ -1,10 +1,10 @@
 //! Messages between a leaf and an ultrapeer.
 //!
 //! ```text
-//! control stream   leaf: Hello, CatalogRoot, CatalogPart.., LeafState, MembersAsk, ViewAsk, Wishes, Goodbye,
-//!                        IntroductionReply
-//!                  ultrapeer: Welcome | Refuse, Allowance, Members, CatalogWant, CatalogAck, View, WishHits,
-//!                        Introduction, Goodbye
+//! control stream   leaf: Hello, CatalogRoot, CatalogPart.., LeafState, Volunteer, MembersAsk, ViewAsk, Wishes,
+//!                        Goodbye, IntroductionReply
+//!                  ultrapeer: Welcome | Refuse, Allowance, Members, CatalogWant, CatalogAck, Volunteers, View,
+//!                        WishHits, Introduction, Goodbye
 //! one stream each  leaf: Search              ultrapeer: Accepted, Hits.., Summary
 //!                  leaf: Introduce           ultrapeer: Introduced
 //! ```
@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     bounded::{Blob, List, Text},
     descriptor::SignedDescriptor,
-    hello::{Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
+    hello::{Contact, Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
     mesh::{Invitation, Measured},
     messages,
     search::{HITS_CAP, Hit, Hits, Reachability, Search, Summary},
@@ -81,6 +81,10 @@ messages! {
         23 ViewAsk(ViewAsk) up to 64,
         /// In short.
         24 View(View) up to 64 + limits::SKETCH_BYTES,
+        /// Leaves that would be ultrapeers.
+        25 Volunteers(Volunteers) up to limits::CONTACTS_NAMED * 64 + 8,
+        /// Whether the leaf would be an ultrapeer.
+        26 Volunteer(Volunteer) up to 64,
         /// What the leaf wants to be told of when somebody shares it.
         27 Wishes(Wishes) up to limits::WISHES_OF_LEAF * (limits::QUERY_BYTES + 8) + 8,
         /// Somebody does.
@@ -403,6 +407,22 @@ pub struct Appraisal {
     pub invited: bool,
     /// What it can show to those who vote on it.
     pub invitation: Option<Invitation>,
+}
+
+/// Leaves of the sender that would be ultrapeers, where it sees them: so that they find each other when no ultrapeer is
+/// left. In place of those that it told before.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volunteers {
+    /// Some of them.
+    pub leaves: List<Contact, { limits::CONTACTS_NAMED }>,
+}
+
+/// What the leaf offers to the network besides its files. Sent with the attachment and when it changes; who never sends
+/// it offers nothing.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Volunteer {
+    /// True if it would be an ultrapeer.
+    pub willing: bool,
 }
 
 /// The leaf's standing queries at this home: all that it has there, in place of those that it told before.

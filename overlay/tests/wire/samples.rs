@@ -12,7 +12,7 @@ use overlay::{
     wire::{
         bounded::{Blob, List, Text},
         descriptor::{Descriptor, Endorsement, ShardPrefix, SignedDescriptor, network_tag},
-        hello::{Goodbye, Hello, Refuse, RefuseReason, Welcome},
+        hello::{Contact, Goodbye, Hello, Refuse, RefuseReason, Situation, Welcome},
         leaf::*,
         mesh::*,
         search::*,
@@ -66,6 +66,7 @@ fn hello() -> Hello {
         salt: HandleSalt([0xa7; 16]),
         introduction: 77,
         insists: true,
+        situation: Situation::Volunteer,
     }
 }
 
@@ -80,7 +81,9 @@ fn welcome() -> Welcome {
 }
 
 fn refuse() -> Refuse {
-    Refuse { reason: RefuseReason::Full, alternatives: List::new([descriptor()]) }
+    let contacts = List::new([Contact { peer: PeerId([11; 32]), address: address_v6() }]);
+    let situation = Situation::Homeless;
+    Refuse { situation, contacts, ..Refuse::new(RefuseReason::Full, vec![descriptor()]) }
 }
 
 fn goodbye() -> Goodbye {
@@ -181,6 +184,8 @@ pub(crate) fn leaf() -> Vec<LeafMessage> {
         ViewAsk { token: 9, known: Some(0xfedc_ba98_7654_3210) }.into(),
         View { token: 9, total: 20, view: 0xfedc_ba98_7654_3210, sketch: Blob::new(vec![5; limits::SKETCH_BYTES]) }
             .into(),
+        Volunteers { leaves: List::new([Contact { peer: PeerId([11; 32]), address: address() }]) }.into(),
+        Volunteer { willing: true }.into(),
         Wishes { wishes: List::new([Wish { number: 300, query: Text::new("ada notes") }]) }.into(),
         WishHits { number: 300, hits: List::new([hit()]) }.into(),
         Appraisal {

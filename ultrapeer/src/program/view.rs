@@ -243,7 +243,10 @@ impl Rate {
 
 #[cfg(test)]
 mod tests {
-    use overlay::{transport::DialError, wire::hello::RefuseReason};
+    use overlay::{
+        transport::DialError,
+        wire::hello::{RefuseReason, Situation},
+    };
 
     use super::*;
 
@@ -269,7 +272,14 @@ mod tests {
         let silent = [target(Some(JoinError::Dial(DialError::Timeout { address })))];
         let codes = |problems: &[Problem]| problems.iter().map(|problem| problem.code.clone()).collect::<Vec<_>>();
         assert_eq!(codes(&problems(Phase::Founder, &silent)), ["unreachable"]);
-        let full = DialError::Refused { address, reason: RefuseReason::NotUltrapeer, alternatives: Vec::new() };
+        let full = DialError::Refused {
+            address,
+            reason: RefuseReason::NotUltrapeer,
+            alternatives: Vec::new(),
+            peer: PeerId([7; 32]),
+            situation: Situation::Settled,
+            contacts: Vec::new(),
+        };
         assert!(problems(Phase::Founder, &[target(Some(JoinError::Dial(full)))]).is_empty());
         let missing = problems(Phase::Candidate, &silent);
         assert_eq!(codes(&missing), ["unreachable", "no_ultrapeer"]);
