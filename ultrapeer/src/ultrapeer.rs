@@ -25,6 +25,7 @@ mod interface;
 mod queries;
 mod shard;
 mod standing;
+mod volunteers;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -43,6 +44,7 @@ use overlay::{
     time::Time,
     wire::{
         descriptor::{ShardPrefix, SignedDescriptor},
+        hello::Contact,
         leaf::{Introduce, LeafMessage, Pong},
         mesh::{Load, MeshMessage, QueryCancel},
     },
@@ -139,6 +141,7 @@ pub struct Ultrapeer {
     chunks: FxHashMap<(Slot, [u8; 32]), ChunkSlot>,
     searches: Searches,
     introductions: Introductions,
+    volunteers: volunteers::Volunteers,
     /// Searches by their asker, so that a leaf that leaves takes its searches along.
     askers: FxHashMap<Ticket, Session>,
     /// What leaves were told of each member: at most [`limits::MEMBERS_PUSHED`].
@@ -213,6 +216,7 @@ impl Ultrapeer {
             chunks: FxHashMap::default(),
             searches: Searches::default(),
             introductions: Introductions::default(),
+            volunteers: volunteers::Volunteers::default(),
             askers: FxHashMap::default(),
             told: BTreeMap::new(),
         }
@@ -464,6 +468,7 @@ impl Ultrapeer {
             LeafMessage::MembersAsk(ask) => self.members_asked(cx, session, ask.most, out),
             LeafMessage::ViewAsk(ask) => self.view_asked(now, session, ask, out),
             LeafMessage::Wishes(wishes) => self.wishes_told(cx, session, wishes, out),
+            LeafMessage::Volunteer(offer) => self.volunteers.offered(now, session, offer),
             _ => out.push(Output::CloseLeaf(session, Closing::Protocol("a message that leaves do not send"))),
         }
     }
@@ -478,6 +483,7 @@ impl Ultrapeer {
             self.cancel(now, ticket, out);
         }
         self.standing.leaf_left(now, session);
+        self.volunteers.left(session);
         self.with_leaves(now, out, |leaves, inner| leaves.detach(now, session, inner));
     }
 
@@ -504,7 +510,10 @@ impl Ultrapeer {
 
     fn leaf_address(&self, peer: &PeerId) -> Option<(Session, SocketAddr)> {
         let session = self.leaves.session_of(peer)?;
-        self.leaves.get(session).map(|leaf| (session, leaf.address))
+        let leaf = self.leaves.get(session)?;
+        // The leaf side of this very node dialled over loopback; others reach it where they reach this ultrapeer.
+        let address = self.address.filter(|_| *peer == self.me).unwrap_or(leaf.address);
+        Some((session, address))
     }
 
     fn mesh_message(&mut self, cx: &mut Context<'_>, peer: PeerId, message: MeshMessage, out: &mut Outbox<Output>) {
@@ -635,6 +644,8 @@ impl Machine for Ultrapeer {
                 });
                 self.tell_allowance(session, out);
                 out.push(Output::ToLeaf(session, self.membership.frame([], []).into()));
+                let told = self.volunteers.attached(now, session, Contact { peer, address });
+                out.extend(told.map(|told| Output::ToLeaf(session, told.into())));
             }
             Input::LeafMessage(session, message) => self.leaf_message(cx, session, message, out),
             Input::LeafGone(session) => self.leaf_gone(now, session, false, out),
@@ -685,6 +696,7 @@ impl Machine for Ultrapeer {
             (!matches!(self.phase, Phase::Draining { .. })).then(|| self.candidacy.next_deadline()),
             self.membership.is_serving().then_some(self.demand_at),
             self.appraisals.next_deadline().filter(|_| self.membership.is_serving()),
+            self.volunteers.next_deadline(),
             drain,
         ];
         cores.into_iter().flatten().min()
@@ -713,6 +725,7 @@ impl Machine for Ultrapeer {
         self.look_at_appraisals(now, out);
         self.tell_holdings(now, out);
         self.attend_wishes(now, out);
+        self.tell_volunteers(now, out);
         self.with_searches(now, out, Searches::on_deadline);
         self.with_introductions(now, out, |introductions, inner| introductions.on_deadline(now, inner));
         self.report_load(cx, out);

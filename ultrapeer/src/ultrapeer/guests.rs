@@ -167,6 +167,12 @@ impl Ultrapeer {
         members.iter().filter_map(|(.., peer)| self.membership.descriptor_of(peer)).cloned().collect()
     }
 
+    /// Leaves learn which others would be ultrapeers.
+    pub(super) fn tell_volunteers(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let told = self.volunteers.tell(now);
+        out.extend(told.into_iter().map(|(session, told)| Output::ToLeaf(session, told.into())));
+    }
+
     /// A leaf asks whom this home takes for an ultrapeer.
     pub(super) fn view_asked(&mut self, now: Time, session: Session, ask: ViewAsk, out: &mut Outbox<Output>) {
         let view = self.membership.view();
