@@ -26,6 +26,7 @@ use futures_util::future::{BoxFuture, ready};
 use overlay::{
     bans::keeper::Known,
     batch::{self, Assembler, BatchError},
+    config::{self, Config},
     drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng, wall_clock_s},
     election::Finding,
     file::FileEntry,
@@ -601,6 +602,18 @@ fn close_code(why: Closing) -> CloseCode {
             CloseCode::Silent
         }
         Closing::Full => CloseCode::Overload,
+    }
+}
+
+/// What an ultrapeer takes, by the configuration.
+pub fn settings_of(config: &Config, settings: &config::Settings) -> Settings {
+    Settings {
+        max_leaves: settings.max_leaves.get(),
+        max_files_per_leaf: settings.max_files_per_leaf.get().into(),
+        memory: settings.memory.bytes().unwrap_or(u64::MAX),
+        query_rate: settings.query_rate.per_second(),
+        query_burst: settings.query_burst.get().into(),
+        limit_loopback: config.is_set("query_rate") || config.is_set("query_burst"),
     }
 }
 

@@ -43,3 +43,5 @@ pub mod program;
 pub mod search;
 pub mod standing;
 pub mod ultrapeer;
+#[cfg(feature = "net")]
+pub mod view;

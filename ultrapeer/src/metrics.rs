@@ -140,6 +140,30 @@ overlay::labels! {
         Timeout = "timeout",
     }
 
+    /// What a node became.
+    pub enum NewRole as "to" {
+        /// It shares, searches and transfers only.
+        Leaf = "leaf",
+        /// It serves leaves, too.
+        Ultrapeer = "ultrapeer",
+    }
+
+    /// Why a node changed its role.
+    pub enum RoleReason as "reason" {
+        /// The network needed one more.
+        Demand = "demand",
+        /// The network needed one less.
+        Surplus = "surplus",
+        /// Whoever runs it wanted it.
+        Operator = "operator",
+        /// Others did not reach it.
+        Unreachable = "unreachable",
+        /// It failed audits.
+        Audit = "audit",
+        /// No ultrapeer was left, or none was ever there.
+        Founding = "founding",
+    }
+
     /// How leaves are brought together.
     pub enum IntroductionKind as "kind" {
         /// The asker dials.
@@ -238,6 +262,9 @@ overlay::families! {
     /// Dial-backs.
     pub static DIALBACKS: Counters<DialBack> =
         "quictrack_dialbacks_total", "Candidates that were dialled back, by outcome.";
+    /// Changes of the role.
+    pub static ROLE_CHANGES: Counters<(NewRole, RoleReason)> =
+        "quictrack_role_changes_total", "Times that this node became an ultrapeer, or was one no more, by reason.";
     /// Introductions.
     pub static INTRODUCTIONS: Counters<(IntroductionKind, IntroductionResult)> =
         "quictrack_introductions_total", "Introductions of leaves to each other, by outcome.";
@@ -288,6 +315,27 @@ pub fn collect(snapshot: &Snapshot) {
 /// Leaves that were refused because of a ban since the start: their hellos do not come as far as this.
 pub(crate) fn collect_banned(leaves: u64) {
     LEAF_ADMISSIONS.absolute(Admission::Banned, leaves);
+}
+
+/// Brings the gauges to nothing: there is no ultrapeer here any more.
+pub fn collect_nothing() {
+    let gauges = [
+        &LEAVES,
+        &LEAF_SLOTS,
+        &ULTRAPEERS,
+        &INDEX_FILES,
+        &INDEX_TERMS,
+        &INDEX_MEMORY,
+        &SHARDS,
+        &SHARD_PREFIX_LENGTH,
+        &SHARD_MEMBERS,
+        &DIGEST_LEAVES,
+        &DIGEST_MEMORY,
+        &HOLDINGS,
+    ];
+    for gauge in gauges {
+        gauge.set((), 0.0);
+    }
 }
 
 pub(crate) fn leaf_accepted() {

@@ -36,7 +36,10 @@ pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<LeafMessage>) {
         counted::leaf_refused(reason);
         return offer.refuse(reason, alternatives);
     };
-    shared.observed(observed).await;
+    // The leaf side of this very node tells nothing of where others reach it.
+    if peer != shared.endpoint.peer() {
+        shared.observed(observed).await;
+    }
     let Ok(Link { connection, sender, receiver }) = offer.welcome(descriptor).await else { return };
     counted::leaf_accepted();
     let session = shared.number();

@@ -26,12 +26,13 @@ use tokio::time::{MissedTickBehavior, interval};
 
 use super::{
     api::{self, App},
-    view::{self, View},
+    view::View,
 };
 use crate::{
-    driver::{Service, Snapshot, Start},
-    leaves, metrics,
+    driver::{self, Service, Snapshot, Start},
+    metrics,
     ultrapeer::Terms,
+    view,
 };
 
 /// Time between two looks at the ultrapeer for gauges, events and the remembered ultrapeers: fresh for a
@@ -82,24 +83,12 @@ fn start(config: &Config, remembered: Vec<SignedDescriptor>) -> Start {
     let settings = config.settings();
     Start {
         network: settings.network.to_string(),
-        settings: serving(config, &settings),
+        settings: driver::settings_of(config, &settings),
         terms: Terms::operated(settings.network.as_str(), settings.network_secret_file.is_some()),
         join: startup::join_targets(&settings),
         founder: settings.founder,
         advertise: settings.advertise,
         remembered,
-    }
-}
-
-/// What the ultrapeer takes, by the configuration.
-fn serving(config: &Config, settings: &Settings) -> leaves::Settings {
-    leaves::Settings {
-        max_leaves: settings.max_leaves.get(),
-        max_files_per_leaf: settings.max_files_per_leaf.get().into(),
-        memory: settings.memory.bytes().unwrap_or(u64::MAX),
-        query_rate: settings.query_rate.per_second(),
-        query_burst: settings.query_burst.get().into(),
-        limit_loopback: config.is_set("query_rate") || config.is_set("query_burst"),
     }
 }
 
@@ -224,6 +213,6 @@ impl Follower {
         if (settings.listen, settings.advertise) != (old.listen, old.advertise) {
             self.service.set_address(settings.advertise, self.endpoint.local_address()).await?;
         }
-        self.service.reconfigure(serving(&self.config, settings)).await
+        self.service.reconfigure(driver::settings_of(&self.config, settings)).await
     }
 }

@@ -1,22 +1,19 @@
 //! What the daemon says of itself: `status`, `peers`, and the gauges of its metrics.
 
 use std::{
-    collections::VecDeque,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use overlay::{
     admin::probes::Readiness,
     drive::{Clock, Stopped},
     id::PeerId,
-    membership::State,
-    metrics::{ConnectionKind, KNOWN_ULTRAPEERS, KnownState, REACHABILITY, RTT, Reachability},
-    report::{Peer, Problem, Status, UltrapeerPart},
+    metrics::{KNOWN_ULTRAPEERS, KnownState, REACHABILITY, Reachability},
+    report::{Peer, Problem, Status},
     startup::Daemon,
     time::Time,
     transport::{Endpoint, Event},
@@ -25,8 +22,8 @@ use overlay::{
 
 use crate::{
     driver::{JoinError, JoinStatus, Service, Snapshot},
-    metrics as counted,
     ultrapeer::Phase,
+    view::{Rate, leaf, member, part, ultrapeer},
 };
 
 /// Looks at the running ultrapeer.
@@ -73,18 +70,9 @@ impl View {
 
     /// Brings the gauges up to date. Called every few seconds.
     pub(super) fn collect(&self, snapshot: &Snapshot) {
-        counted::collect(snapshot);
-        counted::collect_banned(self.endpoint.stats().count(Event::LeafBanned));
-        let suspect = snapshot.members.iter().filter(|member| member.state == State::Suspect).count();
-        KNOWN_ULTRAPEERS.set(KnownState::Alive, (snapshot.members.len() - suspect) as f64);
-        KNOWN_ULTRAPEERS.set(KnownState::Suspect, suspect as f64);
+        crate::view::collect(snapshot);
+        crate::metrics::collect_banned(self.endpoint.stats().count(Event::LeafBanned));
         KNOWN_ULTRAPEERS.set(KnownState::Cached, self.cached(snapshot).count() as f64);
-        for rtt in snapshot.members.iter().filter_map(|member| member.rtt) {
-            RTT.record_span(ConnectionKind::Mesh, rtt);
-        }
-        for rtt in snapshot.attached.iter().filter_map(|leaf| leaf.rtt) {
-            RTT.record_span(ConnectionKind::Leaf, rtt);
-        }
         self.rate.lock().unwrap_or_else(PoisonError::into_inner).sample(self.clock.now(), snapshot.queries);
     }
 
@@ -105,15 +93,7 @@ impl View {
             ultrapeers: snapshot.ultrapeers.into(),
             shards: snapshot.shards.into(),
             shard_prefix: Some(snapshot.shard.to_string()),
-            ultrapeer: Some(UltrapeerPart {
-                state: state(snapshot.phase).to_owned(),
-                leaves: snapshot.leaves.into(),
-                max_leaves: snapshot.max_leaves.into(),
-                index_files: snapshot.index.files,
-                index_bytes: snapshot.index.memory,
-                digest_leaves: snapshot.known_leaves,
-                queries_per_s: self.rate.lock().unwrap_or_else(PoisonError::into_inner).per_second(),
-            }),
+            ultrapeer: Some(part(snapshot, &self.rate.lock().unwrap_or_else(PoisonError::into_inner))),
             ..Status::default()
         }
     }
@@ -128,53 +108,13 @@ impl View {
 
     /// The objects `peer` of other ultrapeers.
     pub(super) fn other_ultrapeers<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = Peer> + 'a {
-        let members = snapshot.members.iter().map(|member| Peer {
-            state: if member.state == State::Suspect { "suspect" } else { "alive" }.to_owned(),
-            rtt_ms: member.rtt.map(milliseconds),
-            shard_prefix: Some(member.shard.to_string()),
-            connections: (member.state == State::Linked).then(|| "mesh".to_owned()).into_iter().collect(),
-            ..ultrapeer(&member.peer, member.address)
-        });
+        let members = snapshot.members.iter().map(member);
         members.chain(self.cached(snapshot).map(|(peer, address)| ultrapeer(peer, *address)))
     }
 
     /// Remembered ultrapeers that are not members now.
     fn cached<'a>(&'a self, snapshot: &'a Snapshot) -> impl Iterator<Item = &'a (PeerId, SocketAddr)> {
         self.cached.iter().filter(|(peer, _)| snapshot.members.iter().all(|member| member.peer != *peer))
-    }
-}
-
-/// An own leaf.
-pub(super) fn leaf(peer: &PeerId, address: SocketAddr, rtt: Option<Duration>) -> Peer {
-    Peer {
-        peer: peer.to_string(),
-        address: Some(address),
-        role: "leaf".to_owned(),
-        state: "alive".to_owned(),
-        rtt_ms: rtt.map(milliseconds),
-        connections: vec!["leaf".to_owned()],
-        ..Peer::default()
-    }
-}
-
-/// Another ultrapeer that is known, and no more.
-fn ultrapeer(peer: &PeerId, address: SocketAddr) -> Peer {
-    Peer {
-        peer: peer.to_string(),
-        address: Some(address),
-        role: "ultrapeer".to_owned(),
-        state: "cached".to_owned(),
-        shard_prefix: Some(String::new()),
-        ..Peer::default()
-    }
-}
-
-const fn state(phase: Phase) -> &'static str {
-    match phase {
-        Phase::Candidate => "candidate",
-        Phase::Admitted => "admitted",
-        Phase::Founder => "founder",
-        Phase::Draining { .. } => "draining",
     }
 }
 
@@ -209,36 +149,6 @@ fn nobody_found(targets: &[JoinStatus]) -> Problem {
     };
     let message = if reasons.is_empty() { message.to_owned() } else { format!("{message}: {}", reasons.join("; ")) };
     Problem { code: "no_ultrapeer".to_owned(), message, hint: Some(hint.to_owned()) }
-}
-
-fn milliseconds(span: Duration) -> f64 {
-    span.as_secs_f64() * 1e3
-}
-
-/// Queries a second, over the last few samples.
-#[derive(Debug, Default)]
-struct Rate {
-    samples: VecDeque<(Time, u64)>,
-}
-
-impl Rate {
-    /// Samples that the rate is taken over: with one every two seconds, the last ten.
-    const SAMPLES: usize = 6;
-
-    fn sample(&mut self, now: Time, count: u64) {
-        if self.samples.len() == Self::SAMPLES {
-            self.samples.pop_front();
-        }
-        self.samples.push_back((now, count));
-    }
-
-    fn per_second(&self) -> f64 {
-        let (Some((began, first)), Some((ended, last))) = (self.samples.front(), self.samples.back()) else {
-            return 0.0;
-        };
-        let span = ended.since(*began).as_secs_f64();
-        if span > 0.0 { last.saturating_sub(*first) as f64 / span } else { 0.0 }
-    }
 }
 
 #[cfg(test)]
@@ -285,15 +195,5 @@ mod tests {
         assert_eq!(codes(&missing), ["unreachable", "no_ultrapeer"]);
         assert!(missing.iter().all(|problem| problem.message.contains("no answer from 192.0.2.1:7780")), "{missing:?}");
         assert!(problems(Phase::Candidate, &[])[0].hint.as_ref().unwrap().contains("--founder"));
-    }
-
-    #[test]
-    fn the_rate_is_that_of_the_last_samples() {
-        let mut rate = Rate::default();
-        assert_eq!(rate.per_second(), 0.0);
-        for second in 0..20 {
-            rate.sample(Time(second * 1_000_000), if second < 10 { 0 } else { (second - 10) * 3 });
-        }
-        assert!((rate.per_second() - 3.0).abs() < 1e-9);
     }
 }
