@@ -19,6 +19,7 @@ use overlay::{
     address::JoinAddress,
     config::Origin,
     drive::{Clock, Tasks},
+    election::Regime,
     identity::Identity,
     limits,
     transport::{Arrival, Arrivals, BindMode, CloseCode, Endpoint, Settings},
@@ -137,6 +138,7 @@ impl Bed {
         std::fs::create_dir_all(&data)?;
         let start = Start {
             network: NETWORK.to_owned(),
+            regime: Regime::of(NETWORK, false),
             join: self.join(),
             shares: SharesConfig {
                 shares: folders.into_iter().map(|path| ShareSpec { path, origin: Origin::CommandLine }).collect(),
@@ -150,6 +152,7 @@ impl Bed {
             upload_slots: limits::UPLOAD_SLOTS,
             upload_rate: None,
             download_rate: None,
+            role: leaf::role::Settings::default(),
         };
         self.leaves.push(Node::start(endpoint, arrivals, identity, self.clock, start, &self.tasks)?);
         Ok(())

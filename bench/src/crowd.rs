@@ -14,12 +14,14 @@ use std::{
 use anyhow::{Context, Result, bail};
 use leaf::{
     catalog::{Catalog, Change},
+    founding::Willing,
     network::{FileList, HomeStatus, SearchNews, Service, Start},
     search::{End, Request},
 };
 use overlay::{
     address::JoinAddress,
     drive::{Clock, Tasks},
+    election::Regime,
     file::FileEntry,
     id::ContentId,
     identity::Identity,
@@ -105,7 +107,14 @@ impl Crowd {
             let sequence = list.sequence();
             let list = FixedList { catalog: Arc::new(list), sequence: watch::Sender::new(sequence) };
             let join = vec![JoinAddress { peer: None, host: join.ip().to_string(), port: join.port() }];
-            let start = Start { network: NETWORK.to_owned(), join, remembered: Vec::new() };
+            let start = Start {
+                network: NETWORK.to_owned(),
+                regime: Regime::of(NETWORK, false),
+                join,
+                remembered: Vec::new(),
+                volunteers: Vec::new(),
+                willing: Willing::Never,
+            };
             let network = Service::start(endpoint, identity, Arc::new(list), clock, start, &crowd.tasks)?;
             crowd.tasks.spawn("look", follow(network.clone(), sequence, crowd.board.clone(), number as usize));
             crowd.leaves.push(network);

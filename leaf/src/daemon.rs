@@ -12,6 +12,7 @@ use overlay::{
     commands::Surroundings,
     config::{Config, Layer, Program, Rate, ScheduleLine, Settings},
     console::{Console, Exit, Failure},
+    election::Regime,
     limits,
     metrics::Role,
     report::Status,
@@ -24,6 +25,7 @@ use crate::{
     api::http::{self, State, Tickets},
     metrics,
     node::{Node, Start},
+    role,
     store::{ShareSpec, SharesConfig},
 };
 
@@ -45,12 +47,14 @@ pub async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure>
     let settings = daemon.config.settings();
     let start = Start {
         network: settings.network.to_string(),
+        regime: Regime::of(settings.network.as_str(), settings.network_secret_file.is_some()),
         join: startup::join_targets(&settings),
         data: daemon.data_dir().to_owned(),
         shares: shares(&daemon.config, &settings),
         upload_slots: settings.upload_slots.get() as usize,
         upload_rate: rate_now(&settings.upload_schedule, settings.upload_limit),
         download_rate: rate_now(&settings.download_schedule, settings.download_limit),
+        role: role(&daemon.config, &settings),
     };
     let node =
         Node::start(daemon.endpoint.clone(), arrivals, daemon.identity.clone(), daemon.clock, start, &daemon.tasks)?;
@@ -96,6 +100,10 @@ fn greet(console: &Console, daemon: &Daemon, node: &Node) {
     }
 }
 
+fn role(config: &Config, settings: &Settings) -> role::Settings {
+    role::Settings { willing: settings.volunteer.into(), takes: ultrapeer::driver::settings_of(config, settings) }
+}
+
 fn shares(config: &Config, settings: &Settings) -> SharesConfig {
     let origin = config.origin("share");
     SharesConfig {
@@ -120,12 +128,16 @@ fn rate_now(schedule: &[ScheduleLine], otherwise: Rate) -> Option<u64> {
 /// The tasks that only pass things on.
 fn spawn(daemon: &Daemon, node: &Node, common: &Arc<Common>) {
     daemon.tasks.spawn("log events", common.clone().publish_log());
-    let (readiness, network) = (daemon.readiness.clone(), node.network().clone());
+    let (readiness, watched) = (daemon.readiness.clone(), node.clone());
     daemon.tasks.spawn("readiness", async move {
-        let mut changes = network.watch();
+        let (mut homes, mut role) = (watched.network().watch(), watched.role().watch());
         loop {
-            readiness.set_network(!network.homes().is_empty());
-            if changes.changed().await.is_err() {
+            readiness.set_network(watched.is_in_network());
+            let changed = tokio::select! {
+                changed = homes.changed() => changed,
+                changed = role.changed() => changed,
+            };
+            if changed.is_err() {
                 return;
             }
         }
@@ -194,14 +206,15 @@ impl Follower {
     async fn follow(&self, settings: &Settings) {
         let old = &*self.seen;
         if (&settings.join, &settings.dns) != (&old.join, &old.dns) {
-            self.node.network().set_join(startup::join_targets(settings));
+            self.node.set_join(startup::join_targets(settings));
         }
         if settings.listen != old.listen {
             match self.endpoint.rebind(settings.listen) {
-                Ok(()) => self.node.network().moved(),
+                Ok(()) => self.node.moved().await,
                 Err(error) => tracing::error!(%error, "the node stays at its old address"),
             }
         }
+        self.node.role().configure(role(&self.config, settings)).await;
         if settings.upload_slots != old.upload_slots {
             self.node.set_upload_slots(settings.upload_slots.get() as usize).await;
         }

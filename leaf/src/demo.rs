@@ -23,6 +23,7 @@ use overlay::{
     config::Origin,
     console::{Console, Exit, Failure, revision},
     drive::{Clock, Tasks},
+    election::Regime,
     id::ContentId,
     identity::Identity,
     life::{Life, Ready},
@@ -193,6 +194,7 @@ impl Bed {
         }
         let start = Start {
             network: "demo".to_owned(),
+            regime: Regime::of("demo", false),
             join: self.join(),
             shares: SharesConfig {
                 shares: shares.into_iter().map(|path| ShareSpec { path, origin: Origin::CommandLine }).collect(),
@@ -206,6 +208,7 @@ impl Bed {
             upload_slots: 4,
             upload_rate: Some(UPLOAD_RATE),
             download_rate: None,
+            role: crate::role::Settings::default(),
         };
         let node = Node::start(endpoint, arrivals, identity, self.clock, start, &self.tasks)?;
         self.leaves.push(node);

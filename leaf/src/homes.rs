@@ -35,7 +35,7 @@ use overlay::{
     shards::leaf_hash,
     time::Time,
     wire::{
-        descriptor::{Descriptor, SignedDescriptor, network_tag},
+        descriptor::{Descriptor, ShardPrefix, SignedDescriptor, network_tag},
         leaf::Members,
     },
 };
@@ -73,6 +73,8 @@ pub enum Input {
         /// The others.
         alternatives: Vec<SignedDescriptor>,
     },
+    /// Somebody who cannot be a home names others, the best first.
+    Named(Vec<SignedDescriptor>),
     /// A dial ended otherwise.
     DialFailed(SocketAddr),
     /// How far away an ultrapeer is that was to be measured; `None` if it does not answer.
@@ -92,8 +94,19 @@ pub enum Input {
     },
     /// A home is gone.
     Lost(PeerId),
+    /// This very node serves as an ultrapeer, or does not any more.
+    Own(Option<Own>),
     /// The leaf says good-bye: nobody is dialled from now on.
     Leave,
+}
+
+/// The ultrapeer in this very node: a home like any other, and always wanted where it covers the leaf's place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Own {
+    /// Where this node dials itself.
+    pub address: SocketAddr,
+    /// The part of the leaf space that it covers.
+    pub shard: ShardPrefix,
 }
 
 /// What the driver must do.
@@ -138,6 +151,8 @@ pub struct Homes {
     network: [u8; 8],
     targets: BTreeMap<SocketAddr, Attempts>,
     known: BTreeMap<PeerId, Known>,
+    /// The ultrapeer in this node, while it serves.
+    own: Option<(Own, Attempts)>,
     homes: BTreeMap<PeerId, Home>,
     /// Whom to dial first, the best first: former homes, and those that were named instead of others.
     preferred: VecDeque<PeerId>,
@@ -168,6 +183,7 @@ impl Homes {
             network: network_tag(network),
             targets: BTreeMap::new(),
             known: BTreeMap::new(),
+            own: None,
             homes: BTreeMap::new(),
             preferred: VecDeque::new(),
             wild: None,
@@ -231,6 +247,7 @@ impl Homes {
 
     fn dialling(&self) -> usize {
         let attempts = self.known.values().map(|known| &known.attempts).chain(self.targets.values());
+        let attempts = attempts.chain(self.own.iter().map(|(_, attempts)| attempts));
         attempts.filter(|attempts| attempts.dialling.is_some()).count()
     }
 
@@ -241,7 +258,41 @@ impl Homes {
         }
         let can_serve = |peer: &PeerId| self.homes.get(peer).is_none_or(|home| home.serves(now));
         let known = self.known.values().filter(|known| self.covers(known) && can_serve(&known.descriptor.peer)).count();
-        limits::HOMES.min(known.max(self.serving(now)).max(1))
+        let own = usize::from(self.covering_own().is_some() && can_serve(&self.me));
+        limits::HOMES.min((known + own).max(self.serving(now)).max(1))
+    }
+
+    /// The ultrapeer in this node, if it covers this leaf's place.
+    fn covering_own(&self) -> Option<&(Own, Attempts)> {
+        self.own.as_ref().filter(|(own, _)| own.shard.covers(self.place))
+    }
+
+    /// This node serves, or covers something else, or does not serve any more.
+    fn set_own(&mut self, cx: &mut Context<'_>, own: Option<Own>) {
+        let me = self.me;
+        match own {
+            Some(own) => {
+                let attempts = self.own.filter(|(known, _)| known.address == own.address);
+                self.own = Some((own, attempts.map_or_else(|| Attempts::new(cx.now), |(_, attempts)| attempts)));
+                self.place_home(cx, &me);
+            }
+            None if self.own.take().is_some() => {
+                let ends = Some((cx.now, Why::Drained));
+                self.falls_short(cx, &me, |home| home.ends = ends);
+            }
+            None => {}
+        }
+    }
+
+    /// True if somebody is dialled there now.
+    pub fn is_dialling(&self, address: SocketAddr) -> bool {
+        let attempts = self.known.values().map(|known| &known.attempts).chain(self.targets.values());
+        attempts.into_iter().any(|attempts| attempts.dialling == Some(address))
+    }
+
+    /// True if ultrapeers are known from whoever told of them.
+    pub fn knows_some(&self) -> bool {
+        !self.known.is_empty()
     }
 
     fn covers(&self, known: &Known) -> bool {
@@ -283,7 +334,11 @@ impl Homes {
     /// A home that covers another part of the leaf space now keeps this leaf's list until the leaf has moved: not all of
     /// its leaves move at once. One that never covered this leaf only tells it of others.
     fn place_home(&mut self, cx: &mut Context<'_>, peer: &PeerId) {
-        let covered = self.known.get(peer).is_none_or(|known| self.covers(known));
+        let covered = if *peer == self.me {
+            self.own.is_none() || self.covering_own().is_some()
+        } else {
+            self.known.get(peer).is_none_or(|known| self.covers(known))
+        };
         let Some(home) = self.homes.get_mut(peer) else { return };
         match home.ends {
             Some((_, Why::Better)) if covered => home.ends = None,
@@ -416,12 +471,18 @@ impl Homes {
         if let Some(known) = self.known.get_mut(&peer) {
             known.attempts = Attempts::new(now);
         }
+        if let Some((_, attempts)) = self.own.as_mut().filter(|_| peer == self.me) {
+            *attempts = Attempts::new(now);
+        }
         self.place_home(cx, &peer);
     }
 
     fn dial_failed(&mut self, cx: &mut Context<'_>, address: SocketAddr) {
         if let Some(target) = self.targets.get_mut(&address) {
             target.failed(cx);
+        }
+        if let Some((_, attempts)) = self.own.as_mut().filter(|(_, attempts)| attempts.dialling == Some(address)) {
+            attempts.failed(cx);
         }
         for (peer, known) in &mut self.known {
             if known.attempts.dialling == Some(address) {
@@ -465,6 +526,9 @@ impl Homes {
         if self.wild == Some(peer) {
             self.wild = None;
         }
+        if let Some((_, attempts)) = self.own.as_mut().filter(|_| peer == self.me) {
+            attempts.failed(cx);
+        }
         let drained = matches!(home.ends, Some((_, Why::Drained)));
         // A home that was lost is tried again after a moment, as it may only have restarted, unless others have found
         // it gone, or it said so itself.
@@ -501,6 +565,7 @@ impl Homes {
             return;
         }
         let now = cx.now;
+        self.dial_own(now, out);
         let mut room = self.wanted(now).saturating_sub(self.serving(now) + self.dialling());
         if self.homes.is_empty() && self.sent_on > 0 {
             room = room.min(1);
@@ -526,6 +591,23 @@ impl Homes {
                 out.push(Output::Dial { address: *address, peer: None, insists });
             }
         }
+    }
+
+    /// The ultrapeer in this node is a home first of all: nobody is nearer, and what it lacks is seen here first.
+    fn dial_own(&mut self, now: Time, out: &mut Outbox<Output>) {
+        if self.homes.contains_key(&self.me) || self.covering_own().is_none() {
+            return;
+        }
+        if let Some((own, attempts)) = self.own.as_mut().filter(|(_, attempts)| attempts.is_due(now)) {
+            attempts.dialling = Some(own.address);
+            out.push(Output::Dial { address: own.address, peer: Some(self.me), insists: true });
+        }
+    }
+
+    /// When it is dialled next.
+    fn own_deadline(&self) -> Option<Time> {
+        let (_, attempts) = self.covering_own().filter(|_| !self.homes.contains_key(&self.me))?;
+        attempts.dialling.is_none().then_some(attempts.at)
     }
 
     /// Asks a home for others when none of those that are known can be dialled, or too few are known.
@@ -619,6 +701,7 @@ impl Machine for Homes {
                 out.push(Output::Changed);
             }
             Input::Refused { address, alternatives } => self.refused(cx, address, alternatives),
+            Input::Named(alternatives) => self.prefer(cx, alternatives),
             Input::DialFailed(address) => self.dial_failed(cx, address),
             Input::Measured(peer, distance) => self.measured(cx, peer, distance, out),
             Input::RoundTrip(peer, rtt) => {
@@ -642,6 +725,7 @@ impl Machine for Homes {
                 self.prefer(cx, alternatives);
             }
             Input::Lost(peer) => self.lost(cx, peer, out),
+            Input::Own(own) => self.set_own(cx, own),
             Input::Leave => self.leaving = true,
         }
         self.settle(cx.now, out);
@@ -654,7 +738,7 @@ impl Machine for Homes {
         }
         let ends = self.homes.values().filter(|home| !home.released).filter_map(|home| home.ends);
         let ends = ends.map(|(at, _)| at).filter(|at| *at > self.seen).min();
-        [self.seek_deadline(), ends, self.exchange.next_deadline()].into_iter().flatten().min()
+        [self.seek_deadline(), self.own_deadline(), ends, self.exchange.next_deadline()].into_iter().flatten().min()
     }
 
     fn on_deadline(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {

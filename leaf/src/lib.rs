@@ -24,6 +24,7 @@ extern crate self as leaf;
 #[cfg(feature = "net")]
 pub mod api;
 pub mod bitmap;
+pub mod candidacy;
 pub mod catalog;
 #[cfg(feature = "net")]
 pub mod cli;
@@ -39,7 +40,10 @@ pub mod download;
 mod file_id;
 #[cfg(feature = "net")]
 mod file_io;
+pub mod founding;
 pub mod homes;
+#[cfg(feature = "net")]
+mod machinery;
 #[cfg(feature = "net")]
 pub mod metrics;
 pub mod names;
@@ -48,6 +52,8 @@ pub mod network;
 pub mod node;
 pub mod queue;
 pub mod rate;
+#[cfg(feature = "net")]
+pub mod role;
 pub mod search;
 #[cfg(feature = "net")]
 pub mod searches;

@@ -1,7 +1,8 @@
-//! The leaf's side of the network as one machine: composes [`crate::homes`], [`crate::search`] and [`crate::wishes`].
+//! The leaf's side of the network as one machine: composes [`crate::homes`], [`crate::search`], [`crate::wishes`] and
+//! [`crate::founding`].
 //!
-//! Searches and wishes need the homes, and a home that leaves a search unaccepted must show that it lives: that is
-//! all that the cores have to do with each other, and it is said here. The driver (feature `net`) runs
+//! Searches and wishes need the homes, a home that leaves a search unaccepted must show that it lives, and who has no home
+//! looks for others that have none: that is all that the cores have to do with each other, and it is said here. The driver (feature `net`) runs
 //! this machine and carries out what it asks for.
 
 #[cfg(feature = "net")]
@@ -14,13 +15,16 @@ mod reach;
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use overlay::{
+    election::Regime,
     id::{ContentId, PeerId},
     limits,
     machine::{Context, Machine, Outbox},
     time::Time,
     wire::{
         descriptor::SignedDescriptor,
-        leaf::{Allowance, LeafMessage, Members, View, ViewAsk, WishHits},
+        hello::{Contact, Situation},
+        leaf::{Allowance, Appraisal, LeafMessage, Members, View, ViewAsk, WishHits},
+        mesh::Hurdle,
         search::Hit,
     },
 };
@@ -28,7 +32,9 @@ use overlay::{
 #[cfg(feature = "net")]
 pub use self::driver::{FileList, HomeStatus, JoinProblem, Network as Service, SearchNews, Start, WishNews};
 use crate::{
-    homes::{self, Homes, Why},
+    candidacy::{Candidacy, Machinery},
+    founding::{self, Begin, Founding, Role, Willing},
+    homes::{self, Homes, Own, Why},
     search::{self, End, HomeFacts, Request, Searches, Ticket},
     views::Views,
     wishes::{self, Wishes},
@@ -74,6 +80,33 @@ pub enum Input {
     View(PeerId, View),
     /// A home is gone.
     Lost(PeerId),
+    /// When this node serves as an ultrapeer.
+    Willing(Willing),
+    /// What this node runs on.
+    Conditions(Machinery),
+    /// A home says what it found out about this leaf.
+    Appraised(PeerId, Appraisal),
+    /// What those who vote said against this node.
+    Hurdle(Option<Hurdle>),
+    /// What this node is; an ultrapeer with where it is dialled and what it covers.
+    Role(Role, Option<Own>),
+    /// Whether the leaf is told to join anything. The addresses follow as `Targets`.
+    Sources(bool),
+    /// Leaves that would be ultrapeers, as a home told or an earlier session did.
+    Volunteers(Vec<Contact>),
+    /// A leaf that was dialled says how it stands, and whom it knows.
+    Answered {
+        /// Who, and where.
+        contact: Contact,
+        /// How it stands.
+        situation: Situation,
+        /// Others that it knows.
+        named: Vec<Contact>,
+    },
+    /// Ultrapeers that such a leaf knows, the best first.
+    Named(Vec<SignedDescriptor>),
+    /// Another leaf dialled this one, which is no ultrapeer.
+    Knocked(Contact, Situation),
     /// The leaf says good-bye: nobody is dialled from now on.
     Leave,
     /// The user searches.
@@ -106,6 +139,10 @@ pub enum Output {
         /// Whether to say that there is nowhere else to go.
         insists: bool,
     },
+    /// Dial a leaf that may be an ultrapeer by now, for [`limits::CONTACT_TIMEOUT`] at most.
+    Contact(Contact),
+    /// Begin to be an ultrapeer; answer with `Role`.
+    Begin(Begin),
     /// Measure how far away an ultrapeer is.
     Measure(PeerId, SocketAddr),
     /// Ask a home for that many descriptors.
@@ -136,10 +173,12 @@ pub enum Output {
     ShowWish(wishes::Number, Box<Hit>),
 }
 
-/// Homes, searches and wishes. See the module text.
+/// Homes, searches, wishes and founding. See the module text.
 #[derive(Debug)]
 pub struct Network {
     homes: Homes,
+    founding: Founding,
+    candidacy: Candidacy,
     searches: Searches,
     wishes: Wishes,
     views: Views,
@@ -149,9 +188,11 @@ pub struct Network {
 
 impl Network {
     /// No home, no search, no wish.
-    pub fn new(me: PeerId, network: &str) -> Self {
+    pub fn new(me: PeerId, network: &str, regime: Regime) -> Self {
         Self {
             homes: Homes::new(me, network),
+            founding: Founding::new(me),
+            candidacy: Candidacy::new(regime),
             searches: Searches::default(),
             wishes: Wishes::new(me),
             views: Views::default(),
@@ -163,6 +204,33 @@ impl Network {
     /// The homes.
     pub fn homes(&self) -> &Homes {
         &self.homes
+    }
+
+    /// Who has no home either, and whether this leaf waits for them.
+    pub fn founding(&self) -> &Founding {
+        &self.founding
+    }
+
+    /// Whether this leaf asks to be let in as an ultrapeer, and what stands in its way.
+    pub fn candidacy(&self) -> &Candidacy {
+        &self.candidacy
+    }
+
+    fn with_founding(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>, input: Option<founding::Input>) {
+        let mut inner = Outbox::new();
+        match input {
+            Some(input) => self.founding.handle(cx, input, &mut inner),
+            None => self.founding.on_deadline(cx, &mut inner),
+        }
+        for output in inner.drain() {
+            match output {
+                // Somebody is dialled there already, and answers for both.
+                founding::Output::Dial(contact) if self.homes.is_dialling(contact.address) => {}
+                founding::Output::Dial(contact) => out.push(Output::Contact(contact)),
+                founding::Output::Begin(begin) => out.push(Output::Begin(begin)),
+                founding::Output::Doubt => out.extend(self.homes.iter().map(|(peer, ..)| Output::Suspect(peer))),
+            }
+        }
     }
 
     /// What searches need to know of the homes. One that ends, or is gone as others say, counts as far away.
@@ -199,6 +267,8 @@ impl Network {
             out.push(Output::HomesChanged);
             let facts = self.facts(cx.now);
             self.with_searches(out, |searches, inner| searches.homes_changed(cx.now, &facts, inner));
+            let has_home = !self.homes.is_empty();
+            self.with_founding(cx, out, Some(founding::Input::Homes(has_home)));
         }
         // Also one that is only about to end.
         let facts = self.facts(cx.now);
@@ -258,9 +328,45 @@ impl Machine for Network {
         let now = cx.now;
         let input = match input {
             Input::Targets(addresses) => homes::Input::Targets(addresses),
-            Input::Remembered(descriptors) => homes::Input::Remembered(descriptors),
+            Input::Remembered(descriptors) => {
+                if !descriptors.is_empty() {
+                    self.with_founding(cx, out, Some(founding::Input::WasHome));
+                }
+                homes::Input::Remembered(descriptors)
+            }
+            Input::Willing(willing) => {
+                self.candidacy.set_willing(willing);
+                return self.with_founding(cx, out, Some(founding::Input::Willing(willing)));
+            }
+            Input::Conditions(machinery) => return self.candidacy.set_machinery(machinery),
+            Input::Appraised(home, appraisal) => {
+                // Of a home only: what a connection that has ended said last may come late.
+                if self.round_trips.contains_key(&home) {
+                    self.candidacy.appraised(home, appraisal);
+                }
+                out.extend(self.candidacy.begins(now).then_some(Output::Begin(Begin::Invited)));
+                return;
+            }
+            Input::Hurdle(hurdle) => return self.candidacy.refused(hurdle),
+            Input::Sources(some) => return self.with_founding(cx, out, Some(founding::Input::Sources(some))),
+            Input::Volunteers(told) => return self.with_founding(cx, out, Some(founding::Input::Volunteers(told))),
+            Input::Answered { contact, situation, named } => {
+                return self.with_founding(cx, out, Some(founding::Input::Answered { contact, situation, named }));
+            }
+            Input::Named(alternatives) => homes::Input::Named(alternatives),
+            Input::Knocked(contact, situation) => {
+                return self.with_founding(cx, out, Some(founding::Input::Knocked(contact, situation)));
+            }
+            Input::Role(role, own) => {
+                self.candidacy.set_role(now, role);
+                self.with_founding(cx, out, Some(founding::Input::Role(role)));
+                homes::Input::Own(own.filter(|_| role == Role::Ultrapeer))
+            }
             Input::Refused(address, alternatives) => homes::Input::Refused { address, alternatives },
-            Input::DialFailed(address) => homes::Input::DialFailed(address),
+            Input::DialFailed(address) => {
+                self.with_founding(cx, out, Some(founding::Input::DialFailed(address)));
+                homes::Input::DialFailed(address)
+            }
             Input::Measured(peer, distance) => homes::Input::Measured(peer, distance),
             Input::Acknowledged(peer) => homes::Input::Acknowledged(peer),
             Input::Alive(peer) => homes::Input::Alive(peer),
@@ -278,11 +384,15 @@ impl Machine for Network {
                 homes::Input::Attached { peer, address, descriptor }
             }
             Input::Lost(peer) => {
+                self.candidacy.lost(&peer);
                 self.round_trips.remove(&peer);
                 self.allowances.remove(&peer);
                 homes::Input::Lost(peer)
             }
-            Input::Leave => homes::Input::Leave,
+            Input::Leave => {
+                self.with_founding(cx, out, Some(founding::Input::Leave));
+                homes::Input::Leave
+            }
             Input::Members(from, members) => return self.members(cx, from, members, out),
             Input::Allowance(peer, allowance) => {
                 // Of a home only: what a connection that has ended said last may come late.
@@ -333,7 +443,12 @@ impl Machine for Network {
     }
 
     fn next_deadline(&self) -> Option<Time> {
-        let cores = [self.homes.next_deadline(), self.searches.next_deadline(), self.wishes.next_deadline()];
+        let cores = [
+            self.homes.next_deadline(),
+            self.searches.next_deadline(),
+            self.wishes.next_deadline(),
+            self.founding.next_deadline(),
+        ];
         cores.into_iter().flatten().min()
     }
 
@@ -343,5 +458,6 @@ impl Machine for Network {
         let facts = self.facts(now);
         self.with_searches(out, |searches, inner| searches.on_deadline(now, &facts, inner));
         self.with_wishes(out, |wishes, inner| wishes.on_deadline(now, inner));
+        self.with_founding(cx, out, None);
     }
 }

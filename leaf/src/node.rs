@@ -26,18 +26,19 @@ use overlay::{
     config::Origin,
     console::Failure,
     drive::{Clock, Tasks, random_token},
+    election::Regime,
     id::{ContentId, PeerId},
     identity::Identity,
     limits,
     list_file::ListError,
-    metrics::Role,
-    remembered::Remembered,
+    metrics::Role as NodeRole,
+    remembered::{Remembered, Volunteers},
     shared_folders::SharedFolders,
     time::Time,
     transport::{Arrival, Arrivals, Endpoint},
     wire::{
         descriptor::SignedDescriptor,
-        hello::RefuseReason,
+        hello::{Contact, RefuseReason},
         leaf::LeafState,
         search::Reachability,
         transfer::{Browse, Page, TransferMessage},
@@ -49,6 +50,7 @@ use tokio::task::JoinHandle;
 use crate::{
     download::{self, Downloads},
     network::{self, Service as Network},
+    role::{self, Role},
     searches::Searches,
     store::{Database, DatabaseError, Outboards, Share, ShareSpec, Shares, SharesConfig, SharesError, StoreError},
     transfer::{ReachError, Via, holding::Holdings, pool::Pool, serve::Uploads, session},
@@ -60,6 +62,8 @@ use crate::{
 pub struct Start {
     /// The name of the network.
     pub network: String,
+    /// What it asks of its ultrapeers.
+    pub regime: Regime,
     /// Nodes to join through.
     pub join: Vec<JoinAddress>,
     /// Where the database, the outboards and the list of ultrapeers lie.
@@ -72,6 +76,8 @@ pub struct Start {
     pub upload_rate: Option<u64>,
     /// Bytes a second for all downloads.
     pub download_rate: Option<u64>,
+    /// When it is an ultrapeer, too, and what it takes then.
+    pub role: role::Settings,
 }
 
 /// Why a leaf does not start. Nothing is left of the attempt.
@@ -112,6 +118,7 @@ struct Inner {
     endpoint: Endpoint,
     network_name: String,
     network: Network,
+    role: Role,
     shares: Shares,
     searches: Searches,
     wishes: Wishes,
@@ -122,7 +129,7 @@ struct Inner {
     clock: Clock,
     started: Time,
     tasks: Tasks,
-    remembered: Mutex<Remembered>,
+    remembered: Mutex<(Remembered, Volunteers)>,
     scanner: Mutex<Option<JoinHandle<()>>>,
     data_folder: PathBuf,
     database: Arc<Database>,
@@ -161,8 +168,28 @@ impl Node {
         configured.shares.extend(run_time_shares(&shared_at_run_time, &configured.shares));
         let (shares, scanner) = Shares::start(configured, database.clone(), outboards, tasks.token())?;
         let (remembered, known) = Remembered::load(&start.data, endpoint.peer());
-        let entering = network::Start { network: start.network.clone(), join: start.join, remembered: known };
-        let network = Network::start(endpoint.clone(), identity, Arc::new(shares.clone()), clock, entering, &tasks)?;
+        let (volunteers, others) = Volunteers::load(&start.data);
+        let entering = network::Start {
+            network: start.network.clone(),
+            regime: start.regime,
+            join: start.join.clone(),
+            remembered: known,
+            volunteers: others,
+            willing: start.role.willing,
+        };
+        let list = Arc::new(shares.clone());
+        let network = Network::start(endpoint.clone(), identity.clone(), list, clock, entering, &tasks)?;
+        let role = Role::start(role::Parts {
+            endpoint: endpoint.clone(),
+            identity,
+            clock,
+            network: network.clone(),
+            network_name: start.network.clone(),
+            regime: start.regime,
+            join: start.join,
+            settings: start.role,
+            tasks: tasks.child(),
+        });
         let holdings = Holdings::default();
         let library = Arc::new(shares.clone());
         let uploads = Uploads::start(
@@ -200,6 +227,7 @@ impl Node {
             endpoint,
             network_name: start.network,
             network,
+            role,
             shares,
             searches,
             wishes,
@@ -210,7 +238,7 @@ impl Node {
             clock,
             started: clock.now(),
             tasks,
-            remembered: Mutex::new(remembered),
+            remembered: Mutex::new((remembered, volunteers)),
             scanner: Mutex::new(Some(scanner)),
             data_folder: start.data,
             database: kept,
@@ -245,6 +273,28 @@ impl Node {
     /// Homes and known ultrapeers.
     pub fn network(&self) -> &Network {
         &self.inner.network
+    }
+
+    /// Whether it is an ultrapeer, too.
+    pub fn role(&self) -> &Role {
+        &self.inner.role
+    }
+
+    /// True if it is in the network: it has a home, or is one.
+    pub fn is_in_network(&self) -> bool {
+        self.inner.role.is_ultrapeer() || !self.inner.network.homes().is_empty()
+    }
+
+    /// Other nodes to join through count from now on.
+    pub fn set_join(&self, join: Vec<JoinAddress>) {
+        self.inner.role.set_join(join.clone());
+        self.inner.network.set_join(join);
+    }
+
+    /// This node listens elsewhere now.
+    pub async fn moved(&self) {
+        self.inner.role.moved().await;
+        self.inner.network.moved();
     }
 
     /// Shared folders and the file list.
@@ -388,11 +438,13 @@ impl Node {
         }
     }
 
-    /// Says good-bye to the homes, stops the jobs so that they go on at the next start, and ends every task.
-    /// At most some seconds; the endpoint stays open for the caller to close.
+    /// Hands over the leaves of an ultrapeer, says good-bye to the homes, stops the jobs so that they go on at the next
+    /// start, and ends every task. At most some seconds, and [`limits::DRAIN_TIMEOUT`] of an ultrapeer; the endpoint stays
+    /// open for the caller to close.
     pub async fn stop(&self) {
         let inner = &self.inner;
         self.save_remembered().await;
+        inner.role.stop().await;
         let leave = inner.network.leave(limits::LEAVE_TIMEOUT);
         let jobs = tokio::time::timeout(limits::LEAVE_TIMEOUT, inner.downloads.shutdown());
         // A job that does not stop in time is found by the next start as it was last recorded.
@@ -415,6 +467,7 @@ impl Node {
 
     async fn take_arrivals(self, mut arrivals: Arrivals) {
         while let Some(arrival) = arrivals.next().await {
+            let Some(arrival) = self.inner.role.take(arrival) else { continue };
             match arrival {
                 Arrival::Transfer(offer) => {
                     let uploads = self.inner.uploads.clone();
@@ -428,7 +481,11 @@ impl Node {
                         }
                     });
                 }
-                Arrival::Leaf(offer) => offer.refuse(RefuseReason::NotUltrapeer, self.alternatives().await),
+                Arrival::Leaf(offer) => {
+                    let contact = Contact { peer: offer.peer(), address: offer.address() };
+                    let refusal = self.inner.network.refusal(contact, offer.hello().situation).await;
+                    offer.refuse_with(refusal);
+                }
                 Arrival::Mesh(offer) => offer.refuse(RefuseReason::NotUltrapeer, self.alternatives().await),
             }
         }
@@ -466,11 +523,20 @@ impl Node {
     }
 
     async fn save_remembered(&self) {
-        let known = self.inner.network.remember().await;
+        let mut known = self.inner.network.remember().await;
+        if known.is_empty() {
+            // One that has no other home than itself may know others.
+            known = self.inner.role.remember().await;
+        }
+        let others = self.inner.network.volunteers().await;
         let inner = self.inner.clone();
-        let store = move || lock(&inner.remembered).store(&known);
+        let store = move || {
+            let mut remembered = lock(&inner.remembered);
+            let ultrapeers = remembered.0.store(&known);
+            remembered.1.store(&others).and(ultrapeers)
+        };
         if let Ok(Err(error)) = tokio::task::spawn_blocking(store).await {
-            tracing::warn!(%error, "the list of ultrapeers could not be saved");
+            tracing::warn!(%error, "the lists of ultrapeers and volunteers could not be saved");
         }
     }
 
@@ -492,6 +558,7 @@ impl Node {
                 let look = move || crate::metrics::collect_disk(&downloads, &data);
                 disk = Some(tokio::task::spawn_blocking(look));
             }
+            inner.role.look().await;
             crate::metrics::collect(&share_list, inner.network.homes().len(), &job_list, &upload_list);
             let ring = &inner.events;
             let known = crate::status::peers(&self).await;
@@ -506,11 +573,11 @@ impl Node {
 }
 
 impl Known for Node {
-    fn peers(&self) -> BoxFuture<'_, Vec<(PeerId, Role)>> {
+    fn peers(&self) -> BoxFuture<'_, Vec<(PeerId, NodeRole)>> {
         Box::pin(async move {
             let mut ultrapeers: Vec<_> = self.inner.network.homes().into_iter().map(|home| home.peer).collect();
             ultrapeers.extend(self.inner.network.known().await.into_iter().map(|(descriptor, _)| descriptor.peer));
-            let role = |peer: &PeerId| if ultrapeers.contains(peer) { Role::Ultrapeer } else { Role::Leaf };
+            let role = |peer: &PeerId| if ultrapeers.contains(peer) { NodeRole::Ultrapeer } else { NodeRole::Leaf };
             self.known_peers().await.into_iter().map(|peer| (peer, role(&peer))).collect()
         })
     }

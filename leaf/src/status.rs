@@ -10,12 +10,14 @@ use overlay::{
 
 use crate::{
     api::http::State,
+    candidacy::Criterion,
     catalog::Catalog,
     download::record::{Download, Reason},
     network::{HomeStatus, JoinProblem},
     node::Node,
     store::{Share, ShareState, Shares, WATCH_LIMIT_HINT},
 };
+use ultrapeer::view;
 
 /// `status`, whole.
 pub async fn status(state: &State) -> Status {
@@ -29,23 +31,28 @@ pub async fn status(state: &State) -> Status {
     observed.sort_unstable();
     observed.dedup();
     let ultrapeers = node.network().ultrapeers().await;
+    let snapshot = node.role().snapshot().await;
+    let (criteria, reached) = node.network().candidacy().await;
+    let serves = node.role().is_ultrapeer();
+    let serving = snapshot.as_ref().filter(|_| serves);
+    observed.extend(serving.and_then(|snapshot| snapshot.address).filter(|address| !observed.contains(address)));
     let wish = state.common.as_ref().map_or(Volunteer::Never, |common| common.config.settings().volunteer);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
-        role: "leaf".to_owned(),
+        role: if serves { "ultrapeer" } else { "leaf" }.to_owned(),
         peer_id: node.peer().to_string(),
         network: node.network_name().to_owned(),
         uptime_s: node.uptime().as_secs(),
         listen: Some(node.endpoint().local_address()),
         observed,
-        reachability: "unknown".to_owned(),
+        reachability: reachability(serves, reached).to_owned(),
         volunteer: Some(volunteer(wish).to_owned()),
-        ready: !homes.is_empty() && !state.readiness.is_draining(),
+        ready: node.is_in_network() && !state.readiness.is_draining(),
         problems: problems(node, &shares, &homes, &downloads),
         homes: Some(homes.iter().map(home).collect()),
-        ultrapeers: u64::from(ultrapeers),
-        shards: u64::from(ultrapeers > 0),
-        shard_prefix: None,
+        ultrapeers: u64::from(serving.map_or(ultrapeers, |snapshot| snapshot.ultrapeers)),
+        shards: serving.map_or(u64::from(ultrapeers > 0), |snapshot| snapshot.shards.into()),
+        shard_prefix: serving.map(|snapshot| snapshot.shard.to_string()),
         shares: Some(SharesTotal {
             files: shares.iter().map(|share| share.files).sum(),
             bytes: shares.iter().map(|share| share.bytes).sum(),
@@ -63,8 +70,8 @@ pub async fn status(state: &State) -> Status {
         uploads: Some(counts(&["queued", "active"], uploads.iter().map(|upload| name(&upload.state)))),
         upload_rate: Some(uploads.iter().map(|upload| upload.rate).sum()),
         download_rate: Some(downloads.iter().map(|job| job.rate).sum()),
-        election: Some(Vec::new()),
-        ultrapeer: None,
+        election: Some(criteria.into_iter().map(criterion).collect()),
+        ultrapeer: snapshot.as_ref().map(|snapshot| node.role().part(snapshot)),
     }
 }
 
@@ -75,6 +82,21 @@ fn counts(states: &[&str], items: impl Iterator<Item = String>) -> BTreeMap<Stri
         *counts.entry(state).or_default() += 1;
     }
     counts
+}
+
+/// How others reach this node. Whoever was let in was reached; homes say of their leaves what they found.
+const fn reachability(serves: bool, reached: Option<bool>) -> &'static str {
+    match reached {
+        _ if serves => "public",
+        Some(true) => "public",
+        Some(false) => "natted",
+        None => "unknown",
+    }
+}
+
+fn criterion(criterion: Criterion) -> overlay::report::Criterion {
+    let Criterion { name, met, have, want } = criterion;
+    overlay::report::Criterion { name: name.to_owned(), met, have, want: Some(want) }
 }
 
 const fn volunteer(volunteer: Volunteer) -> &'static str {
@@ -102,13 +124,13 @@ fn home(home: &HomeStatus) -> Home {
     }
 }
 
-/// Ultrapeers that this leaf knows, and leaves that recent hits named.
+/// Ultrapeers that this leaf knows, leaves that recent hits named, and what an ultrapeer in it is linked with.
 pub async fn peers(node: &Node) -> Vec<Peer> {
     let homes = node.network().homes();
     let rtt = |peer| homes.iter().find(|home| home.peer == peer).map(|home| home.rtt.as_secs_f64() * 1e3);
     let known = node.network().known().await;
     let mut peers: BTreeMap<String, Peer> = BTreeMap::new();
-    for source in node.searches().peers() {
+    for source in node.searches().peers().into_iter().filter(|source| source.peer != node.peer()) {
         let peer = Peer {
             peer: source.peer.to_string(),
             role: "leaf".to_owned(),
@@ -130,8 +152,8 @@ pub async fn peers(node: &Node) -> Vec<Peer> {
         };
         peers.insert(peer.peer.clone(), peer);
     }
-    // A home that does not know its own address yet has no descriptor.
-    for home in &homes {
+    // A home that does not know its own address yet has no descriptor. This node is no peer of itself.
+    for home in homes.iter().filter(|home| home.peer != node.peer()) {
         peers.entry(home.peer.to_string()).or_insert_with(|| Peer {
             peer: home.peer.to_string(),
             address: Some(home.address),
@@ -143,13 +165,24 @@ pub async fn peers(node: &Node) -> Vec<Peer> {
             connections: vec!["leaf".to_owned()],
         });
     }
+    if let Some(snapshot) = node.role().snapshot().await {
+        for member in snapshot.members.iter().map(view::member) {
+            let known = peers.entry(member.peer.clone()).or_insert_with(|| member.clone());
+            known.connections.extend(member.connections);
+            (known.state, known.rtt_ms) = (member.state, known.rtt_ms.or(member.rtt_ms));
+        }
+        for leaf in snapshot.attached.iter().filter(|leaf| leaf.peer != node.peer()) {
+            let shown = view::leaf(&leaf.peer, leaf.address, leaf.rtt);
+            peers.insert(shown.peer.clone(), shown);
+        }
+    }
     peers.into_values().collect()
 }
 
 fn problems(node: &Node, shares: &[Share], homes: &[HomeStatus], downloads: &[Download]) -> Vec<Problem> {
     let mut problems: Vec<_> =
         node.network().problems().into_iter().filter_map(|(target, problem)| join_problem(&target, &problem)).collect();
-    if homes.is_empty() {
+    if !node.is_in_network() {
         problems.push(Problem {
             code: "no_ultrapeer".to_owned(),
             message: "this leaf is attached to no ultrapeer".to_owned(),

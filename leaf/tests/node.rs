@@ -19,6 +19,7 @@ use overlay::{
     address::JoinAddress,
     config::Origin,
     drive::{Clock, Tasks},
+    election::Regime,
     identity::Identity,
     transport::{Arrival, Arrivals, BindMode, CloseCode, Endpoint, Settings},
     wire::hello::RefuseReason,
@@ -72,6 +73,7 @@ fn join(data: &Path, share: &Path, through: &Endpoint, tasks: &Tasks) -> Node {
     fs::create_dir_all(data).unwrap();
     let start = Start {
         network: "test".to_owned(),
+        regime: Regime::of("test", false),
         join: vec![JoinAddress { peer: None, host: address.ip().to_string(), port: address.port() }],
         shares: SharesConfig {
             shares: vec![ShareSpec { path: share.to_owned(), origin: Origin::CommandLine }],
@@ -85,6 +87,7 @@ fn join(data: &Path, share: &Path, through: &Endpoint, tasks: &Tasks) -> Node {
         upload_slots: 4,
         upload_rate: None,
         download_rate: None,
+        role: leaf::role::Settings::default(),
     };
     Node::start(endpoint, arrivals, identity, Clock::new(), start, tasks).unwrap()
 }

@@ -468,7 +468,13 @@ impl Ultrapeer {
             LeafMessage::MembersAsk(ask) => self.members_asked(cx, session, ask.most, out),
             LeafMessage::ViewAsk(ask) => self.view_asked(now, session, ask, out),
             LeafMessage::Wishes(wishes) => self.wishes_told(cx, session, wishes, out),
-            LeafMessage::Volunteer(offer) => self.volunteers.offered(now, session, offer),
+            LeafMessage::Volunteer(offer) => {
+                // The leaf side of this very node ends with it.
+                if let Some(leaf) = self.leaves.get(session).filter(|leaf| leaf.peer != self.me) {
+                    self.appraisals.willing(now, cx.rng, session, (leaf.peer, leaf.address), offer.willing);
+                    self.volunteers.offered(now, session, offer);
+                }
+            }
             _ => out.push(Output::CloseLeaf(session, Closing::Protocol("a message that leaves do not send"))),
         }
     }

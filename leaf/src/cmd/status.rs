@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use overlay::{
     console::{Console, Exit, Failure, harmless},
-    report::{Status, UltrapeerPart},
+    report::{Criterion, Status, UltrapeerPart},
     units,
 };
 
@@ -64,12 +64,33 @@ fn rows(status: &Status) -> Vec<(&'static str, String)> {
     if let Some(ultrapeer) = &status.ultrapeer {
         rows.push(("ultrapeer", service(ultrapeer)));
     } else if let Some(volunteer) = &status.volunteer {
-        let open = status.election.iter().flatten().filter(|criterion| criterion.met != Some(true));
-        let open: Vec<&str> = open.map(|criterion| criterion.name.as_str()).collect();
-        let lacks = if open.is_empty() { String::new() } else { format!(", lacks {}", open.join(", ")) };
-        rows.push(("volunteer", format!("{volunteer}{lacks}")));
+        rows.push(("volunteer", volunteering(volunteer).to_owned()));
+        if volunteer != "never" {
+            let criteria = status.election.iter().flatten().filter(|criterion| criterion.name != "volunteer");
+            rows.extend(criteria.map(|known| ("", criterion(known))));
+        }
     }
     rows
+}
+
+/// When this node serves as an ultrapeer.
+fn volunteering(volunteer: &str) -> &'static str {
+    match volunteer {
+        "never" => "never: this node is a leaf only",
+        "always" => "always: this node serves as an ultrapeer as soon as others let it in",
+        _ => "auto: this node serves as an ultrapeer when all of these hold",
+    }
+}
+
+/// One condition, whether it holds, and why.
+fn criterion(criterion: &Criterion) -> String {
+    let have = criterion.have.as_deref().unwrap_or("not known yet");
+    let want = criterion.want.as_deref().unwrap_or_default();
+    match criterion.met {
+        Some(true) => format!("{:<9} yes: {have}", criterion.name),
+        Some(false) => format!("{:<9} no:  {have}; wanted: {want}", criterion.name),
+        None => format!("{:<9} ?    {have}; wanted: {want}", criterion.name),
+    }
 }
 
 fn address(status: &Status) -> String {

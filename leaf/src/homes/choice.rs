@@ -212,10 +212,11 @@ impl Homes {
         }
     }
 
-    /// The home that is furthest away, other than the one chosen at random, of those with the list; the youngest of equals.
+    /// The home that is furthest away, other than the one chosen at random and this very node, of those with the list; the
+    /// youngest of equals.
     pub(super) fn worst(&self, now: Time) -> Option<PeerId> {
-        let homes =
-            self.homes.iter().filter(|(peer, home)| home.serves(now) && home.has_list && self.wild != Some(**peer));
+        let may_go = |peer: &PeerId| self.wild != Some(*peer) && *peer != self.me;
+        let homes = self.homes.iter().filter(|(peer, home)| home.serves(now) && home.has_list && may_go(peer));
         homes.max_by_key(|(_, home)| (home.rtt, home.since)).map(|(peer, _)| *peer)
     }
 

@@ -16,16 +16,20 @@ use std::{
 };
 
 use overlay::{
-    address::JoinAddress,
+    address::{JoinAddress, Reach},
     bans::Rules,
     drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng},
+    election::Regime,
     id::{ContentId, HandleSalt, PeerId},
     identity::Identity,
     limits,
     transport::{CloseCode, Connection, DialError, Endpoint, Greeting, Sender},
     wire::{
+        bounded::List,
         descriptor::{Descriptor, SignedDescriptor},
+        hello::{Contact, Refuse, RefuseReason, Situation},
         leaf::{LeafMessage, LeafState, MembersAsk},
+        mesh::{Hurdle, Invitation},
         search::Hit,
     },
 };
@@ -36,7 +40,10 @@ use tokio::{
 
 use super::{Input, Network as Core, Output, home_link::HomePort};
 use crate::{
+    candidacy::{Criterion, Machinery},
     catalog::Catalog,
+    founding::{Begin, Role, Willing},
+    homes::Own,
     metrics::{FAILOVER, HOME_SWITCHES},
     search::{End, Request, Ticket},
     store::Shares,
@@ -67,10 +74,16 @@ impl FileList for Shares {
 pub struct Start {
     /// The name of the network.
     pub network: String,
+    /// What it asks of its ultrapeers.
+    pub regime: Regime,
     /// Nodes to join through.
     pub join: Vec<JoinAddress>,
     /// Ultrapeers of earlier sessions.
     pub remembered: Vec<SignedDescriptor>,
+    /// Leaves of earlier sessions that would be ultrapeers.
+    pub volunteers: Vec<Contact>,
+    /// When this node serves as an ultrapeer.
+    pub willing: Willing,
 }
 
 /// The leaf in its network. Cheap to clone.
@@ -88,6 +101,8 @@ pub(super) struct Shared {
     pub(super) tasks: Tasks,
     pub(super) clock: Clock,
     pub(super) load: watch::Sender<LeafState>,
+    /// Whether this node would be an ultrapeer.
+    pub(super) willing: watch::Sender<bool>,
     pub(super) homes: Mutex<BTreeMap<PeerId, HomePort>>,
     pub(super) changed: watch::Sender<u64>,
     salt: HandleSalt,
@@ -102,6 +117,7 @@ pub(super) struct Shared {
     wish_news: mpsc::Sender<WishNews>,
     /// Until it is taken.
     wish_news_end: Mutex<Option<mpsc::Receiver<WishNews>>>,
+    begins: watch::Sender<Option<Begin>>,
 }
 
 /// A home, for `status`.
@@ -163,7 +179,7 @@ impl Network {
         tasks: &Tasks,
     ) -> std::io::Result<Self> {
         let rng = system_rng()?;
-        let (machine, driver) = Driver::new(Core::new(identity.peer_id(), &start.network));
+        let (machine, driver) = Driver::new(Core::new(identity.peer_id(), &start.network, start.regime));
         let (wish_news, wish_news_end) = mpsc::channel(limits::WISH_NEWS);
         let shared = Arc::new(Shared {
             endpoint,
@@ -173,6 +189,7 @@ impl Network {
             tasks: tasks.child(),
             clock,
             load: watch::Sender::new(LeafState::default()),
+            willing: watch::Sender::new(start.willing != Willing::Never),
             homes: Mutex::default(),
             changed: watch::Sender::new(0),
             salt: HandleSalt::random()?,
@@ -185,12 +202,18 @@ impl Network {
             tickets: AtomicU64::new(1),
             wish_news,
             wish_news_end: Mutex::new(Some(wish_news_end)),
+            begins: watch::Sender::new(None),
         });
         let (carrier, token) = (shared.clone(), shared.tasks.token());
         shared.tasks.spawn_to_end("network", async move {
             driver.run(clock, rng, token, |_, output| carrier.carry_out(output)).await;
         });
-        shared.tasks.spawn("join", join(shared.clone(), start.remembered));
+        let known = vec![
+            Input::Willing(start.willing),
+            Input::Volunteers(start.volunteers),
+            Input::Remembered(start.remembered),
+        ];
+        shared.tasks.spawn("join", join(shared.clone(), known));
         Ok(Self { shared })
     }
 
@@ -236,6 +259,76 @@ impl Network {
     /// Descriptors to keep for the next session, and to name to those who ask.
     pub async fn remember(&self) -> Vec<SignedDescriptor> {
         self.shared.machine.inspect(|core| core.homes().remember()).await.unwrap_or_default()
+    }
+
+    /// Leaves that would be ultrapeers, to keep for the next session.
+    pub async fn volunteers(&self) -> Vec<Contact> {
+        let look = |core: &Core| core.founding().volunteers().copied().collect();
+        self.shared.machine.inspect(look).await.unwrap_or_default()
+    }
+
+    /// When this node serves as an ultrapeer, from now on.
+    pub async fn set_willing(&self, willing: Willing) {
+        // A machine that stopped begins nothing.
+        let _ = self.shared.machine.input(Input::Willing(willing)).await;
+        self.offer().await;
+    }
+
+    /// What this node runs on, from now on.
+    pub async fn set_machinery(&self, machinery: Machinery) {
+        // As above.
+        let _ = self.shared.machine.input(Input::Conditions(machinery)).await;
+        self.offer().await;
+    }
+
+    /// Tells the homes whether this node would serve.
+    async fn offer(&self) {
+        let willing = self.shared.machine.inspect(|core| core.candidacy().is_willing()).await.unwrap_or(false);
+        self.shared.willing.send_if_modified(|known| std::mem::replace(known, willing) != willing);
+    }
+
+    /// What those who vote said against this node.
+    pub async fn set_hurdle(&self, hurdle: Option<Hurdle>) {
+        // As above.
+        let _ = self.shared.machine.input(Input::Hurdle(hurdle)).await;
+    }
+
+    /// What this leaf shows to those who vote on it.
+    pub async fn invitations(&self) -> Vec<Invitation> {
+        self.shared.machine.inspect(|core| core.candidacy().invitations()).await.unwrap_or_default()
+    }
+
+    /// What stands between this leaf and serving, and whether homes have reached it from outside.
+    pub async fn candidacy(&self) -> (Vec<Criterion>, Option<bool>) {
+        // As others see it; what more of the world can use tells more.
+        let observed = self.homes().into_iter().map(|home| home.observed.ip()).max_by_key(|ip| Reach::of(*ip));
+        let look = move |core: &Core| (core.candidacy().criteria(observed), core.candidacy().is_reached());
+        self.shared.machine.inspect(look).await.unwrap_or_default()
+    }
+
+    /// What this node is from now on; an ultrapeer with where it is dialled and what it covers.
+    pub async fn set_role(&self, role: Role, own: Option<Own>) {
+        // A machine that stopped dials nobody.
+        let _ = self.shared.machine.input(Input::Role(role, own)).await;
+    }
+
+    /// Follows how this node is to become an ultrapeer: the latest wish, until a role is set.
+    pub fn begins(&self) -> watch::Receiver<Option<Begin>> {
+        self.shared.begins.subscribe()
+    }
+
+    /// Another leaf dialled this one, which is no ultrapeer: the answer.
+    pub async fn refusal(&self, contact: Contact, situation: Situation) -> Refuse {
+        // A machine that stopped knows nobody.
+        let _ = self.shared.machine.input(Input::Knocked(contact, situation)).await;
+        let now = self.shared.clock.now();
+        let look = move |core: &Core| {
+            let founding = core.founding();
+            (core.homes().remember(), founding.situation(), founding.named_to(now, &contact))
+        };
+        let (mut known, situation, contacts) = self.shared.machine.inspect(look).await.unwrap_or_default();
+        known.truncate(limits::ALTERNATIVES);
+        Refuse { situation, contacts: List::new(contacts), ..Refuse::new(RefuseReason::NotUltrapeer, known) }
     }
 
     /// What went wrong with the join targets lately, by target.
@@ -340,8 +433,10 @@ impl Shared {
         self.changed.send_modify(|version| *version = version.wrapping_add(1));
     }
 
-    pub(super) fn greeting(&self, insists: bool) -> Greeting {
-        Greeting { salt: self.salt, insists, ..Greeting::default() }
+    pub(super) async fn greeting(&self, insists: bool) -> Greeting {
+        // Without a machine this leaf is about to end.
+        let situation = self.machine.inspect(|core| core.founding().situation()).await.unwrap_or_default();
+        Greeting { salt: self.salt, introduction: 0, insists, situation }
     }
 
     /// Puts a message for a home into its queue. A home that takes nothing is given up by those who wait for it.
@@ -355,6 +450,12 @@ impl Shared {
         match output {
             Output::Dial { address, peer, insists } => {
                 self.tasks.spawn("home", super::home_link::attach(self.clone(), address, peer, insists));
+            }
+            Output::Contact(contact) => {
+                self.tasks.spawn("contact", super::home_link::contact(self.clone(), contact));
+            }
+            Output::Begin(begin) => {
+                self.begins.send_replace(Some(begin));
             }
             Output::Measure(peer, address) => {
                 let shared = self.clone();
@@ -468,9 +569,11 @@ pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 /// Keeps the machine's join targets resolved: at the start, when they change, and while homeless.
-async fn join(shared: Arc<Shared>, remembered: Vec<SignedDescriptor>) {
+async fn join(shared: Arc<Shared>, known: Vec<Input>) {
     // Without a machine there is nobody to tell; the task ends with the others.
-    let _ = shared.machine.input(Input::Remembered(remembered)).await;
+    for input in known {
+        let _ = shared.machine.input(input).await;
+    }
     loop {
         let targets = lock(&shared.join).clone();
         let (mut addresses, mut owners, mut unresolved) = (Vec::new(), BTreeMap::new(), Vec::new());
@@ -486,6 +589,7 @@ async fn join(shared: Arc<Shared>, remembered: Vec<SignedDescriptor>) {
         }
         shared.set_targets(owners, &unresolved);
         let _ = shared.machine.input(Input::Targets(addresses)).await;
+        let _ = shared.machine.input(Input::Sources(!targets.is_empty())).await;
         // A name may lead elsewhere later; what changes is seen within the longest pause between two dials.
         let _ = timeout(limits::REDIAL_MAX, shared.join_changed.notified()).await;
     }

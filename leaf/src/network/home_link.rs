@@ -14,13 +14,13 @@ use overlay::{
     id::PeerId,
     limits,
     time::Time,
-    transport::{CloseCode, CloseReason, Connection, DialError, Link, Receiver, Sender},
+    transport::{CloseCode, CloseReason, Connection, DialError, Dialled, Link, Receiver, Sender},
     wire::{
         bounded::{Blob, List},
-        hello::Goodbye,
+        hello::{Contact, Goodbye, RefuseReason},
         leaf::{
             CatalogPart, CatalogRoot, CatalogWant, ChunkRef, IntroductionReply, LeafMessage, Ping, Pong, RootStatement,
-            Wishes,
+            Volunteer, Wishes,
         },
     },
 };
@@ -35,6 +35,7 @@ use super::{
 };
 use crate::{
     catalog::Catalog,
+    founding::is_local,
     metrics::{CATALOG_SENT_BYTES, HOME_SWITCHES, HomeSwitch},
 };
 
@@ -100,21 +101,61 @@ impl HomePort {
 
 /// Dials an ultrapeer and stays attached to it until the connection ends.
 pub(super) async fn attach(shared: Arc<Shared>, address: SocketAddr, peer: Option<PeerId>, insists: bool) {
-    match shared.endpoint.dial::<LeafMessage>(address, peer, shared.greeting(insists)).await {
-        Ok(dialled) => {
-            shared.forget_problems();
-            run(&shared, dialled.link, address, dialled.welcome).await;
-        }
+    let greeting = shared.greeting(insists).await;
+    match shared.endpoint.dial::<LeafMessage>(address, peer, greeting).await {
+        Ok(dialled) => stay(&shared, dialled, address).await,
         Err(error) => {
             let ended = match &error {
                 DialError::Refused { alternatives, .. } => Input::Refused(address, alternatives.clone()),
                 _ => Input::DialFailed(address),
             };
+            answered(&shared, &error).await;
             shared.join_failed(address, error);
             // A machine that stopped dials nobody.
             let _ = shared.machine.input(ended).await;
         }
     }
+}
+
+/// Dials a leaf that may be an ultrapeer by now, and stays attached to it if it is one. Somebody else may have named it,
+/// so not much is sent there before it answers.
+pub(super) async fn contact(shared: Arc<Shared>, contact: Contact) {
+    let greeting = shared.greeting(false).await;
+    let dialling = shared.endpoint.dial::<LeafMessage>(contact.address, Some(contact.peer), greeting);
+    match timeout(limits::CONTACT_TIMEOUT, dialling).await {
+        Ok(Ok(dialled)) => stay(&shared, dialled, contact.address).await,
+        Ok(Err(DialError::Refused { alternatives, situation, contacts, .. })) => {
+            let answered = Input::Answered { contact, situation, named: contacts };
+            // A machine that stopped dials nobody.
+            if shared.machine.input(answered).await.is_ok() && !alternatives.is_empty() {
+                let _ = shared.machine.input(Input::Named(alternatives)).await;
+            }
+        }
+        failed => {
+            let why = failed.map_or_else(
+                |_| "no answer".to_owned(),
+                |dialled| dialled.err().map(|error| error.to_string()).unwrap_or_default(),
+            );
+            tracing::debug!(address = %contact.address, why, "a leaf without a home could not be reached");
+            // As above.
+            let _ = shared.machine.input(Input::DialFailed(contact.address)).await;
+        }
+    }
+}
+
+/// What a leaf that refused says of itself and of others.
+async fn answered(shared: &Shared, error: &DialError) {
+    if let DialError::Refused { address, reason: RefuseReason::NotUltrapeer, peer, situation, contacts, .. } = error {
+        let contact = Contact { peer: *peer, address: *address };
+        let answered = Input::Answered { contact, situation: *situation, named: contacts.clone() };
+        // A machine that stopped waits for nobody.
+        let _ = shared.machine.input(answered).await;
+    }
+}
+
+async fn stay(shared: &Arc<Shared>, dialled: Dialled<LeafMessage>, address: SocketAddr) {
+    shared.forget_problems();
+    run(shared, dialled.link, address, dialled.welcome).await;
 }
 
 async fn run(
@@ -242,6 +283,12 @@ impl Reader<'_> {
                 machine.input(Input::Draining(peer, goodbye.alternatives.into_vec())).await.is_ok()
             }
             LeafMessage::WishHits(hits) => machine.input(Input::WishHits(peer, hits)).await.is_ok(),
+            LeafMessage::Appraisal(appraisal) => machine.input(Input::Appraised(peer, appraisal)).await.is_ok(),
+            LeafMessage::Volunteers(told) => {
+                let local = is_local(self.port.address);
+                let usable = told.leaves.into_iter().filter(|contact| local || !is_local(contact.address));
+                machine.input(Input::Volunteers(usable.collect())).await.is_ok()
+            }
             LeafMessage::View(view) => machine.input(Input::View(peer, view)).await.is_ok(),
             _ => {
                 tracing::debug!(?peer, "a home sent what homes do not send");
@@ -267,7 +314,7 @@ async fn write(mut queue: mpsc::Receiver<LeafMessage>, mut sender: Sender<LeafMe
     }
 }
 
-/// Announces the list now and whenever it changes, and how busy this leaf is.
+/// Announces the list now and whenever it changes, how busy this leaf is, and whether it would be an ultrapeer.
 ///
 /// A list that is still being uploaded is not replaced by one with more files: over a slow line none would ever be
 /// whole, and only whole lists are searchable. One that lost files is announced at once.
@@ -279,9 +326,16 @@ async fn announce(
     mut acknowledged: watch::Receiver<Option<(u64, u64)>>,
 ) {
     let mut published = shared.list.watch_catalog();
-    let mut load = shared.load.subscribe();
+    let (mut load, mut willing) = (shared.load.subscribe(), shared.willing.subscribe());
     let state = *load.borrow_and_update();
     if queue.send(state.into()).await.is_err() {
+        return;
+    }
+    // Who says nothing is not willing.
+    let offer = Volunteer { willing: *willing.borrow_and_update() };
+    // It wants to know then how fast this leaf sends.
+    shared.endpoint.expect_measure(home);
+    if offer.willing && queue.send(offer.into()).await.is_err() {
         return;
     }
     let (mut last, mut under_way) = (None, None);
@@ -314,6 +368,12 @@ async fn announce(
             changed = load.changed() => {
                 let state = *load.borrow_and_update();
                 if changed.is_err() || queue.send(state.into()).await.is_err() {
+                    return;
+                }
+            }
+            changed = willing.changed() => {
+                let offer = Volunteer { willing: *willing.borrow_and_update() };
+                if changed.is_err() || queue.send(offer.into()).await.is_err() {
                     return;
                 }
             }

@@ -17,6 +17,8 @@ pub const FOUNDING_YIELD_ALWAYS: Duration = Duration::from_secs(3);
 /// Those who go before it that a volunteer waits for, at most: whoever makes keys at will cannot keep a network from
 /// beginning for longer than two minutes.
 pub const FOUNDING_YIELDS: usize = 4;
+/// Time that a leaf without a home takes to find the one that another has just found.
+pub const FOUNDING_HOPE: Duration = Duration::from_secs(10);
 /// Leaves without a home that one of them keeps in touch with: the first of those that it knows. Chosen: the first of all
 /// is among them, and with a handshake each in [`CONTACT_PAUSE`] they cost 1 % of a core.
 pub const CONTACTS: usize = 16;
@@ -61,3 +63,16 @@ pub const VOLUNTEERS_GATHER: Duration = Duration::from_secs(2);
 pub const VOLUNTEERS_GATHER_EACH: Duration = Duration::from_millis(1);
 /// Time for which a node that was an ultrapeer does not offer itself again. As long as it serves at least.
 pub const ROLE_REST: Duration = Duration::from_mins(15);
+
+// --- candidates -----------------------------------------------------------------------------------
+
+/// Homes whose word on this leaf is kept.
+pub const APPRAISALS_KEPT: usize = 8;
+/// Time for which a leaf that was invited waits to be let in: voters dial back, and others are let in first.
+pub const CANDIDATE_PATIENCE: Duration = Duration::from_mins(2);
+/// Time after a vain attempt before the next.
+pub const CANDIDATE_REST: Duration = Duration::from_mins(10);
+/// Time for which a volunteer that served rests: its role changes twice a day at most.
+pub const RETIRED_REST: Duration = Duration::from_hours(12);
+/// Time between two looks at what the machine runs on.
+pub const CONDITIONS_LOOK: Duration = Duration::from_secs(10);

@@ -171,60 +171,87 @@ mod tests {
         Time::ZERO + Duration::from_secs(seconds)
     }
 
-    /// Whom the leaf with that session is told of, each as its last byte; `None` if it is told nothing.
-    fn told(volunteers: &mut Volunteers, now: Time, session: Session) -> Option<Vec<u8>> {
-        let told = volunteers.tell(now).into_iter().find(|(to, _)| *to == session);
-        told.map(|(_, told)| told.leaves.iter().map(|contact| contact.peer.0[31]).collect())
+    /// A home, and what its leaves were told last.
+    #[derive(Default)]
+    struct Home {
+        volunteers: Volunteers,
+        told: BTreeMap<Session, Vec<Contact>>,
+        tellings: BTreeMap<Session, u32>,
     }
 
-    fn full(count: u8) -> Volunteers {
-        let mut volunteers = Volunteers::default();
-        for number in 1..=count {
-            attach(&mut volunteers, seconds(0), number.into(), peer(number), address(number));
+    impl Home {
+        fn full(count: u8) -> Self {
+            let mut home = Self::default();
+            for number in 1..=count {
+                home.attach(seconds(0), number.into(), number, address(number));
+            }
+            home.tell(seconds(10));
+            home
         }
-        volunteers
-    }
 
-    fn attach(volunteers: &mut Volunteers, now: Time, session: Session, peer: PeerId, address: SocketAddr) {
-        volunteers.attached(now, session, Contact { peer, address });
-        volunteers.offered(now, session, WILLING);
+        fn hears(&mut self, session: Session, told: Told) {
+            *self.tellings.entry(session).or_default() += 1;
+            self.told.insert(session, told.leaves.into_vec());
+        }
+
+        fn attach(&mut self, now: Time, session: Session, number: u8, address: SocketAddr) {
+            let told = self.volunteers.attached(now, session, Contact { peer: peer(number), address });
+            if let Some(told) = told {
+                self.hears(session, told);
+            }
+            self.volunteers.offered(now, session, WILLING);
+        }
+
+        fn tell(&mut self, now: Time) {
+            for (session, told) in self.volunteers.tell(now) {
+                self.hears(session, told);
+            }
+        }
+
+        fn named_to(&self, session: Session) -> Vec<PeerId> {
+            self.told.get(&session).into_iter().flatten().map(|contact| contact.peer).collect()
+        }
     }
 
     #[test]
     fn a_leaf_is_told_of_the_others_that_are_willing_and_not_of_itself() {
-        let mut volunteers = full(3);
-        volunteers.offered(seconds(1), 3, Volunteer { willing: false });
-        let all: BTreeMap<_, _> = volunteers.tell(seconds(3)).into_iter().collect();
-        let names = |session| all[&session].leaves.iter().map(|contact| contact.peer).collect::<Vec<_>>();
-        assert_eq!((names(1), names(2), names(3)), (vec![peer(2)], vec![peer(1)], vec![peer(1), peer(2)]));
-        assert_eq!(volunteers.next_deadline(), None, "nothing changes any more");
+        let mut home = Home::full(3);
+        assert_eq!(home.named_to(1), [peer(2), peer(3)]);
+        home.volunteers.offered(seconds(11), 3, Volunteer { willing: false });
+        home.tell(seconds(20));
+        assert_eq!((home.named_to(1), home.named_to(2)), (vec![peer(2)], vec![peer(1)]));
+        assert_eq!(home.named_to(3), [peer(1), peer(2)]);
+        assert_eq!(home.volunteers.next_deadline(), None, "nothing changes any more");
     }
 
     #[test]
     fn what_changes_is_told_and_seldom() {
-        let mut volunteers = full(2);
-        assert_eq!(told(&mut volunteers, seconds(2), 1), Some(vec![2]));
-        let mut tellings = 1;
-        for number in 10..100_u8 {
+        let mut home = Home::full(2);
+        for number in 20..120_u8 {
             let now = seconds(u64::from(number));
-            attach(&mut volunteers, now, number.into(), peer(number), address(number));
-            tellings += u32::from(told(&mut volunteers, now, 1).is_some());
+            home.attach(now, number.into(), number, address(number));
+            home.tell(now);
         }
+        let tellings = home.tellings[&1];
         assert!((2..=5).contains(&tellings), "{tellings} in 100 s");
-        let due = volunteers.next_deadline().expect("there is news");
-        assert!(told(&mut volunteers, due, 1).is_some());
+        while let Some(due) = home.volunteers.next_deadline() {
+            home.tell(due);
+        }
+        let expected = home.volunteers.chosen(&Contact { peer: peer(1), address: address(1) });
+        assert_eq!(home.told[&1], expected, "in the end it knows what is so");
     }
 
     #[test]
     fn in_a_large_home_all_know_those_who_go_first_and_each_others_besides() {
-        let mut volunteers = full(200);
-        let all = volunteers.tell(seconds(2));
-        assert_eq!(all.len(), 200);
-        let first: Vec<_> = volunteers.ranked.iter().take(limits::CONTACTS_NAMED / 2).map(|(_, peer)| *peer).collect();
+        let mut home = Home::full(200);
+        let first: Vec<_> =
+            home.volunteers.ranked.iter().take(limits::CONTACTS_NAMED / 2).map(|(_, peer)| *peer).collect();
+        while let Some(due) = home.volunteers.next_deadline() {
+            home.tell(due);
+        }
         let mut named = BTreeSet::new();
-        for (session, told) in all {
-            let told: BTreeSet<_> = told.leaves.iter().map(|contact| contact.peer).collect();
-            let own = peer(session as u8);
+        for session in 1..=200 {
+            let (told, own) = (home.named_to(session), peer(session as u8));
             assert!(first.iter().all(|first| *first == own || told.contains(first)));
             assert!(told.len() >= limits::CONTACTS_NAMED / 2 && !told.contains(&own));
             named.extend(told);
@@ -234,25 +261,23 @@ mod tests {
 
     #[test]
     fn what_only_this_machine_can_use_is_told_to_this_machine_only() {
-        let mut volunteers = full(1);
-        let local = SocketAddr::from(([127, 0, 0, 1], 9));
+        let mut home = Home::full(1);
         for number in [2, 3] {
-            attach(&mut volunteers, seconds(0), number.into(), peer(number), local);
+            home.attach(seconds(10), number.into(), number, SocketAddr::from(([127, 0, 0, 1], 9)));
         }
-        let all: BTreeMap<_, _> = volunteers.tell(seconds(2)).into_iter().collect();
-        assert!(!all.contains_key(&1));
-        assert_eq!(all[&2].leaves.len(), 2);
+        home.tell(seconds(20));
+        assert_eq!(home.named_to(1), []);
+        assert_eq!(home.named_to(2), [peer(1), peer(3)]);
     }
 
     #[test]
     fn who_left_is_not_told_of_and_who_came_back_before_is() {
-        let mut volunteers = full(2);
-        attach(&mut volunteers, seconds(1), 12, peer(2), address(12));
-        volunteers.left(2);
-        let contact = Contact { peer: peer(2), address: address(12) };
-        let all: BTreeMap<_, _> = volunteers.tell(seconds(3)).into_iter().collect();
-        assert_eq!(all[&1].leaves[..], [contact]);
-        volunteers.left(12);
-        assert!(volunteers.willing.len() == 1 && volunteers.ranked.len() == 1);
+        let mut home = Home::full(2);
+        home.attach(seconds(11), 12, 2, address(12));
+        home.volunteers.left(2);
+        home.tell(seconds(20));
+        assert_eq!(home.told[&1], [Contact { peer: peer(2), address: address(12) }]);
+        home.volunteers.left(12);
+        assert!(home.volunteers.willing.len() == 1 && home.volunteers.ranked.len() == 1);
     }
 }

@@ -8,6 +8,7 @@ use leaf::{
 };
 use overlay::{
     batch,
+    election::Regime,
     id::{HandleSalt, PeerId},
     limits,
     time::Time,
@@ -83,6 +84,8 @@ impl World {
             network::Output::TellWishes(peer, wishes) => self.say_to_home(leaf, &peer, wishes),
             // Users of simulated leaves wish for nothing.
             network::Output::SearchWish(..) | network::Output::ShowWish(..) => {}
+            // Simulated leaves never serve, and are told of nobody who would.
+            network::Output::Contact(_) | network::Output::Begin(_) => {}
         }
     }
 
@@ -143,7 +146,7 @@ impl World {
         let node = &mut self.leaves[leaf as usize];
         (node.life, node.place, node.since) = (node.life + 1, place, self.now);
         (node.advertised, node.due, node.salt) = (None, u64::MAX, HandleSalt(self.rng.random()));
-        node.core = Some(Box::new(Network::new(node.identity.peer_id(), NETWORK)));
+        node.core = Some(Box::new(Network::new(node.identity.peer_id(), NETWORK, Regime::of(NETWORK, false))));
         let (life, remembered) = (node.life, std::mem::take(&mut node.remembered));
         let (targets, _) = alive.partial_shuffle(&mut self.rng, TARGETS);
         let targets = targets.to_vec();
