@@ -36,6 +36,9 @@ fn ms(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
+/// The leaf.
+const ME: PeerId = PeerId([0; 32]);
+
 /// Addresses in networks of their own.
 fn address(number: u8) -> SocketAddr {
     SocketAddr::from(([20, number, 0, 1], 7780))
@@ -65,7 +68,7 @@ impl World {
             (node.identity.peer_id(), node)
         });
         Self {
-            homes: Homes::new(PeerId([0; 32]), "test"),
+            homes: Homes::new(ME, "test"),
             rng: Pcg32::new(seed, 3),
             now: Time(1),
             nodes: nodes.collect(),
@@ -96,6 +99,17 @@ impl World {
 
     fn node(&mut self, number: u8) -> &mut Node {
         self.nodes.get_mut(&Self::peer(number)).expect("one of the ultrapeers")
+    }
+
+    /// The leaf's own node serves, and covers that part of the leaf space.
+    fn serve(&mut self, shard: ShardPrefix) {
+        let identity = Identity::from_seed([200; 32]);
+        let address = SocketAddr::from(([127, 0, 0, 1], 7780));
+        let (network, capacity) = (network_tag("test"), 100);
+        let peer = identity.peer_id();
+        let descriptor = Descriptor { peer, network, address, shard, capacity, sequence: 1, lifetime_s: 7_200 };
+        self.nodes.insert(ME, Node { identity, descriptor, alive: true, busy: false, rtt: ms(0) });
+        self.input(Input::Own(Some(Own { address, shard })));
     }
 
     fn signed(&self, peer: &PeerId) -> SignedDescriptor {
@@ -184,7 +198,7 @@ impl World {
             let alternatives = others.take(limits::ALTERNATIVES).collect();
             return self.after(rtt, Input::Refused { address, alternatives });
         }
-        let descriptor = Some(self.signed(&found));
+        let descriptor = (found != ME).then(|| self.signed(&found));
         self.after(rtt, Input::Attached { peer: found, address, descriptor });
         self.after(rtt + ms(1), Input::RoundTrip(found, rtt));
         let members = self.members([], []);
@@ -206,7 +220,8 @@ impl World {
         if !self.nodes[&home].alive {
             return;
         }
-        let all: Vec<_> = self.nodes.iter().filter(|(_, node)| node.alive).map(|(peer, _)| self.signed(peer)).collect();
+        let alive = self.nodes.iter().filter(|(peer, node)| node.alive && **peer != ME);
+        let all: Vec<_> = alive.map(|(peer, _)| self.signed(peer)).collect();
         for part in all[..most.min(all.len())].chunks(limits::MEMBERS_PER_FRAME) {
             let members = self.members(part.iter().cloned(), []);
             self.after(self.nodes[&home].rtt, Input::Members { from: home, members });
@@ -238,6 +253,57 @@ impl World {
         self.after(ms(10), Input::Draining { peer, alternatives });
         self.after(ms(20), Input::Alive(peer));
     }
+}
+
+#[test]
+fn the_own_ultrapeer_is_a_home_in_place_of_one_of_three_and_the_leaf_is_never_short() {
+    for seed in 0..20 {
+        let mut world = World::settled(seed, 9);
+        world.serve(ShardPrefix::ALL);
+        world.run(Duration::from_secs(20));
+        assert!(world.homes().contains(&ME), "seed {seed}");
+        assert_eq!((world.homes.holding(world.now), world.fewest), (3, 3));
+        assert!(matches!(world.released[..], [(other, Why::Better)] if other != ME), "{:?}", world.released);
+        world.run(Duration::from_hours(5));
+        assert!(world.homes().contains(&ME));
+
+        // It steps down: its leaf leaves it when the others have the list.
+        world.nodes.get_mut(&ME).expect("it is there").alive = false;
+        world.input(Input::Own(None));
+        world.run(Duration::from_secs(20));
+        assert!(!world.homes().contains(&ME));
+        assert_eq!((world.homes.holding(world.now), world.fewest), (3, 3));
+        assert_eq!(world.released.last(), Some(&(ME, Why::Drained)));
+    }
+}
+
+#[test]
+fn who_is_alone_is_its_own_home_and_finds_itself_again() {
+    let mut world = World::new(0);
+    world.serve(ShardPrefix::ALL);
+    world.run(Duration::from_secs(2));
+    assert_eq!((world.homes(), world.homes.wanted(world.now)), (vec![ME], 1));
+    world.input(Input::Lost(ME));
+    assert!(world.homes().is_empty());
+    world.run(Duration::from_secs(2));
+    assert_eq!(world.homes(), [ME]);
+    assert_eq!(world.homes.next_deadline().map(|at| at > world.now), Some(true));
+}
+
+#[test]
+fn an_own_ultrapeer_elsewhere_in_the_leaf_space_is_no_home() {
+    let mut world = World::settled(1, 9);
+    let here = ShardPrefix::of(leaf_hash(&ME), 1);
+    world.serve(here.sibling().expect("half of the space"));
+    world.run(Duration::from_secs(20));
+    assert!(!world.homes().contains(&ME));
+    world.serve(here);
+    world.run(Duration::from_secs(20));
+    assert!(world.homes().contains(&ME));
+    world.serve(here.sibling().expect("half of the space"));
+    world.run(Duration::from_mins(40));
+    assert!(!world.homes().contains(&ME));
+    assert_eq!((world.homes.holding(world.now), world.fewest), (3, 3));
 }
 
 #[test]
