@@ -7,7 +7,13 @@
 //!   watch      CatalogAck ──> acknowledged; Members ──> machine; Introduction ──> we agree; Ping ──> Pong
 //! ```
 
-use std::{net::SocketAddr, sync::Arc};
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use overlay::{
     batch,
@@ -49,6 +55,8 @@ pub(super) struct HomePort {
     queue: mpsc::Sender<LeafMessage>,
     acknowledged: watch::Sender<Option<(u64, u64)>>,
     suspected: Arc<Notify>,
+    /// True once this leaf said good-bye: whichever side closes then, it was this leaf that left.
+    left: Arc<AtomicBool>,
     /// The wishes that it shall have; `None` until it shall have some.
     wishes: watch::Sender<Option<Wishes>>,
 }
@@ -91,6 +99,7 @@ impl HomePort {
 
     /// Says good-bye and waits until the home has closed in answer.
     pub(super) async fn leave(self) {
+        self.left.store(true, Ordering::Relaxed);
         let goodbye = Goodbye { alternatives: List::default() };
         if self.queue.send(goodbye.into()).await.is_ok() {
             // The writer closes the connection once the good-bye is out.
@@ -175,6 +184,7 @@ async fn run(
         queue: queue.clone(),
         acknowledged: watch::Sender::new(None),
         suspected: Arc::new(Notify::new()),
+        left: Arc::default(),
         wishes: watch::Sender::new(None),
     };
     if let Some(old) = shared.homes().insert(peer, port.clone()) {
@@ -213,13 +223,15 @@ async fn run(
     let is_current = shared.forget_home(&connection);
     shared.signal();
     if is_current {
-        count_switch(drained, reason.as_ref());
+        if !port.left.load(Ordering::Relaxed) {
+            count_switch(drained, reason.as_ref());
+        }
         // A machine that stopped has no homes.
         let _ = shared.machine.input(Input::Lost(peer)).await;
     }
 }
 
-/// Counts a home that is one no more, unless it was this leaf that left.
+/// Counts a home that is one no more although this leaf did not leave it.
 fn count_switch(drained: bool, reason: Option<&CloseReason>) {
     let switch = match reason {
         Some(CloseReason::Local(CloseCode::Shutdown)) => return,
