@@ -10,7 +10,7 @@ use jiff::Zoned;
 use overlay::{
     admin::common::Common,
     commands::Surroundings,
-    config::{Config, Layer, Program, Rate, ScheduleLine, Settings},
+    config::{Config, Layer, Program, Rate, ScheduleLine, Settings, Volunteer},
     console::{Console, Exit, Failure},
     election::Regime,
     limits,
@@ -93,7 +93,9 @@ fn greet(console: &Console, daemon: &Daemon, node: &Node) {
     if node.shares().list().is_empty() {
         console.note("nothing is shared yet; to share a folder: quictrack shares add DIR");
     }
-    if daemon.config.settings().join.is_empty() && node.network().homes().is_empty() {
+    let settings = daemon.config.settings();
+    let is_alone = settings.join.is_empty() && !node.is_in_network();
+    if is_alone && settings.volunteer != Volunteer::Always {
         console.note("no node to join is set; name one with --join ADDRESS");
     } else {
         console.note("to search: quictrack search WORDS");

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`catalog`] | core: the file list, in chunks with stable borders |
 //! | [`homes`], [`search`] | cores: choosing and keeping ultrapeers, a search as the leaf sees it |
+//! | [`founding`] | core: how leaves without a home find each other, and which of them begins a network |
 //! | [`wishes`] | core: standing queries; with `net` also the book of them |
 //! | [`network`] | core: these composed; with `net` also its driver |
 //! | [`swarm`], [`queue`], [`bitmap`] | cores: which piece from which source, upload slots, sets of pieces |
@@ -11,6 +12,7 @@
 //! | [`names`], [`rate`] | pure: names made safe, bytes a second |
 //! | `store` | shares on the disk: scan, hash, watch, database |
 //! | `transfer`, `download` | contents on the wire; downloads as jobs that last |
+//! | `role` | the ultrapeer inside this process: started, served by, stepped down |
 //! | `node` | the leaf, whole: owns the parts and their order |
 //! | `daemon`, `demo` | the programs around it: one leaf for real, a small network to look at |
 //! | `searches`, `status`, `api`, `metrics` | searches that users started, what a leaf says of itself, its local HTTP |

@@ -22,7 +22,7 @@
 //! | [`search`] | core: coordinated searches |
 //! | [`standing`] | core: standing queries, compared with what is new |
 //! | [`introduce`] | core: bringing leaves together |
-//! | `driver`, `metrics` | running it on tokio and QUIC (feature `net`) |
+//! | `driver`, `metrics`, `view` | running it on tokio and QUIC, and what is shown of it (feature `net`) |
 //! | `program` | the program `quictrack-ultrapeer` (feature `net`) |
 
 pub mod appraisals;

@@ -18,7 +18,7 @@ use overlay::{
     limits,
     wire::{
         bounded::List,
-        leaf::{Introduced, IntroductionFailure},
+        leaf::{Introduced, IntroductionFailure, LeafMessage, Volunteer},
         search::{Incomplete, StopReason, Target},
     },
 };
@@ -209,6 +209,53 @@ fn leaves_of_different_homes_are_introduced() {
     net.kill_leaf(target);
     let gone = Introduced::Failed(IntroductionFailure::TargetGone);
     assert_eq!(net.introduce(asker, homes[0], key, &[homes[2]]), gone);
+}
+
+/// It dialled itself over loopback, where nobody else reaches it.
+#[test]
+fn the_leaf_side_of_an_ultrapeer_is_introduced_where_the_ultrapeer_is_reached() {
+    let mut net = Net::new(6, 3);
+    let own = net.add_leaf_side(2, files(1));
+    let home = net.peer_of(own);
+    let other = net.ultrapeers().into_iter().find(|peer| *peer != home).expect("three of them");
+    let (near, far) = (net.add_leaf(files(0)), net.add_leaf(files(2)));
+    net.attach(own, home);
+    net.attach(near, home);
+    net.attach(far, other);
+    net.run(Duration::from_secs(2));
+    let expected = Introduced::At(List::new(["10.0.0.2:7780".parse().expect("an address")]));
+    assert_eq!(net.introduce(near, home, home, &[home]), expected);
+    assert_eq!(net.introduce(far, other, home, &[home]), expected);
+}
+
+#[test]
+fn leaves_are_told_of_others_that_would_be_ultrapeers() {
+    let mut net = Net::new(6, 2);
+    let home = net.ultrapeers()[0];
+    let leaves: Vec<_> = (0..3).map(|number| net.add_leaf(files(number))).collect();
+    for leaf in &leaves {
+        net.attach(*leaf, home);
+    }
+    net.run(Duration::from_secs(1));
+    for leaf in &leaves[1..] {
+        net.say(*leaf, home, Volunteer { willing: true });
+    }
+    net.run(Duration::from_secs(5));
+    let mut named = |leaf: usize| {
+        let told = net.told(leaf).into_iter().rev();
+        let told = told.filter_map(|(_, message)| match message {
+            LeafMessage::Volunteers(told) => Some(told.leaves.into_vec()),
+            _ => None,
+        });
+        let mut named: Vec<_> = told.take(1).flatten().map(|contact| (contact.peer, contact.address)).collect();
+        named.sort_unstable();
+        named
+    };
+    let told: Vec<_> = leaves.iter().map(|leaf| named(*leaf)).collect();
+    let seen = |leaf: usize| (net.peer_of(leaf), net.address_of(leaf));
+    let mut both = vec![seen(leaves[1]), seen(leaves[2])];
+    both.sort_unstable();
+    assert_eq!(told, [both, vec![seen(leaves[2])], vec![seen(leaves[1])]]);
 }
 
 /// Looks a file of leaf `holder` up by its content, through a home of `asker`.

@@ -246,6 +246,14 @@ impl Net {
         number
     }
 
+    /// The leaf side of the ultrapeer that came as that number: it dials itself on this machine, over loopback.
+    pub(crate) fn add_leaf_side(&mut self, ultrapeer: u8, files: Vec<FileEntry>) -> usize {
+        let leaf = self.add_leaf(files);
+        self.leaves[leaf].identity = Identity::from_seed([ultrapeer; 32]);
+        self.leaves[leaf].address = SocketAddr::from(([127, 0, 0, 1], 7780));
+        leaf
+    }
+
     /// A leaf shares these files instead of others, and tells its homes.
     pub(crate) fn share_instead(&mut self, leaf: usize, files: Vec<FileEntry>) {
         self.leaves[leaf].list(files);
@@ -636,7 +644,7 @@ impl Net {
             }
             LeafMessage::Ping(ping) => self.say_to_home(session, Pong { token: ping.token }),
             LeafMessage::WishHits(hits) => self.leaves[leaf].wished.push(hits),
-            LeafMessage::Members(_) | LeafMessage::View(_) | LeafMessage::Goodbye(_) => {
+            LeafMessage::Members(_) | LeafMessage::View(_) | LeafMessage::Goodbye(_) | LeafMessage::Volunteers(_) => {
                 self.leaves[leaf].told.push((home, message));
             }
             _ => {}
