@@ -268,7 +268,9 @@ impl Founding {
         } else if self.since.is_none() && self.sources.is_some() {
             self.since = Some(now);
             let told: Vec<_> = self.volunteers.iter().copied().collect();
-            told.into_iter().for_each(|contact| self.hint(now, contact));
+            for contact in told {
+                self.hint(now, contact);
+            }
             // Whoever was in contact before is asked how it stands now.
             for known in self.contacts.values_mut() {
                 (known.at, known.failures) = (now, 0);

@@ -89,6 +89,7 @@ struct Inner {
     join: Mutex<Vec<JoinAddress>>,
     settings: Mutex<Settings>,
     running: watch::Sender<Option<Running>>,
+    serves: watch::Sender<bool>,
     /// Held while an ultrapeer is started or ends.
     change: tokio::sync::Mutex<()>,
     /// The node ends: nothing is started any more.
@@ -123,6 +124,7 @@ impl Role {
             join: Mutex::new(join),
             settings: Mutex::new(settings),
             running: watch::Sender::new(None),
+            serves: watch::Sender::new(false),
             change: tokio::sync::Mutex::default(),
             ended: AtomicBool::new(false),
             rate: Mutex::default(),
@@ -133,14 +135,14 @@ impl Role {
         role
     }
 
-    /// True while it serves: it was let in or began the network, and does not hand over yet.
+    /// True from when it is let in or begins the network until it has handed over its leaves.
     pub fn is_ultrapeer(&self) -> bool {
-        self.inner.running.borrow().as_ref().is_some_and(|running| running.admitted)
+        *self.inner.serves.borrow()
     }
 
     /// Signalled when that changes.
-    pub fn watch(&self) -> watch::Receiver<impl Sized + use<>> {
-        self.inner.running.subscribe()
+    pub fn watch(&self) -> watch::Receiver<bool> {
+        self.inner.serves.subscribe()
     }
 
     /// Where the ultrapeer stands; `None` if there is none.
@@ -264,7 +266,7 @@ impl Role {
                 let running = Running { service: service.clone(), admitted: false, own: None, tasks: tasks.clone() };
                 self.inner.running.send_replace(Some(running));
                 self.inner.network.set_role(Standing::Candidate, None).await;
-                tasks.spawn("admission", self.clone().follow_admission(service, begin));
+                tasks.spawn("admission", self.clone().follow_admission(service, begin, tasks.clone()));
             }
             Err(error) => {
                 tracing::error!(%error, "this node cannot be an ultrapeer");
@@ -293,7 +295,7 @@ impl Role {
     }
 
     /// Waits until the ultrapeer was let in, and has the leaf side attach to it.
-    async fn follow_admission(self, service: Service, begin: Begin) {
+    async fn follow_admission(self, service: Service, begin: Begin, tasks: Tasks) {
         let mut admitted = service.admitted();
         let patience = if begin == Begin::Invited { limits::CANDIDATE_PATIENCE } else { Duration::MAX };
         match timeout(patience, admitted.wait_for(|admitted| *admitted)).await {
@@ -301,28 +303,30 @@ impl Role {
             Ok(Err(_)) => return,
             Err(_) => return self.give_up(&service),
         }
+        let change = self.inner.change.lock().await;
         let Ok(snapshot) = service.snapshot().await else { return };
-        let is_news = self.inner.running.send_if_modified(|running| {
-            // Another one may run by now.
-            let Some(running) = running.as_mut().filter(|running| !running.admitted) else { return false };
-            running.admitted = true;
-            true
-        });
-        if !is_news {
-            return;
+        if tasks.token().is_cancelled() {
+            return; // it ended before it began
         }
+        self.inner.running.send_modify(|running| {
+            if let Some(running) = running.as_mut() {
+                running.admitted = true;
+            }
+        });
         let reason = match begin {
             Begin::Offered => RoleReason::Operator,
             Begin::Invited => RoleReason::Demand,
             Begin::Alone | Begin::First(_) => RoleReason::Founding,
         };
         tracing::info!("this node is an ultrapeer now: it serves other leaves, and stays a leaf as well");
+        self.inner.serves.send_replace(true);
         ROLE.set_only(Shown::Ultrapeer);
         ROLE_CHANGES.increment((NewRole::Ultrapeer, reason));
         self.serves(&snapshot).await;
         if matches!(begin, Begin::Alone | Begin::First(_)) {
             service.set_join(lock(&self.inner.join).clone());
         }
+        drop(change);
         self.follow_retirement(&service).await;
     }
 
@@ -390,6 +394,7 @@ impl Role {
             tracing::info!("this node is an ultrapeer no more: it hands over its leaves");
             running.service.drain().await;
         }
+        self.inner.serves.send_replace(false);
         self.inner.running.send_replace(None);
         running.tasks.cancel();
         running.service.stop();
@@ -405,7 +410,7 @@ impl Role {
 fn announce(begin: Begin) {
     match begin {
         Begin::Alone => {
-            tracing::info!("this node founds the network, because it found no ultrapeer and serves in any case")
+            tracing::info!("this node founds the network, because it found no ultrapeer and serves in any case");
         }
         Begin::First(others) => tracing::info!(
             others,

@@ -51,7 +51,7 @@ pub async fn status(state: &State) -> Status {
         problems: problems(node, &shares, &homes, &downloads),
         homes: Some(homes.iter().map(home).collect()),
         ultrapeers: u64::from(serving.map_or(ultrapeers, |snapshot| snapshot.ultrapeers)),
-        shards: serving.map_or(u64::from(ultrapeers > 0), |snapshot| snapshot.shards.into()),
+        shards: serving.map_or_else(|| u64::from(ultrapeers > 0), |snapshot| snapshot.shards.into()),
         shard_prefix: serving.map(|snapshot| snapshot.shard.to_string()),
         shares: Some(SharesTotal {
             files: shares.iter().map(|share| share.files).sum(),
