@@ -107,7 +107,17 @@ impl World {
         let address = SocketAddr::from(([127, 0, 0, 1], 7780));
         let (network, capacity) = (network_tag("test"), 100);
         let peer = identity.peer_id();
-        let descriptor = Descriptor { peer, network, address, shard, capacity, sequence: 1, lifetime_s: 7_200 };
+        let descriptor = Descriptor {
+            peer,
+            network,
+            address,
+            shard,
+            capacity,
+            sequence: 1,
+            lifetime_s: 7_200,
+            admission: 0,
+            volunteer: false,
+        };
         self.nodes.insert(ME, Node { identity, descriptor, alive: true, busy: false, rtt: ms(0) });
         self.input(Input::Own(Some(Own { address, shard })));
     }
