@@ -34,6 +34,8 @@ use self::{
     raw::Victim,
 };
 
+/// Nodes that ask to be let in at once.
+const CANDIDATES: usize = 100;
 /// Time after which every fault ends: somewhat longer than the victim waits for the rest of a frame.
 pub const LONGEST: Duration = Duration::from_secs(limits::FRAME_TIMEOUT.as_secs() + 10);
 /// Time between two rounds of what is said again and again.
@@ -84,6 +86,14 @@ pub enum Fault {
     LyingDigest,
     /// Copies the lists that others tell of, and finds nothing in them
     CopiedList,
+    /// Spreads descriptors that strangers endorsed, their peers themselves, and one ultrapeer only
+    StrangerVotes,
+    /// Withdraws, and returns with the votes that it had before
+    ReplayedVotes,
+    /// Is let in and answers nobody any more, again and again under one key
+    SilentMember,
+    /// Asks to be let in as a hundred nodes at an address where nobody answers
+    CandidateFlood,
 }
 
 impl Fault {
@@ -112,6 +122,8 @@ pub enum Outcome {
     Closed(CloseReason),
     /// It did not let it in.
     Refused(DialError),
+    /// It linked it, and never voted for it.
+    Ignored,
 }
 
 impl fmt::Display for Outcome {
@@ -120,6 +132,7 @@ impl fmt::Display for Outcome {
             Self::Kept => f.write_str("kept the connection"),
             Self::Closed(reason) => write!(f, "ended it: {reason}"),
             Self::Refused(error) => write!(f, "did not let it in: {error}"),
+            Self::Ignored => f.write_str("did not vote for it"),
         }
     }
 }
@@ -204,6 +217,8 @@ pub async fn play(fault: Fault, network: &str, victim: SocketAddr, until: &Cance
             Ok(()) => lie(&raw, &mut report).await,
             error => error,
         },
+        Fault::SilentMember => silent(&raw, &mut report).await,
+        Fault::CandidateFlood => flood(&raw, &mut report).await,
         Fault::HardQuery => match raw.hard_query(&mut report).await {
             Ok(()) => lie(&raw, &mut report).await,
             error => error,
@@ -268,6 +283,73 @@ async fn lie(victim: &Victim<'_>, report: &mut Report) -> Result<()> {
     } else {
         node.leave();
     }
+    Ok(())
+}
+
+/// Is let in, answers nobody until it is held for gone, and comes back, until nobody lets it in.
+async fn silent(victim: &Victim<'_>, report: &mut Report) -> Result<()> {
+    let identity = node::fresh()?;
+    let mut lives = 0;
+    let outcome = loop {
+        let mut node = Node::of(identity.clone(), node::anywhere(), victim.network)?;
+        let entering = async { node.enter(victim.address).await };
+        tokio::select! {
+            () = victim.until.cancelled() => break Outcome::Kept,
+            entered = entering => match entered {
+                Ok(Ok(())) => {}
+                Ok(Err(error)) => break Outcome::Refused(error),
+                // Nobody votes for it any more.
+                Err(_) => break Outcome::Ignored,
+            },
+        }
+        lives += 1;
+        let introduction = node.introduction();
+        for link in node.links() {
+            node.send(link, introduction.iter().cloned()).await;
+        }
+        tokio::select! {
+            () = victim.until.cancelled() => break Outcome::Kept,
+            () = node.is_held_for_gone() => {}
+        }
+        report.sent += node.sent;
+    };
+    report.notes.push(format!("it was let in {lives} times"));
+    report.outcome("one that falls silent", outcome);
+    Ok(())
+}
+
+/// Asks to be let in as many nodes at once, of another address of this machine where nobody answers.
+async fn flood(victim: &Victim<'_>, report: &mut Report) -> Result<()> {
+    let mut nodes = Vec::new();
+    for _ in 0..CANDIDATES {
+        let mut node = Node::of(node::fresh()?, node::elsewhere(), victim.network)?;
+        if let Err(error) = node.dial(victim.address).await {
+            report.outcome("a hello", Outcome::Refused(error));
+            return Ok(());
+        }
+        while let Some(event) = node.next().await {
+            if let Event::Up(link) = event {
+                let link = node.open(link);
+                node.apply_from(link, node::nowhere()).await;
+                break;
+            }
+        }
+        report.sent += node.sent;
+        nodes.push(node);
+    }
+    victim.until.cancelled().await;
+    report.outcome("many candidates", Outcome::Kept);
+    Ok(())
+}
+
+/// Whether an honest node is let in by the ultrapeer at `victim`.
+///
+/// # Errors
+/// It is not, in time.
+pub async fn admits(network: &str, victim: SocketAddr) -> Result<()> {
+    let mut node = Node::new(network)?;
+    node.enter(victim).await??;
+    node.leave();
     Ok(())
 }
 

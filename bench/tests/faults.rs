@@ -7,10 +7,13 @@ use std::{future::Future, path::PathBuf, time::Duration};
 
 use bench::{
     bed::Bed,
-    fault::{Fault, Outcome, Report, play, serves},
+    fault::{Fault, Outcome, Report, admits, play, serves},
 };
 use leaf::api::types::{SearchRequest, Summary};
-use overlay::transport::{CloseCode, CloseReason, DialError, Event};
+use overlay::{
+    limits,
+    transport::{CloseCode, CloseReason, DialError, Event},
+};
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -106,6 +109,15 @@ impl Net {
         let misbehaving = self.begin(fault);
         seen.await;
         misbehaving.until.cancel();
+        self.recovers(misbehaving).await
+    }
+
+    /// The same of one that ends by itself.
+    async fn suffers_to_its_end(&self, fault: Fault) -> Report {
+        self.recovers(self.begin(fault)).await
+    }
+
+    async fn recovers(&self, misbehaving: Misbehaving) -> Report {
         let report = timeout(PATIENCE, misbehaving.task).await.expect("a fault has an end").unwrap().unwrap();
         let after = format!("after {report}");
         self.eventually(&after, |snapshot| snapshot.ultrapeers as usize == self.bed.ultrapeers().len()).await;
@@ -190,6 +202,48 @@ async fn lies_about_ultrapeers_are_counted_and_change_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn votes_of_strangers_and_of_former_times_let_nobody_in() {
+    let net = Net::new(3).await;
+    let refused = async || net.bed.ultrapeers()[0].0.snapshot().await.unwrap().refused.unendorsed;
+    for (fault, count) in [(Fault::StrangerVotes, 2), (Fault::ReplayedVotes, 1)] {
+        let before = refused().await;
+        let seen = async {
+            net.eventually("too few votes", |now| now.refused.unendorsed >= before + count).await;
+            // At most the one that spread them.
+            net.eventually("no more ultrapeers", |now| now.ultrapeers <= 4).await;
+            net.is_complete("while strangers say that they serve").await;
+        };
+        net.suffers(fault, seen).await;
+    }
+    net.bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_answers_only_those_who_vote_is_soon_not_let_in_any_more() {
+    let net = Net::new(3).await;
+    let report = net.suffers_to_its_end(Fault::SilentMember).await;
+    assert_eq!(report.outcomes[0].1, Outcome::Ignored, "{report}");
+    assert_eq!(report.notes, [format!("it was let in {} times", limits::SHORT_LIVES)]);
+    net.bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn many_candidates_that_cannot_be_reached_leave_room_for_others() {
+    let net = Net::new(3).await;
+    let victim = net.bed.ultrapeers()[0].1.local_address();
+    let before = net.bed.ultrapeers()[0].0.snapshot().await.unwrap().ballots;
+    let seen = async {
+        net.eventually("refused candidates", |now| now.ballots.limited > before.limited).await;
+        admits(net.bed.network(), victim).await.unwrap();
+        net.is_complete("while many want to be let in").await;
+    };
+    net.suffers(Fault::CandidateFlood, seen).await;
+    let now = net.bed.ultrapeers()[0].0.snapshot().await.unwrap();
+    assert!(now.ballots.dialled > before.dialled);
+    net.bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn lies_about_leaves_are_told_in_the_summary_and_end_with_the_liar() {
     let net = Net::new(3).await;
     let says =
@@ -233,7 +287,7 @@ async fn lies_about_leaves_are_told_in_the_summary_and_end_with_the_liar() {
 async fn who_lies_about_leaves_and_is_asked_for_proof_is_distrusted() {
     let net = Net::new(3).await;
     let failed = async || net.bed.ultrapeers()[0].0.snapshot().await.unwrap().audits.failed;
-    let strikes = overlay::limits::AUDIT_STRIKES as u64;
+    let strikes = limits::AUDIT_STRIKES as u64;
 
     // Its leaves are nowhere else: what they have is not known any more, and that is said.
     let before = failed().await;
@@ -277,7 +331,7 @@ async fn more_than_anybody_may_ask_or_claim_harms_nobody_else() {
     assert!(report.notes.iter().any(|note| note.contains("Summary")), "{report}");
 
     // No more than a home may have is believed.
-    let most = overlay::limits::LEAVES_OF_HOME as u64;
+    let most = limits::LEAVES_OF_HOME as u64;
     let seen = net.eventually("leaves are claimed", |now| now.known_leaves >= most);
     net.suffers(Fault::LogFlood, seen).await;
     net.bed.stop().await;

@@ -174,7 +174,7 @@ impl Hurdle {
     /// What a person calls it: the name of the criterion in `status` that it belongs to.
     pub const fn criterion(self) -> &'static str {
         match self {
-            Self::Reachable | Self::Protocol => "reachable",
+            Self::Reachable | Self::Protocol | Self::Silent => "reachable",
             Self::Uptime => "uptime",
             Self::Bandwidth => "bandwidth",
             Self::Loss => "loss",
@@ -195,6 +195,7 @@ impl Hurdle {
             Self::Growth => "the network grows as fast as it may",
             Self::Busy => "others are being measured",
             Self::Protocol => "it does not keep to the protocol",
+            Self::Silent => "it was let in before, and fell silent soon after",
         }
     }
 }

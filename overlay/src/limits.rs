@@ -343,6 +343,13 @@ pub const WAITING_MEMBERS: usize = 1_024;
 pub const WAITING_LOOK: Duration = Duration::from_secs(10);
 /// Time for which a node that gives up its network for another believes what it is told of that.
 pub const ADOPTION: Duration = Duration::from_mins(1);
+/// Time after which the end of an ultrapeer is nothing unusual.
+pub const SHORT_LIFE: Duration = Duration::from_mins(10);
+/// Ends before that in a row after which a node is not let in again for [`TOMBSTONE_LIFETIME`]: it answers those who look
+/// at it, and then nobody.
+pub const SHORT_LIVES: u8 = 3;
+/// Leaves that an ultrapeer is taken to have room for, whatever it says: who boasts must not draw all newcomers.
+pub const CAPACITY_COUNTED: u32 = LEAVES_OF_ULTRAPEER;
 /// Ultrapeers in one /24 (IPv6 /48).
 pub const ULTRAPEERS_PER_PREFIX: u32 = 1;
 /// Ultrapeers in one /16 (IPv6 /32), in networks of up to 200; see [`ULTRAPEERS_WIDE_SHARE`].

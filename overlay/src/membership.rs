@@ -288,6 +288,8 @@ struct Member {
     round_trip: Option<Duration>,
     /// Probes in a row that only others could deliver.
     strikes: u8,
+    /// How often in a row it was found gone soon after it came, before this time.
+    short_lives: u8,
     load: Option<Load>,
     /// How many of its descriptors are passed on.
     renewals: TokenBucket,

@@ -118,6 +118,19 @@ impl Conduct {
                 node.sequence = now + HOUR;
                 said.extend([news([aged(node.describe(), 0)]), news([aged(right, 0)])]);
             }
+            Fault::StrangerVotes => {
+                let [one, two, alone, own] = [node::fresh()?, node::fresh()?, node::fresh()?, node::fresh()?];
+                let of = |identity| node.descriptor(identity, node.sequence);
+                let vote = |by, on| Endorsement::sign(by, &of(on), 1);
+                said.push(news([
+                    aged(of(&alone).sign_endorsed(&alone, [vote(&one, &alone), vote(&two, &alone)]), 0),
+                    aged(of(&own).sign_endorsed(&own, [vote(&own, &own), vote(&node.identity, &own)]), 0),
+                ]));
+            }
+            Fault::ReplayedVotes => {
+                let (farewell, back) = node.withdraw_and_return();
+                said.extend([news([aged(farewell, 0)]), news([aged(back, 0)])]);
+            }
             Fault::GoneLiar => said.push(SyncWant { buckets: [0xff; limits::SYNC_BUCKETS / 8] }.into()),
             Fault::LyingDigest | Fault::CopiedList => {
                 let leaves = (0..MADE_LEAVES).map(|leaf| MadeLeaf::new(node, leaf, MADE_CHUNKS));

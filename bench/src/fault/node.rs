@@ -95,11 +95,25 @@ pub(super) fn anywhere() -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, 0))
 }
 
+/// Another address of loopback.
+pub(super) fn elsewhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 2], 0))
+}
+
+/// A port there at which nobody listens.
+pub(super) fn nowhere() -> SocketAddr {
+    SocketAddr::from(([127, 0, 0, 2], 9))
+}
+
 impl Node {
     /// A node with a new key on a free port of loopback. Others who dial it are let in.
     pub(super) fn new(network: &str) -> Result<Self> {
-        let identity = fresh()?;
-        let (endpoint, arrivals) = Endpoint::bind(anywhere(), BindMode::Given, &identity, settings(network))?;
+        Self::of(fresh()?, anywhere(), network)
+    }
+
+    /// A node with that key and address.
+    pub(super) fn of(identity: Arc<Identity>, address: SocketAddr, network: &str) -> Result<Self> {
+        let (endpoint, arrivals) = Endpoint::bind(address, BindMode::Given, &identity, settings(network))?;
         let (events, inbox) = mpsc::channel(INBOX);
         let (tasks, network) = (Tasks::new(), network.to_owned());
         let sequence = wall_clock_s() << 16;
@@ -136,6 +150,14 @@ impl Node {
     /// Its own descriptor as it is now.
     pub(super) fn describe(&self) -> SignedDescriptor {
         self.own().sign_endorsed(&self.identity, self.endorsements.iter().copied())
+    }
+
+    /// That it withdraws, and after that what it would say with the votes that it had.
+    pub(super) fn withdraw_and_return(&mut self) -> (SignedDescriptor, SignedDescriptor) {
+        self.sequence += 1;
+        let farewell = Descriptor { lifetime_s: 0, ..self.own() }.sign(&self.identity);
+        self.sequence += 1;
+        (farewell, self.describe())
     }
 
     fn own(&self) -> Descriptor {
@@ -187,6 +209,33 @@ impl Node {
         timeout(PATIENCE, asked).await.context("nobody votes for it")??;
         self.sequence += 1;
         Ok(Ok(()))
+    }
+
+    /// Asks to be let in at an address that is not its own.
+    pub(super) async fn apply_from(&mut self, link: u64, address: SocketAddr) {
+        let descriptor = Descriptor { address, ..self.own() }.sign(&self.identity);
+        self.send(link, [Apply { descriptor, invitations: List::default(), meeting: false }.into()]).await;
+    }
+
+    /// Answers nobody until somebody says that it is gone, or nobody talks to it any more.
+    pub(super) async fn is_held_for_gone(&mut self) {
+        let me = self.peer();
+        while let Some(event) = self.next().await {
+            match event {
+                Event::Up(link) => drop(self.open(link)),
+                Event::Down(link, _) => drop(self.forget(link)),
+                Event::Heard(_, message) => {
+                    let gone =
+                        matches!(&*message, MeshMessage::News(news) if news.gone.iter().any(|claim| claim.peer == me));
+                    if gone {
+                        return;
+                    }
+                }
+            }
+            if self.links.is_empty() {
+                return;
+            }
+        }
     }
 
     fn take_vote(&mut self, link: u64, message: &MeshMessage) {

@@ -180,9 +180,12 @@ impl Ballots {
             Err(()) => self.stats.unreached += 1,
         }
         self.decide(env, &case, found, out);
-        while self.under_way.len() < limits::DIAL_BACKS
-            && let Some(next) = self.waiting.pop_front()
-        {
+        // Each once: those that still cannot be dialled wait again.
+        for _ in 0..self.waiting.len() {
+            if self.under_way.len() >= limits::DIAL_BACKS {
+                break;
+            }
+            let Some(next) = self.waiting.pop_front() else { break };
             self.dial(env, next, out);
         }
     }
@@ -201,9 +204,13 @@ impl Ballots {
             // The answer to what it asked before will do, or it asks once more.
             return;
         }
-        if self.under_way.len() >= limits::DIAL_BACKS {
+        // Who comes in masses from one address leaves room for others.
+        let is_there = |case: &Case| case.descriptor.address.ip() == address.ip();
+        let under_way = self.under_way.values().filter(|case| is_there(case)).count();
+        if self.under_way.len() >= limits::DIAL_BACKS || under_way >= limits::DIAL_BACKS / 2 {
             self.waiting.retain(|waiting| waiting.descriptor.peer != peer);
-            if self.waiting.len() >= limits::DIAL_BACKS_WAITING {
+            let waiting = self.waiting.iter().filter(|case| is_there(case)).count();
+            if self.waiting.len() >= limits::DIAL_BACKS_WAITING || waiting >= limits::DIAL_BACKS_WAITING / 2 {
                 return self.refuse(peer, admission, Hurdle::Busy, out);
             }
             return self.waiting.push_back(case);
@@ -245,6 +252,9 @@ impl Ballots {
             return None;
         }
         let (members, total) = (env.membership, env.membership.total());
+        if members.falls_silent(env.now, &descriptor.peer) {
+            return Some(Hurdle::Silent);
+        }
         if env.regime.is_strict(descriptor.address.ip()) {
             let all = members.iter().map(|(member, _)| member);
             let own = members.candidate();
@@ -302,7 +312,7 @@ impl Ballots {
         let again_s = match hurdle {
             Hurdle::Busy | Hurdle::Growth => limits::APPLY_SOON,
             Hurdle::Demand | Hurdle::Reachable => limits::APPLY_LATER,
-            Hurdle::Uptime | Hurdle::Bandwidth | Hurdle::Loss | Hurdle::Prefix | Hurdle::Protocol => {
+            Hurdle::Uptime | Hurdle::Bandwidth | Hurdle::Loss | Hurdle::Prefix | Hurdle::Protocol | Hurdle::Silent => {
                 limits::APPLY_MUCH_LATER
             }
         };

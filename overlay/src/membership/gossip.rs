@@ -36,6 +36,8 @@ pub(super) struct Tombstone {
     pub(super) sequence: u64,
     /// True if it withdrew itself by that descriptor.
     pub(super) farewell: bool,
+    /// How often in a row it was found gone soon after it came.
+    pub(super) short_lives: u8,
     pub(super) until: Time,
 }
 
@@ -196,7 +198,7 @@ impl Membership {
         out: &mut Outbox<Output>,
     ) {
         let (now, peer, expires) = (cx.now, descriptor.peer, cx.now + left);
-        self.tombstones.remove(&peer);
+        let short_lives = self.tombstones.remove(&peer).map_or(0, |tombstone| tombstone.short_lives);
         self.waits_no_more(&peer);
         self.hints.remove(&peer);
         self.buckets.toggle(&peer, descriptor.sequence);
@@ -231,6 +233,7 @@ impl Membership {
                 answered: None,
                 round_trip: None,
                 strikes: 0,
+                short_lives,
                 load: None,
                 renewals,
                 alarm: None,
@@ -324,13 +327,16 @@ impl Membership {
         self.buckets.toggle(&peer, member.descriptor.sequence);
         self.toggle_view(peer);
         self.add_hint(now, peer, member.descriptor.address, now.since(member.since));
+        let is_short = now.since(member.since) < limits::SHORT_LIFE;
+        let short_lives = if is_short { member.short_lives.saturating_add(1) } else { 0 };
         self.bury(now, peer, member.signed, member.descriptor.sequence, false);
+        self.tombstones.entry(peer).and_modify(|tombstone| tombstone.short_lives = short_lives);
         out.push(Output::Left(peer));
     }
 
     fn bury(&mut self, now: Time, peer: PeerId, signed: SignedDescriptor, sequence: u64, farewell: bool) {
         let until = now + limits::TOMBSTONE_LIFETIME;
-        self.tombstones.insert(peer, Tombstone { signed, sequence, farewell, until });
+        self.tombstones.insert(peer, Tombstone { signed, sequence, farewell, short_lives: 0, until });
         if self.tombstones.len() > limits::TOMBSTONES {
             let oldest = self.tombstones.iter().min_by_key(|(_, tombstone)| tombstone.until).map(|(peer, _)| *peer);
             oldest.and_then(|peer| self.tombstones.remove(&peer));

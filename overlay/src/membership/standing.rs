@@ -57,6 +57,12 @@ impl Membership {
         Some(self.candidate()?.sign_endorsed(&self.identity, endorsements))
     }
 
+    /// True if that node was let in again and again, and each time answered nobody any more soon after.
+    pub fn falls_silent(&self, now: Time, peer: &PeerId) -> bool {
+        let tombstone = self.tombstones.get(peer).filter(|tombstone| now < tombstone.until);
+        tombstone.is_some_and(|tombstone| tombstone.short_lives >= limits::SHORT_LIVES)
+    }
+
     /// What its endorsers found a member to be worth: the lowest that they said, as far as they are known; `None` if
     /// they said nothing.
     pub fn score_of(&self, peer: &PeerId) -> Option<u16> {
@@ -107,7 +113,13 @@ impl Membership {
         if self.members.get(&descriptor.peer).is_some_and(|member| same(&member.descriptor)) {
             return true;
         }
-        let buried = self.tombstones.get(&descriptor.peer).filter(|tombstone| !tombstone.farewell);
+        // Votes of before it withdrew are for what it withdrew from.
+        let tombstone = self.tombstones.get(&descriptor.peer).filter(|tombstone| now < tombstone.until);
+        if tombstone.is_some_and(|tombstone| tombstone.farewell && descriptor.admission <= tombstone.sequence) {
+            return false;
+        }
+        let lasts = !self.falls_silent(now, &descriptor.peer);
+        let buried = self.tombstones.get(&descriptor.peer).filter(|tombstone| !tombstone.farewell && lasts);
         if buried.and_then(|tombstone| tombstone.signed.read().ok()).is_some_and(|before| same(&before)) {
             return true;
         }
@@ -174,7 +186,7 @@ impl Membership {
         }
         let before = self.waiting.known.insert(peer, Candidate { signed, descriptor, from, expires });
         if before.is_none() {
-            self.refused.unendorsed += u64::from(peer != from);
+            self.refused.unendorsed += 1;
             self.set_alarm(cx.now + limits::WAITING_LOOK, Alarm::Waiting);
         }
     }

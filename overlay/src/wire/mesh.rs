@@ -655,6 +655,8 @@ pub enum Hurdle {
     Busy,
     /// It said something that nobody says who keeps to the protocol.
     Protocol,
+    /// It was let in before, and answered nobody any more soon after.
+    Silent,
 }
 
 /// What a home found out about a leaf that volunteers, signed: good for an application.

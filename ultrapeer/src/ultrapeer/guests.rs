@@ -65,12 +65,13 @@ impl Ultrapeer {
     /// True if this home has clearly more leaves than its part of the capacity for that leaf's place is worth.
     fn is_busy(&self, leaf: &PeerId) -> bool {
         let place = leaf_hash(leaf);
-        let (mut leaves, mut capacity) = (self.leaves.len(), u64::from(self.leaves.capacity()));
+        let own = self.leaves.capacity().min(limits::CAPACITY_COUNTED);
+        let (mut leaves, mut capacity) = (self.leaves.len(), u64::from(own));
         for (member, _) in self.membership.iter().filter(|(member, _)| member.shard.covers(place)) {
             leaves += self.attachments.leaves_of(&member.peer);
-            capacity += u64::from(member.capacity);
+            capacity += u64::from(member.capacity.min(limits::CAPACITY_COUNTED));
         }
-        let share = leaves as f64 * f64::from(self.leaves.capacity()) / capacity.max(1) as f64;
+        let share = leaves as f64 * f64::from(own) / capacity.max(1) as f64;
         self.leaves.len() as f64 > share * limits::BUSY_RATIO + limits::BUSY_SLACK
     }
 
@@ -185,7 +186,7 @@ impl Ultrapeer {
 
 /// Leaves for each that it takes.
 fn load(leaves: usize, capacity: u32) -> f64 {
-    leaves as f64 / f64::from(capacity.max(1))
+    leaves as f64 / f64::from(capacity.clamp(1, limits::CAPACITY_COUNTED))
 }
 
 fn named(alternatives: Vec<(f64, SignedDescriptor)>) -> Vec<SignedDescriptor> {

@@ -139,6 +139,8 @@ fn who_counts_goes_on_to_count_until_it_withdraws() {
     assert!(!ear.counts(9));
     ear.hear(Descriptor { sequence: 15, ..stranger }.sign(&identity(9)));
     assert!(!ear.counts(9));
+    ear.hear(endorsed(&Descriptor { sequence: 15, ..stranger }, 9, &[1, 2, 3]));
+    assert!(!ear.counts(9), "with votes of before either");
     let anew = Descriptor { sequence: 16, admission: 15, ..stranger };
     ear.hear(endorsed(&anew, 9, &[2, 3]));
     assert!(ear.counts(9));
