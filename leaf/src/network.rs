@@ -362,7 +362,11 @@ impl Machine for Network {
                 self.with_founding(cx, out, Some(founding::Input::Role(role)));
                 homes::Input::Own(own.filter(|_| role == Role::Ultrapeer))
             }
-            Input::Refused(address, alternatives) => homes::Input::Refused { address, alternatives },
+            Input::Refused(address, alternatives) => {
+                // Whoever it was that refused: if it was a leaf, it has answered before.
+                self.with_founding(cx, out, Some(founding::Input::DialFailed(address)));
+                homes::Input::Refused { address, alternatives }
+            }
             Input::DialFailed(address) => {
                 self.with_founding(cx, out, Some(founding::Input::DialFailed(address)));
                 homes::Input::DialFailed(address)

@@ -210,6 +210,9 @@ impl Role {
         if let Some(service) = self.service() {
             // One that stopped is reached nowhere.
             let _ = service.set_address(None, self.inner.endpoint.local_address()).await;
+            if let Ok(snapshot) = service.snapshot().await {
+                self.serves(&snapshot).await;
+            }
         }
     }
 

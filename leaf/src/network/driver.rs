@@ -353,6 +353,13 @@ impl Network {
     pub fn moved(&self) {
         let homes: Vec<_> = self.shared.homes().iter().map(|(peer, port)| (*peer, port.address())).collect();
         for (peer, address) in homes {
+            if peer == self.shared.endpoint.peer() {
+                // It moved along, and is dialled where it is now.
+                if let Some(own) = self.shared.homes().get(&peer) {
+                    own.connection.close(CloseCode::Replaced);
+                }
+                continue;
+            }
             self.shared.tasks.spawn("home", super::home_link::attach(self.shared.clone(), address, Some(peer), true));
         }
     }

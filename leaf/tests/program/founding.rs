@@ -16,12 +16,13 @@ fn state(leaf: &Daemon) -> String {
 fn volunteer(bed: &Bed, name: &str, when: &str, options: &[&str]) -> Daemon {
     let data = bed.path(name);
     fs::create_dir_all(&data).expect("a data folder");
-    fs::write(data.join("leaf.toml"), format!("volunteer = \"{when}\"\n")).expect("a configuration");
+    let settings = format!("volunteer = \"{when}\"\nlisten = \"127.0.0.1:0\"\n");
+    fs::write(data.join("leaf.toml"), settings).expect("a configuration");
     Daemon::start(Program::Leaf, &data, options)
 }
 
-fn set(leaf: &Daemon, when: &str) {
-    let answer = leaf.asks("PATCH config", &format!("{{\"volunteer\":\"{when}\"}}"));
+fn set(leaf: &Daemon, key: &str, value: &str) {
+    let answer = leaf.asks("PATCH config", &format!("{{\"{key}\":\"{value}\"}}"));
     assert_eq!(answer.status, 200, "{answer:?}");
 }
 
@@ -64,7 +65,7 @@ fn a_leaf_that_always_serves_is_a_network_by_itself_and_steps_down_when_it_is_to
     let other = bed.ultrapeer("u", &["--join", &one.quic()]);
     one.settled(2, 1);
     two.settled(2, 1);
-    set(&one, "never");
+    set(&one, "volunteer", "never");
     eventually("it is a leaf again", || state(&one) == "none");
     for leaf in [&one, &two] {
         leaf.settled(1, 1);
@@ -74,12 +75,19 @@ fn a_leaf_that_always_serves_is_a_network_by_itself_and_steps_down_when_it_is_to
     assert_eq!((text(&one.status()["role"]), one.counted("quictrack_leaves")), ("leaf", 0));
     assert_eq!(one.counted("quictrack_role_changes_total{to=\"leaf\",reason=\"operator\"}"), 1);
 
-    set(&one, "always");
+    set(&one, "volunteer", "always");
     eventually("it is let in", || state(&one) == "admitted");
     for leaf in [&one, &two] {
         leaf.settled(2, 1);
         assert_eq!(leaf.finds(&["song"], &["alpha song.txt", "beta song.txt"]).summary["ultrapeers_total"], 2);
     }
+    set(&one, "listen", "127.0.0.2:0");
+    eventually("it is its own home where it is now", || {
+        let status = one.status();
+        list(&status["homes"]).iter().any(|home| {
+            home["peer"] == one.peer() && text(&home["address"]).starts_with("127.0.0.2:") && home["acknowledged"] == 1
+        })
+    });
     assert_eq!(one.terminate(Duration::from_secs(40)).code(), Some(0));
     two.finds(&["song"], &["beta song.txt"]);
 }
