@@ -500,6 +500,8 @@ impl Machine for Founding {
             Input::Sources(some) => self.sources = Some(some),
             Input::WasHome => self.was_home = true,
             Input::Volunteers(told) => {
+                // Only homes tell of them.
+                self.was_home |= !told.is_empty();
                 let told: Vec<_> = told.into_iter().filter(|contact| contact.peer != self.me).collect();
                 self.volunteers.retain(|known| told.iter().all(|contact| contact.peer != known.peer));
                 told.into_iter().rev().for_each(|contact| self.volunteers.push_front(contact));
