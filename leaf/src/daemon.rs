@@ -34,7 +34,7 @@ const SCHEDULE_TICK: Duration = Duration::from_secs(20);
 
 /// Keys of which this release takes note only: what they ask for does not exist yet. Somebody who sets one must
 /// be told.
-const NOT_IN_FORCE: &[&str] = &["advertise", "peer_quota"];
+const NOT_IN_FORCE: &[&str] = &["peer_quota"];
 
 /// Runs until the daemon is told to drain and has said good-bye.
 ///
@@ -103,7 +103,11 @@ fn greet(console: &Console, daemon: &Daemon, node: &Node) {
 }
 
 fn role(config: &Config, settings: &Settings) -> role::Settings {
-    role::Settings { willing: settings.volunteer.into(), takes: ultrapeer::driver::settings_of(config, settings) }
+    role::Settings {
+        willing: settings.volunteer.into(),
+        takes: ultrapeer::driver::settings_of(config, settings),
+        advertise: settings.advertise,
+    }
 }
 
 fn shares(config: &Config, settings: &Settings) -> SharesConfig {

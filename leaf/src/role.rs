@@ -55,6 +55,8 @@ pub struct Settings {
     pub willing: Willing,
     /// What it takes when it does.
     pub takes: leaves::Settings,
+    /// The address to announce then instead of the one that others observe. Others dial it before it counts.
+    pub advertise: Option<SocketAddr>,
 }
 
 /// What a node needs for an ultrapeer of its own.
@@ -186,6 +188,9 @@ impl Role {
         if let Some(service) = self.service() {
             // One that stopped takes nothing.
             let _ = service.reconfigure(settings.takes).await;
+            if settings.advertise != before.advertise {
+                let _ = service.set_address(settings.advertise, self.inner.endpoint.local_address()).await;
+            }
         }
         if settings.willing == before.willing {
             return;
@@ -209,7 +214,8 @@ impl Role {
     pub async fn moved(&self) {
         if let Some(service) = self.service() {
             // One that stopped is reached nowhere.
-            let _ = service.set_address(None, self.inner.endpoint.local_address()).await;
+            let advertise = lock(&self.inner.settings).advertise;
+            let _ = service.set_address(advertise, self.inner.endpoint.local_address()).await;
             if let Ok(snapshot) = service.snapshot().await {
                 self.serves(&snapshot).await;
             }
@@ -281,7 +287,7 @@ impl Role {
     async fn launch(&self, begin: Begin) -> std::io::Result<Service> {
         let inner = &self.inner;
         let offered = matches!(begin, Begin::Offered | Begin::Invited);
-        let Settings { willing, takes } = *lock(&inner.settings);
+        let Settings { willing, takes, advertise } = *lock(&inner.settings);
         let invitations = inner.network.invitations().await;
         let remembered = if offered { inner.network.remember().await } else { Vec::new() };
         let start = Start {
@@ -291,7 +297,7 @@ impl Role {
             // Whoever begins a network has just tried them; they are looked for again once it serves.
             join: if offered { lock(&inner.join).clone() } else { Vec::new() },
             founder: !offered,
-            advertise: None,
+            advertise,
             remembered,
         };
         Service::start(inner.endpoint.clone(), inner.identity.clone(), inner.clock, start, &inner.tasks)

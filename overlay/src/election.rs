@@ -123,6 +123,13 @@ fn place(peer: &PeerId, address: SocketAddr) -> u64 {
     }
 }
 
+/// Places in a network of `total`: how many in each part of the Internet of so many bits, IPv4 and IPv6.
+pub const fn places(total: u32) -> [(u32, u32, u32); 2] {
+    let share = total / limits::ULTRAPEERS_WIDE_SHARE;
+    let least = limits::ULTRAPEERS_PER_WIDE_PREFIX;
+    [(limits::ULTRAPEERS_PER_PREFIX, 24, 48), (if share > least { share } else { least }, 16, 32)]
+}
+
 /// True if there is a place for one more at `address`, whose peer is `peer`, among these members: one in each /24 (IPv6
 /// /48), and in each /16 (/32) two, or one of a hundred of all. Addresses that are not of the whole Internet do not count.
 pub fn has_place<'a>(
@@ -134,14 +141,15 @@ pub fn has_place<'a>(
     if Reach::of(address.ip()) != Reach::World {
         return true;
     }
-    let (near, wide) = (network_prefix(address, 24, 48), network_prefix(address, 16, 32));
-    let (mut neighbours, mut relatives) = (0, 0);
+    let places = places(total);
+    let mut taken = places.map(|_| 0);
     for other in members.filter(|other| other.peer != *peer && Reach::of(other.address.ip()) == Reach::World) {
-        neighbours += u32::from(network_prefix(other.address, 24, 48) == near);
-        relatives += u32::from(network_prefix(other.address, 16, 32) == wide);
+        for (taken, (_, v4_bits, v6_bits)) in taken.iter_mut().zip(places) {
+            *taken +=
+                u32::from(network_prefix(other.address, v4_bits, v6_bits) == network_prefix(address, v4_bits, v6_bits));
+        }
     }
-    neighbours < limits::ULTRAPEERS_PER_PREFIX
-        && relatives < limits::ULTRAPEERS_PER_WIDE_PREFIX.max(total / limits::ULTRAPEERS_WIDE_SHARE)
+    taken.iter().zip(places).all(|(taken, (most, ..))| *taken < most)
 }
 
 /// What a node is worth, in tenths: min(Mbit/s / 10, 8) x log2(1 + hours) x (1 - 10 x loss) x stability.

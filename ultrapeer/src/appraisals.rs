@@ -77,6 +77,8 @@ pub struct Appraisals {
     look_at: Option<Time>,
     /// Times that more were wanted and nobody could be invited.
     nobody: u64,
+    /// When that is counted again.
+    nobody_at: Time,
 }
 
 #[derive(Debug)]
@@ -260,13 +262,10 @@ impl Appraisals {
             (score(&measured), measured.uptime_s, **peer)
         };
         let Some(best) = self.known.iter().filter(fits).max_by_key(worth).map(|(peer, _)| *peer) else {
-            if self
-                .known
-                .values()
-                .all(|record| record.invited_at.is_none_or(|at| now.since(at) >= limits::INVITATION_AGAIN))
-            {
+            let asked = |record: &Record| record.invited_at.is_some_and(|at| now.since(at) < limits::INVITATION_AGAIN);
+            if now >= self.nobody_at && !self.known.values().any(asked) {
                 self.nobody += 1;
-                self.invite_at = now + limits::INVITATION_AGAIN;
+                self.nobody_at = now + limits::INVITATION_AGAIN;
             }
             return None;
         };

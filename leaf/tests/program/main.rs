@@ -7,6 +7,7 @@ mod bans;
 mod commands;
 mod disk;
 mod downloads;
+mod election;
 mod founding;
 mod hostile;
 mod http;

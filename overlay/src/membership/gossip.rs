@@ -198,6 +198,11 @@ impl Membership {
         out: &mut Outbox<Output>,
     ) {
         let (now, peer, expires) = (cx.now, descriptor.peer, cx.now + left);
+        if self.serving && !self.members.contains_key(&peer) {
+            for surplus in self.crowding(&descriptor).unwrap_or_default() {
+                self.remove(now, surplus, out);
+            }
+        }
         let short_lives = self.tombstones.remove(&peer).map_or(0, |tombstone| tombstone.short_lives);
         self.waits_no_more(&peer);
         self.hints.remove(&peer);

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 
 use super::{Alarm, Input, Membership, Output};
 use crate::{
+    address::network_prefix,
     election,
     id::PeerId,
     limits,
@@ -120,10 +121,33 @@ impl Membership {
         }
         let lasts = !self.falls_silent(now, &descriptor.peer);
         let buried = self.tombstones.get(&descriptor.peer).filter(|tombstone| !tombstone.farewell && lasts);
-        if buried.and_then(|tombstone| tombstone.signed.read().ok()).is_some_and(|before| same(&before)) {
-            return true;
+        let counted = buried.and_then(|tombstone| tombstone.signed.read().ok()).is_some_and(|before| same(&before));
+        (counted || self.endorsers_of(signed.endorsements(), descriptor) >= election::needed(self.total()))
+            && self.crowding(descriptor).is_some()
+    }
+
+    /// Members that would be too many in their part of the Internet with one that is to count; `None` if that one would
+    /// be. Those with the lowest keys stay, so that all views agree, whatever came first: voters see to it that they are
+    /// not too many, but some who each had their votes may hold them back and come all at once.
+    pub(super) fn crowding(&self, newcomer: &Descriptor) -> Option<Vec<PeerId>> {
+        let mut surplus = Vec::new();
+        if !self.regime.is_strict(newcomer.address.ip()) {
+            return Some(surplus);
         }
-        self.endorsers_of(signed.endorsements(), descriptor) >= election::needed(self.total())
+        for (most, v4_bits, v6_bits) in election::places(self.total()) {
+            let part = |address| network_prefix(address, v4_bits, v6_bits);
+            let own = part(newcomer.address);
+            let others = self.members.values().map(|member| &member.descriptor);
+            let near = others.filter(|other| other.peer != newcomer.peer && part(other.address) == own);
+            let mut all: Vec<PeerId> = near.map(|other| other.peer).chain([newcomer.peer]).collect();
+            all.sort_unstable();
+            let beyond = all.split_off(all.len().min(most as usize));
+            if beyond.contains(&newcomer.peer) {
+                return None;
+            }
+            surplus.extend(beyond);
+        }
+        Some(surplus)
     }
 
     /// Members that endorse what a descriptor says, and may.

@@ -17,7 +17,7 @@ use overlay::{
     startup::Daemon,
     time::Time,
     transport::{Endpoint, Event},
-    wire::descriptor::SignedDescriptor,
+    wire::{descriptor::SignedDescriptor, mesh::Hurdle},
 };
 
 use crate::{
@@ -89,7 +89,7 @@ impl View {
             observed: snapshot.address.into_iter().collect(),
             reachability: reachability.to_owned(),
             ready: self.readiness.report().ready,
-            problems: problems(snapshot.phase, &self.service.join_status()),
+            problems: problems(snapshot.phase, &self.service.join_status(), snapshot.hurdle),
             ultrapeers: snapshot.ultrapeers.into(),
             shards: snapshot.shards.into(),
             shard_prefix: Some(snapshot.shard.to_string()),
@@ -118,11 +118,13 @@ impl View {
     }
 }
 
-/// What is wrong with the nodes it was told to join, and that it is in no network.
-fn problems(phase: Phase, targets: &[JoinStatus]) -> Vec<Problem> {
+/// What is wrong with the nodes it was told to join, that it is in no network, and why others do not let it in.
+fn problems(phase: Phase, targets: &[JoinStatus], hurdle: Option<Hurdle>) -> Vec<Problem> {
     let mut problems: Vec<Problem> = targets.iter().filter_map(join_problem).collect();
     let is_mismatch = |problem: &Problem| problem.code != "unreachable";
-    if phase == Phase::Candidate && !problems.iter().any(is_mismatch) {
+    if let Some(hurdle) = hurdle {
+        problems.push(not_admitted(hurdle));
+    } else if phase == Phase::Candidate && !problems.iter().any(is_mismatch) {
         problems.push(nobody_found(targets));
     }
     problems
@@ -137,6 +139,26 @@ fn join_problem(target: &JoinStatus) -> Option<Problem> {
     };
     let message = format!("cannot join through {}: {error}", target.target);
     Some(Problem { code: code.to_owned(), message, hint: Some(hint.to_owned()) })
+}
+
+/// It was found by others, and they do not let it in (yet).
+fn not_admitted(hurdle: Hurdle) -> Problem {
+    let (code, hint) = match hurdle {
+        Hurdle::Reachable => {
+            ("unreachable", "let UDP through to this port, or name the address where it is reached with --advertise")
+        }
+        Hurdle::Bandwidth | Hurdle::Loss => {
+            ("not_admitted", "an ultrapeer needs 10 Mbit/s upstream and a line that loses less than 1 %")
+        }
+        Hurdle::Prefix => (
+            "not_admitted",
+            "another ultrapeer of the same /24 (IPv6 /48) or /16 (/32) must go first; run it in another network",
+        ),
+        Hurdle::Silent => ("not_admitted", "it answers too rarely to serve: check its line and its load"),
+        _ => ("not_admitted", "it keeps asking; nothing is to be done"),
+    };
+    let message = format!("this node is not let in as an ultrapeer: {}", hurdle.text());
+    Problem { code: code.to_owned(), message, hint: Some(hint.to_owned()) }
 }
 
 fn nobody_found(targets: &[JoinStatus]) -> Problem {
@@ -169,7 +191,7 @@ mod tests {
         let address = "192.0.2.1:7780".parse().unwrap();
         let wrong = target(Some(JoinError::Dial(DialError::WrongNetwork { address })));
         for phase in [Phase::Candidate, Phase::Admitted] {
-            let problems = problems(phase, &[target(None), wrong.clone()]);
+            let problems = problems(phase, &[target(None), wrong.clone()], None);
             assert_eq!(problems.len(), 1);
             assert_eq!(problems[0].code, "wrong_network");
             assert!(problems[0].message.contains("node.example:7780"));
@@ -181,7 +203,7 @@ mod tests {
         let address = "192.0.2.1:7780".parse().unwrap();
         let silent = [target(Some(JoinError::Dial(DialError::Timeout { address })))];
         let codes = |problems: &[Problem]| problems.iter().map(|problem| problem.code.clone()).collect::<Vec<_>>();
-        assert_eq!(codes(&problems(Phase::Founder, &silent)), ["unreachable"]);
+        assert_eq!(codes(&problems(Phase::Founder, &silent, None)), ["unreachable"]);
         let full = DialError::Refused {
             address,
             reason: RefuseReason::NotUltrapeer,
@@ -190,10 +212,13 @@ mod tests {
             situation: Situation::Settled,
             contacts: Vec::new(),
         };
-        assert!(problems(Phase::Founder, &[target(Some(JoinError::Dial(full)))]).is_empty());
-        let missing = problems(Phase::Candidate, &silent);
+        assert!(problems(Phase::Founder, &[target(Some(JoinError::Dial(full)))], None).is_empty());
+        let missing = problems(Phase::Candidate, &silent, None);
         assert_eq!(codes(&missing), ["unreachable", "no_ultrapeer"]);
         assert!(missing.iter().all(|problem| problem.message.contains("no answer from 192.0.2.1:7780")), "{missing:?}");
-        assert!(problems(Phase::Candidate, &[])[0].hint.as_ref().unwrap().contains("--founder"));
+        let shut_out = problems(Phase::Candidate, &[target(None)], Some(Hurdle::Reachable));
+        assert_eq!(codes(&shut_out), ["unreachable"]);
+        assert!(shut_out[0].message.contains("not reached from outside"), "{shut_out:?}");
+        assert!(problems(Phase::Candidate, &[], None)[0].hint.as_ref().unwrap().contains("--founder"));
     }
 }

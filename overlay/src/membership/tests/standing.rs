@@ -173,6 +173,30 @@ fn where_places_are_scarce_only_those_vote_who_are_drawn() {
 }
 
 #[test]
+fn those_who_come_at_once_with_votes_for_one_place_leave_one_in_every_view() {
+    let crowd: Vec<_> = (1..=5)
+        .map(|last| {
+            let number = 60 + last;
+            let address = SocketAddr::from(([90, 1, 1, last], 7780));
+            let descriptor = Descriptor { address, ..descriptor(number) };
+            endorsed(&descriptor, number, &[1, 2, 3, 100])
+        })
+        .collect();
+    let lowest = (61..=65).map(key).min();
+    for turn in 0..crowd.len() {
+        let mut ear = Ear::joined(Regime::Public, &[1, 2, 3]);
+        crowd.iter().cycle().skip(turn).take(crowd.len()).for_each(|signed| ear.hear(signed.clone()));
+        let there: Vec<_> = (61..=65).map(key).filter(|peer| ear.machine.contains(peer)).collect();
+        assert_eq!(there.first().copied(), lowest);
+        assert_eq!(there.len(), 1);
+    }
+    // Where nobody is known by his address all of them count.
+    let mut ear = Ear::joined(Regime::Named, &[1, 2, 3]);
+    crowd.iter().for_each(|signed| ear.hear(signed.clone()));
+    assert!((61..=65).all(|number| ear.counts(number)));
+}
+
+#[test]
 fn who_gives_up_its_network_believes_the_other_for_a_while() {
     let mut ear = Ear::joined(Regime::Named, &[1, 2, 3]);
     ear.hear(descriptor(9).sign(&identity(9)));
