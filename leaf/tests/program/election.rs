@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     namespace,
-    support::{Bed, Daemon, awaited, list, text},
+    support::{Bed, Daemon, awaited, eventually, list, text},
 };
 
 fn state(ultrapeer: &Daemon) -> String {
@@ -41,9 +41,13 @@ fn on_the_public_network_nodes_are_measured_and_a_prefix_has_one_place() {
     });
     assert!(text(&problem["message"]).contains("part of the Internet"), "{problem}");
     assert_eq!(state(&neighbour), "candidate");
-    assert!(founder.counted("quictrack_elections_total{result=\"elected\"}") > 0);
-    assert!(founder.counted("quictrack_elections_total{result=\"refused\"}") > 0);
-    assert!(founder.counted("quictrack_dialbacks_total{result=\"ok\"}") > 0);
+    for series in [
+        "quictrack_elections_total{result=\"elected\"}",
+        "quictrack_elections_total{result=\"refused\"}",
+        "quictrack_dialbacks_total{result=\"ok\"}",
+    ] {
+        eventually(series, || founder.counted(series) > 0);
+    }
 
     let leaf = bed.leaf("leaf", &founder, &["--listen", "63.1.1.1:7780", "--volunteer", "auto"]);
     let status = awaited("its homes have looked at it", || {
