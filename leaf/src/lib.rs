@@ -52,6 +52,8 @@ pub mod names;
 pub mod network;
 #[cfg(feature = "net")]
 pub mod node;
+#[cfg(feature = "net")]
+mod possession;
 pub mod queue;
 pub mod rate;
 #[cfg(feature = "net")]

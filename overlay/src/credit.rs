@@ -45,6 +45,12 @@ impl TokenBucket {
         }
     }
 
+    /// True if nothing is missing that was spent.
+    pub fn is_full(&mut self, now: Time) -> bool {
+        self.refill(now);
+        self.tokens >= self.burst
+    }
+
     fn refill(&mut self, now: Time) {
         let earned = now.since(self.at).as_secs_f64() * self.per_second;
         self.tokens = (self.tokens + earned).min(self.burst);

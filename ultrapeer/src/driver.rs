@@ -54,7 +54,7 @@ use crate::{
     digests::{DigestSum, Parts, Unpacked, owed::Packed},
     index::Segment,
     leaves::{Closing, Settings},
-    metrics as counted,
+    metrics as counted, possession,
     search::Ticket,
     ultrapeer::{Input, Output, Phase, Retirement, Terms, Ultrapeer},
 };
@@ -133,6 +133,8 @@ pub struct Snapshot {
     pub digests: crate::digests::Stats,
     /// The audits of other homes.
     pub audits: audits::Stats,
+    /// Whether its leaves have what they list.
+    pub possessions: possession::Stats,
     /// What others told of the ultrapeers and was not believed.
     pub refused: Refused,
     /// What it was told of who has which content.
@@ -365,6 +367,7 @@ impl Snapshot {
             mates: 1 + machine.neighbours().mates().count() as u32,
             digests: machine.digests().stats(),
             audits: machine.audits().stats(),
+            possessions: machine.possessions().stats(),
             refused: machine.membership().stats().refused,
             holders: machine.holders().stats(),
             ultrapeers: machine.membership().total(),
@@ -472,6 +475,28 @@ impl Shared {
                     checked,
                     move |result| Input::ProofChecked(home, number, result.unwrap_or(Ok(()))),
                 );
+            }
+            Output::CheckPossession(case) => {
+                let (leaf, number) = (case.leaf, case.number);
+                let checked = move || Some(possession::check(&case));
+                // If the check itself fails, that is no fault of the leaf.
+                self.build(
+                    |_| true,
+                    checked,
+                    move |result| Input::PossessionChecked(leaf, number, result.unwrap_or(Ok(()))),
+                );
+            }
+            Output::PossessionFailed(peer, fault) => {
+                tracing::debug!(?peer, fault = fault.text(), "a leaf did not prove that it has a file");
+            }
+            Output::LeafDropped(peer) => {
+                let hours = limits::POSSESSION_REFUSAL.as_secs() / 3_600;
+                tracing::info!(
+                    ?peer,
+                    hours,
+                    "a leaf lists files that it does not have, and is turned away for a while"
+                );
+                counted::leaf_dropped();
             }
             Output::DialBack { peer, address, measured } => {
                 let shared = self.clone();
@@ -602,6 +627,7 @@ fn close_code(why: Closing) -> CloseCode {
             CloseCode::Silent
         }
         Closing::Full => CloseCode::Overload,
+        Closing::Untrue => CloseCode::Banned,
     }
 }
 

@@ -36,7 +36,7 @@ use overlay::{
         bounded::{Blob, List},
         leaf::{
             Allowance, CatalogAck, CatalogPart, CatalogRoot, CatalogWant, ChunkRef, LeafMessage, LeafState, Ping,
-            SignedRoot,
+            SignedRoot, catalog_root,
         },
         mesh::{ChunkName, ListProof},
     },
@@ -94,6 +94,8 @@ pub enum Output<S: Built> {
     Publish,
     /// The leaf's list is searchable (`Some`: its sequence), or not any more.
     Logged(u64, Option<u64>),
+    /// The leaf is not attached any more.
+    Left(PeerId),
 }
 
 /// Why a leaf's connection is closed.
@@ -109,6 +111,8 @@ pub enum Closing {
     Stalled,
     /// There is no room for it any more.
     Full,
+    /// It lists what it does not have.
+    Untrue,
 }
 
 /// The attached leaves. See the module text.
@@ -347,6 +351,7 @@ impl<S: Built> Leaves<S> {
         self.suspects.remove(&session);
         if self.by_peer.get(&leaf.peer) == Some(&session) {
             self.by_peer.remove(&leaf.peer);
+            out.push(Output::Left(leaf.peer));
         }
         if self.by_handle.get(&leaf.handle) == Some(&session) {
             self.by_handle.remove(&leaf.handle);
@@ -365,6 +370,14 @@ impl<S: Built> Leaves<S> {
             self.kept.put(now, leaf.peer, leaf.returned, files);
         }
         self.end_upload(now, session, out);
+    }
+
+    /// The leaf is sent away: nothing of its list is kept for when it returns.
+    pub fn expel(&mut self, now: Time, session: Session, why: Closing, out: &mut Outbox<Output<S>>) {
+        let Some(peer) = self.get(session).map(|leaf| leaf.peer) else { return };
+        self.detach(now, session, out);
+        self.kept.take(&peer);
+        out.push(Output::Close(session, why));
     }
 
     /// How busy a leaf is.
@@ -627,6 +640,16 @@ impl<S: Built> Leaf<S> {
     /// The chunks of its list that are searchable, by name.
     pub fn chunk_names(&self) -> Box<[ChunkName]> {
         self.chunks.iter().map(|(hash, _)| ChunkName::of(hash)).collect()
+    }
+
+    /// The root of its list that is searchable.
+    pub fn root(&self) -> [u8; 32] {
+        catalog_root(self.chunks.iter().map(|(hash, _)| hash))
+    }
+
+    /// What is kept of the chunks of its list that are searchable.
+    pub fn kept(&self) -> impl Iterator<Item = &S::Kept> {
+        self.chunks.iter().map(|(_, kept)| kept)
     }
 
     /// The chunks of its list that are searchable, by name, with what is kept of them.

@@ -19,6 +19,7 @@
 //! | [`digests`] | core: the words of lists that are attached elsewhere |
 //! | [`extent`] | core: which part of the leaf space is covered |
 //! | [`holders`] | core: which leaves have a content, by rank at three ultrapeers |
+//! | [`possession`] | core: whether leaves have what they list |
 //! | [`search`] | core: coordinated searches |
 //! | [`standing`] | core: standing queries, compared with what is new |
 //! | [`introduce`] | core: bringing leaves together |
@@ -38,6 +39,7 @@ pub mod introduce;
 pub mod leaves;
 #[cfg(feature = "net")]
 pub mod metrics;
+pub mod possession;
 #[cfg(feature = "net")]
 pub mod program;
 pub mod search;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use overlay::{
     membership::Refused,
-    metrics::{Counters, Gauges, Histograms, LimitedAction, QUEUE_DROPPED, RATE_LIMITED},
+    metrics::{BANS, BanReason, BanScope, Counters, Gauges, Histograms, LimitedAction, QUEUE_DROPPED, RATE_LIMITED},
     time::Time,
     wire::{
         hello::RefuseReason,
@@ -130,13 +130,21 @@ overlay::labels! {
         Limited = "limited",
     }
 
-    /// What became of an audit of another home.
+    /// Who is audited.
+    pub enum Audited as "of" {
+        /// Another home: what it told of its leaves.
+        Home = "home",
+        /// A leaf: the files that it lists.
+        Leaf = "leaf",
+    }
+
+    /// What became of an audit.
     pub enum Audit as "result" {
         /// It proved what it had told.
         Ok = "ok",
         /// It did not.
         Failed = "failed",
-        /// List or link were gone before it did.
+        /// It could not, or list or link were gone before it did.
         Timeout = "timeout",
     }
 
@@ -220,9 +228,12 @@ overlay::families! {
     /// Digests that homes owe.
     pub static DIGESTS_FAILED: Counters<()> =
         "quictrack_digests_failed_total", "Digests that another ultrapeer did not send, or that were none.";
-    /// Audits of other homes.
-    pub static AUDITS: Counters<Audit> =
-        "quictrack_audits_total", "Audits of what other ultrapeers told of their leaves, by outcome.";
+    /// Audits of other homes and of leaves.
+    pub static AUDITS: Counters<(Audited, Audit)> =
+        "quictrack_audits_total", "Audits of what other ultrapeers told of their leaves, and of files that leaves list.";
+    /// Complaints.
+    pub static COMPLAINTS: Counters<()> =
+        "quictrack_complaints_total", "Complaints about leaves for which these must show that they have a file.";
     /// What was not believed of the ultrapeers.
     pub static GOSSIP_REFUSED: Counters<Disbelief> =
         "quictrack_gossip_refused_total", "What others told of the ultrapeers and was not believed, by reason.";
@@ -284,9 +295,16 @@ pub fn collect(snapshot: &Snapshot) {
     DIGEST_LEAVES.set((), snapshot.digests.leaves as f64);
     DIGEST_MEMORY.set((), snapshot.digests.bytes as f64);
     DIGESTS_FAILED.absolute((), snapshot.digests.failed);
-    AUDITS.absolute(Audit::Ok, snapshot.audits.proven);
-    AUDITS.absolute(Audit::Failed, snapshot.audits.failed);
-    AUDITS.absolute(Audit::Timeout, snapshot.audits.evaded);
+    let (homes, leaves) = (snapshot.audits, snapshot.possessions);
+    for (audited, proven, failed, evaded) in [
+        (Audited::Home, homes.proven, homes.failed, homes.evaded),
+        (Audited::Leaf, leaves.proven, leaves.failed, leaves.evaded),
+    ] {
+        AUDITS.absolute((audited, Audit::Ok), proven);
+        AUDITS.absolute((audited, Audit::Failed), failed);
+        AUDITS.absolute((audited, Audit::Timeout), evaded);
+    }
+    COMPLAINTS.absolute((), leaves.complaints);
     let votes = snapshot.ballots;
     ELECTIONS.absolute(Election::Elected, votes.endorsed);
     ELECTIONS.absolute(Election::NoCandidate, snapshot.without_candidate);
@@ -345,6 +363,10 @@ pub(crate) fn leaf_accepted() {
 pub(crate) fn leaf_refused(reason: RefuseReason) {
     let full = reason == RefuseReason::Full;
     LEAF_ADMISSIONS.increment(if full { Admission::Full } else { Admission::Refused });
+}
+
+pub(crate) fn leaf_dropped() {
+    BANS.increment((BanScope::Leaf, BanReason::Audit));
 }
 
 pub(crate) fn leaf_session(stay: Duration) {

@@ -8,6 +8,7 @@
 //!              └──────────> attachments <─┴───────────────┘
 //!   membership ── joined, left ──> leaves are told, logs followed or forgotten
 //!   audits     ── some of what homes tell must be proven; who lies is distrusted
+//!   possession ── leaves must prove that they have some of what they list; who has not is dropped
 //!   holders    ── contents of leaves ──> told to, and asked of, three other ultrapeers each
 //!   standing   ── what is new, compared with wishes ──> homes of those who wish
 //!   introduce  ── asks leaves and other ultrapeers
@@ -22,6 +23,7 @@ mod audits;
 mod guests;
 mod holders;
 mod interface;
+mod possession;
 mod queries;
 mod shard;
 mod standing;
@@ -66,6 +68,7 @@ use crate::{
     index::{ChunkSlot, Index, KeptSegment, LeafSlot, Reader, Segment},
     introduce::{self, Introductions, Request},
     leaves::{self, Built, Closing, Leaves, Session, Settings, Slot},
+    possession::Possessions,
     search::{Asker, Searches, Ticket, neighbours::Neighbours},
     standing::Standing,
 };
@@ -126,6 +129,9 @@ pub struct Ultrapeer {
     owed: Owed,
     audits: Audits,
     proofs: Proofs,
+    possessions: Possessions,
+    /// Leaves whose lists were put in place in this step, by handle.
+    lists_changed: Vec<u64>,
     holders: Holders,
     standing: Standing,
     bans: Arc<Rules>,
@@ -204,6 +210,8 @@ impl Ultrapeer {
             owed: Owed::default(),
             audits: Audits::default(),
             proofs: Proofs::default(),
+            possessions: Possessions::default(),
+            lists_changed: Vec::new(),
             holders: Holders::new(me, settings.memory),
             standing: Standing::new(me, sequence),
             bans: Arc::default(),
@@ -275,6 +283,11 @@ impl Ultrapeer {
     /// The audits of other homes, for their numbers.
     pub fn audits(&self) -> &Audits {
         &self.audits
+    }
+
+    /// Whether leaves have what they list, for its numbers.
+    pub fn possessions(&self) -> &Possessions {
+        &self.possessions
     }
 
     /// Who has which content, for its numbers.
@@ -353,7 +366,11 @@ impl Ultrapeer {
                     }
                 }
                 leaves::Output::Publish => self.publish(),
+                leaves::Output::Left(peer) => self.possessions.left(now, peer),
                 leaves::Output::Logged(handle, sequence) => {
+                    if sequence.is_some() {
+                        self.lists_changed.push(handle);
+                    }
                     let new = self.new_in_list(now, handle, std::mem::take(&mut change));
                     self.logged(now, handle, sequence, out);
                     self.compare_own(now, &new, out);
@@ -475,6 +492,8 @@ impl Ultrapeer {
                     self.volunteers.offered(now, session, offer);
                 }
             }
+            LeafMessage::Possession(answer) => self.possession_told(cx, session, answer, out),
+            LeafMessage::Complaint(complaint) => self.leaf_complains(cx, session, &complaint, out),
             _ => out.push(Output::CloseLeaf(session, Closing::Protocol("a message that leaves do not send"))),
         }
     }
@@ -483,6 +502,17 @@ impl Ultrapeer {
         if let Some(leaf) = self.leaves.get(session) {
             self.appraisals.left(now, &leaf.peer, session, in_order);
         }
+        self.leaf_gone_with(now, session, out, |leaves, inner| leaves.detach(now, session, inner));
+    }
+
+    /// A leaf is gone once `act` has taken it out.
+    fn leaf_gone_with(
+        &mut self,
+        now: Time,
+        session: Session,
+        out: &mut Outbox<Output>,
+        act: impl FnOnce(&mut Leaves<Segment>, &mut Outbox<leaves::Output<Segment>>),
+    ) {
         let tickets: Vec<_> =
             self.askers.iter().filter(|(_, asker)| **asker == session).map(|(ticket, _)| *ticket).collect();
         for ticket in tickets {
@@ -490,7 +520,7 @@ impl Ultrapeer {
         }
         self.standing.leaf_left(now, session);
         self.volunteers.left(session);
-        self.with_leaves(now, out, |leaves, inner| leaves.detach(now, session, inner));
+        self.with_leaves(now, out, act);
     }
 
     fn introduce(&mut self, now: Time, ticket: Ticket, session: Session, ask: &Introduce, out: &mut Outbox<Output>) {
@@ -570,6 +600,7 @@ impl Ultrapeer {
                     introductions.answered(now, peer, answer, inner);
                 });
             }
+            MeshMessage::SourceComplaint(complaint) => self.home_complains(cx, peer, complaint),
             MeshMessage::Goodbye(_) => {
                 self.with_membership(cx, membership::Input::LinkDown { peer, in_order: true }, out);
             }
@@ -664,6 +695,11 @@ impl Machine for Ultrapeer {
                     audits.checked(environment, home, number, result, inner);
                 });
             }
+            Input::PossessionChecked(leaf, number, result) => {
+                self.with_possessions(now, out, |possessions, leaves, inner| {
+                    possessions.checked(cx, leaves, leaf, number, result, inner);
+                });
+            }
             Input::DigestPacked(name, packed) => self.with_owed(out, |owed, inner| owed.packed(name, packed, inner)),
             Input::Built(session, hash, segment) => {
                 self.with_leaves(now, out, |leaves, inner| leaves.built(now, session, hash, segment, inner));
@@ -680,6 +716,7 @@ impl Machine for Ultrapeer {
                 self.with_membership(cx, membership::Input::Heard { from: None, descriptors }, out);
             }
         }
+        self.look_at_lists(cx, out);
         self.report_load(cx, out);
     }
 
@@ -696,6 +733,7 @@ impl Machine for Ultrapeer {
             self.attachments.next_deadline(),
             self.digests.next_deadline(),
             self.audits.next_deadline(),
+            self.possessions.next_deadline(),
             self.membership.is_serving().then(|| self.extent.next_deadline()),
             self.holders.next_deadline(),
             self.standing.next_deadline(),
@@ -734,6 +772,8 @@ impl Machine for Ultrapeer {
         self.tell_volunteers(now, out);
         self.with_searches(now, out, Searches::on_deadline);
         self.with_introductions(now, out, |introductions, inner| introductions.on_deadline(now, inner));
+        self.with_possessions(now, out, |possessions, leaves, inner| possessions.on_deadline(cx, leaves, inner));
+        self.look_at_lists(cx, out);
         self.report_load(cx, out);
     }
 }

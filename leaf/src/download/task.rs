@@ -38,7 +38,7 @@ use crate::{
     bitmap::Bitmap,
     metrics::{PieceResult, TRANSFER_BYTES, VERIFIED_PIECES},
     rate::Rate,
-    swarm::{self, Input, Output, RequestId, Swarm, Work},
+    swarm::{self, CloseReason, Input, Output, RequestId, Swarm, Work},
     transfer::{
         FoundSource, Via,
         holding::Holding,
@@ -327,7 +327,10 @@ impl Runner {
                 Input::Opened { peer, size, complete }
             }
             // No content has that size: the swarm drops the source.
-            SessionNews::Lied => Input::Opened { peer, size: 0, complete: true },
+            SessionNews::Lied => {
+                self.complain(peer);
+                Input::Opened { peer, size: 0, complete: true }
+            }
             SessionNews::Have { first, bits } => Input::Have { peer, first, bits },
             SessionNews::Queued(position) => {
                 self.set_position(peer, Some(position));
@@ -339,6 +342,9 @@ impl Runner {
             }
             SessionNews::Revoked => Input::Revoked(peer),
             SessionNews::Closed(reason) => {
+                if reason == CloseReason::NotHeld {
+                    self.complain(peer);
+                }
                 self.sessions.remove(&peer);
                 Input::Closed { peer, reason }
             }
@@ -378,6 +384,7 @@ impl Runner {
                 self.requests.remove(&id);
                 VERIFIED_PIECES.increment(PieceResult::Corrupt);
                 self.blame(peer, corruption);
+                self.complain(peer);
                 self.input(Input::Corrupt(id)).await
             }
             RequestNews::Disk(error) => Err(error.into()),
@@ -401,6 +408,12 @@ impl Runner {
     /// How a source is connected, while its session is open.
     fn via_of(&self, peer: PeerId) -> Option<Via> {
         self.sessions.get(&peer)?.lease.as_ref().map(|lease| lease.via())
+    }
+
+    /// Tells the homes of a source that it does not have what it lists.
+    fn complain(&self, peer: PeerId) {
+        let homes = self.homes.get(&peer).cloned().unwrap_or_default();
+        self.shared.finder.complain(FoundSource { peer, homes }, self.record.content);
     }
 
     /// Names who sent something wrong, and which groups of a piece it was if another source can tell.

@@ -15,9 +15,11 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::BoxFuture;
 use overlay::{
     address::{JoinAddress, Reach},
     bans::Rules,
+    credit::TokenBucket,
     drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng},
     election::Regime,
     id::{ContentId, HandleSalt, PeerId},
@@ -30,6 +32,7 @@ use overlay::{
         hello::{Contact, Refuse, RefuseReason, Situation},
         leaf::{LeafMessage, LeafState, MembersAsk},
         mesh::{Hurdle, Invitation},
+        possession::{PossessionAnswer, PossessionAsk},
         search::Hit,
     },
 };
@@ -45,6 +48,7 @@ use crate::{
     founding::{Begin, Role, Willing},
     homes::Own,
     metrics::{FAILOVER, HOME_SWITCHES},
+    possession::{self, Answers},
     search::{End, Request, Ticket},
     store::Shares,
     wishes::{Number, Source},
@@ -57,6 +61,9 @@ pub trait FileList: std::fmt::Debug + Send + Sync {
 
     /// Signalled, with its sequence, when another list is published.
     fn watch_catalog(&self) -> watch::Receiver<u64>;
+
+    /// Shows a home that a content of the list is here.
+    fn prove(&self, ask: PossessionAsk) -> BoxFuture<'_, PossessionAnswer>;
 }
 
 impl FileList for Shares {
@@ -66,6 +73,10 @@ impl FileList for Shares {
 
     fn watch_catalog(&self) -> watch::Receiver<u64> {
         self.watch_catalog()
+    }
+
+    fn prove(&self, ask: PossessionAsk) -> BoxFuture<'_, PossessionAnswer> {
+        Box::pin(possession::prove(self, ask))
     }
 }
 
@@ -114,6 +125,10 @@ pub(super) struct Shared {
     searches: Mutex<BTreeMap<Ticket, mpsc::Sender<SearchNews>>>,
     streams: Mutex<BTreeMap<(Ticket, PeerId), tokio::task::AbortHandle>>,
     tickets: AtomicU64,
+    /// What homes are shown of the files.
+    pub(super) answers: Answers,
+    /// What homes are told of sources.
+    pub(super) complaints: Mutex<TokenBucket>,
     wish_news: mpsc::Sender<WishNews>,
     /// Until it is taken.
     wish_news_end: Mutex<Option<mpsc::Receiver<WishNews>>>,
@@ -200,6 +215,8 @@ impl Network {
             searches: Mutex::default(),
             streams: Mutex::default(),
             tickets: AtomicU64::new(1),
+            answers: Answers::new(),
+            complaints: Mutex::new(TokenBucket::new(clock.now(), limits::COMPLAINT_RATE, limits::COMPLAINT_BURST)),
             wish_news,
             wish_news_end: Mutex::new(Some(wish_news_end)),
             begins: watch::Sender::new(None),
@@ -447,7 +464,7 @@ impl Shared {
     }
 
     /// Puts a message for a home into its queue. A home that takes nothing is given up by those who wait for it.
-    fn say(&self, peer: &PeerId, message: impl Into<LeafMessage>) {
+    pub(super) fn say(&self, peer: &PeerId, message: impl Into<LeafMessage>) {
         if let Some(home) = self.homes().get(peer) {
             home.say(message.into());
         }

@@ -285,6 +285,15 @@ impl Reader<'_> {
                 let reply = IntroductionReply { session: introduction.session, accept: true };
                 self.port.queue.send(reply.into()).await.is_ok()
             }
+            LeafMessage::PossessionAsk(ask) => {
+                let (shared, queue) = (self.shared.clone(), self.port.queue.clone());
+                self.shared.tasks.spawn("possession", async move {
+                    let answer = shared.answers.answer(shared.clock.now(), &*shared.list, peer, ask).await;
+                    // A home that is gone needs no answer.
+                    let _ = queue.send(answer.into()).await;
+                });
+                true
+            }
             LeafMessage::Ping(ping) => self.port.queue.send(Pong { token: ping.token }.into()).await.is_ok(),
             LeafMessage::Pong(_) => {
                 self.pongs.notify_one();

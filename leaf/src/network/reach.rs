@@ -13,13 +13,14 @@ use overlay::{
     wire::{
         bounded::List,
         leaf::{Introduce, Introduced, IntroductionFailure, LeafMessage},
+        possession::Complaint,
         search::Target,
         transfer::TransferMessage,
     },
 };
 use tokio::time::{sleep, timeout};
 
-use super::driver::{Network, SearchNews, Shared};
+use super::driver::{Network, SearchNews, Shared, lock};
 use crate::{
     search::Request,
     transfer::{FoundSource, Reach, ReachError, SourceFinder, Via},
@@ -34,6 +35,19 @@ impl Reach for Network {
 impl SourceFinder for Network {
     fn find(&self, content: ContentId) -> BoxFuture<'_, Vec<FoundSource>> {
         find(self.clone(), content).boxed()
+    }
+
+    fn complain(&self, source: FoundSource, content: ContentId) {
+        let FoundSource { peer, homes } = source;
+        let shared = &self.shared;
+        let own: Vec<_> = shared.homes().values().map(|home| home.connection.clone()).collect();
+        // A home of both need not ask another.
+        let home = own.iter().min_by_key(|home| (!homes.contains(&home.peer()), home.rtt()));
+        if let Some(home) = home
+            && lock(&shared.complaints).take(shared.clock.now())
+        {
+            shared.say(&home.peer(), Complaint { source: peer, content, homes: List::new(homes) });
+        }
     }
 }
 

@@ -106,6 +106,9 @@ pub struct FoundSource {
 pub trait SourceFinder: Debug + Send + Sync + 'static {
     /// Those who have `content` now, as far as can be found. Never this node.
     fn find(&self, content: ContentId) -> BoxFuture<'_, Vec<FoundSource>>;
+
+    /// A source that was found sends something else, or does not have `content`.
+    fn complain(&self, source: FoundSource, content: ContentId);
 }
 
 /// A file of this node that was found to be as it was hashed.

@@ -44,6 +44,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_mins(2);
 pub(crate) struct Network {
     pub(crate) addresses: Arc<Mutex<BTreeMap<PeerId, SocketAddr>>>,
     pub(crate) sources: Arc<Mutex<Vec<PeerId>>>,
+    /// Who was complained about.
+    pub(crate) accused: Arc<Mutex<Vec<PeerId>>>,
 }
 
 impl SourceFinder for Network {
@@ -51,6 +53,10 @@ impl SourceFinder for Network {
         let found =
             self.sources.lock().unwrap().iter().map(|peer| FoundSource { peer: *peer, homes: vec![] }).collect();
         Box::pin(async move { found })
+    }
+
+    fn complain(&self, source: FoundSource, _: ContentId) {
+        self.accused.lock().unwrap().push(source.peer);
     }
 }
 

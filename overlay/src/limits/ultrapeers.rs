@@ -331,6 +331,68 @@ pub const PROOF_BURST: f64 = 8.0;
 /// Chunks that a home makes ready for proofs at a time; the others wait, one for each ultrapeer.
 pub const PROOFS_MADE: usize = 4;
 
+// --- whether leaves have what they list -------------------------------------------------------------
+
+/// Files that a leaf must prove when it comes with a list that was not sampled before, or its list has doubled. One whose
+/// list is half made up is caught by them in seven cases of eight.
+pub const POSSESSION_SAMPLES: u8 = 3;
+/// Least time between a list and the first question.
+pub const POSSESSION_DELAY: Duration = Duration::from_secs(1);
+/// Longest such time, so that the leaves that come together are not asked together: 10,000 in this time, with 18 kB for
+/// each answer, are the 9 MB/s of a home that is asked for its lists as well.
+pub const POSSESSION_DELAY_MAX: Duration = Duration::from_secs(20);
+/// Mean time between two questions to a leaf in good standing: half of it to one and a half.
+pub const POSSESSION_EACH: Duration = Duration::from_hours(24);
+/// Time in which a leaf must answer. It reads a piece from its disk, which may have to wake up, and sends 50 kB at most.
+pub const POSSESSION_PATIENCE: Duration = Duration::from_mins(1);
+/// Time after which the list of a leaf that says that it has not got a file any more must leave it out. Chosen: the change
+/// is noticed, the rest of its list hashed, and the list uploaded, over a slow line and after others.
+pub const POSSESSION_GRACE: Duration = Duration::from_mins(10);
+/// Time until a leaf is asked again that did not answer, or not with a proof.
+pub const POSSESSION_RETRY: Duration = Duration::from_mins(15);
+/// Questions in a row without a proof that count as a file that failed. Chosen: two hours in which a leaf is connected and
+/// cannot read any of its files, or each that it is asked for has just gone.
+pub const POSSESSION_EVASIONS: u8 = 8;
+/// Time between questions to a leaf of which a file failed.
+pub const POSSESSION_FOLLOW_UP: Duration = Duration::from_mins(10);
+/// Files in a row that such a leaf must prove. Of one whose list is half made up [`POSSESSION_STRIKES`] fail in 96 of 100
+/// cases, of one with a file in a hundred that cannot be read in one of 400.
+pub const POSSESSION_FOLLOW_UPS: u8 = 8;
+/// Different files that failed within [`POSSESSION_WINDOW`] for which a leaf is dropped. One may lie on a bad sector.
+pub const POSSESSION_STRIKES: usize = 3;
+/// For how long a file that failed counts.
+pub const POSSESSION_WINDOW: Duration = Duration::from_hours(24);
+/// For how long a leaf is turned away that was dropped. Shorter than [`POSSESSION_WINDOW`], so that one more file that
+/// fails is enough to drop it again.
+pub const POSSESSION_REFUSAL: Duration = Duration::from_hours(6);
+/// Questions to one leaf a second, over time: six an hour.
+pub const POSSESSION_RATE: f64 = 6.0 / 3_600.0;
+/// Questions to one leaf at once.
+pub const POSSESSION_BURST: f64 = 4.0;
+/// Questions that a leaf answers to one home a second, over time: a little more than a home may ask, as their clocks
+/// differ. At 115 kB for the largest answer, 250 bytes a second.
+pub const POSSESSION_ANSWER_RATE: f64 = 8.0 / 3_600.0;
+/// Questions that a leaf answers to one home at once.
+pub const POSSESSION_ANSWER_BURST: f64 = 5.0;
+/// Homes whose questions a leaf counts: the three of now, and those before them.
+pub const POSSESSION_ASKERS: usize = 64;
+/// Questions that one home has under way: as answers wait for a worker, 4 MB at most.
+pub const POSSESSION_UNDER_WAY: usize = 32;
+/// Leaves of which a home remembers how they stood, some 200 bytes each: five times those that it takes by default.
+pub const POSSESSION_RECORDS: usize = 50_000;
+/// Complaints about sources a second that count of one leaf, over time.
+pub const COMPLAINT_RATE: f64 = 6.0 / 3_600.0;
+/// Complaints that count of one leaf at once.
+pub const COMPLAINT_BURST: f64 = 3.0;
+/// Complaints a second that count of one other home, for all its leaves, over time.
+pub const COMPLAINT_RATE_OF_HOME: f64 = 60.0 / 3_600.0;
+/// Complaints that count of one other home at once.
+pub const COMPLAINT_BURST_OF_HOME: f64 = 20.0;
+/// Leaves and homes whose complaints are counted; of more none count. Their credit is back after an hour.
+pub const COMPLAINERS: usize = 4_096;
+/// Time in which one leaf is asked once because of complaints, however many complain.
+pub const COMPLAINT_PAUSE: Duration = Duration::from_hours(1);
+
 // --- an ultrapeer's queues ------------------------------------------------------------------------
 
 /// Messages that wait for one leaf; a leaf that is further behind loses its connection.

@@ -149,6 +149,8 @@ crate::labels! {
     pub enum BanReason as "reason" {
         /// The operator of this node said so, by a command or in a list.
         Operator = "operator",
+        /// It failed too many audits.
+        Audit = "audit",
     }
 
     /// Where an ultrapeer's address came from.

@@ -2,9 +2,9 @@
 //!
 //! ```text
 //! control stream   leaf: Hello, CatalogRoot, CatalogPart.., LeafState, Volunteer, MembersAsk, ViewAsk, Wishes,
-//!                        Goodbye, IntroductionReply
+//!                        Goodbye, IntroductionReply, Possession, Complaint
 //!                  ultrapeer: Welcome | Refuse, Allowance, Members, CatalogWant, CatalogAck, Volunteers, View,
-//!                        WishHits, Introduction, Goodbye
+//!                        WishHits, Introduction, PossessionAsk, Goodbye
 //! one stream each  leaf: Search              ultrapeer: Accepted, Hits.., Summary
 //!                  leaf: Introduce           ultrapeer: Introduced
 //! ```
@@ -19,6 +19,7 @@ use super::{
     hello::{Contact, Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
     mesh::{Invitation, Measured},
     messages,
+    possession::{Complaint, POSSESSION_CAP, Possession, PossessionAsk},
     search::{HITS_CAP, Hit, Hits, Reachability, Search, Summary},
 };
 use crate::{
@@ -91,6 +92,12 @@ messages! {
         28 WishHits(WishHits) up to HITS_CAP,
         /// What the home found out about the leaf as one that would be an ultrapeer.
         29 Appraisal(Appraisal) up to 512,
+        /// Show that you have what you list.
+        30 PossessionAsk(PossessionAsk) up to 64,
+        /// This is a part of it, or why there is none.
+        31 Possession(Possession) up to POSSESSION_CAP,
+        /// A source does not have what it lists.
+        32 Complaint(Complaint) up to 256,
     }
 }
 

@@ -14,6 +14,7 @@ use super::{
     hello::{Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
     leaf::{IntroductionFailure, SignedRoot},
     messages,
+    possession::SourceComplaint,
     search::{HITS_CAP, Hit, IncompleteSet, Target},
 };
 use crate::{
@@ -98,6 +99,8 @@ messages! {
         37 Verdict(Verdict) up to limits::VOTERS_NAMED * limits::DESCRIPTOR_BYTES + 64,
         /// The receiver is no member of the network as the sender knows it.
         38 Meeting(Meeting) up to limits::VOTERS_NAMED * limits::DESCRIPTOR_BYTES + 64,
+        /// A leaf of the receiver does not have what it lists, as one of the sender's says.
+        39 SourceComplaint(SourceComplaint) up to 128,
     }
 }
 

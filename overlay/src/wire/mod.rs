@@ -22,6 +22,7 @@ pub mod frame;
 pub mod hello;
 pub mod leaf;
 pub mod mesh;
+pub mod possession;
 pub mod search;
 pub mod transfer;
 

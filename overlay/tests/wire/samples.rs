@@ -15,6 +15,7 @@ use overlay::{
         hello::{Contact, Goodbye, Hello, Refuse, RefuseReason, Situation, Welcome},
         leaf::*,
         mesh::*,
+        possession::*,
         search::*,
         transfer::*,
     },
@@ -158,6 +159,13 @@ pub(crate) fn leaf() -> Vec<LeafMessage> {
         timeout_ms: 10_000,
         all: true,
     };
+    let possession = PossessionAsk { content: ContentId([6; 32]), piece: 300, group: 63 };
+    let proof = GroupProof {
+        tops: List::new([[11; 32], [12; 32]]),
+        pieces: List::new([[13; 32]]),
+        groups: List::new([[14; 32]]),
+        data: Blob::new(vec![1, 2, 3]).unwrap(),
+    };
     vec![
         hello().into(),
         welcome().into(),
@@ -197,6 +205,9 @@ pub(crate) fn leaf() -> Vec<LeafMessage> {
             invitation: Some(invitation(measured)),
         }
         .into(),
+        possession.into(),
+        Possession { ask: possession, answer: PossessionAnswer::Proven(Box::new(proof)) }.into(),
+        Complaint { source: PeerId([4; 32]), content: ContentId([6; 32]), homes: List::new([PeerId([5; 32])]) }.into(),
     ]
 }
 
@@ -284,6 +295,7 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
         Apply { descriptor: descriptor(), invitations: List::new([invitation]), meeting: true }.into(),
         Verdict { admission: 299, answer: VerdictAnswer::Refused(Hurdle::Prefix, 600) }.into(),
         Meeting { total: 7, lowest: PeerId([3; 32]), voters: List::new([descriptor()]) }.into(),
+        SourceComplaint { source: PeerId([4; 32]), content: ContentId([6; 32]) }.into(),
     ]
 }
 

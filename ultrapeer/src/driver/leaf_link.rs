@@ -29,6 +29,10 @@ pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<LeafMessage>) {
         counted::leaf_refused(RefuseReason::Busy);
         return offer.refuse(RefuseReason::Busy, alternatives);
     }
+    if verdict == Verdict::Refused {
+        counted::leaf_refused(RefuseReason::Banned);
+        return offer.refuse(RefuseReason::Banned, Vec::new());
+    }
     // The machine counts all of them.
     let place = shared.places.take(offer.address().ip());
     let Some(place) = place.filter(|_| verdict == Verdict::Stays) else {

@@ -4,7 +4,8 @@
 //! group's score fuses three parts, each from 0 to 1:
 //!
 //! - *relevance*: how well the best of its names fits;
-//! - *availability*: sources in distinct networks, and whether one has a free slot;
+//! - *availability*: sources in distinct networks, and whether one has a free slot; a leaf that lists what it does not have
+//!   is no source;
 //! - *freshness*: how recently it changed.
 //!
 //! Of every match only what decides the score is kept; names, sources and the rest are put together for the best
@@ -64,6 +65,8 @@ pub struct LeafFacts {
     pub queue: u32,
     /// True if it can be dialled without help.
     pub public: bool,
+    /// True if it lists what it does not have: it counts as a source only after others, and adds nothing to a score.
+    pub doubted: bool,
     /// The first eight bytes of its key: orders leaves that are alike in all the rest, at every ultrapeer alike.
     pub order: u64,
 }
@@ -195,9 +198,12 @@ fn score(group: &[Seen], now_s: i64, facts: &KnownFacts<impl Fn(LeafSlot) -> Lea
     let relevance = group.iter().map(|seen| seen.relevance).fold(0.0, f64::max);
     let changed_s = group.iter().map(|seen| seen.modified_s).max().unwrap_or_default();
     let (networks, free) = match group {
-        [only] => (1, facts.of(only.found.leaf).free_slots > 0),
+        [only] => {
+            let facts = facts.of(only.found.leaf);
+            (u32::from(!facts.doubted), facts.free_slots > 0)
+        }
         _ => {
-            let sources = group.iter().map(|seen| facts.of(seen.found.leaf));
+            let sources = group.iter().map(|seen| facts.of(seen.found.leaf)).filter(|facts| !facts.doubted);
             let networks: BTreeSet<u64> = sources.clone().map(|facts| facts.prefix).collect();
             (networks.len() as u32, sources.clone().any(|facts| facts.free_slots > 0))
         }
@@ -251,7 +257,8 @@ impl Draft {
 
     fn finish(mut self, content: ContentId, score: u32, facts: &KnownFacts<impl Fn(LeafSlot) -> LeafFacts>) -> Group {
         let sources: Vec<(LeafSlot, LeafFacts)> = self.leaves.keys().map(|leaf| (*leaf, facts.of(*leaf))).collect();
-        let networks = sources.iter().map(|(_, facts)| facts.prefix).collect::<BTreeSet<_>>().len() as u32;
+        let counted = sources.iter().filter(|(_, facts)| !facts.doubted);
+        let networks = counted.map(|(_, facts)| facts.prefix).collect::<BTreeSet<_>>().len() as u32;
         let names: Vec<String> = most_frequent(&self.names).take(limits::HIT_NAMES).map(str::to_owned).collect();
         let leaves = self.leaves.iter().take(limits::HIT_HOLDERS).map(|(leaf, holding)| {
             let name = most_frequent(&holding.names).next();
@@ -312,7 +319,9 @@ fn freshness(modified_s: i64, now_s: i64) -> f64 {
 }
 
 fn best_sources(mut sources: Vec<(LeafSlot, LeafFacts)>) -> Vec<LeafSlot> {
-    sources.sort_by_key(|(leaf, facts)| (facts.free_slots == 0, !facts.public, facts.queue, facts.order, *leaf));
+    sources.sort_by_key(|(leaf, facts)| {
+        (facts.doubted, facts.free_slots == 0, !facts.public, facts.queue, facts.order, *leaf)
+    });
     let mut networks = BTreeSet::new();
     let (first, rest): (Vec<_>, Vec<_>) = sources.into_iter().partition(|(_, facts)| networks.insert(facts.prefix));
     first.into_iter().chain(rest).take(limits::HIT_PEERS).map(|(leaf, _)| leaf).collect()

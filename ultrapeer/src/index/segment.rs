@@ -13,7 +13,12 @@ use std::sync::Arc;
 
 use overlay::{file::FileEntry, id::ContentId, limits, wire::mesh::ContentKey};
 
-use super::{collect::collect_words, files::Files, postings::shared_bytes, words::Words};
+use super::{
+    collect::collect_words,
+    files::{FileCursor, Files},
+    postings::shared_bytes,
+    words::Words,
+};
 
 /// A searchable chunk.
 #[derive(Clone, Debug)]
@@ -140,6 +145,12 @@ impl KeptSegment {
     /// The contents of its files, in path order.
     pub fn contents(&self) -> &[ContentId] {
         self.0.contents()
+    }
+
+    /// Content and bytes of the file at that place, in path order.
+    pub fn file(&self, place: usize) -> Option<(ContentId, u64)> {
+        let place = u16::try_from(place).ok()?;
+        FileCursor::new(&self.0, String::new()).read(place).map(|file| (file.content, file.size))
     }
 
     /// These files.

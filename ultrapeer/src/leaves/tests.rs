@@ -139,6 +139,7 @@ impl Home {
             Output::Insert(slot, hash, _) => format!("insert {slot} {}", hash[0]),
             Output::Remove(slot, hash) => format!("remove {slot} {}", hash[0]),
             Output::Publish => "publish".to_owned(),
+            Output::Left(peer) => format!("left {}", peer.0[0]),
             Output::Logged(handle, sequence) => format!("log {} {sequence:?}", self.handles[&handle]),
         };
         self.out.drain().map(short).collect()

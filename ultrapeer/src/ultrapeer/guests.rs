@@ -32,6 +32,8 @@ pub enum Verdict {
     Stays,
     /// There is no place, or no ultrapeer here.
     Full,
+    /// It lists what it does not have.
+    Refused,
     /// There is a place, but these have more; least loaded first.
     Elsewhere(Vec<SignedDescriptor>),
 }
@@ -39,6 +41,9 @@ pub enum Verdict {
 impl Ultrapeer {
     /// Whether a leaf can attach now. One that `insists` has nowhere else to go.
     pub fn judge(&self, leaf: &PeerId, insists: bool) -> Verdict {
+        if self.possessions.is_refused(leaf) {
+            return Verdict::Refused;
+        }
         if !matches!(self.phase, Phase::Admitted | Phase::Founder) || !self.leaves.has_room_for(leaf) {
             return Verdict::Full;
         }

@@ -7,6 +7,7 @@ use overlay::{
     election::Measurement,
     id::{HandleSalt, PeerId},
     limits,
+    verify::VerifyError,
     wire::{
         bounded::Blob,
         descriptor::SignedDescriptor,
@@ -21,6 +22,7 @@ use crate::{
     digests::{Parts, Unpacked, owed::Packed},
     index::{KeptSegment, Segment},
     leaves::{Closing, Session, Settings},
+    possession,
     search::{self, Ticket},
 };
 
@@ -62,6 +64,8 @@ pub enum Input {
     FilesPacked(PeerId, DigestName, Option<Packed>),
     /// What another home sent to prove what it told was looked at: the home, and the number of the case.
     ProofChecked(PeerId, u64, Result<(), Fault>),
+    /// What a leaf sent to show that it has a file was looked at: the leaf, and the number of the question.
+    PossessionChecked(PeerId, u64, Result<(), VerifyError>),
     /// A leaf searches.
     Search(Ticket, Session, Search),
     /// A leaf wants to reach another.
@@ -167,6 +171,13 @@ pub enum Output {
     },
     /// Look on a worker at what another home sent to prove what it told; answer with `ProofChecked`.
     CheckProof(Box<Case>),
+    /// Look on a worker at what a leaf sent to show that it has a file; answer with `PossessionChecked`.
+    CheckPossession(Box<possession::Case>),
+    /// A leaf does not have a file that it lists.
+    PossessionFailed(PeerId, possession::Fault),
+    /// A leaf does not have several of the files that it lists: its list is withdrawn, and it is turned away for
+    /// [`limits::POSSESSION_REFUSAL`].
+    LeafDropped(PeerId),
     /// Another home failed an audit.
     AuditFailed(Failure),
     /// Another home failed too many, and is distrusted for [`limits::AUDIT_DISTRUST`].

@@ -180,6 +180,7 @@ impl Ultrapeer {
             free_slots: leaf.state.free_slots,
             queue: leaf.state.queue,
             public: leaf.state.reachability == Reachability::Public,
+            doubted: self.possessions.is_doubted(&leaf.peer),
             order: leaf.peer.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first)),
         }
     }

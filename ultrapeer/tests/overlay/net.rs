@@ -28,6 +28,7 @@ use overlay::{
             Pong, RootStatement, Wish, WishHits, Wishes, catalog_root,
         },
         mesh::{Aged, AttachedList, AttachmentChange, Attachments, News},
+        possession::{GroupProof, Possession, PossessionAnswer},
         search::{Hit, Search, Summary, Target},
     },
 };
@@ -594,6 +595,11 @@ impl Net {
                     let checked = Input::ProofChecked(case.home, case.number, audits::check(&case));
                     self.send(Place::Builder, from, Parcel::Node(at, Box::new(checked)));
                 }
+                Output::CheckPossession(case) => {
+                    // Contents are made of names: whoever says that it has one, has it.
+                    let checked = Input::PossessionChecked(case.leaf, case.number, Ok(()));
+                    self.send(Place::Builder, from, Parcel::Node(at, Box::new(checked)));
+                }
                 Output::AuditFailed(failure) => {
                     assert!(self.liars.contains(&failure.home), "an honest home fails an audit: {failure:?}");
                 }
@@ -641,6 +647,11 @@ impl Net {
             }
             LeafMessage::Introduction(introduction) => {
                 self.say_to_home(session, IntroductionReply { session: introduction.session, accept: true });
+            }
+            LeafMessage::PossessionAsk(ask) => {
+                let (tops, pieces, groups) = (List::default(), List::default(), List::default());
+                let proof = GroupProof { tops, pieces, groups, data: Blob::default() };
+                self.say_to_home(session, Possession { ask, answer: PossessionAnswer::Proven(Box::new(proof)) });
             }
             LeafMessage::Ping(ping) => self.say_to_home(session, Pong { token: ping.token }),
             LeafMessage::WishHits(hits) => self.leaves[leaf].wished.push(hits),

@@ -12,6 +12,7 @@ use overlay::{
     id::{HandleSalt, PeerId},
     limits,
     time::Time,
+    verify::GROUP_BYTES,
     wire::{
         bounded::{Blob, List as WireList},
         descriptor::SignedDescriptor,
@@ -20,6 +21,7 @@ use overlay::{
             CatalogPart, CatalogRoot, CatalogWant, ChunkRef, IntroductionReply, LeafMessage, LeafState, MembersAsk,
             Ping, Pong, RootStatement, catalog_root,
         },
+        possession::{GroupProof, Possession, PossessionAnswer},
     },
 };
 use rand::{RngExt, seq::SliceRandom};
@@ -33,6 +35,8 @@ const TARGETS: usize = 4;
 const REMEMBERED: usize = 16;
 /// Bytes of a packet that measures a round trip without a connection: QUIC answers none smaller.
 const MEASURE_BYTES: usize = 1_200;
+/// Piece values, and group values, of the proof that a leaf has a file: those of a file of 4 MB.
+const PROOF_VALUES: usize = 16;
 /// The sequence of a leaf's first list.
 const FIRST_SEQUENCE: u64 = 1_000;
 
@@ -201,6 +205,7 @@ impl World {
         let named = match other.machine.judge(&peer, insists) {
             Verdict::Stays => None,
             Verdict::Elsewhere(named) => Some(named),
+            Verdict::Refused => Some(Vec::new()),
             Verdict::Full => Some(other.machine.others_for(&peer)),
         };
         if let Some(named) = named {
@@ -375,6 +380,18 @@ impl World {
             LeafMessage::Goodbye(goodbye) => {
                 let named = goodbye.alternatives.into_vec();
                 self.leaf_input(leaf, life, network::Input::Draining(peer, named));
+            }
+            LeafMessage::PossessionAsk(ask) => {
+                // As long as that of a file of some MB.
+                let data = Blob::new(vec![0; GROUP_BYTES as usize]).expect("as long as a group may be");
+                let values = || (0..PROOF_VALUES).map(|_| [0; 32]);
+                let proof = GroupProof {
+                    tops: WireList::new([[0; 32]]),
+                    pieces: WireList::new(values()),
+                    groups: WireList::new(values()),
+                    data,
+                };
+                self.leaf_says(session, Possession { ask, answer: PossessionAnswer::Proven(Box::new(proof)) });
             }
             LeafMessage::View(view) => self.leaf_input(leaf, life, network::Input::View(peer, view)),
             other => self.defect(format!("an ultrapeer sends a leaf what it does not expect: {other:?}")),

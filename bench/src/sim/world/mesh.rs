@@ -91,6 +91,15 @@ impl World {
                 let checked = Input::ProofChecked(case.home, case.number, audits::check(&case));
                 self.plan(self.now + BUILD_BASE, Event::Up(up, Box::new(checked)));
             }
+            Output::CheckPossession(case) => {
+                // Contents are made of names: whoever says that it has one, has it.
+                let checked = Input::PossessionChecked(case.leaf, case.number, Ok(()));
+                self.plan(self.now + BUILD_BASE, Event::Up(up, Box::new(checked)));
+            }
+            Output::PossessionFailed(_, fault) => {
+                self.defect(format!("an ultrapeer does not believe a leaf: {}", fault.text()));
+            }
+            Output::LeafDropped(_) => self.defect("an ultrapeer drops a leaf".to_owned()),
             // All are honest here.
             Output::AuditFailed(Failure { fault, .. }) => self.defect(format!("an ultrapeer fails an audit: {fault}")),
             Output::Drained => self.stop_up(up, true),
