@@ -5,6 +5,7 @@
 //!   raw       bytes that are no messages, on connections that end there
 //!   conduct   an ultrapeer that is let in (hello, welcome, its own descriptor as news), and then lies
 //!   made      leaves that such a one made itself
+//!   leaf      a leaf that lists what it does not have
 //!   node      what such a one must do rightly, or it would not be kept
 //! ```
 //!
@@ -12,6 +13,7 @@
 //! [`LONGEST`]; each uses keys made for it, and leaves nothing behind.
 
 mod conduct;
+mod leaf;
 mod made;
 mod node;
 mod raw;
@@ -36,7 +38,8 @@ use self::{
 
 /// Nodes that ask to be let in at once.
 const CANDIDATES: usize = 100;
-/// Time after which every fault ends: somewhat longer than the victim waits for the rest of a frame.
+/// Time after which every fault ends: somewhat longer than the victim waits for the rest of a frame, or until it has asked
+/// a leaf for some of its files.
 pub const LONGEST: Duration = Duration::from_secs(limits::FRAME_TIMEOUT.as_secs() + 10);
 /// Time between two rounds of what is said again and again.
 const ROUND: Duration = Duration::from_millis(50);
@@ -94,6 +97,8 @@ pub enum Fault {
     SilentMember,
     /// Asks to be let in as a hundred nodes at an address where nobody answers
     CandidateFlood,
+    /// Lists files, as a leaf, that it does not have
+    MadeUpList,
 }
 
 impl Fault {
@@ -109,7 +114,10 @@ impl Fault {
 
     /// Time after which a person has seen enough of it.
     pub fn patience(self) -> Duration {
-        if self == Self::Stall { LONGEST } else { Duration::from_secs(5) }
+        match self {
+            Self::Stall | Self::MadeUpList => LONGEST,
+            _ => Duration::from_secs(5),
+        }
     }
 }
 
@@ -213,6 +221,7 @@ pub async fn play(fault: Fault, network: &str, victim: SocketAddr, until: &Cance
         Fault::Garbage => raw.garbage(&mut report).await,
         Fault::Oversized => raw.oversized(&mut report).await,
         Fault::Stall => raw.stall(&mut report).await,
+        Fault::MadeUpList => raw.made_up_list(&mut report).await,
         Fault::OtherNetwork => match raw.other_network(&mut report).await {
             Ok(()) => lie(&raw, &mut report).await,
             error => error,

@@ -13,6 +13,7 @@ use leaf::api::types::{SearchRequest, Summary};
 use overlay::{
     limits,
     transport::{CloseCode, CloseReason, DialError, Event},
+    wire::hello::RefuseReason,
 };
 use tempfile::TempDir;
 use tokio::{task::JoinHandle, time::timeout};
@@ -311,6 +312,34 @@ async fn who_lies_about_leaves_and_is_asked_for_proof_is_distrusted() {
     };
     let report = net.suffers(Fault::CopiedList, seen).await;
     assert!(report.heard["ProofAsk"] >= strikes, "{report}");
+    net.bed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leaf_that_lists_what_it_does_not_have_is_dropped_and_turned_away() {
+    let net = Net::new(1).await;
+    let strikes = overlay::limits::POSSESSION_STRIKES as u64;
+    // It ends when its home has had enough. Until then others may have found what it lists.
+    let misbehaving = net.begin(Fault::MadeUpList);
+    let report = timeout(PATIENCE, misbehaving.task).await.expect("it is dropped").unwrap().unwrap();
+    let [(_, first), (_, again)] = &report.outcomes[..] else { panic!("{report}") };
+    assert_eq!(*first, Outcome::Closed(CloseReason::Remote(CloseCode::Banned)), "{report}");
+    assert!(matches!(again, Outcome::Refused(DialError::Refused { reason: RefuseReason::Banned, .. })), "{report}");
+    assert_eq!(report.heard["PossessionAsk"], strikes, "{report}");
+    let stats = net.bed.ultrapeers()[0].0.snapshot().await.unwrap().possessions;
+    assert_eq!((stats.failed, stats.dropped), (strikes, 1));
+    let searches = net.bed.leaves().last().unwrap().searches();
+    let request = SearchRequest { query: "word1".into(), ..SearchRequest::default() };
+    let id = searches.start(request).await.unwrap();
+    let (hits, summary) = timeout(PATIENCE, searches.finished(&id)).await.expect("a search hangs").unwrap();
+    assert!(hits.is_empty() && summary.complete, "its list is withdrawn");
+
+    // Honest leaves prove what they are asked for, and stay.
+    net.eventually("honest leaves prove what they list", |now| now.possessions.proven >= LEAVES as u64).await;
+    net.is_complete("after a liar").await;
+    let stats = net.bed.ultrapeers()[0].0.snapshot().await.unwrap().possessions;
+    assert_eq!((stats.failed, stats.dropped), (strikes, 1));
+    assert_eq!(net.bed.panics(), 0);
     net.bed.stop().await;
 }
 

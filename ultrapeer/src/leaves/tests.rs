@@ -126,7 +126,7 @@ impl Home {
         }
     }
 
-    /// The outputs in short.
+    /// The outputs in short, but that leaves are gone.
     fn said(&mut self) -> Vec<String> {
         let short = |output| match output {
             Output::Send(session, LeafMessage::CatalogWant(asked)) => want(session, asked.sequence, &asked.chunks),
@@ -139,10 +139,10 @@ impl Home {
             Output::Insert(slot, hash, _) => format!("insert {slot} {}", hash[0]),
             Output::Remove(slot, hash) => format!("remove {slot} {}", hash[0]),
             Output::Publish => "publish".to_owned(),
-            Output::Left(peer) => format!("left {}", peer.0[0]),
+            Output::Left(_) => String::new(),
             Output::Logged(handle, sequence) => format!("log {} {sequence:?}", self.handles[&handle]),
         };
-        self.out.drain().map(short).collect()
+        self.out.drain().map(short).filter(|said| !said.is_empty()).collect()
     }
 }
 

@@ -63,6 +63,8 @@ fn a_leaf_that_returns_with_its_list_costs_its_home_hardly_anything() {
     let mut net = Net::new(1, 9);
     let home = net.ultrapeers()[0];
     let leaf = leaf_at(&mut net, &[home]);
+    // Until it has proven that it has what it lists.
+    net.run(Duration::from_mins(1));
     net.kill_leaf(leaf);
     net.run(Duration::from_secs(1));
     let before = net.bytes_of(leaf);

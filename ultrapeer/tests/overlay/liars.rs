@@ -90,7 +90,7 @@ fn a_home_that_leaves_out_words_is_caught_and_what_it_hid_is_found() {
 
 #[test]
 fn a_home_that_copies_the_lists_of_others_is_caught_and_hides_nothing_any_more() {
-    let mut net = Net::new(2, 4);
+    let mut net = Net::new(1, 4);
     // Of homes that are as good, the first is asked.
     let [liar, asked, honest, other] = net.ultrapeers()[..] else { panic!("four ultrapeers") };
     let asker = net.add_leaf(vec![file("Own/asker.txt", "asker")]);

@@ -7,6 +7,7 @@ mod guests;
 mod liars;
 mod meeting;
 mod net;
+mod possession;
 mod shards;
 mod wishes;
 
