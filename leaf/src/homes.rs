@@ -94,6 +94,9 @@ pub enum Input {
     },
     /// A home is gone.
     Lost(PeerId),
+    /// A home lies, or is far slower than the others with what it is asked: it is left, and not chosen again for
+    /// [`limits::HOME_DISTRUST`] while there are others.
+    Distrust(PeerId),
     /// This very node serves as an ultrapeer, or does not any more.
     Own(Option<Own>),
     /// The leaf says good-bye: nobody is dialled from now on.
@@ -140,6 +143,8 @@ pub enum Why {
     Drained,
     /// Another is better.
     Better,
+    /// It lies, or is far slower than the others with what it is asked.
+    Distrusted,
 }
 
 /// The homes. See the module text.
@@ -154,6 +159,8 @@ pub struct Homes {
     /// The ultrapeer in this node, while it serves.
     own: Option<(Own, Attempts)>,
     homes: BTreeMap<PeerId, Home>,
+    /// Who is not to be a home for now, and until when.
+    distrusted: BTreeMap<PeerId, Time>,
     /// Whom to dial first, the best first: former homes, and those that were named instead of others.
     preferred: VecDeque<PeerId>,
     /// The home that was chosen at random, so that nobody can be sure to be chosen.
@@ -185,6 +192,7 @@ impl Homes {
             known: BTreeMap::new(),
             own: None,
             homes: BTreeMap::new(),
+            distrusted: BTreeMap::new(),
             preferred: VecDeque::new(),
             wild: None,
             sent_on: 0,
@@ -257,7 +265,8 @@ impl Homes {
             return 0;
         }
         let can_serve = |peer: &PeerId| self.homes.get(peer).is_none_or(|home| home.serves(now));
-        let known = self.known.values().filter(|known| self.covers(known) && can_serve(&known.descriptor.peer)).count();
+        let may_serve = |peer: &PeerId| can_serve(peer) && !self.is_distrusted(now, peer);
+        let known = self.known.values().filter(|known| self.covers(known) && may_serve(&known.descriptor.peer)).count();
         let own = usize::from(self.covering_own().is_some() && can_serve(&self.me));
         limits::HOMES.min((known + own).max(self.serving(now)).max(1))
     }
@@ -293,6 +302,26 @@ impl Homes {
     /// True if ultrapeers are known from whoever told of them.
     pub fn knows_some(&self) -> bool {
         !self.known.is_empty()
+    }
+
+    /// True if that ultrapeer is not to be a home for now, while there are others.
+    pub fn is_distrusted(&self, now: Time, peer: &PeerId) -> bool {
+        self.distrusted.get(peer).is_some_and(|until| now < *until)
+    }
+
+    /// A home is to be left, once there are others.
+    fn distrust(&mut self, cx: &mut Context<'_>, peer: PeerId) {
+        let now = cx.now;
+        self.distrusted.retain(|_, until| now < *until);
+        if self.distrusted.len() >= limits::HOMES_DISTRUSTED {
+            let first = self.distrusted.iter().min_by_key(|(_, until)| **until).map(|(peer, _)| *peer);
+            first.map(|peer| self.distrusted.remove(&peer));
+        }
+        self.distrusted.insert(peer, now + limits::HOME_DISTRUST);
+        if self.wild == Some(peer) {
+            self.wild = None;
+        }
+        self.falls_short(cx, &peer, |home| home.ends = Some((now, Why::Distrusted)));
     }
 
     fn covers(&self, known: &Known) -> bool {
@@ -453,7 +482,8 @@ impl Homes {
             has_list: false,
             suspected: false,
             gone_with: 0,
-            ends: None,
+            // Who is dialled all the same, for want of others, is left when these come.
+            ends: self.is_distrusted(now, &peer).then_some((now, Why::Distrusted)),
             released: false,
             asked: None,
             slow: false,
@@ -646,7 +676,8 @@ impl Homes {
     fn release(&mut self, now: Time, out: &mut Outbox<Output>) {
         let holding = self.holding(now);
         let reachable = |(peer, known): &(&PeerId, &Known)| {
-            self.covers(known) && known.attempts.failures == 0 && !self.homes.contains_key(*peer)
+            let is_fit = self.covers(known) && !self.is_distrusted(now, peer);
+            is_fit && known.attempts.failures == 0 && !self.homes.contains_key(*peer)
         };
         let possible = self.serving(now) + self.known.iter().filter(reachable).count();
         if holding == 0 || holding < limits::HOMES.min(possible) {
@@ -725,6 +756,7 @@ impl Machine for Homes {
                 self.prefer(cx, alternatives);
             }
             Input::Lost(peer) => self.lost(cx, peer, out),
+            Input::Distrust(peer) => self.distrust(cx, peer),
             Input::Own(own) => self.set_own(cx, own),
             Input::Leave => self.leaving = true,
         }

@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`catalog`] | core: the file list, in chunks with stable borders |
 //! | [`homes`], [`search`] | cores: choosing and keeping ultrapeers, a search as the leaf sees it |
+//! | [`home_audits`] | core: whether homes answer searches truly, and as fast as others |
 //! | [`founding`] | core: how leaves without a home find each other, and which of them begins a network |
 //! | [`wishes`] | core: standing queries; with `net` also the book of them |
 //! | [`network`] | core: these composed; with `net` also its driver |
@@ -43,6 +44,7 @@ mod file_id;
 #[cfg(feature = "net")]
 mod file_io;
 pub mod founding;
+pub mod home_audits;
 pub mod homes;
 #[cfg(feature = "net")]
 mod machinery;

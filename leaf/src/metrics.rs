@@ -9,6 +9,7 @@ use crate::{
         Event,
         record::{Download, Reason, State},
     },
+    home_audits::Count,
     homes::Why,
     search::End,
     store::Share,
@@ -70,6 +71,28 @@ overlay::labels! {
         Better = "better",
         /// It turned this leaf away.
         Refused = "refused",
+        /// It lied, or was far slower than the others.
+        Distrusted = "distrusted",
+    }
+
+    /// What a search for an own file at a home found.
+    pub enum Canary as "result" {
+        /// The file.
+        Found = "found",
+        /// Not the file, although the home has it in its index.
+        Missed = "missed",
+        /// Nothing that says anything: the home did not answer, or lists changed.
+        Failed = "failed",
+    }
+
+    /// What came of asking two homes the same.
+    pub enum Comparison as "result" {
+        /// They found the same.
+        Same = "same",
+        /// They did not; a third was asked.
+        Differ = "differ",
+        /// A home was in the minority again.
+        Minority = "minority",
     }
 
     /// How a download ended.
@@ -140,6 +163,7 @@ impl From<Why> for HomeSwitch {
         match why {
             Why::Drained => Self::Drained,
             Why::Better => Self::Better,
+            Why::Distrusted => Self::Distrusted,
         }
     }
 }
@@ -177,7 +201,13 @@ overlay::families! {
     pub static DOWNLOADS: Gauges<DownloadState> = "quictrack_downloads", "Downloads by state.";
     /// Uploads by state.
     pub static UPLOADS: Gauges<UploadState> = "quictrack_uploads", "Uploads by state.";
-    /// Homes that were left.
+    /// Searches for own files.
+    pub static CANARY_QUERIES: Counters<Canary> =
+        "quictrack_canary_queries_total", "Searches for an own file at a home that must find it, by outcome.";
+    /// Searches that two homes were asked.
+    pub static COMPARISONS: Counters<Comparison> =
+        "quictrack_search_comparisons_total", "Searches that two homes were asked, by what came of comparing them.";
+    /// Homes that are no more.
     pub static HOME_SWITCHES: Counters<HomeSwitch> =
         "quictrack_home_switches_total", "Homes that this leaf has no more, by reason.";
     /// How long homes were missing.
@@ -268,6 +298,18 @@ pub(crate) fn attempted(result: Result<Via, &ReachError>, span: std::time::Durat
         }
     };
     TRANSFER_ATTEMPTS.increment((via.into(), result));
+}
+
+/// Counts something of the audits of homes.
+pub(crate) fn home_audited(count: Count) {
+    match count {
+        Count::CanaryFound => CANARY_QUERIES.increment(Canary::Found),
+        Count::CanaryMissed => CANARY_QUERIES.increment(Canary::Missed),
+        Count::CanaryFailed => CANARY_QUERIES.increment(Canary::Failed),
+        Count::Same => COMPARISONS.increment(Comparison::Same),
+        Count::Differ => COMPARISONS.increment(Comparison::Differ),
+        Count::Minority => COMPARISONS.increment(Comparison::Minority),
+    }
 }
 
 /// Brings the free space up to date. A folder that is not there yet will lie on the disk of the first one above it.

@@ -1,6 +1,7 @@
 //! The leaf's side of the network as one machine: composes [`crate::homes`], [`crate::search`], [`crate::wishes`] and
 //! [`crate::founding`].
 //!
+//! [`crate::home_audits`] makes searches of its own, and sees those of the user.
 //! Searches and wishes need the homes, a home that leaves a search unaccepted must show that it lives, and who has no home
 //! looks for others that have none: that is all that the cores have to do with each other, and it is said here. The driver (feature `net`) runs
 //! this machine and carries out what it asks for.
@@ -12,7 +13,11 @@ mod home_link;
 #[cfg(feature = "net")]
 mod reach;
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    net::SocketAddr,
+    time::Duration,
+};
 
 use overlay::{
     election::Regime,
@@ -25,7 +30,7 @@ use overlay::{
         hello::{Contact, Situation},
         leaf::{Allowance, Appraisal, LeafMessage, Members, View, ViewAsk, WishHits},
         mesh::Hurdle,
-        search::Hit,
+        search::{Hit, StopReason},
     },
 };
 
@@ -34,6 +39,7 @@ pub use self::driver::{FileList, HomeStatus, JoinProblem, Network as Service, Se
 use crate::{
     candidacy::{Candidacy, Machinery},
     founding::{self, Begin, Founding, Role, Willing},
+    home_audits::{self, Count, HomeAudits, Picked},
     homes::{self, Homes, Own, Why},
     search::{self, End, HomeFacts, Request, Searches, Ticket},
     views::Views,
@@ -71,7 +77,16 @@ pub enum Input {
     /// The round trip to a home, measured again.
     RoundTrip(PeerId, Duration),
     /// A home has this leaf's list.
-    Acknowledged(PeerId),
+    Acknowledged {
+        /// The home.
+        home: PeerId,
+        /// The sequence of the list.
+        sequence: u64,
+        /// True if it took all of it.
+        whole: bool,
+    },
+    /// A file of the list that was to be chosen; `None` if there is none.
+    Picked(PeerId, Option<Picked>),
     /// A home answers.
     Alive(PeerId),
     /// A home is about to end, and names others, the best first.
@@ -141,6 +156,10 @@ pub enum Output {
     },
     /// Dial a leaf that may be an ultrapeer by now, for [`limits::CONTACT_TIMEOUT`] at most.
     Contact(Contact),
+    /// Choose a file of the list that is published now by that random number; answer with `Picked`.
+    Pick(PeerId, u64),
+    /// Something of the audits of homes is to be counted.
+    Count(Count),
     /// Begin to be an ultrapeer; answer with `Role`.
     Begin(Begin),
     /// Measure how far away an ultrapeer is.
@@ -180,6 +199,9 @@ pub struct Network {
     founding: Founding,
     candidacy: Candidacy,
     searches: Searches,
+    audits: HomeAudits,
+    /// Searches that ended in this step, and whether nothing is missing.
+    ended: Vec<(Ticket, bool)>,
     wishes: Wishes,
     views: Views,
     round_trips: BTreeMap<PeerId, Duration>,
@@ -194,6 +216,8 @@ impl Network {
             founding: Founding::new(me),
             candidacy: Candidacy::new(regime),
             searches: Searches::default(),
+            audits: HomeAudits::new(me),
+            ended: Vec::new(),
             wishes: Wishes::new(me),
             views: Views::default(),
             round_trips: BTreeMap::new(),
@@ -266,7 +290,8 @@ impl Network {
         if changed {
             out.push(Output::HomesChanged);
             let facts = self.facts(cx.now);
-            self.with_searches(out, |searches, inner| searches.homes_changed(cx.now, &facts, inner));
+            let now = cx.now;
+            self.with_searches(now, out, |searches, inner| searches.homes_changed(now, &facts, inner));
             let has_home = !self.homes.is_empty();
             self.with_founding(cx, out, Some(founding::Input::Homes(has_home)));
         }
@@ -287,20 +312,83 @@ impl Network {
 
     fn with_searches(
         &mut self,
+        now: Time,
         out: &mut Outbox<Output>,
         act: impl FnOnce(&mut Searches, &mut Outbox<search::Output>),
     ) {
         let mut inner = Outbox::new();
         act(&mut self.searches, &mut inner);
         let known = self.views.known();
-        out.append_mapped(&mut inner, |output| match output {
-            search::Output::AskView(ticket, peer) => Output::AskView(peer, ViewAsk { token: ticket, known }),
-            search::Output::Ask(ticket, peer, search) => Output::Ask(ticket, peer, search),
-            search::Output::Drop(ticket, peer) => Output::Drop(ticket, peer),
-            search::Output::Suspect(peer) => Output::Suspect(peer),
-            search::Output::Show(ticket, hit) => Output::Show(ticket, hit),
-            search::Output::End(ticket, end) => Output::End(ticket, end),
-        });
+        let mut all: VecDeque<_> = inner.drain().collect();
+        while let Some(output) = all.pop_front() {
+            match output {
+                search::Output::AskView(ticket, peer) => {
+                    let token = self.searches.token(ticket).unwrap_or_default();
+                    out.push(Output::AskView(peer, ViewAsk { token, known }));
+                }
+                search::Output::Ask(ticket, peer, search) => {
+                    self.audits.asked(now, ticket, peer);
+                    out.push(Output::Ask(ticket, peer, search));
+                }
+                search::Output::Drop(ticket, peer) => out.push(Output::Drop(ticket, peer)),
+                search::Output::Suspect(peer) => out.push(Output::Suspect(peer)),
+                search::Output::Show(ticket, hit) if home_audits::is_own(ticket) => {
+                    // What a second home finds is the user's, too.
+                    if let Some(user) = self.audits.user_of(ticket) {
+                        self.searches.companion_found(now, user, *hit, &mut inner);
+                        all.extend(inner.drain());
+                    }
+                }
+                search::Output::Show(ticket, hit) => out.push(Output::Show(ticket, hit)),
+                search::Output::End(ticket, end) => {
+                    let complete = end.summary.stopped == StopReason::Exhausted && end.summary.incomplete.is_empty();
+                    self.ended.push((ticket, complete));
+                    if !home_audits::is_own(ticket) {
+                        out.push(Output::End(ticket, end));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Searches that ended, and what that means for the audits of homes.
+    fn attend_audits(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        while !self.ended.is_empty() {
+            let mut inner = Outbox::new();
+            for (ticket, complete) in std::mem::take(&mut self.ended) {
+                self.audits.ended(cx, ticket, complete, &mut inner);
+            }
+            self.carry_out_audits(cx, inner, out);
+        }
+    }
+
+    fn carry_out_audits(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut inner: Outbox<home_audits::Output>,
+        out: &mut Outbox<Output>,
+    ) {
+        let now = cx.now;
+        for output in inner.drain() {
+            match output {
+                home_audits::Output::Pick(home, random) => out.push(Output::Pick(home, random)),
+                home_audits::Output::Ask(ticket, home, request) => {
+                    let facts = self.facts(now);
+                    self.with_searches(now, out, |searches, inner| {
+                        searches.start_at(now, cx.rng, &facts, ticket, (request, home), inner);
+                    });
+                }
+                home_audits::Output::CompanionEnded(user) => {
+                    self.with_searches(now, out, |searches, inner| searches.companion_ended(now, user, inner));
+                }
+                home_audits::Output::Distrust(home) => {
+                    self.with_homes(cx, out, |homes, cx, inner| {
+                        homes.handle(cx, homes::Input::Distrust(home), inner);
+                    });
+                }
+                home_audits::Output::Count(count) => out.push(Output::Count(count)),
+            }
+        }
     }
 
     fn members(&mut self, cx: &mut Context<'_>, from: PeerId, members: Members, out: &mut Outbox<Output>) {
@@ -320,11 +408,8 @@ fn usual_allowance(address: SocketAddr) -> Allowance {
     Allowance { interval_us: (1e6 / limits::QUERY_RATE) as u64, burst: limits::QUERY_BURST as u32 }
 }
 
-impl Machine for Network {
-    type Input = Input;
-    type Output = Output;
-
-    fn handle(&mut self, cx: &mut Context<'_>, input: Input, out: &mut Outbox<Output>) {
+impl Network {
+    fn take(&mut self, cx: &mut Context<'_>, input: Input, out: &mut Outbox<Output>) {
         let now = cx.now;
         let input = match input {
             Input::Targets(addresses) => homes::Input::Targets(addresses),
@@ -372,7 +457,15 @@ impl Machine for Network {
                 homes::Input::DialFailed(address)
             }
             Input::Measured(peer, distance) => homes::Input::Measured(peer, distance),
-            Input::Acknowledged(peer) => homes::Input::Acknowledged(peer),
+            Input::Acknowledged { home, sequence, whole } => {
+                self.audits.listed(cx, home, sequence, whole);
+                homes::Input::Acknowledged(home)
+            }
+            Input::Picked(home, picked) => {
+                let mut inner = Outbox::new();
+                self.audits.picked(cx, home, picked, &mut inner);
+                return self.carry_out_audits(cx, inner, out);
+            }
             Input::Alive(peer) => homes::Input::Alive(peer),
             Input::Draining(peer, alternatives) => {
                 self.wishes.draining(&peer);
@@ -380,16 +473,19 @@ impl Machine for Network {
             }
             Input::View(from, view) => {
                 let seen = self.views.take(&view);
-                return self.with_searches(out, |searches, inner| searches.viewed(now, view.token, from, seen, inner));
+                let Some(ticket) = self.searches.ticket(view.token) else { return };
+                return self.with_searches(now, out, |searches, inner| searches.viewed(now, ticket, from, seen, inner));
             }
             Input::Attached { peer, address, descriptor, rtt } => {
                 self.round_trips.insert(peer, rtt);
+                self.audits.attached(peer);
                 self.wishes.attached(now, &peer);
                 homes::Input::Attached { peer, address, descriptor }
             }
             Input::Lost(peer) => {
                 self.candidacy.lost(&peer);
                 self.round_trips.remove(&peer);
+                self.audits.lost(&peer);
                 self.allowances.remove(&peer);
                 homes::Input::Lost(peer)
             }
@@ -412,21 +508,30 @@ impl Machine for Network {
             }
             Input::Search(ticket, request) => {
                 let facts = self.facts(now);
-                return self.with_searches(out, |searches, inner| {
+                let first = facts.iter().min_by_key(|home| (home.rtt_us, home.peer)).map(|home| home.peer);
+                let mut inner = Outbox::new();
+                let accompanied = self.audits.user_searches(cx, ticket, &request, first, &mut inner);
+                self.with_searches(now, out, |searches, inner| {
                     searches.start(now, cx.rng, &facts, ticket, request, inner);
+                    if accompanied {
+                        searches.accompany(ticket);
+                    }
                 });
+                return self.carry_out_audits(cx, inner, out);
             }
             Input::Answer(ticket, from, message) => {
-                return self.with_searches(out, |searches, inner| {
+                self.audits.heard(now, ticket, from, &message);
+                return self.with_searches(now, out, |searches, inner| {
                     searches.message(now, ticket, from, message, inner);
                 });
             }
             Input::AnswerLost(ticket, from) => {
                 let facts = self.facts(now);
-                return self.with_searches(out, |searches, inner| searches.failed(now, &facts, ticket, from, inner));
+                return self
+                    .with_searches(now, out, |searches, inner| searches.failed(now, &facts, ticket, from, inner));
             }
             Input::Cancel(ticket) => {
-                return self.with_searches(out, |searches, inner| searches.cancel(now, ticket, inner));
+                return self.with_searches(now, out, |searches, inner| searches.cancel(now, ticket, inner));
             }
             Input::Wish(number, query, found) => return self.wishes.add(now, number, query, found),
             Input::Unwish(number) => return self.wishes.remove(now, number),
@@ -445,6 +550,16 @@ impl Machine for Network {
         };
         self.with_homes(cx, out, |homes, cx, inner| homes.handle(cx, input, inner));
     }
+}
+
+impl Machine for Network {
+    type Input = Input;
+    type Output = Output;
+
+    fn handle(&mut self, cx: &mut Context<'_>, input: Input, out: &mut Outbox<Output>) {
+        self.take(cx, input, out);
+        self.attend_audits(cx, out);
+    }
 
     fn next_deadline(&self) -> Option<Time> {
         let cores = [
@@ -452,6 +567,7 @@ impl Machine for Network {
             self.searches.next_deadline(),
             self.wishes.next_deadline(),
             self.founding.next_deadline(),
+            self.audits.next_deadline(),
         ];
         cores.into_iter().flatten().min()
     }
@@ -460,8 +576,12 @@ impl Machine for Network {
         let now = cx.now;
         self.with_homes(cx, out, Machine::on_deadline);
         let facts = self.facts(now);
-        self.with_searches(out, |searches, inner| searches.on_deadline(now, &facts, inner));
+        self.with_searches(now, out, |searches, inner| searches.on_deadline(now, &facts, inner));
         self.with_wishes(out, |wishes, inner| wishes.on_deadline(now, inner));
         self.with_founding(cx, out, None);
+        let mut inner = Outbox::new();
+        self.audits.on_deadline(cx, &mut inner);
+        self.carry_out_audits(cx, inner, out);
+        self.attend_audits(cx, out);
     }
 }

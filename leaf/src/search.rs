@@ -117,8 +117,12 @@ struct Active {
     ultrapeers: u32,
     /// Whom each home takes for an ultrapeer; `None` until it has said so.
     views: BTreeMap<PeerId, Option<Seen>>,
-    /// The summary that waits for the views, and until when.
+    /// The summary that waits for the views and for a companion, and until when.
     held: Option<(Summary, Time)>,
+    /// The home that it is for; `None`: any.
+    only: Option<PeerId>,
+    /// True while the same is asked of another home, whose hits count here as well.
+    accompanied: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -143,6 +147,63 @@ impl Searches {
         request: Request,
         out: &mut Outbox<Output>,
     ) {
+        self.begin(now, rng, homes, ticket, (request, None), out);
+    }
+
+    /// Begins a search that is for one home alone.
+    pub fn start_at(
+        &mut self,
+        now: Time,
+        rng: &mut dyn Rng,
+        homes: &[HomeFacts],
+        ticket: Ticket,
+        (request, home): (Request, PeerId),
+        out: &mut Outbox<Output>,
+    ) {
+        self.begin(now, rng, homes, ticket, (request, Some(home)), out);
+    }
+
+    /// The same is asked of another home by a search of its own: this one waits a moment for what that finds.
+    pub fn accompany(&mut self, ticket: Ticket) {
+        if let Some(active) = self.active.get_mut(&ticket) {
+            active.accompanied = true;
+        }
+    }
+
+    /// The companion of a search found something.
+    pub fn companion_found(&mut self, now: Time, ticket: Ticket, hit: Hit, out: &mut Outbox<Output>) {
+        if let Some(active) = self.active.get_mut(&ticket) {
+            active.show(now, ticket, hit, out);
+        }
+    }
+
+    /// The companion of a search has ended.
+    pub fn companion_ended(&mut self, now: Time, ticket: Ticket, out: &mut Outbox<Output>) {
+        if let Some(active) = self.active.get_mut(&ticket) {
+            active.accompanied = false;
+            self.end_held(now, ticket, out);
+        }
+    }
+
+    /// How a search is named in questions that go along with it: as the search itself is named to homes.
+    pub fn token(&self, ticket: Ticket) -> Option<u64> {
+        self.active.get(&ticket).map(|active| active.id.0)
+    }
+
+    /// The search of that name.
+    pub fn ticket(&self, token: u64) -> Option<Ticket> {
+        self.active.iter().find(|(_, active)| active.id.0 == token).map(|(ticket, _)| *ticket)
+    }
+
+    fn begin(
+        &mut self,
+        now: Time,
+        rng: &mut dyn Rng,
+        homes: &[HomeFacts],
+        ticket: Ticket,
+        (request, only): (Request, Option<PeerId>),
+        out: &mut Outbox<Output>,
+    ) {
         let active = Active {
             id: QueryId(rng.random()),
             request,
@@ -156,6 +217,8 @@ impl Searches {
             ultrapeers: 0,
             views: BTreeMap::new(),
             held: None,
+            only,
+            accompanied: false,
         };
         self.active.insert(ticket, active);
         self.go_on(now, homes, ticket, out);
@@ -238,6 +301,7 @@ impl Searches {
                 let silent = active.views.iter().filter(|(_, seen)| seen.is_none());
                 out.extend(silent.map(|(peer, _)| Output::Suspect(*peer)));
                 active.views.retain(|_, seen| seen.is_some());
+                active.accompanied = false;
                 self.end_held(now, ticket, out);
                 continue;
             }
@@ -259,7 +323,7 @@ impl Searches {
     /// Ends a search whose summary came, once all homes have said whom they take for an ultrapeer.
     fn end_held(&mut self, now: Time, ticket: Ticket, out: &mut Outbox<Output>) {
         let Some(active) = self.active.get_mut(&ticket) else { return };
-        if active.views.values().any(Option::is_none) {
+        if active.views.values().any(Option::is_none) || active.accompanied {
             return;
         }
         let Some((mut summary, _)) = active.held.take() else { return };
@@ -276,7 +340,9 @@ impl Searches {
         if at_work || active.held.is_some() {
             return;
         }
-        let fresh = homes.iter().filter(|home| !active.asked.contains_key(&home.peer));
+        let only = active.only;
+        let may_ask = |home: &&HomeFacts| only.is_none_or(|only| only == home.peer);
+        let fresh = homes.iter().filter(may_ask).filter(|home| !active.asked.contains_key(&home.peer));
         let Some(home) = fresh.min_by_key(|home| (home.rtt_us, home.peer)) else {
             // It waits for a home now, not for credit at one that is gone.
             active.retry = None;
@@ -292,7 +358,7 @@ impl Searches {
         if active.sent.is_none() {
             active.sent = Some(now);
             // One home alone differs from nobody.
-            for home in homes.iter().filter(|_| homes.len() > 1) {
+            for home in homes.iter().filter(may_ask).filter(|_| homes.len() > 1) {
                 active.views.insert(home.peer, None);
                 out.push(Output::AskView(ticket, home.peer));
             }

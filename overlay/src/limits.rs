@@ -586,6 +586,54 @@ pub const RETURN_SPREAD: Duration = Duration::from_secs(3);
 /// Time after the summary of a search for which homes are waited for that have not said whom they take for an
 /// ultrapeer.
 pub const VIEW_PATIENCE: Duration = Duration::from_millis(300);
+/// Least time after a home has the list of a leaf until the leaf first searches there for a file of its own.
+pub const CANARY_FIRST: Duration = Duration::from_secs(10);
+/// Longest such time.
+pub const CANARY_FIRST_MAX: Duration = Duration::from_mins(1);
+/// Mean time between two such searches at one home: half of it to one and a half. With three homes three an hour.
+pub const CANARY_EACH: Duration = Duration::from_hours(1);
+/// Mean time until the next one after a file was not found. Chosen: no home drops something now and then unnoticed for
+/// long, and no leaf spends the searches of its user.
+pub const CANARY_FOLLOW_UP: Duration = Duration::from_mins(1);
+/// Searches for own files that follow one in which a file was not found, if they do find theirs. Of a home that drops a
+/// quarter another one is missed among them in nine cases of ten.
+pub const CANARY_FOLLOW_UPS: u8 = 8;
+/// Time after a file was not found in which the home may say that it has another list meanwhile. Chosen: ten times what an
+/// answer takes on a slow line.
+pub const CANARY_SETTLE: Duration = Duration::from_secs(10);
+/// One search of the user in so many is asked of a second home as well.
+pub const COMPARED_ONE_IN: u32 = 16;
+/// Searches of the user that are compared with a home that is new, and with one that was in the minority lately.
+pub const COMPARED_AT_FIRST: u8 = 2;
+/// Searches of the user for one that may be made for comparisons, over time.
+pub const COMPARED_SHARE: f64 = 0.1;
+/// Searches for comparisons that may be made at once. Chosen: the first with three new homes, and one that is asked of all.
+pub const COMPARED_BURST: f64 = 9.0;
+/// Least time until all are asked again what two homes answered differently. Chosen: what was shared or withdrawn between
+/// the two is known everywhere by then, in 3 s as the network promises.
+pub const COMPARED_AGAIN: Duration = Duration::from_secs(6);
+/// Longest such time.
+pub const COMPARED_AGAIN_MAX: Duration = Duration::from_secs(12);
+/// Comparisons under way.
+pub const COMPARISONS: usize = 8;
+/// Points for an own file that a home does not find: it has it in its index.
+pub const POINTS_MISSED: u8 = 2;
+/// Points for being in the minority twice with the same content. It may be the fault of another, whom the home asked.
+pub const POINTS_MINORITY: u8 = 1;
+/// Points within [`POINTS_WINDOW`] for which a home is left: two own files that were not found, or four minorities, which
+/// in a network where one ultrapeer in five lies an honest home comes to once in days.
+pub const POINTS_DISTRUST: u8 = 4;
+/// For how long points count.
+pub const POINTS_WINDOW: Duration = Duration::from_hours(24);
+/// Comparisons after which it is judged whether a home is far slower than others; the last eight count.
+pub const SLOW_COMPARISONS: u32 = 4;
+/// A home is far slower in one search if it takes more than this above three times what another takes for the same.
+pub const SLOW_SEARCH: Duration = Duration::from_millis(500);
+/// For how long a home that was left for that is not chosen again while there are others. As long as ultrapeers distrust
+/// each other.
+pub const HOME_DISTRUST: Duration = Duration::from_hours(6);
+/// Such homes that are remembered; the first are forgotten.
+pub const HOMES_DISTRUSTED: usize = 64;
 /// Searches a second that a leaf may make over time, unless its ultrapeer says otherwise: one in 2 s.
 pub const QUERY_RATE: f64 = 0.5;
 /// Searches that a leaf may make at once.

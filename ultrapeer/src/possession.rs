@@ -354,9 +354,10 @@ impl Possessions {
                 return false;
             }
         }
-        let (rate, burst) = match of_home {
-            true => (limits::COMPLAINT_RATE_OF_HOME, limits::COMPLAINT_BURST_OF_HOME),
-            false => (limits::COMPLAINT_RATE, limits::COMPLAINT_BURST),
+        let (rate, burst) = if of_home {
+            (limits::COMPLAINT_RATE_OF_HOME, limits::COMPLAINT_BURST_OF_HOME)
+        } else {
+            (limits::COMPLAINT_RATE, limits::COMPLAINT_BURST)
         };
         self.credit.entry(by).or_insert_with(|| TokenBucket::new(now, rate, burst)).take(now)
     }

@@ -119,7 +119,7 @@ pub struct Fault {
     pub at_s: f64,
     /// What.
     pub kind: FaultKind,
-    /// The part of ultrapeers (kill, targeted, drain), of all nodes (partition), or of leaves online that
+    /// The part of ultrapeers (kill, targeted, drain, lying), of all nodes (partition), or of leaves online that
     /// join besides (flash).
     #[serde(default)]
     pub share: f64,
@@ -142,6 +142,8 @@ pub enum FaultKind {
     Partition,
     /// Leaves come in masses.
     Flash,
+    /// Ultrapeers answer every search with nothing from then on, say that this is all, and are honest in all else.
+    Lying,
 }
 
 fn one() -> u64 {

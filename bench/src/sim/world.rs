@@ -128,6 +128,8 @@ struct Up {
     peer: PeerId,
     address: SocketAddr,
     alive: bool,
+    /// True if it answers every search with nothing, and says that this is all.
+    lies: bool,
     /// By the other's number; the number 0 is no link.
     links: Vec<Link>,
     /// When the one entry of the wheel that counts is due.

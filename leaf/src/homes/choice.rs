@@ -98,6 +98,7 @@ impl Homes {
         let under_way: BTreeSet<_> = self.targets.values().filter_map(|target| target.dialling).collect();
         let candidates = self.known.iter().filter(|(peer, known)| {
             !self.homes.contains_key(*peer)
+                && (self.homes.is_empty() || !self.is_distrusted(now, peer))
                 && known.attempts.is_due(now)
                 && self.covers(known)
                 && !under_way.contains(&known.descriptor.address)

@@ -19,6 +19,7 @@ use futures_util::future::BoxFuture;
 use overlay::{
     address::{JoinAddress, Reach},
     bans::Rules,
+    batch,
     credit::TokenBucket,
     drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng},
     election::Regime,
@@ -46,6 +47,7 @@ use crate::{
     candidacy::{Criterion, Machinery},
     catalog::Catalog,
     founding::{Begin, Role, Willing},
+    home_audits::Picked,
     homes::Own,
     metrics::{FAILOVER, HOME_SWITCHES},
     possession::{self, Answers},
@@ -489,6 +491,16 @@ impl Shared {
                     let _ = shared.machine.input(Input::Measured(peer, distance)).await;
                 });
             }
+            Output::Pick(home, random) => {
+                let shared = self.clone();
+                self.tasks.spawn("pick", async move {
+                    let catalog = shared.list.catalog();
+                    let picked = tokio::task::spawn_blocking(move || pick(&catalog, random)).await.ok().flatten();
+                    // A machine that stopped audits nobody.
+                    let _ = shared.machine.input(Input::Picked(home, picked)).await;
+                });
+            }
+            Output::Count(count) => crate::metrics::home_audited(count),
             Output::AskMembers(peer, most) => self.say(&peer, MembersAsk { most }),
             Output::AskView(peer, ask) => self.say(&peer, ask),
             Output::Release(peer, why) => {
@@ -585,6 +597,22 @@ impl Shared {
     pub(super) fn forget_problems(&self) {
         lock(&self.problems).clear();
     }
+}
+
+/// A file of a list, by a random number.
+fn pick(catalog: &Catalog, random: u64) -> Option<Picked> {
+    let mut place = usize::try_from(random.checked_rem(catalog.files())?).ok()?;
+    for chunk in catalog.chunks() {
+        match place.checked_sub(chunk.files as usize) {
+            Some(rest) => place = rest,
+            None => {
+                let files = batch::decode_chunk(catalog.chunk_bytes(&chunk.hash)?).ok()?;
+                let file = files.into_iter().nth(place)?;
+                return Some(Picked { content: file.content, path: file.path, sequence: catalog.sequence() });
+            }
+        }
+    }
+    None
 }
 
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

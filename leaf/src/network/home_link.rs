@@ -277,9 +277,12 @@ impl Reader<'_> {
             LeafMessage::CatalogAck(ack) => {
                 // Homes count all that they look after; people count what they share.
                 let shown = ack.files.saturating_sub(self.shared.list.catalog().unlisted_files());
-                let is_first = self.port.acknowledged.send_replace(Some((ack.sequence, shown))).is_none();
+                self.port.acknowledged.send_replace(Some((ack.sequence, shown)));
                 self.shared.signal();
-                !is_first || machine.input(Input::Acknowledged(peer)).await.is_ok()
+                let catalog = self.shared.list.catalog();
+                let whole = catalog.sequence() != ack.sequence || ack.files >= catalog.files();
+                let acknowledged = Input::Acknowledged { home: peer, sequence: ack.sequence, whole };
+                machine.input(acknowledged).await.is_ok()
             }
             LeafMessage::Introduction(introduction) => {
                 let reply = IntroductionReply { session: introduction.session, accept: true };

@@ -4,6 +4,7 @@ use std::rc::Rc;
 
 use leaf::{
     catalog::{Catalog, Change},
+    home_audits::Picked,
     network::{self, Network},
 };
 use overlay::{
@@ -18,10 +19,11 @@ use overlay::{
         descriptor::SignedDescriptor,
         hello::Goodbye,
         leaf::{
-            CatalogPart, CatalogRoot, CatalogWant, ChunkRef, IntroductionReply, LeafMessage, LeafState, MembersAsk,
-            Ping, Pong, RootStatement, catalog_root,
+            Accepted, CatalogPart, CatalogRoot, CatalogWant, ChunkRef, IntroductionReply, LeafMessage, LeafState,
+            MembersAsk, Ping, Pong, RootStatement, catalog_root,
         },
         possession::{GroupProof, Possession, PossessionAnswer},
+        search::Summary,
     },
 };
 use rand::{RngExt, seq::SliceRandom};
@@ -58,7 +60,17 @@ impl World {
             network::Output::AskView(peer, ask) => self.say_to_home(leaf, &peer, ask),
             network::Output::Release(peer, _) => self.release(leaf, &peer),
             network::Output::Restored(_) => {}
-            network::Output::HomesChanged => {}
+            network::Output::HomesChanged | network::Output::Count(_) => {}
+            network::Output::Pick(home, random) => {
+                let session = self.by_peer.get(&home).and_then(|up| self.session_at(leaf, *up));
+                let Some(session) = session else { return };
+                let (life, sequence) = (self.leaves[leaf as usize].life, self.sessions[session as usize].announced);
+                let files = self.library.files(leaf);
+                let place = random.checked_rem(files.len() as u64).map(|place| place as usize);
+                let picked = place.and_then(|place| files.into_iter().nth(place));
+                let picked = picked.map(|file| Picked { content: file.content, path: file.path, sequence });
+                self.plan(self.now, Event::Leaf(leaf, life, Box::new(network::Input::Picked(home, picked))));
+            }
             network::Output::Suspect(peer) => {
                 if let Some(session) = self.by_peer.get(&peer).and_then(|up| self.session_at(leaf, *up)) {
                     self.suspect(session);
@@ -410,10 +422,8 @@ impl World {
         known.acknowledged = known.acknowledged.max(sequence);
         let Session { leaf, life, up, .. } = *known;
         self.leaves[leaf as usize].advertised.get_or_insert(now);
-        if is_first {
-            let peer = self.ultrapeers[up as usize].peer;
-            self.leaf_input(leaf, life, network::Input::Acknowledged(peer));
-        }
+        let home = self.ultrapeers[up as usize].peer;
+        self.leaf_input(leaf, life, network::Input::Acknowledged { home, sequence, whole: true });
         // Once all homes have it, the list is made again when it is needed; that saves most of the memory.
         let node = &self.leaves[leaf as usize];
         let current = |(_, session): &(u32, u64)| self.sessions[*session as usize].acknowledged >= sequence;
@@ -529,6 +539,12 @@ impl World {
     pub(super) fn ask_arrives(&mut self, number: u64, search: LeafMessage) {
         let Some(Asking { session, .. }) = self.asking.get(&number).copied() else { return };
         let Session { up, at_up, .. } = self.sessions[session as usize];
+        if at_up && self.ultrapeers[up as usize].lies {
+            let total = self.ultrapeers[up as usize].machine.membership().total();
+            self.answer(number, Accepted { ultrapeers: total }.into(), false);
+            let summary = Summary { ultrapeers_asked: total, ultrapeers_total: total, ..Summary::default() };
+            return self.answer(number, summary.into(), true);
+        }
         if let (true, LeafMessage::Search(search)) = (at_up, search) {
             self.up_input(up, Input::Search(number, session, search));
         }

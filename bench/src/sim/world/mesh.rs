@@ -11,7 +11,7 @@ use overlay::{
     wire::{
         bounded::Blob,
         leaf::{ChunkRef, LeafMessage},
-        mesh::{Class, MeshMessage},
+        mesh::{Class, MeshMessage, QueryDone},
     },
 };
 use rand::RngExt;
@@ -136,6 +136,9 @@ impl World {
     pub(super) fn mesh_arrives(&mut self, from: u32, to: u32, link: u64, message: MeshMessage) {
         if self.link(to, from).number == link {
             let peer = self.ultrapeers[from as usize].peer;
+            if let (true, MeshMessage::Query(query)) = (self.ultrapeers[to as usize].lies, &message) {
+                return self.mesh_says(to, &peer, QueryDone { id: query.id, ..QueryDone::default() }.into());
+            }
             self.up_input(to, Input::MeshMessage(peer, message));
         }
     }
@@ -310,7 +313,7 @@ impl World {
         self.plan(self.now + pause, Event::Plan(Plan::UpJoins(up, next)));
     }
 
-    fn answer(&mut self, number: u64, message: LeafMessage, last: bool) {
+    pub(super) fn answer(&mut self, number: u64, message: LeafMessage, last: bool) {
         let Some(asking) = self.asking.get(&number).copied() else { return };
         let session = self.sessions[asking.session as usize];
         let bytes = self.count(asking.session, &message, false);

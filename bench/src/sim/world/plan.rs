@@ -37,6 +37,8 @@ const LOOK: Duration = Duration::from_millis(250);
 const LOOKS: u32 = 480;
 /// Milliseconds after a fault at which a burst of searches begins.
 const BURSTS_MS: [u32; 10] = [10, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 15_000, 30_000, 60_000];
+/// The same for ultrapeers that lie, which are found out in minutes: later bursts as well.
+const LYING_BURSTS_MS: [u32; 6] = [120_000, 180_000, 300_000, 600_000, 900_000, 1_200_000];
 /// Searches of a burst.
 const BURST: u32 = 50;
 /// Seconds after a file was added, or its leaf went, at which it is searched for.
@@ -178,6 +180,7 @@ impl World {
             peer,
             address,
             alive: false,
+            lies: false,
             links: Vec::new(),
             due: u64::MAX,
             line: Line::default(),
@@ -459,6 +462,15 @@ impl World {
                     }
                 } else {
                     self.kill(&victims);
+                }
+            }
+            FaultKind::Lying => {
+                for up in self.victims(share, false) {
+                    self.ultrapeers[up as usize].lies = true;
+                }
+                for after in LYING_BURSTS_MS {
+                    let at = self.now + Duration::from_millis(after.into());
+                    self.plan(at, Event::Plan(Plan::Burst((number, after))));
                 }
             }
             FaultKind::Partition => {
