@@ -701,6 +701,48 @@ mod tests {
     }
 
     #[test]
+    fn a_search_for_one_home_asks_no_other_and_its_views_are_that_one() {
+        let mut bed = Bed::new(&[1, 2, 3]);
+        let mut out = Outbox::new();
+        let (mut rng, to) = (Pcg32::new(1, 1), peer(2));
+        bed.next = 7;
+        bed.core.start_at(bed.now, &mut rng, &bed.homes, 7, (request(), to), &mut out);
+        let token = bed.core.token(7).expect("it is under way");
+        assert_eq!((bed.core.ticket(token), bed.core.ticket(token ^ 1)), (Some(7), None));
+        let outputs: Vec<_> = out.drain().collect();
+        assert_eq!(outputs[0], Output::AskView(7, to), "as a search of a user");
+        assert_eq!(asks(&outputs), [to]);
+        assert_eq!(asks(&bed.failed(2)), [], "it is for that one alone");
+        assert_eq!(end(bed.deadline()).summary.stopped, StopReason::Timeout);
+    }
+
+    #[test]
+    fn an_accompanied_search_waits_for_its_companion_but_not_long_and_shows_what_it_finds() {
+        let mut bed = Bed::new(&[1, 2]);
+        for ends in [true, false] {
+            bed.start();
+            bed.core.accompany(bed.next);
+            bed.message(1, Hits { hits: List::new([hit(1, 1)]) });
+            assert_eq!(bed.message(1, Summary::default()), []);
+            let (mut out, before) = (Outbox::new(), bed.now);
+            bed.core.companion_found(bed.now, bed.next, hit(1, 1), &mut out);
+            bed.core.companion_found(bed.now, bed.next, hit(2, 1), &mut out);
+            bed.core.companion_found(bed.now, bed.next, hit(3, 1), &mut out);
+            let shown: Vec<_> = out.drain().collect();
+            assert_eq!(shown.len(), 2, "{shown:?}: what is better known, what is new, and no more than were asked for");
+            let outputs = if ends {
+                bed.core.companion_ended(bed.now, bed.next, &mut out);
+                out.drain().collect()
+            } else {
+                let outputs = bed.deadline();
+                assert_eq!(bed.now, before + limits::VIEW_PATIENCE);
+                outputs
+            };
+            assert_eq!(end(outputs).hits, 2);
+        }
+    }
+
+    #[test]
     fn without_a_home_it_waits_and_then_says_so() {
         let mut bed = Bed::new(&[]);
         assert_eq!(bed.start(), []);

@@ -675,6 +675,37 @@ fn a_lost_home_that_the_others_found_gone_is_not_dialled() {
     assert_eq!((world.homes.len(), world.dialled.len()), (2, 0), "two homes of two ultrapeers");
 }
 
+#[test]
+fn a_distrusted_home_is_left_once_there_is_another_and_not_chosen_while_there_are() {
+    for seed in 0..10 {
+        let mut world = World::settled(seed, 4);
+        let liar = world.homes()[0];
+        world.input(Input::Distrust(liar));
+        assert!(!world.homes.serves(world.now, &liar) && world.homes.is_distrusted(world.now, &liar));
+        world.run(Duration::from_secs(30));
+        assert_eq!(world.released, [(liar, Why::Distrusted)], "{seed}");
+        assert_eq!((world.homes.len(), world.homes().contains(&liar)), (3, false));
+        // Of three that are left one more goes: two are better than a liar.
+        let next = world.homes()[0];
+        world.input(Input::Distrust(next));
+        world.run(Duration::from_hours(1));
+        assert_eq!(world.homes().len(), 2, "{seed}");
+        assert!(!world.homes().contains(&liar) && !world.homes().contains(&next));
+        // In the end it is forgiven.
+        world.run(limits::HOME_DISTRUST + limits::REFUSED_PAUSE * 2);
+        assert_eq!(world.homes().len(), 3);
+    }
+}
+
+#[test]
+fn a_distrusted_home_stays_while_it_is_the_only_one() {
+    let mut world = World::settled(1, 1);
+    let only = world.homes()[0];
+    world.input(Input::Distrust(only));
+    world.run(Duration::from_hours(1));
+    assert_eq!((&world.homes()[..], world.released.len()), (&[only][..], 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
 
