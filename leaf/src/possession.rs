@@ -65,11 +65,8 @@ pub(crate) async fn prove(library: &dyn Library, ask: PossessionAsk) -> Possessi
         Err(_) => return PossessionAnswer::NotNow,
     };
     let Ok(size) = local.file.metadata().map(|metadata| metadata.len()) else { return PossessionAnswer::Gone };
-    let pieces = match library.pieces(ask.content, size).await {
-        Ok(Some(pieces)) => pieces,
-        // They are made anew now.
-        Ok(None) | Err(_) => return PossessionAnswer::NotNow,
-    };
+    // Values that are lost are made anew now.
+    let Ok(Some(pieces)) = library.pieces(ask.content, size).await else { return PossessionAnswer::NotNow };
     let made = spawn_blocking(move || {
         let range = Layout::new(size).and_then(|layout| layout.piece_range(ask.piece)).ok()?;
         let piece = read_at(&local.file, (range.end - range.start) as usize, range.start).ok()?;
