@@ -142,7 +142,8 @@ pub enum FaultKind {
     Partition,
     /// Leaves come in masses.
     Flash,
-    /// Ultrapeers answer every search with nothing from then on, say that this is all, and are honest in all else.
+    /// Ultrapeers answer every search with nothing from the start on, say that this is all, and are honest in all else. Its
+    /// time is that of the first searches that show what it does.
     Lying,
 }
 
@@ -219,6 +220,11 @@ impl Scenario {
     /// Seconds from the start to the end.
     pub fn end(&self) -> f64 {
         self.settle_s + self.measure_s
+    }
+
+    /// True if some ultrapeers say what is not so.
+    pub fn has_liars(&self) -> bool {
+        self.faults.iter().any(|fault| fault.kind == FaultKind::Lying)
     }
 
     /// When the measurement begins, after the start.

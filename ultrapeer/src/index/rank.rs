@@ -323,6 +323,7 @@ fn best_sources(mut sources: Vec<(LeafSlot, LeafFacts)>) -> Vec<LeafSlot> {
         (facts.doubted, facts.free_slots == 0, !facts.public, facts.queue, facts.order, *leaf)
     });
     let mut networks = BTreeSet::new();
-    let (first, rest): (Vec<_>, Vec<_>) = sources.into_iter().partition(|(_, facts)| networks.insert(facts.prefix));
+    let (first, rest): (Vec<_>, Vec<_>) =
+        sources.into_iter().partition(|(_, facts)| !facts.doubted && networks.insert(facts.prefix));
     first.into_iter().chain(rest).take(limits::HIT_PEERS).map(|(leaf, _)| leaf).collect()
 }

@@ -12,7 +12,7 @@ use overlay::{
 use proptest::prelude::*;
 
 use super::{
-    rank::{LeafFacts, SCORE_MAX, rank},
+    rank::{self, LeafFacts, SCORE_MAX, rank},
     *,
 };
 
@@ -277,6 +277,16 @@ fn contents_are_ranked_by_fit_then_by_sources() {
     );
     assert_eq!(best.best, [LeafSlot(1), LeafSlot(2), LeafSlot(0)]);
     assert!(groups.iter().all(|group| group.score <= SCORE_MAX));
+
+    // A leaf that lists what it does not have counts as a source after all others, and adds nothing to a score.
+    let doubted = |leaf: LeafSlot| LeafFacts { doubted: leaf.0 == 1, ..facts(leaf) };
+    let ranked = rank(&snapshot, &query, &lookup.matches, 100, NOW_S, doubted).groups;
+    let of =
+        |groups: &[rank::Group], content| groups.iter().find(|group| group.content.0[0] == content).unwrap().clone();
+    assert_eq!(of(&ranked, 1).best, [LeafSlot(2), LeafSlot(0), LeafSlot(1)]);
+    assert_eq!((of(&ranked, 1).networks, of(&ranked, 1).sources), (1, 3));
+    assert!(of(&ranked, 4).score < of(&groups, 4).score, "it has only this source");
+    assert_eq!(of(&ranked, 2).score, of(&groups, 2).score);
 }
 
 /// Words of few letters, so that queries hit.

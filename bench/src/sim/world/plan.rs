@@ -131,6 +131,9 @@ impl World {
             let up = self.make_up();
             self.plan(Time::ZERO + at, Event::Plan(Plan::UpStarts(up)));
         }
+        let lying: f64 =
+            self.scenario.faults.iter().filter(|fault| fault.kind == FaultKind::Lying).map(|fault| fault.share).sum();
+        self.ultrapeers_lie(lying);
         for leaf in 0..self.library.leaves() {
             self.make_leaf(leaf);
         }
@@ -465,9 +468,7 @@ impl World {
                 }
             }
             FaultKind::Lying => {
-                for up in self.victims(share, false) {
-                    self.ultrapeers[up as usize].lies = true;
-                }
+                // They have lied since the start.
                 for after in LYING_BURSTS_MS {
                     let at = self.now + Duration::from_millis(after.into());
                     self.plan(at, Event::Plan(Plan::Burst((number, after))));
@@ -491,6 +492,19 @@ impl World {
         for after in BURSTS_MS {
             let at = self.now + Duration::from_millis(after.into());
             self.plan(at, Event::Plan(Plan::Burst((number, after))));
+        }
+    }
+
+    /// That part of the ultrapeers, chosen at random, answers searches with nothing.
+    fn ultrapeers_lie(&mut self, share: f64) {
+        let count = (self.ultrapeers.len() as f64 * share).round() as usize;
+        if count == 0 {
+            return; // other scenarios draw the same numbers as ever
+        }
+        let mut all: Vec<usize> = (0..self.ultrapeers.len()).collect();
+        all.shuffle(&mut self.rng);
+        for up in all.into_iter().take(count) {
+            self.ultrapeers[up].lies = true;
         }
     }
 
