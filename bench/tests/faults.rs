@@ -318,7 +318,7 @@ async fn who_lies_about_leaves_and_is_asked_for_proof_is_distrusted() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_leaf_that_lists_what_it_does_not_have_is_dropped_and_turned_away() {
     let net = Net::new(1).await;
-    let strikes = overlay::limits::POSSESSION_STRIKES as u64;
+    let strikes = limits::POSSESSION_STRIKES as u64;
     // It ends when its home has had enough. Until then others may have found what it lists.
     let misbehaving = net.begin(Fault::MadeUpList);
     let report = timeout(PATIENCE, misbehaving.task).await.expect("it is dropped").unwrap().unwrap();
