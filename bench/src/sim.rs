@@ -15,6 +15,7 @@
 pub mod baselines;
 pub mod churn;
 pub mod draw;
+pub mod elections;
 pub mod flow;
 pub mod links;
 pub mod measure;

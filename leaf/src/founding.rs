@@ -130,6 +130,21 @@ pub enum Begin {
     Invited,
 }
 
+impl Begin {
+    /// True if it begins a network; false if it asks to be let into one.
+    pub const fn founds(self) -> bool {
+        matches!(self, Self::Alone | Self::First(_))
+    }
+
+    /// Time after which it gives up if it was not let in; `None` if it never does.
+    pub const fn patience(self) -> Option<Duration> {
+        match self {
+            Self::Invited => Some(limits::CANDIDATE_PATIENCE),
+            Self::Alone | Self::First(_) | Self::Offered => None,
+        }
+    }
+}
+
 /// See the module text.
 #[derive(Debug)]
 pub struct Founding {
@@ -409,7 +424,7 @@ impl Founding {
                 (self.hope.map_or(at, |hope| at.max(hope)).min(last), Begin::First(others))
             }
         };
-        (!matches!(self.begun, Some(Begin::Alone | Begin::First(_)))).then_some(begin)
+        (!self.begun.is_some_and(Begin::founds)).then_some(begin)
     }
 
     /// When it offers itself to the network that it is in.

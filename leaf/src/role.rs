@@ -286,7 +286,7 @@ impl Role {
 
     async fn launch(&self, begin: Begin) -> std::io::Result<Service> {
         let inner = &self.inner;
-        let offered = matches!(begin, Begin::Offered | Begin::Invited);
+        let offered = !begin.founds();
         let Settings { willing, takes, advertise } = *lock(&inner.settings);
         let invitations = inner.network.invitations().await;
         let remembered = if offered { inner.network.remember().await } else { Vec::new() };
@@ -306,7 +306,7 @@ impl Role {
     /// Waits until the ultrapeer was let in, and has the leaf side attach to it.
     async fn follow_admission(self, service: Service, begin: Begin, tasks: Tasks) {
         let mut admitted = service.admitted();
-        let patience = if begin == Begin::Invited { limits::CANDIDATE_PATIENCE } else { Duration::MAX };
+        let patience = begin.patience().unwrap_or(Duration::MAX);
         match timeout(patience, admitted.wait_for(|admitted| *admitted)).await {
             Ok(Ok(_)) => {}
             Ok(Err(_)) => return,
@@ -332,7 +332,7 @@ impl Role {
         ROLE.set_only(Shown::Ultrapeer);
         ROLE_CHANGES.increment((NewRole::Ultrapeer, reason));
         self.serves(&snapshot).await;
-        if matches!(begin, Begin::Alone | Begin::First(_)) {
+        if begin.founds() {
             service.set_join(lock(&self.inner.join).clone());
         }
         drop(change);

@@ -10,7 +10,10 @@ use overlay::{
 };
 use rustc_hash::{FxHashMap, FxHashSet};
 
-use super::workload::{Class, Library, Query};
+use super::{
+    elections::Elections,
+    workload::{Class, Library, Query},
+};
 
 /// When a search belongs to a burst after a fault: which fault, and milliseconds after it.
 pub type Burst = (u32, u32);
@@ -34,6 +37,8 @@ pub struct Measures {
     pub restored_s: Vec<f64>,
     /// Leaves that had not all homes again when the next fault or the end came.
     pub unrestored: u64,
+    /// How ultrapeers were elected.
+    pub elections: Elections,
 }
 
 #[derive(Debug)]
@@ -129,6 +134,7 @@ impl Measures {
             detected_s: Vec::new(),
             restored_s: Vec::new(),
             unrestored: 0,
+            elections: Elections::default(),
         }
     }
 
@@ -141,6 +147,7 @@ impl Measures {
         self.detected_s.extend(other.detected_s);
         self.restored_s.extend(other.restored_s);
         self.unrestored += other.unrestored;
+        self.elections.extend(other.elections);
     }
 
     /// A search begins.

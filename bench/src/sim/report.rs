@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{
+    elections::ElectionReport,
     links::BARE_PACKET,
     measure::Done,
     traffic::Line,
@@ -71,6 +72,8 @@ pub struct Report {
     pub gini: [f64; 2],
     /// Megabytes of an ultrapeer's index by its own account.
     pub index_mb: f64,
+    /// How ultrapeers were elected, if leaves may be.
+    pub elections: Option<ElectionReport>,
     /// Messages and bytes of frames by kind, whole network, an hour.
     pub kinds: Vec<KindRow>,
     /// Searches that said what is not so, explained.
@@ -196,6 +199,7 @@ impl Report {
                 gini(loads.iter().map(|load| total(&load.line)).collect()),
             ],
             index_mb: mean(loads.iter().map(|load| load.index_bytes as f64 / 1e6)),
+            elections: ElectionReport::new(scenario, &measures.elections, all, simulated_s),
             kinds: world
                 .traffic()
                 .kinds()
@@ -327,6 +331,10 @@ impl Report {
             self.index_mb
         )?;
         writeln!(out, "Gini: leaves {:.3}, bytes {:.3}\n", self.gini[0], self.gini[1])?;
+        if let Some(elections) = &self.elections {
+            elections.write(out)?;
+            writeln!(out)?;
+        }
         writeln!(out, "{:<28}{:>14}{:>12}", "frames, whole network", "messages/h", "MB/h")?;
         for row in &self.kinds {
             writeln!(out, "{:<28}{:>14.0}{:>12.3}", row.kind, row.messages_h, row.mb_h)?;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use overlay::limits;
+use overlay::{election::Regime, limits};
 use serde::Deserialize;
 
 /// One run.
@@ -37,9 +37,49 @@ pub struct Scenario {
     /// How leaves and ultrapeers come and go.
     #[serde(default)]
     pub churn: Churn,
+    /// Leaves that become ultrapeers when the network wants some; nobody does if left out.
+    #[serde(default)]
+    pub election: Option<Election>,
     /// What goes wrong, at times counted from the begin of the measurement.
     #[serde(default)]
     pub faults: Vec<Fault>,
+}
+
+/// Leaves that become ultrapeers, and those who abuse that.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Election {
+    /// What the network asks of its ultrapeers.
+    pub regime: Asks,
+    /// The part of leaves that would be ultrapeers.
+    pub volunteers: f64,
+    /// The part of leaves that nobody can dial.
+    pub unreachable: f64,
+    /// Mbit/s that a leaf sends: median of a lognormal distribution.
+    pub upstream_mbit: f64,
+    /// Its sigma.
+    pub upstream_sigma: f64,
+    /// Leaves that an ultrapeer takes.
+    pub capacity: u32,
+    /// The /24 networks that all leaves are in; 0: each has one of its own.
+    pub prefixes: u32,
+    /// The part of leaves that name another's address as theirs, and as that of others.
+    pub liars: f64,
+    /// Keys of one owner that ask to be let in from the begin of the measurement on, as if operators wanted them.
+    pub crowd: u32,
+    /// The /24 networks that these are in, each in a /16 of its own.
+    pub crowd_prefixes: u32,
+}
+
+/// What a network asks of its ultrapeers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Asks {
+    /// That they are reached.
+    Named,
+    /// That they are measured, too, and few in each part of the Internet.
+    #[default]
+    Public,
 }
 
 /// What leaves share and look for.
@@ -151,6 +191,38 @@ fn one() -> u64 {
     1
 }
 
+impl Asks {
+    /// The name of such a network.
+    pub const fn network(self) -> &'static str {
+        match self {
+            Self::Named => "simulation",
+            Self::Public => "public",
+        }
+    }
+
+    /// As the cores call it.
+    pub fn regime(self) -> Regime {
+        Regime::of(self.network(), false)
+    }
+}
+
+impl Default for Election {
+    fn default() -> Self {
+        Self {
+            regime: Asks::Public,
+            volunteers: 1.0,
+            unreachable: 0.0,
+            upstream_mbit: 20.0,
+            upstream_sigma: 0.5,
+            capacity: limits::LEAVES_OF_VOLUNTEER,
+            prefixes: 0,
+            liars: 0.0,
+            crowd: 0,
+            crowd_prefixes: 32,
+        }
+    }
+}
+
 impl Default for Workload {
     fn default() -> Self {
         Self {
@@ -197,7 +269,13 @@ impl Scenario {
         let scenario: Self = toml::from_str(text).context("not a scenario")?;
         let part = |number: f64| (0.0..=1.0).contains(&number);
         let Workload { sharers, popular, tail, .. } = scenario.workload;
-        ensure!(scenario.ultrapeers > 0 && scenario.leaves > 0, "a network has leaves and ultrapeers");
+        let elects = scenario.election.is_some();
+        ensure!((scenario.ultrapeers > 0 || elects) && scenario.leaves > 0, "a network has leaves and ultrapeers");
+        if let Some(Election { volunteers, unreachable, liars, capacity, crowd_prefixes, .. }) = scenario.election {
+            ensure!(part(volunteers) && part(unreachable) && part(liars), "parts lie between 0 and 1");
+            ensure!(capacity > 0, "an ultrapeer takes leaves");
+            ensure!((1..=200).contains(&crowd_prefixes), "a crowd has up to 200 networks");
+        }
         ensure!(part(sharers) && part(popular) && part(tail) && part(popular + tail), "parts lie between 0 and 1");
         ensure!(scenario.memory_mb >= 1.0, "an ultrapeer needs a megabyte");
         ensure!((0.0..0.5).contains(&scenario.paths.loss), "too much is lost");
@@ -215,6 +293,16 @@ impl Scenario {
             self.faults.iter().filter(|fault| fault.kind == FaultKind::Flash).map(|fault| fault.share).sum();
         let away = if self.churn.leaves == Sessions::Endless { 0.0 } else { 1.0 };
         (f64::from(self.leaves) * (1.0 + away + flash)).ceil() as u32
+    }
+
+    /// Bytes that each ultrapeer has for its index and digests.
+    pub fn memory(&self) -> u64 {
+        (self.memory_mb * 1e6).round() as u64
+    }
+
+    /// What the network asks of its ultrapeers.
+    pub fn asks(&self) -> Asks {
+        self.election.map_or(Asks::Named, |election| election.regime)
     }
 
     /// Seconds from the start to the end.

@@ -21,6 +21,7 @@ mod audit;
 mod leaves;
 mod mesh;
 mod plan;
+mod roles;
 #[cfg(test)]
 mod tests;
 
@@ -41,6 +42,7 @@ use overlay::{
     wire::{
         Message,
         descriptor::SignedDescriptor,
+        hello::Contact,
         leaf::{ChunkRef, LeafMessage, RootStatement},
         mesh::{DigestName, MeshMessage},
     },
@@ -69,10 +71,8 @@ use super::{
 const BUILD_BASE: Duration = Duration::from_millis(1);
 /// What it takes for each file: a leaf of 1,000 files takes about a millisecond (the README's figures).
 const BUILD_FILE: Duration = Duration::from_micros(1);
-/// The rate at which an ultrapeer sends, in kbit/s, as a dial-back finds.
-const UPSTREAM_KBIT: u32 = 50_000;
-/// The network's name.
-const NETWORK: &str = "simulation";
+/// Half a round trip from a node to itself.
+const WITHIN: Duration = Duration::from_micros(50);
 /// Streams between two ultrapeers in each direction.
 const CLASSES: usize = 4;
 /// Leaves are numbered from here on where they and ultrapeers share one space of numbers.
@@ -90,6 +90,7 @@ pub struct World {
     ultrapeers: Vec<Up>,
     by_address: FxHashMap<SocketAddr, u32>,
     by_peer: FxHashMap<PeerId, u32>,
+    leaf_at: FxHashMap<SocketAddr, u32>,
     leaves: Vec<Leaf>,
     /// Leaves that are online, in no order.
     online: Vec<u32>,
@@ -136,6 +137,14 @@ struct Up {
     due: u64,
     line: Line,
     since: Time,
+    /// Where it is in the network: the number of the node itself, or of the leaf that it is.
+    place: u32,
+    /// What became of a leaf.
+    elected: Option<roles::Elected>,
+    /// The same node's number when it served before.
+    earlier: Option<u32>,
+    /// True of those that one owner has made.
+    of_crowd: bool,
 }
 
 /// One direction of a link between ultrapeers.
@@ -172,6 +181,14 @@ struct Leaf {
     list: Option<Rc<List>>,
     sequence: u64,
     remembered: Vec<SignedDescriptor>,
+    /// What homes told of leaves that would serve, in earlier sessions.
+    volunteers: Vec<Contact>,
+    /// What it is told to join.
+    targets: Vec<SocketAddr>,
+    address: SocketAddr,
+    nature: roles::Nature,
+    /// The ultrapeer that it is, or wants to be.
+    own: Option<u32>,
     line: Line,
     /// Searches and changes since counting began.
     active: bool,
@@ -253,7 +270,11 @@ enum Event {
         up: u32,
         expect: Option<PeerId>,
         insists: bool,
+        /// It may be a leaf only, so not much is sent before it answers.
+        contact: bool,
     },
+    /// The hello of a leaf arrives at another that is no ultrapeer.
+    Knock(Box<roles::Knock>),
     LeafWelcome {
         session: u64,
         descriptor: Option<Box<SignedDescriptor>>,
@@ -291,6 +312,7 @@ impl World {
             ultrapeers: Vec::new(),
             by_address: FxHashMap::default(),
             by_peer: FxHashMap::default(),
+            leaf_at: FxHashMap::default(),
             leaves: Vec::new(),
             online: Vec::new(),
             sessions: Vec::new(),
@@ -409,7 +431,10 @@ impl World {
             Event::MeshHello { from, to, expect, joining } => self.mesh_hello(from, to, expect, joining),
             Event::MeshWelcome { from, to, link, by_lower } => self.mesh_welcome(from, to, link, by_lower),
             Event::MeshLost { at, peer, link, in_order } => self.mesh_lost(at, peer, link, in_order),
-            Event::LeafHello { leaf, life, up, expect, insists } => self.leaf_hello(leaf, life, up, expect, insists),
+            Event::LeafHello { leaf, life, up, expect, insists, contact } => {
+                self.leaf_hello((leaf, life), up, expect, insists, contact);
+            }
+            Event::Knock(knock) => self.knocked(*knock),
             Event::LeafWelcome { session, descriptor } => self.leaf_welcome(session, descriptor.map(|signed| *signed)),
             Event::ToUp(session, message) => self.up_hears(session, *message),
             Event::ToLeaf(session, message) => self.leaf_hears(session, *message),
@@ -466,6 +491,7 @@ impl World {
             node.due = due;
             self.plan(Time(due), Event::UpDue(up));
         }
+        self.tell_own(up);
     }
 
     fn leaf_input(&mut self, leaf: u32, life: u32, input: network::Input) {
@@ -509,7 +535,7 @@ impl World {
     }
 
     fn side(&self, node: u32, part: f64) -> bool {
-        draw::unit(draw::mix(self.scenario.seed, 3, u64::from(node))) < part
+        draw::unit(draw::mix(self.scenario.seed, 3, u64::from(self.place(node)))) < part
     }
 
     /// Plans an arrival, or holds it while nothing passes: QUIC sends again until the connection is given up.
@@ -523,12 +549,24 @@ impl World {
 
     /// When a message arrives that must not overtake the one before it.
     fn arrival(&mut self, from: u32, to: u32, bytes: usize, last: u64) -> Time {
-        let at = self.now + self.links.delay(&mut self.rng, from, to, bytes);
+        let at = self.now + self.delay(from, to, bytes);
         at.max(Time(last))
     }
 
+    /// The time that so many bytes take.
+    fn delay(&mut self, from: u32, to: u32, bytes: usize) -> Duration {
+        let (from, to) = (self.place(from), self.place(to));
+        if from == to { WITHIN } else { self.links.delay(&mut self.rng, from, to, bytes) }
+    }
+
     fn round_trip(&self, one: u32, other: u32) -> Duration {
-        self.links.round_trip(one, other)
+        let (one, other) = (self.place(one), self.place(other));
+        if one == other { 2 * WITHIN } else { self.links.round_trip(one, other) }
+    }
+
+    /// Where a node is in the network: an ultrapeer that is a leaf, too, where that is.
+    fn place(&self, node: u32) -> u32 {
+        self.ultrapeers.get(node as usize).map_or(node, |up| up.place)
     }
 }
 
@@ -556,6 +594,7 @@ impl Event {
             Self::Plan(_) => 15,
             Self::IdleAtUp(_) => 16,
             Self::Pulse(_) => 17,
+            Self::Knock(_) => 18,
         }
     }
 
@@ -567,6 +606,7 @@ impl Event {
             }
             Self::MeshLost { at, peer, .. } => u64::from(*at) << 32 | u64::from(*peer),
             Self::LeafHello { leaf, up, .. } => u64::from(*leaf) << 32 | u64::from(*up),
+            Self::Knock(knock) => knock.whom(),
             Self::LeafWelcome { session, .. }
             | Self::ToUp(session, _)
             | Self::ToLeaf(session, _)

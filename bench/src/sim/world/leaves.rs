@@ -1,6 +1,6 @@
 //! The world as the driver of leaves: dials, lists to upload, searches, and homes that fall silent.
 
-use std::rc::Rc;
+use std::{net::SocketAddr, rc::Rc};
 
 use leaf::{
     catalog::{Catalog, Change},
@@ -9,7 +9,6 @@ use leaf::{
 };
 use overlay::{
     batch,
-    election::Regime,
     id::{HandleSalt, PeerId},
     limits,
     time::Time,
@@ -17,10 +16,10 @@ use overlay::{
     wire::{
         bounded::{Blob, List as WireList},
         descriptor::SignedDescriptor,
-        hello::Goodbye,
+        hello::{Contact, Goodbye, Situation},
         leaf::{
             Accepted, CatalogPart, CatalogRoot, CatalogWant, ChunkRef, IntroductionReply, LeafMessage, LeafState,
-            MembersAsk, Ping, Pong, RootStatement, catalog_root,
+            MembersAsk, Ping, Pong, RootStatement, Volunteer, catalog_root,
         },
         possession::{GroupProof, Possession, PossessionAnswer},
         search::Summary,
@@ -29,7 +28,7 @@ use overlay::{
 use rand::{RngExt, seq::SliceRandom};
 use ultrapeer::ultrapeer::{Input, Verdict};
 
-use super::{Asking, Event, FIRST_LEAF, Line, List, NETWORK, Session, World, count_lines, traffic};
+use super::{Asking, Event, FIRST_LEAF, Line, List, Plan, Session, World, count_lines, traffic};
 
 /// Join targets that a leaf's names resolve to.
 const TARGETS: usize = 4;
@@ -47,23 +46,20 @@ impl World {
         match output {
             network::Output::Dial { address, peer: expect, insists } => {
                 let life = self.leaves[leaf as usize].life;
-                let Some(up) = self.by_address.get(&address).copied() else {
-                    let failed = Box::new(network::Input::DialFailed(address));
-                    return self.plan(self.now + limits::HANDSHAKE_TIMEOUT, Event::Leaf(leaf, life, failed));
+                let Some(up) = self.up_for_leaves(address) else {
+                    return self.dial_leaf(leaf, address, expect, limits::HANDSHAKE_TIMEOUT);
                 };
-                let node = FIRST_LEAF + leaf;
-                let at = self.now + self.round_trip(node, up) + self.links.delay(&mut self.rng, node, up, 1_200);
-                self.plan(at, Event::LeafHello { leaf, life, up, expect, insists });
+                let at = self.hello_arrives(FIRST_LEAF + leaf, up);
+                self.plan(at, Event::LeafHello { leaf, life, up, expect, insists, contact: false });
             }
-            network::Output::Measure(peer, address) => self.measure(leaf, peer, self.by_address.get(&address).copied()),
+            network::Output::Measure(peer, address) => self.measure(leaf, peer, address),
             network::Output::AskMembers(peer, most) => self.say_to_home(leaf, &peer, MembersAsk { most }),
             network::Output::AskView(peer, ask) => self.say_to_home(leaf, &peer, ask),
             network::Output::Release(peer, _) => self.release(leaf, &peer),
             network::Output::Restored(_) => {}
             network::Output::HomesChanged | network::Output::Count(_) => {}
             network::Output::Pick(home, random) => {
-                let session = self.by_peer.get(&home).and_then(|up| self.session_at(leaf, *up));
-                let Some(session) = session else { return };
+                let Some((_, session)) = self.home_of(leaf, &home) else { return };
                 let (life, sequence) = (self.leaves[leaf as usize].life, self.sessions[session as usize].announced);
                 let files = self.library.files(leaf);
                 let place = random.checked_rem(files.len() as u64).map(|place| place as usize);
@@ -72,13 +68,12 @@ impl World {
                 self.plan(self.now, Event::Leaf(leaf, life, Box::new(network::Input::Picked(home, picked))));
             }
             network::Output::Suspect(peer) => {
-                if let Some(session) = self.by_peer.get(&peer).and_then(|up| self.session_at(leaf, *up)) {
+                if let Some((_, session)) = self.home_of(leaf, &peer) {
                     self.suspect(session);
                 }
             }
             network::Output::Ask(ticket, peer, search) => {
-                let session = self.by_peer.get(&peer).and_then(|up| self.session_at(leaf, *up));
-                let Some(number) = session else {
+                let Some((_, number)) = self.home_of(leaf, &peer) else {
                     let life = self.leaves[leaf as usize].life;
                     let lost = Box::new(network::Input::AnswerLost(ticket, peer));
                     return self.plan(self.now, Event::Leaf(leaf, life, lost));
@@ -86,12 +81,13 @@ impl World {
                 self.ask(leaf, number, ticket, search.into());
             }
             network::Output::Drop(ticket, peer) => {
-                let up = self.by_peer.get(&peer).copied();
-                let asks = &mut self.leaves[leaf as usize].asks;
-                if let Some(at) = asks.iter().position(|(own, home, _)| *own == ticket && Some(*home) == up) {
-                    let (_, up, number) = asks.swap_remove(at);
+                let asks = &self.leaves[leaf as usize].asks;
+                let is_it =
+                    |(own, home, _): &(u64, u32, u64)| *own == ticket && self.ultrapeers[*home as usize].peer == peer;
+                if let Some(at) = asks.iter().position(is_it) {
+                    let (_, up, number) = self.leaves[leaf as usize].asks.swap_remove(at);
                     let node = FIRST_LEAF + leaf;
-                    let at = self.now + self.links.delay(&mut self.rng, node, up, 0);
+                    let at = self.now + self.delay(node, up, 0);
                     self.send(node, up, at, Event::Withdrawn(number));
                 }
             }
@@ -100,15 +96,19 @@ impl World {
             network::Output::TellWishes(peer, wishes) => self.say_to_home(leaf, &peer, wishes),
             // Users of simulated leaves wish for nothing.
             network::Output::SearchWish(..) | network::Output::ShowWish(..) => {}
-            // Simulated leaves never serve, and are told of nobody who would.
-            network::Output::Contact(_) | network::Output::Begin(_) => {}
+            network::Output::Contact(contact) => self.dial_contact(leaf, contact),
+            network::Output::Begin(begin) => {
+                let life = self.leaves[leaf as usize].life;
+                self.plan(self.now, Event::Plan(Plan::Begins(leaf, life, begin)));
+            }
         }
     }
 
     /// A leaf measures how far away an ultrapeer is, without a connection.
-    fn measure(&mut self, leaf: u32, peer: PeerId, up: Option<u32>) {
+    fn measure(&mut self, leaf: u32, peer: PeerId, address: SocketAddr) {
         let (node, life) = (FIRST_LEAF + leaf, self.leaves[leaf as usize].life);
-        let up = up.filter(|up| self.ultrapeers[*up as usize].alive && self.reachable(node, *up));
+        let up = self.up_at(address).filter(|up| self.reachable(node, *up));
+        self.measures.elections.sent_to(address, limits::PING_TIMEOUT, "one to be measured");
         let distance = up.map(|up| self.round_trip(node, up));
         let (leaf_line, up) =
             (&mut self.leaves[leaf as usize].line, up.map(|up| &mut self.ultrapeers[up as usize].line));
@@ -119,23 +119,23 @@ impl World {
     }
 
     fn say_to_home(&mut self, leaf: u32, peer: &PeerId, message: impl Into<LeafMessage>) {
-        if let Some(session) = self.by_peer.get(peer).and_then(|up| self.session_at(leaf, *up)) {
+        if let Some((_, session)) = self.home_of(leaf, peer) {
             self.leaf_says(session, message);
         }
     }
 
     /// A leaf says good-bye to a home, which closes the connection in answer.
     fn release(&mut self, leaf: u32, peer: &PeerId) {
-        let Some(session) = self.by_peer.get(peer).and_then(|up| self.session_at(leaf, *up)) else { return };
+        let Some((up, session)) = self.home_of(leaf, peer) else { return };
         self.leaf_says(session, Goodbye { alternatives: WireList::default() });
-        let up = self.sessions[session as usize].up;
         let answered = self.round_trip(FIRST_LEAF + leaf, up).min(limits::LEAVE_TIMEOUT);
         self.plan(self.now + answered, Event::LostAtLeaf(session));
     }
 
-    /// The session between a leaf and an ultrapeer, as the leaf sees it.
-    pub(super) fn session_at(&self, leaf: u32, up: u32) -> Option<u64> {
-        self.leaves[leaf as usize].homes.iter().find(|(home, _)| *home == up).map(|(_, session)| *session)
+    /// The home of that key, and the session with it, as the leaf sees it.
+    fn home_of(&self, leaf: u32, peer: &PeerId) -> Option<(u32, u64)> {
+        let is_it = |(home, _): &&(u32, u64)| self.ultrapeers[*home as usize].peer == *peer;
+        self.leaves[leaf as usize].homes.iter().find(is_it).copied()
     }
 
     /// The sessions that an ultrapeer has, by their numbers.
@@ -158,25 +158,45 @@ impl World {
         }
         let place = self.online.len() as u32;
         self.online.push(leaf);
-        let mut alive: Vec<_> = self.ultrapeers.iter().filter(|up| up.alive).map(|up| up.address).collect();
+        self.measures.elections.leaf_came(self.now);
+        let targets = self.targets();
+        let asks = self.scenario.asks();
         let node = &mut self.leaves[leaf as usize];
         (node.life, node.place, node.since) = (node.life + 1, place, self.now);
         (node.advertised, node.due, node.salt) = (None, u64::MAX, HandleSalt(self.rng.random()));
-        node.core = Some(Box::new(Network::new(node.identity.peer_id(), NETWORK, Regime::of(NETWORK, false))));
+        node.core = Some(Box::new(Network::new(node.identity.peer_id(), asks.network(), asks.regime())));
         let (life, remembered) = (node.life, std::mem::take(&mut node.remembered));
-        let (targets, _) = alive.partial_shuffle(&mut self.rng, TARGETS);
-        let targets = targets.to_vec();
+        node.targets.clone_from(&targets);
+        if self.scenario.election.is_some() {
+            self.tell_conditions(leaf);
+        }
         if !remembered.is_empty() {
             self.leaf_input(leaf, life, network::Input::Remembered(remembered));
         }
         self.leaf_input(leaf, life, network::Input::Targets(targets));
     }
 
+    /// Addresses that a leaf is told to join: of ultrapeers, or where there are too few, of leaves.
+    fn targets(&mut self) -> Vec<SocketAddr> {
+        let mut alive: Vec<_> = self.ultrapeers.iter().filter(|up| up.alive).map(|up| up.address).collect();
+        let (targets, _) = alive.partial_shuffle(&mut self.rng, TARGETS);
+        let mut targets = targets.to_vec();
+        if self.scenario.election.is_some() {
+            for _ in targets.len()..TARGETS {
+                let other = self.rng.random_range(0..self.leaves.len());
+                targets.push(self.leaves[other].address);
+            }
+        }
+        targets
+    }
+
     /// A leaf goes: with a good-bye, or without a word.
     pub(super) fn stop_leaf(&mut self, leaf: u32, orderly: bool) {
+        self.host_stops(leaf, orderly);
         let node = &mut self.leaves[leaf as usize];
         let Some(core) = node.core.take() else { return };
         node.remembered = core.homes().remember().into_iter().take(REMEMBERED).collect();
+        node.volunteers = core.founding().volunteers().copied().collect();
         (node.since, node.list) = (self.now, None);
         let (homes, asks, place) = (std::mem::take(&mut node.homes), std::mem::take(&mut node.asks), node.place);
         self.online.swap_remove(place as usize);
@@ -198,13 +218,20 @@ impl World {
         }
     }
 
-    pub(super) fn leaf_hello(&mut self, leaf: u32, life: u32, up: u32, expect: Option<PeerId>, insists: bool) {
+    pub(super) fn leaf_hello(
+        &mut self,
+        (leaf, life): (u32, u32),
+        up: u32,
+        expect: Option<PeerId>,
+        insists: bool,
+        contact: bool,
+    ) {
         let node = &self.leaves[leaf as usize];
         if node.life != life || node.core.is_none() {
             return;
         }
         let (number, half) = (FIRST_LEAF + leaf, self.round_trip(FIRST_LEAF + leaf, up) / 2);
-        let (peer, salt, address) = (node.identity.peer_id(), node.salt, leaf_address(leaf));
+        let (peer, salt, address) = (node.identity.peer_id(), node.salt, node.address);
         let other = &self.ultrapeers[up as usize];
         let failed = Box::new(network::Input::DialFailed(other.address));
         if !other.alive || !self.reachable(number, up) {
@@ -221,8 +248,14 @@ impl World {
             Verdict::Full => Some(other.machine.others_for(&peer)),
         };
         if let Some(named) = named {
-            let refused = Box::new(network::Input::Refused(other.address, named));
-            return self.plan(self.now + half, Event::Leaf(leaf, life, refused));
+            let (peer, address) = (other.peer, other.address);
+            if contact {
+                let contact = Contact { peer, address };
+                let answered = network::Input::Answered { contact, situation: Situation::Settled, named: Vec::new() };
+                self.plan(self.now + half, Event::Leaf(leaf, life, Box::new(answered)));
+            }
+            let refused = network::Input::Refused(address, named);
+            return self.plan(self.now + half, Event::Leaf(leaf, life, Box::new(refused)));
         }
         let descriptor = other.machine.membership().own().cloned().map(Box::new);
         let session = self.sessions.len() as u64;
@@ -250,7 +283,9 @@ impl World {
         if node.life != life || node.core.is_none() {
             return self.expire_session(session);
         }
-        if let Some(at) = node.homes.iter().position(|(home, _)| *home == up) {
+        let peer = self.ultrapeers[up as usize].peer;
+        let is_it = |(home, _): &(u32, u64)| self.ultrapeers[*home as usize].peer == peer;
+        if let Some(at) = node.homes.iter().position(is_it) {
             // A second connection to the same home takes the place of the first.
             let (_, old) = node.homes.swap_remove(at);
             self.sessions[old as usize].at_leaf = false;
@@ -265,6 +300,9 @@ impl World {
         let rtt = self.round_trip(FIRST_LEAF + leaf, up);
         self.leaf_input(leaf, life, network::Input::Attached { peer, address, descriptor, rtt });
         self.leaf_says(session, LeafState { free_slots: 5, ..LeafState::default() });
+        if self.leaves[leaf as usize].core.as_ref().is_some_and(|core| core.candidacy().is_willing()) {
+            self.leaf_says(session, Volunteer { willing: true });
+        }
         self.announce(session);
     }
 
@@ -406,6 +444,10 @@ impl World {
                 self.leaf_says(session, Possession { ask, answer: PossessionAnswer::Proven(Box::new(proof)) });
             }
             LeafMessage::View(view) => self.leaf_input(leaf, life, network::Input::View(peer, view)),
+            LeafMessage::Appraisal(told) => self.leaf_input(leaf, life, network::Input::Appraised(peer, told)),
+            LeafMessage::Volunteers(told) => {
+                self.leaf_input(leaf, life, network::Input::Volunteers(told.leaves.into_vec()));
+            }
             other => self.defect(format!("an ultrapeer sends a leaf what it does not expect: {other:?}")),
         }
     }
@@ -601,10 +643,4 @@ impl World {
         }
         sequence
     }
-}
-
-/// Where a leaf's packets come from.
-fn leaf_address(leaf: u32) -> std::net::SocketAddr {
-    let [_, high, middle, low] = leaf.to_be_bytes();
-    std::net::SocketAddr::from(([130 + high, middle, low, 9], 7_780))
 }

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use overlay::{
     batch::{self, Assembler},
-    election::Finding,
     id::PeerId,
     limits,
     time::Time,
@@ -23,9 +22,7 @@ use ultrapeer::{
     ultrapeer::{Input, Output, Phase},
 };
 
-use super::{
-    BUILD_BASE, BUILD_FILE, CLASSES, Event, FIRST_LEAF, Link, Plan, UPSTREAM_KBIT, World, shared_segment, traffic,
-};
+use super::{BUILD_BASE, BUILD_FILE, CLASSES, Event, FIRST_LEAF, Link, Plan, World, shared_segment, traffic};
 
 /// Compressed digests that are kept, because several homes make the same one.
 const PACKED_DIGESTS: usize = 1 << 14;
@@ -45,18 +42,11 @@ impl World {
             Output::ToMesh(peer, message) => self.mesh_says(up, &peer, message),
             Output::CloseMesh(peer) => self.close_mesh(up, &peer),
             Output::Dial(peer, address) => {
-                let to = self.by_address.get(&address).copied();
-                self.dial_mesh(up, to, Some(peer), false);
+                self.dial_address(up, address, Some(peer), false);
             }
-            Output::Retire(_) => self.up_input(up, Input::Drain),
-            Output::DialBack { peer, address, .. } => {
-                let to = self.by_address.get(&address).copied();
-                let found = to.filter(|to| self.ultrapeers[*to as usize].peer == peer && self.reachable(up, *to));
-                let found = found.filter(|to| self.ultrapeers[*to as usize].alive);
-                let after = found.map_or(limits::DIAL_BACK_TIMEOUT, |to| self.round_trip(up, to) * 2);
-                let found = found.map(|_| Finding { rate_kbit: Some(UPSTREAM_KBIT), loss_ppm: None }).ok_or(());
-                self.plan(self.now + after, Event::Up(up, Box::new(Input::DialledBack(peer, found))));
-            }
+            Output::Retire(_) => self.retire(up),
+            Output::DialBack { peer, address, measured } => self.dial_back(up, peer, address, measured),
+            Output::Admitted => self.admitted(up),
             Output::Build { session, chunk, parts } => {
                 let built = shared_segment(&mut self.segments, chunk.hash, || build(chunk, &parts));
                 let after = BUILD_BASE + BUILD_FILE * u32::from(chunk.files);
@@ -103,11 +93,8 @@ impl World {
             // All are honest here.
             Output::AuditFailed(Failure { fault, .. }) => self.defect(format!("an ultrapeer fails an audit: {fault}")),
             Output::Drained => self.stop_up(up, true),
-            Output::Distrusted(_)
-            | Output::Admitted
-            | Output::SearchEnded(_)
-            | Output::QueryAnswered { .. }
-            | Output::Introduction(_) => {}
+            Output::Distrusted(_) | Output::SearchEnded(_) | Output::QueryAnswered { .. } | Output::Introduction(_) => {
+            }
         }
     }
 
@@ -143,8 +130,19 @@ impl World {
         }
     }
 
-    fn link(&self, at: u32, peer: u32) -> Link {
+    pub(super) fn link(&self, at: u32, peer: u32) -> Link {
         self.ultrapeers[at as usize].links.get(peer as usize).copied().unwrap_or_default()
+    }
+
+    /// `at` has a link to `peer`: one to an earlier life of that node counts no more.
+    fn forget_earlier(&mut self, at: u32, peer: u32) {
+        let mut earlier = self.ultrapeers[peer as usize].earlier;
+        while let Some(number) = earlier {
+            if self.link(at, number).number != 0 {
+                self.set_link(at, number, Link::default());
+            }
+            earlier = self.ultrapeers[number as usize].earlier;
+        }
     }
 
     fn set_link(&mut self, at: u32, peer: u32, link: Link) {
@@ -166,12 +164,16 @@ impl World {
         if self.link(from, to).number != 0 {
             return;
         }
-        // The first flight, the answer, and the hello with the last of the handshake.
-        let at = self.now + self.round_trip(from, to) + self.links.delay(&mut self.rng, from, to, 1_200);
+        let at = self.hello_arrives(from, to);
         self.plan(at, Event::MeshHello { from, to, expect, joining });
     }
 
-    fn dial_failed(&mut self, from: u32, peer: PeerId, at: Time) {
+    /// When the hello of one who dials is there: the first flight, the answer, and the hello with the last of the handshake.
+    pub(super) fn hello_arrives(&mut self, from: u32, to: u32) -> Time {
+        self.now + self.round_trip(from, to) + self.delay(from, to, 1_200)
+    }
+
+    pub(super) fn dial_failed(&mut self, from: u32, peer: PeerId, at: Time) {
         self.plan(at, Event::Up(from, Box::new(Input::DialFailed(peer))));
     }
 
@@ -205,6 +207,7 @@ impl World {
             return; // both dialled: the link that the lower key dialled stays
         }
         let number = self.number();
+        self.forget_earlier(to, from);
         self.set_link(to, from, Link { number, by_lower, since: self.now, last: [0; CLASSES] });
         let peer = self.ultrapeers[from as usize].peer;
         self.plan(self.now + half, Event::MeshWelcome { from: to, to: from, link: number, by_lower });
@@ -270,6 +273,7 @@ impl World {
             return;
         }
         self.ultrapeers[up as usize].alive = false;
+        self.role_ends(up);
         if in_order {
             for peer in 0..self.ultrapeers.len() as u32 {
                 let link = self.link(peer, up).number;
@@ -293,9 +297,12 @@ impl World {
         }
     }
 
-    /// Asks `to` to let `up` in, again and again until it serves.
+    /// Asks others to let `up` in, again and again until it serves.
     pub(super) fn join(&mut self, up: u32, pause: Duration) {
         let node = &self.ultrapeers[up as usize];
+        if node.elected.is_some() {
+            return self.join_targets(up, pause);
+        }
         if !node.alive || node.machine.phase() != Phase::Candidate {
             return;
         }

@@ -2,14 +2,17 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use leaf::search::{End, Request};
+use leaf::{
+    founding::Begin,
+    search::{End, Request},
+};
 use overlay::{
     id::HandleSalt,
     identity::Identity,
     limits,
     machine::Context,
     time::Time,
-    wire::{bounded::Text, search::Target},
+    wire::{bounded::Text, mesh::Invitation, search::Target},
 };
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg32;
@@ -26,7 +29,8 @@ use super::{
         traffic::Line,
         workload::{Class, EPOCH_S, Query},
     },
-    Event, FIRST_LEAF, Leaf, NETWORK, Up, World,
+    Event, FIRST_LEAF, Leaf, Up, World,
+    roles::{self, Nature},
 };
 
 /// The part of the settling time in which nodes join, ultrapeers before leaves.
@@ -39,6 +43,8 @@ const LOOKS: u32 = 480;
 const BURSTS_MS: [u32; 10] = [10, 1_000, 2_000, 3_000, 5_000, 7_500, 10_000, 15_000, 30_000, 60_000];
 /// The same for ultrapeers that lie, which are found out in minutes: later bursts as well.
 const LYING_BURSTS_MS: [u32; 6] = [120_000, 180_000, 300_000, 600_000, 900_000, 1_200_000];
+/// More of them, where ultrapeers must be elected first.
+const MORE_BURSTS_MS: [u32; 6] = [20_000, 25_000, 40_000, 90_000, 120_000, 300_000];
 /// Searches of a burst.
 const BURST: u32 = 50;
 /// Seconds after a file was added, or its leaf went, at which it is searched for.
@@ -83,6 +89,14 @@ pub enum Plan {
     Look(u32, Box<Aftermath>),
     /// Counting of bytes begins.
     Counts,
+    /// A leaf becomes an ultrapeer, if it is still in that life.
+    Begins(u32, u32, Begin),
+    /// A candidate that was not let in gives up.
+    GivesUp(u32),
+    /// One owner's many keys ask to be let in.
+    CrowdComes,
+    /// A look at who serves and who is attached.
+    Census,
 }
 
 /// Who died, and who has not noticed or not recovered yet.
@@ -98,6 +112,8 @@ pub struct Aftermath {
 pub struct Load {
     /// Attached leaves.
     pub leaves: u32,
+    /// Leaves that it takes.
+    pub capacity: u32,
     /// Bytes on its line since counting began.
     pub line: Line,
     /// Bytes of its index with all digests, by its own account.
@@ -111,12 +127,15 @@ pub struct Load {
 impl Plan {
     pub(super) fn whom(&self) -> u64 {
         match self {
-            Self::UpStarts(node) | Self::UpJoins(node, _) | Self::UpDies(node) => u64::from(*node),
+            Self::UpStarts(node) | Self::UpJoins(node, _) | Self::UpDies(node) | Self::GivesUp(node) => {
+                u64::from(*node)
+            }
+            Self::Begins(leaf, ..) => u64::from(*leaf),
             Self::LeafStarts(leaf) | Self::LeafStops(leaf, _) | Self::Changed(leaf, _) | Self::Probe(leaf, ..) => {
                 u64::from(*leaf)
             }
             Self::Fault(fault) | Self::Burst((fault, _)) | Self::Look(fault, _) => u64::from(*fault),
-            Self::Searches | Self::Freshens | Self::Heals | Self::Counts => 0,
+            Self::Searches | Self::Freshens | Self::Heals | Self::Counts | Self::CrowdComes | Self::Census => 0,
         }
     }
 }
@@ -136,6 +155,10 @@ impl World {
         self.ultrapeers_lie(lying);
         for leaf in 0..self.library.leaves() {
             self.make_leaf(leaf);
+        }
+        if self.scenario.election.is_some() {
+            self.plan(Time::ZERO, Event::Plan(Plan::Census));
+            self.plan(Time::ZERO + settle, Event::Plan(Plan::CrowdComes));
         }
         // Leaves beyond those that are online at the start are away, and come when they come.
         for leaf in 0..self.library.leaves() {
@@ -166,17 +189,31 @@ impl World {
 
     fn make_up(&mut self) -> u32 {
         let number = self.ultrapeers.len() as u32;
-        let seed = self.scenario.seed;
-        let identity = Arc::new(identity(seed, 4, number));
+        let identity = Arc::new(identity(self.scenario.seed, 4, number));
+        self.add_up(identity, up_address(number), false, Vec::new())
+    }
+
+    /// Adds an ultrapeer that has not started.
+    pub(super) fn add_up(
+        &mut self,
+        identity: Arc<Identity>,
+        address: SocketAddr,
+        volunteer: bool,
+        invitations: Vec<Invitation>,
+    ) -> u32 {
+        let number = self.ultrapeers.len() as u32;
         let peer = identity.peer_id();
-        let mut rng = Pcg32::seed_from_u64(draw::mix(seed, 5, u64::from(number)));
-        let settings = Settings { memory: (self.scenario.memory_mb * 1e6) as u64, ..Settings::default() };
-        let terms = Terms::operated(NETWORK, false);
-        let machine =
-            Ultrapeer::new(identity, NETWORK, settings, terms, EPOCH_S, &mut Context::new(self.now, &mut rng));
-        let address = up_address(number);
+        let mut rng = Pcg32::seed_from_u64(draw::mix(self.scenario.seed, 5, u64::from(number)));
+        let mut settings = Settings { memory: self.scenario.memory(), ..Settings::default() };
+        if let Some(election) = self.scenario.election {
+            settings.max_leaves = election.capacity;
+        }
+        let asks = self.scenario.asks();
+        let terms = Terms { regime: asks.regime(), volunteer, invitations };
+        let mut cx = Context::new(self.now, &mut rng);
+        let machine = Ultrapeer::new(identity, asks.network(), settings, terms, EPOCH_S, &mut cx);
         self.by_address.insert(address, number);
-        self.by_peer.insert(peer, number);
+        let earlier = self.by_peer.insert(peer, number);
         self.ultrapeers.push(Up {
             machine,
             rng,
@@ -188,12 +225,18 @@ impl World {
             due: u64::MAX,
             line: Line::default(),
             since: self.now,
+            place: number,
+            elected: None,
+            earlier,
+            of_crowd: false,
         });
         number
     }
 
     fn make_leaf(&mut self, number: u32) {
         let seed = self.scenario.seed;
+        let address = roles::leaf_address(number, self.scenario.election.map_or(0, |election| election.prefixes));
+        self.leaf_at.insert(address, number);
         self.leaves.push(Leaf {
             core: None,
             rng: Pcg32::seed_from_u64(draw::mix(seed, 6, u64::from(number))),
@@ -209,6 +252,11 @@ impl World {
             list: None,
             sequence: 0,
             remembered: Vec::new(),
+            volunteers: Vec::new(),
+            targets: Vec::new(),
+            address,
+            nature: self.scenario.election.map(|election| Nature::of(&election, seed, number)).unwrap_or_default(),
+            own: None,
             line: Line::default(),
             active: false,
         });
@@ -256,6 +304,10 @@ impl World {
             Plan::Burst(burst) => (0..BURST).for_each(|_| self.someone_searches(Some(burst))),
             Plan::Heals => self.heal(),
             Plan::Look(left, aftermath) => self.look(left, *aftermath),
+            Plan::Begins(leaf, life, begin) => self.begins(leaf, life, begin),
+            Plan::GivesUp(up) => self.gives_up(up),
+            Plan::CrowdComes => self.crowd_comes(),
+            Plan::Census => self.census(),
             Plan::Counts => {
                 self.joining = std::mem::take(&mut self.traffic);
                 self.ultrapeers.iter_mut().for_each(|up| up.line = Line::default());
@@ -265,10 +317,7 @@ impl World {
     }
 
     fn up_starts(&mut self, up: u32) {
-        let node = &mut self.ultrapeers[up as usize];
-        (node.alive, node.since) = (true, self.now);
-        let address = node.address;
-        self.up_input(up, Input::Address(address));
+        self.wake_up(up);
         if up == 0 {
             self.up_input(up, Input::Found);
         } else {
@@ -280,6 +329,14 @@ impl World {
             let at = (self.now + life).max(Time::ZERO + self.scenario.settled());
             self.plan(at, Event::Plan(Plan::UpDies(up)));
         }
+    }
+
+    /// An ultrapeer begins to run, and knows its address.
+    pub(super) fn wake_up(&mut self, up: u32) {
+        let node = &mut self.ultrapeers[up as usize];
+        (node.alive, node.since) = (true, self.now);
+        let address = node.address;
+        self.up_input(up, Input::Address(address));
     }
 
     fn leaf_stops(&mut self, leaf: u32, life: u32) {
@@ -461,7 +518,7 @@ impl World {
                 let victims = self.victims(share, kind == FaultKind::Targeted);
                 if kind == FaultKind::Drain {
                     for up in &victims {
-                        self.up_input(*up, Input::Drain);
+                        self.retire(*up);
                     }
                 } else {
                     self.kill(&victims);
@@ -489,7 +546,8 @@ impl World {
                 }
             }
         }
-        for after in BURSTS_MS {
+        let more = if self.scenario.election.is_some() { &MORE_BURSTS_MS[..] } else { &[] };
+        for after in BURSTS_MS.iter().chain(more).copied() {
             let at = self.now + Duration::from_millis(after.into());
             self.plan(at, Event::Plan(Plan::Burst((number, after))));
         }
@@ -531,7 +589,15 @@ impl World {
             self.online.iter().copied().filter(orphans).map(|leaf| (leaf, self.leaves[leaf as usize].life)).collect();
         unrestored.sort_unstable();
         for up in victims {
+            let host = self.ultrapeers[*up as usize].elected.as_ref().map(|elected| elected.leaf);
             self.stop_up(*up, false);
+            if let Some(leaf) = host {
+                self.stop_leaf(leaf, false);
+                unrestored.retain(|(orphan, _)| *orphan != leaf);
+                if let Some(away) = churn::away(&self.scenario.churn, &mut self.rng, self.now) {
+                    self.plan(self.now + away, Event::Plan(Plan::LeafStarts(leaf)));
+                }
+            }
         }
         let living: Vec<u32> =
             (0..self.ultrapeers.len() as u32).filter(|up| self.ultrapeers[*up as usize].alive).collect();
@@ -600,6 +666,7 @@ impl World {
             let digests = up.machine.digests().stats();
             Load {
                 leaves: up.machine.leaves().len() as u32,
+                capacity: up.machine.leaves().capacity(),
                 line: up.line,
                 index_bytes: up.machine.index().stats().memory,
                 digests: digests.leaves as u64,
@@ -624,7 +691,7 @@ impl World {
 }
 
 /// The identity of a node of this run.
-fn identity(seed: u64, kind: u64, number: u32) -> Identity {
+pub(super) fn identity(seed: u64, kind: u64, number: u32) -> Identity {
     let mut bytes = [0; 32];
     for (word, bytes) in (0..).zip(bytes.chunks_exact_mut(8)) {
         bytes.copy_from_slice(&draw::mix(seed ^ word, kind, u64::from(number)).to_le_bytes());

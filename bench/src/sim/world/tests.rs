@@ -10,6 +10,12 @@ fn run(seed: u64, changes: &str) -> (World, f64) {
     let mut scenario = Scenario::parse(&text).expect("a scenario");
     scenario.workload.median_files = 20.0;
     scenario.workload.queries_per_hour = 120.0;
+    run_scenario(scenario)
+}
+
+/// A world that has run to its end.
+fn run_scenario(scenario: Scenario) -> (World, f64) {
+    let seed = scenario.seed;
     let corpus = Packages::load(Path::new("/nonexistent"), true).expect("the sample");
     let library = Library::new(seed, scenario.population(), &scenario.workload, corpus);
     let end = scenario.settle_s + scenario.measure_s;
@@ -69,4 +75,26 @@ fn a_network_that_fell_apart_grows_together() {
     let report = Report::new(&world, end);
     assert_eq!(report.falsely_complete, 0, "{}", report.text());
     assert_eq!(world.defects(), [""; 0]);
+}
+
+/// The report of a network out of whose leaves ultrapeers come.
+fn elect(seed: u64, changes: &str) -> (World, Report) {
+    let text =
+        format!("name = 'test'\nseed = {seed}\n{changes}\n[workload]\nmedian_files = 5\nqueries_per_hour = 20\n");
+    let (world, end) = run_scenario(Scenario::parse(&text).expect("a scenario"));
+    let report = Report::new(&world, end);
+    (world, report)
+}
+
+#[test]
+fn a_network_elects_ultrapeers_out_of_nothing() {
+    let scenario = "leaves = 12\nultrapeers = 0\nsettle_s = 40\nmeasure_s = 260\n[election]\nunreachable = 0.2";
+    let (world, report) = elect(1, scenario);
+    let elections = report.elections.clone().expect("elections");
+    assert_eq!(world.defects(), [""; 0]);
+    assert!(elections.first_s.is_some_and(|first| first <= 60.0), "{}", report.text());
+    assert!(elections.attached_s.is_some_and(|attached| attached <= 70.0), "{}", report.text());
+    let last = elections.rows.last().expect("looks");
+    assert_eq!((last.attached, last.ultrapeers), (12, last.asked_for), "{}", report.text());
+    assert_eq!(elections.role_changes_a_day.0, 1, "{}", report.text());
 }
