@@ -14,6 +14,8 @@
 //! - a home is left in order only when as many others as there can be have the list;
 //! - join targets are tried for ever, with growing pauses, while the leaf has no home;
 //! - pauses are jittered, so that leaves that lost the same home do not return in step;
+//! - an address that no home told of, and where nobody answers, is dialled once in [`limits::HINT_AGAIN`]: whoever refuses
+//!   may name a victim's under any number of keys;
 //! - what it knows is bounded, and what it asks and measures is too, whatever homes say.
 
 mod choice;
@@ -41,7 +43,7 @@ use overlay::{
 };
 use rand::RngExt;
 
-use self::records::{Attempts, Distance, Home, Known};
+use self::records::{Attempts, Distance, Home, Known, Vain};
 
 /// What can happen to the homes.
 #[derive(Debug)]
@@ -156,6 +158,7 @@ pub struct Homes {
     network: [u8; 8],
     targets: BTreeMap<SocketAddr, Attempts>,
     known: BTreeMap<PeerId, Known>,
+    vain: Vain,
     /// The ultrapeer in this node, while it serves.
     own: Option<(Own, Attempts)>,
     homes: BTreeMap<PeerId, Home>,
@@ -190,6 +193,7 @@ impl Homes {
             network: network_tag(network),
             targets: BTreeMap::new(),
             known: BTreeMap::new(),
+            vain: Vain::default(),
             own: None,
             homes: BTreeMap::new(),
             distrusted: BTreeMap::new(),
@@ -236,9 +240,10 @@ impl Homes {
         self.known.values().map(|known| (&known.descriptor, self.homes.contains_key(&known.descriptor.peer)))
     }
 
-    /// Descriptors to keep for the next session, and to name to those who ask: homes first.
+    /// Descriptors to keep for the next session, and to name to those who ask: homes first, and nothing that may be made up.
     pub fn remember(&self) -> Vec<SignedDescriptor> {
-        let (homes, others): (Vec<_>, Vec<_>) = self.known.iter().partition(|(peer, _)| self.homes.contains_key(*peer));
+        let vouched = self.known.iter().filter(|(_, known)| known.vouched);
+        let (homes, others): (Vec<_>, Vec<_>) = vouched.partition(|(peer, _)| self.homes.contains_key(*peer));
         let all = homes.into_iter().chain(others).map(|(_, known)| known.signed.clone());
         all.take(limits::REMEMBERED_ULTRAPEERS).collect()
     }
@@ -328,7 +333,8 @@ impl Homes {
         known.descriptor.shard.covers(self.place)
     }
 
-    fn learn(&mut self, cx: &mut Context<'_>, signed: SignedDescriptor) -> Option<PeerId> {
+    /// `vouched` if a home told of it.
+    fn learn(&mut self, cx: &mut Context<'_>, signed: SignedDescriptor, vouched: bool) -> Option<PeerId> {
         let descriptor = signed.open().ok()?;
         if descriptor.network != self.network || descriptor.peer == self.me {
             return None;
@@ -338,14 +344,21 @@ impl Homes {
             self.forget(&peer);
             return None;
         }
+        if !vouched && !self.may_try(cx.now, &descriptor) {
+            return None;
+        }
         match self.known.get_mut(&peer) {
-            Some(known) if known.descriptor.sequence >= descriptor.sequence => {}
+            Some(known) if known.descriptor.sequence >= descriptor.sequence => {
+                known.vouched |= vouched && known.descriptor.address == descriptor.address;
+            }
             Some(known) => {
                 // It moved: whatever became of the old address says nothing of the new one.
                 if known.descriptor.address != descriptor.address {
                     known.attempts = Attempts::new(cx.now);
                     known.distance = Distance::Unknown;
+                    known.vouched = false;
                 }
+                known.vouched |= vouched;
                 (known.signed, known.descriptor) = (signed, descriptor);
             }
             None => {
@@ -353,11 +366,29 @@ impl Homes {
                     return None;
                 }
                 let attempts = Attempts::new(cx.now);
-                self.known.insert(peer, Known { signed, descriptor, attempts, distance: Distance::Unknown });
+                self.known.insert(peer, Known { signed, descriptor, attempts, distance: Distance::Unknown, vouched });
             }
         }
         self.place_home(cx, &peer);
         Some(peer)
+    }
+
+    /// True if the address of one that no home told of may be dialled: not in vain lately, and not for another one already.
+    fn may_try(&mut self, now: Time, named: &Descriptor) -> bool {
+        self.known.get(&named.peer).is_some_and(|known| known.descriptor.address == named.address)
+            || (self.vain.allows(now, &named.address)
+                && self.known.values().all(|known| known.vouched || known.descriptor.address != named.address))
+    }
+
+    /// Nobody answered at an address: those that only others named there are forgotten.
+    fn forget_named(&mut self, now: Time, address: SocketAddr) {
+        let homes = &self.homes;
+        let is_named = |peer: &PeerId, known: &mut Known| {
+            !known.vouched && known.descriptor.address == address && !homes.contains_key(peer)
+        };
+        if self.known.extract_if(.., is_named).count() > 0 {
+            self.vain.note(now, address);
+        }
     }
 
     /// A home that covers another part of the leaf space now keeps this leaf's list until the leaf has moved: not all of
@@ -396,9 +427,9 @@ impl Homes {
     }
 
     /// Learns of others that are to be dialled first.
-    fn prefer(&mut self, cx: &mut Context<'_>, alternatives: Vec<SignedDescriptor>) {
-        let learned: Vec<_> =
-            alternatives.into_iter().take(limits::ALTERNATIVES).filter_map(|signed| self.learn(cx, signed)).collect();
+    fn prefer(&mut self, cx: &mut Context<'_>, alternatives: Vec<SignedDescriptor>, vouched: bool) {
+        let named = alternatives.into_iter().take(limits::ALTERNATIVES);
+        let learned: Vec<_> = named.filter_map(|signed| self.learn(cx, signed, vouched)).collect();
         self.preferred.retain(|peer| !learned.contains(peer));
         for peer in learned.into_iter().rev() {
             self.preferred.push_front(peer);
@@ -407,7 +438,7 @@ impl Homes {
     }
 
     fn remembered(&mut self, cx: &mut Context<'_>, descriptors: Vec<SignedDescriptor>) {
-        let learned: Vec<_> = descriptors.into_iter().filter_map(|signed| self.learn(cx, signed)).collect();
+        let learned: Vec<_> = descriptors.into_iter().filter_map(|signed| self.learn(cx, signed, true)).collect();
         self.cold = learned.is_empty();
         self.preferred.extend(learned.into_iter().take(limits::HOMES));
         self.preferred.truncate(limits::ALTERNATIVES);
@@ -423,7 +454,7 @@ impl Homes {
         }
         let told = members.descriptors.len();
         for signed in members.descriptors {
-            self.learn(cx, signed);
+            self.learn(cx, signed, true);
         }
         let Some(home) = self.homes.get_mut(&from) else { return };
         home.total = members.total;
@@ -496,10 +527,11 @@ impl Homes {
         self.homes.insert(peer, home);
         self.exchange.begin(cx);
         if let Some(signed) = descriptor {
-            self.learn(cx, signed);
+            self.learn(cx, signed, true);
         }
         if let Some(known) = self.known.get_mut(&peer) {
             known.attempts = Attempts::new(now);
+            known.vouched |= known.descriptor.address == address;
         }
         if let Some((_, attempts)) = self.own.as_mut().filter(|_| peer == self.me) {
             *attempts = Attempts::new(now);
@@ -541,7 +573,7 @@ impl Homes {
             return;
         }
         self.sent_on += 1;
-        self.prefer(cx, alternatives);
+        self.prefer(cx, alternatives, false);
         // It will not have more room in a moment, unless there is nobody else.
         if let Some(known) = refusing.filter(|_| !self.homes.is_empty()).and_then(|peer| self.known.get_mut(&peer)) {
             known.attempts.at = cx.now + limits::REFUSED_PAUSE.mul_f64(cx.rng.random_range(0.75..1.25));
@@ -732,8 +764,11 @@ impl Machine for Homes {
                 out.push(Output::Changed);
             }
             Input::Refused { address, alternatives } => self.refused(cx, address, alternatives),
-            Input::Named(alternatives) => self.prefer(cx, alternatives),
-            Input::DialFailed(address) => self.dial_failed(cx, address),
+            Input::Named(alternatives) => self.prefer(cx, alternatives, false),
+            Input::DialFailed(address) => {
+                self.dial_failed(cx, address);
+                self.forget_named(cx.now, address);
+            }
             Input::Measured(peer, distance) => self.measured(cx, peer, distance, out),
             Input::RoundTrip(peer, rtt) => {
                 if let Some(home) = self.homes.get_mut(&peer) {
@@ -753,7 +788,7 @@ impl Machine for Homes {
             Input::Draining { peer, alternatives } => {
                 let ends = Some((cx.now, Why::Drained));
                 self.falls_short(cx, &peer, |home| home.ends = ends);
-                self.prefer(cx, alternatives);
+                self.prefer(cx, alternatives, true);
             }
             Input::Lost(peer) => self.lost(cx, peer, out),
             Input::Distrust(peer) => self.distrust(cx, peer),

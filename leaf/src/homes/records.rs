@@ -1,6 +1,6 @@
 //! What is known of ultrapeers and of homes.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
 use overlay::{
     limits,
@@ -18,6 +18,29 @@ pub(super) struct Known {
     pub(super) descriptor: Descriptor,
     pub(super) attempts: Attempts,
     pub(super) distance: Distance,
+    /// A home told of it, or it was one. Whoever else named it may have made it up.
+    pub(super) vouched: bool,
+}
+
+/// Addresses that only nodes which were no homes named, and where nobody answered.
+#[derive(Debug, Default)]
+pub(super) struct Vain {
+    since: BTreeMap<SocketAddr, Time>,
+}
+
+impl Vain {
+    /// True if such an address may be dialled.
+    pub(super) fn allows(&mut self, now: Time, address: &SocketAddr) -> bool {
+        self.since.retain(|_, since| now.since(*since) < limits::HINT_AGAIN);
+        self.since.len() < limits::HINTS_FAILED && !self.since.contains_key(address)
+    }
+
+    /// Nobody answered there.
+    pub(super) fn note(&mut self, now: Time, address: SocketAddr) {
+        if self.since.len() < limits::HINTS_FAILED {
+            self.since.insert(address, now);
+        }
+    }
 }
 
 /// How far away an ultrapeer is.

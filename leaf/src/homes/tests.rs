@@ -753,3 +753,45 @@ proptest! {
         prop_assert_eq!(homes.len(), alive.len().min(limits::HOMES));
     }
 }
+
+#[test]
+fn an_address_that_no_home_told_of_is_dialled_once_an_hour_whatever_keys_it_is_given() {
+    let victim = address(200);
+    let named = |key: u8, sequence| {
+        let identity = Identity::from_seed([key; 32]);
+        let descriptor = Descriptor {
+            peer: identity.peer_id(),
+            network: network_tag("test"),
+            address: victim,
+            shard: ShardPrefix::ALL,
+            capacity: 100,
+            sequence,
+            lifetime_s: 7_200,
+            admission: 0,
+            volunteer: false,
+        };
+        descriptor.sign_endorsed(&identity, [])
+    };
+    let (mut homes, mut rng) = (Homes::new(ME, "test"), Pcg32::new(1, 1));
+    let (mut now, mut dials) = (Time(1), Vec::new());
+    let second = Duration::from_secs(1);
+    for round in 0..2 * 3_600_u64 {
+        let mut out = Outbox::new();
+        let mut cx = Context::new(now, &mut rng);
+        let key = (round % 100) as u8 + 1;
+        homes.handle(&mut cx, Input::Named(vec![named(key, round)]), &mut out);
+        if homes.next_deadline().is_some_and(|due| due <= now) {
+            homes.on_deadline(&mut cx, &mut out);
+        }
+        let dialled =
+            out.drain().filter(|output| matches!(output, Output::Dial { address, .. } if *address == victim)).count();
+        for _ in 0..dialled {
+            dials.push(now);
+            homes.handle(&mut Context::new(now + second, &mut rng), Input::DialFailed(victim), &mut Outbox::new());
+        }
+        assert!(homes.remember().is_empty(), "nothing that may be made up is named to others");
+        now = now + second;
+    }
+    assert_eq!(dials.len(), 2, "{dials:?}");
+    assert!(dials[1].since(dials[0]) >= limits::HINT_AGAIN);
+}
