@@ -125,7 +125,8 @@ pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<Sign
                 shared.join.note(&target, error);
             }
         }
-        pause = if *admitted.borrow() { limits::GONE_REDIAL } else { (pause * 2).min(limits::REDIAL_MAX) };
+        // Also one that has just begun a network looks often at first: another may have begun at the same time.
+        pause = (pause * 2).min(if *admitted.borrow() { limits::GONE_REDIAL } else { limits::REDIAL_MAX });
         let until = Instant::now() + pause;
         let until = founding.map_or(until, |at| at.min(until));
         tokio::select! {

@@ -306,7 +306,7 @@ impl World {
             return self.up_input(up, Input::Found);
         }
         self.up_input(up, Input::Heard(known));
-        self.join_targets(up, limits::REDIAL_MIN * 2);
+        self.join_targets(up, limits::REDIAL_MIN);
         if let Some(patience) = begin.patience() {
             self.plan(self.now + patience, Event::Plan(Plan::GivesUp(up)));
         }
@@ -410,10 +410,9 @@ impl World {
                 self.dial_address(up, target, None, true);
             }
         }
-        let serves = phase != Phase::Candidate;
-        let next = if serves { limits::GONE_REDIAL } else { (pause * 2).min(limits::REDIAL_MAX) };
-        let after = if serves { limits::GONE_REDIAL } else { pause };
-        self.plan(self.now + after, Event::Plan(Plan::UpJoins(up, next)));
+        let most = if phase == Phase::Candidate { limits::REDIAL_MAX } else { limits::GONE_REDIAL };
+        let next = (pause * 2).min(most);
+        self.plan(self.now + next, Event::Plan(Plan::UpJoins(up, next)));
     }
 
     // --- abuse --------------------------------------------------------------------------------------
