@@ -239,7 +239,7 @@ impl ElectionReport {
 
     /// As text.
     pub(super) fn write(&self, out: &mut String) -> std::fmt::Result {
-        let seconds = |span: Option<f64>| span.map_or("never".to_owned(), |span| format!("{span:.1} s"));
+        let seconds = |span: Option<f64>| span.map_or_else(|| "never".to_owned(), |span| format!("{span:.1} s"));
         writeln!(
             out,
             "\nelections: first ultrapeer after {}, all leaves attached after {}",

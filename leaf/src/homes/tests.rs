@@ -790,7 +790,7 @@ fn an_address_that_no_home_told_of_is_dialled_once_an_hour_whatever_keys_it_is_g
             homes.handle(&mut Context::new(now + second, &mut rng), Input::DialFailed(victim), &mut Outbox::new());
         }
         assert!(homes.remember().is_empty(), "nothing that may be made up is named to others");
-        now = now + second;
+        now += second;
     }
     assert_eq!(dials.len(), 2, "{dials:?}");
     assert!(dials[1].since(dials[0]) >= limits::HINT_AGAIN);

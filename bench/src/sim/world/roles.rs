@@ -459,7 +459,7 @@ impl World {
         let others = serving.iter().filter(|up| !up.of_crowd);
         let taken =
             |up: &&super::Up| up.machine.membership().iter().filter(|(member, _)| is_of_crowd(&member.peer)).count();
-        others.map(|up| taken(up)).max().unwrap_or(0)
+        others.map(taken).max().unwrap_or(0)
     }
 }
 
@@ -467,7 +467,7 @@ impl World {
 pub(super) fn leaf_address(leaf: u32, prefixes: u32) -> SocketAddr {
     let place = if prefixes == 0 { leaf } else { leaf % prefixes };
     let [low, middle, high] = [place % 40, place / 40 % 256, place / 10_240 % 256].map(|part| part as u8);
-    let within = if prefixes == 0 { 0 } else { leaf / prefixes };
+    let within = leaf.checked_div(prefixes).unwrap_or(0);
     let port = 7_780 + (within / 200) as u16;
     SocketAddr::from(([128 + low, middle, high, 9 + (within % 200) as u8], port))
 }
