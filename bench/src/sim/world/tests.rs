@@ -98,3 +98,16 @@ fn a_network_elects_ultrapeers_out_of_nothing() {
     assert_eq!((last.attached, last.ultrapeers), (12, last.asked_for), "{}", report.text());
     assert_eq!(elections.role_changes_a_day.0, 1, "{}", report.text());
 }
+
+#[test]
+fn an_elected_network_comes_back_when_all_its_ultrapeers_die_and_nobody_changes_its_role_twice() {
+    let scenario = "leaves = 16\nultrapeers = 2\nsettle_s = 120\nmeasure_s = 3600\n[election]\n\n[[faults]]\nat_s = 10\nkind = 'kill'\nshare = 1.0\n";
+    let (world, report) = elect(2, scenario);
+    let elections = report.elections.clone().expect("elections");
+    assert_eq!(world.defects(), [""; 0]);
+    let [(share, recovered)] = elections.recovered_s[..] else { panic!("one fault") };
+    assert!(share == 1.0 && recovered.is_some_and(|after| after <= 60.0), "{}", report.text());
+    let last = elections.rows.last().expect("looks");
+    assert_eq!((last.attached, last.ultrapeers), (16, last.asked_for), "{}", report.text());
+    assert_eq!(elections.role_changes_a_day.0, 1, "{}", report.text());
+}
