@@ -72,7 +72,8 @@ pub const APPRAISALS_KEPT: usize = 8;
 pub const CANDIDATE_PATIENCE: Duration = Duration::from_mins(2);
 /// Time after a vain attempt before the next.
 pub const CANDIDATE_REST: Duration = Duration::from_mins(10);
-/// Time for which a volunteer that served rests: its role changes twice a day at most.
-pub const RETIRED_REST: Duration = Duration::from_hours(12);
+/// Time for which a volunteer that served rests: its role changes twice in any day at most. Half a day allows it to serve
+/// twice in a day, which is four changes (measured: bench/scenarios/diurnal.toml).
+pub const RETIRED_REST: Duration = Duration::from_hours(24);
 /// Time between two looks at what the machine runs on.
 pub const CONDITIONS_LOOK: Duration = Duration::from_secs(10);
