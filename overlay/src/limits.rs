@@ -459,6 +459,10 @@ pub const SURPLUS_MEDIAN: f64 = 0.5;
 pub const SURPLUS_WINDOW: Duration = Duration::from_mins(5);
 /// Least time for which a volunteer serves: it costs leaves a move each.
 pub const DWELL: Duration = Duration::from_mins(15);
+/// Links of nodes that are no members, and want to be. Chosen: each costs what a leaf costs.
+pub const STRANGERS: usize = 256;
+/// Time for which such a link stays: longer than any pause between two applications.
+pub const STRANGER_PATIENCE: Duration = Duration::from_mins(30);
 /// Time between two words to a node that it does not count here.
 pub const MEETING_PAUSE: Duration = Duration::from_secs(20);
 /// Time between two dials of nodes that are said to serve and do not count here.

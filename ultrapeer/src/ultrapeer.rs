@@ -110,8 +110,8 @@ pub struct Ultrapeer {
     serving_since: Time,
     /// Since when the network could do without it.
     idle_since: Option<Time>,
-    /// From where linked nodes come, or where they were dialled.
-    linked_from: BTreeMap<PeerId, SocketAddr>,
+    /// From where linked nodes come, or where they were dialled, and since when.
+    linked_from: BTreeMap<PeerId, (SocketAddr, Time)>,
     /// Who was told that it does not count here, and when.
     met_at: BTreeMap<PeerId, Time>,
     /// Where somebody was looked for who serves and does not count here, and when.
@@ -616,7 +616,10 @@ impl Ultrapeer {
         descriptor: Option<SignedDescriptor>,
         out: &mut Outbox<Output>,
     ) {
-        self.linked_from.insert(peer, address);
+        if !self.has_room_for_stranger(&peer) {
+            return out.push(Output::CloseMesh(peer));
+        }
+        self.linked_from.insert(peer, (address, cx.now));
         // A link in place of another: what was on its way over the old one is lost, and it may be another life.
         self.unfollow(cx.now, peer, out);
         self.wishes_unlinked(cx.now, peer, out);

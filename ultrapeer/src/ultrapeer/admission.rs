@@ -83,7 +83,7 @@ impl Ultrapeer {
 
     /// Another node wants to serve, or wants its right to it confirmed.
     pub(super) fn applied(&mut self, now: Time, peer: PeerId, apply: &Apply, out: &mut Outbox<Output>) {
-        let Some(observed) = self.linked_from.get(&peer).copied() else { return };
+        let Some((observed, _)) = self.linked_from.get(&peer).copied() else { return };
         if !self.membership.is_serving() {
             return;
         }
@@ -236,12 +236,37 @@ impl Ultrapeer {
         self.look_for_votes(cx, out);
     }
 
+    /// True if a node may stay linked that is no member: a serving ultrapeer has room for some.
+    pub(super) fn has_room_for_stranger(&self, peer: &PeerId) -> bool {
+        let is_stranger = |peer: &PeerId| !self.membership.contains(peer);
+        !self.membership.is_serving()
+            || !is_stranger(peer)
+            || self.linked_from.keys().filter(|known| *known != peer && is_stranger(known)).count() < limits::STRANGERS
+    }
+
+    /// Closes the links of those that wanted to be let in for long enough: they may come again.
+    fn dismiss_strangers(&mut self, now: Time, out: &mut Outbox<Output>) {
+        let is_stale = |peer: &PeerId, since: Time| {
+            !self.membership.contains(peer)
+                && !self.membership.is_foreign(peer)
+                && now.since(since) >= limits::STRANGER_PATIENCE
+        };
+        let known = self.linked_from.iter();
+        let stale: Vec<PeerId> =
+            known.filter(|(peer, (_, since))| is_stale(peer, *since)).map(|(peer, _)| *peer).collect();
+        for peer in stale {
+            out.push(Output::CloseMesh(peer));
+            self.unlinked(now, peer, out);
+        }
+    }
+
     /// Looks whether more ultrapeers are wanted, and whether this one is.
     pub(super) fn look_at_demand(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
         if cx.now < self.demand_at || !self.membership.is_serving() {
             return;
         }
         self.demand_at = cx.now + limits::DEMAND_LOOK;
+        self.dismiss_strangers(cx.now, out);
         let shard = self.shard_load();
         self.demand.look(cx.now, &shard);
         let idle = self.is_surplus(cx.now, &shard);
