@@ -474,6 +474,10 @@ pub const FOREIGN_DIALS: usize = 256;
 /// Invitations of an application.
 pub const INVITATIONS: usize = 3;
 
+/// One in so many places of an ultrapeer is kept, beyond those that it has, for leaves without any home: one with two
+/// other homes leaves for each of them.
+pub const RESERVE_SHARE: usize = 16;
+
 // --- frames ---------------------------------------------------------------------------------------
 
 /// Bytes of a frame of unknown type that are skipped; a longer one closes the connection. As large as the

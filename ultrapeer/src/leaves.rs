@@ -253,6 +253,12 @@ impl<S: Built> Leaves<S> {
         self.by_peer.contains_key(peer) || self.sessions.len() < self.settings.max_leaves as usize
     }
 
+    /// True if one more leaf fits, that has no home at all, until another has left in its place.
+    pub fn has_reserve(&self) -> bool {
+        let most = self.settings.max_leaves as usize;
+        self.sessions.len() < most + most / limits::RESERVE_SHARE + 1
+    }
+
     /// True if that leaf is here, or was and its list is kept.
     pub fn knows(&self, peer: &PeerId) -> bool {
         self.by_peer.contains_key(peer) || self.kept.has(peer)
@@ -307,7 +313,7 @@ impl<S: Built> Leaves<S> {
         out: &mut Outbox<Output<S>>,
     ) {
         let handle = salt.handle(&peer);
-        if !self.has_room_for(&peer) {
+        if !self.has_room_for(&peer) && !self.has_reserve() {
             return out.push(Output::Close(session, Closing::Full));
         }
         if let Some(old) = self.by_peer.get(&peer).copied() {

@@ -150,6 +150,8 @@ pub struct Ultrapeer {
     volunteers: volunteers::Volunteers,
     /// Searches by their asker, so that a leaf that leaves takes its searches along.
     askers: FxHashMap<Ticket, Session>,
+    /// Leaves that were asked to leave, to make room for others that had no home.
+    asked_to_leave: BTreeSet<Session>,
     /// What leaves were told of each member: at most [`limits::MEMBERS_PUSHED`].
     told: BTreeMap<PeerId, (SocketAddr, ShardPrefix)>,
 }
@@ -226,6 +228,7 @@ impl Ultrapeer {
             introductions: Introductions::default(),
             volunteers: volunteers::Volunteers::default(),
             askers: FxHashMap::default(),
+            asked_to_leave: BTreeSet::new(),
             told: BTreeMap::new(),
         }
     }
@@ -682,6 +685,7 @@ impl Machine for Ultrapeer {
                 self.with_leaves(now, out, |leaves, inner| {
                     leaves.attach(now, session, peer, salt, address, inner);
                 });
+                self.make_room(out);
                 self.tell_allowance(session, out);
                 out.push(Output::ToLeaf(session, self.membership.frame([], []).into()));
                 let told = self.volunteers.attached(now, session, Contact { peer, address });

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use overlay::{
     transport::{CloseCode, CloseReason, Connection, Link, Occupant, Offer, ReceiveError, Receiver, Sender},
-    wire::{hello::RefuseReason, leaf::LeafMessage},
+    wire::{
+        hello::{RefuseReason, Situation},
+        leaf::LeafMessage,
+    },
 };
 use tokio::{sync::mpsc, time::timeout};
 
@@ -23,7 +26,9 @@ use crate::{
 pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<LeafMessage>) {
     let (peer, salt, observed) = (offer.peer(), offer.hello().salt, offer.hello().observed);
     let insists = offer.hello().insists;
-    let look = move |machine: &Ultrapeer| (machine.judge(&peer, insists), machine.membership().own().cloned());
+    let homeless = offer.hello().situation != Situation::Settled;
+    let look =
+        move |machine: &Ultrapeer| (machine.judge(&peer, insists, homeless), machine.membership().own().cloned());
     let (verdict, descriptor) = shared.machine.inspect(look).await.unwrap_or((Verdict::Full, None));
     if let Verdict::Elsewhere(alternatives) = verdict {
         counted::leaf_refused(RefuseReason::Busy);

@@ -39,13 +39,18 @@ pub enum Verdict {
 }
 
 impl Ultrapeer {
-    /// Whether a leaf can attach now. One that `insists` has nowhere else to go.
-    pub fn judge(&self, leaf: &PeerId, insists: bool) -> Verdict {
+    /// Whether a leaf can attach now. One that `insists` was sent on often enough; one that is `homeless` has no home at
+    /// all, and takes the place of one that has others if no place is left.
+    pub fn judge(&self, leaf: &PeerId, insists: bool, homeless: bool) -> Verdict {
         if self.possessions.is_refused(leaf) {
             return Verdict::Refused;
         }
-        if !matches!(self.phase, Phase::Admitted | Phase::Founder) || !self.leaves.has_room_for(leaf) {
+        if !matches!(self.phase, Phase::Admitted | Phase::Founder) {
             return Verdict::Full;
+        }
+        if !self.leaves.has_room_for(leaf) {
+            let may_stay = insists && homeless && self.leaves.has_reserve() && self.spare_leaf().is_some();
+            return if may_stay { Verdict::Stays } else { Verdict::Full };
         }
         let small = self.membership.total() as usize <= limits::HOMES;
         if insists || small || self.leaves.knows(leaf) {
@@ -60,6 +65,28 @@ impl Ultrapeer {
             others.retain(|(load, _)| *load < own);
         }
         if others.is_empty() { Verdict::Stays } else { Verdict::Elsewhere(named(others)) }
+    }
+
+    /// The leaf that can best do without this home: it has two others, or more.
+    fn spare_leaf(&self) -> Option<Session> {
+        let others = |handle| self.attachments.homes(handle).iter().filter(|(home, _)| *home != self.me).count();
+        let leaves = self.leaves.iter().filter(|(session, _)| !self.asked_to_leave.contains(session));
+        let spare = leaves.map(|(session, leaf)| (others(leaf.handle), leaf.handle, session));
+        spare.filter(|(others, ..)| *others + 1 >= limits::HOMES).max().map(|(.., session)| session)
+    }
+
+    /// There are more leaves than places, as one that had no home came: another that has enough is asked to leave.
+    pub(super) fn make_room(&mut self, out: &mut Outbox<Output>) {
+        self.asked_to_leave.retain(|session| self.leaves.get(*session).is_some());
+        let surplus = self.leaves.len().saturating_sub(self.leaves.capacity() as usize);
+        if surplus <= self.asked_to_leave.len() {
+            return;
+        }
+        let Some(session) = self.spare_leaf() else { return };
+        let Some(leaf) = self.leaves.get(session) else { return };
+        let alternatives = List::new(named(self.alternatives(&leaf.peer, Some(leaf.handle))));
+        self.asked_to_leave.insert(session);
+        out.push(Output::ToLeaf(session, Goodbye { alternatives }.into()));
     }
 
     /// Whom else a node that cannot stay may try: least loaded first.

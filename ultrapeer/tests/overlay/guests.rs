@@ -172,17 +172,49 @@ fn a_home_with_more_than_its_share_sends_newcomers_to_those_with_less() {
     }
     net.run(Duration::from_secs(5));
     let newcomer = PeerId([9; 32]);
-    let Verdict::Elsewhere(others) = net.machine(&all[0]).judge(&newcomer, false) else { panic!("it is busy") };
+    let Verdict::Elsewhere(others) = net.machine(&all[0]).judge(&newcomer, false, false) else { panic!("it is busy") };
     let others: Vec<_> = others.iter().map(|signed| signed.open().expect("it is sound").peer).collect();
     assert_eq!(others.len(), 4);
     assert_eq!(others[3], all[1], "least loaded first");
-    let stays = |net: &Net, home: PeerId, leaf, insists| net.machine(&home).judge(&leaf, insists) == Verdict::Stays;
+    let stays =
+        |net: &Net, home: PeerId, leaf, insists| net.machine(&home).judge(&leaf, insists, false) == Verdict::Stays;
     assert!(stays(&net, all[0], newcomer, true), "it has nowhere else to go");
     assert!(stays(&net, all[1], newcomer, false), "it is hardly above its share");
     let own = net.peer_of(leaves[0]);
     assert!(stays(&net, all[0], own, false));
     net.kill_leaf(leaves[0]);
     assert!(stays(&net, all[0], own, false), "its list is kept here");
+}
+
+#[test]
+fn who_has_no_home_takes_the_place_of_one_that_has_enough() {
+    let mut net = Net::new(1, 4);
+    let all = net.ultrapeers();
+    let leaves: Vec<_> = (0..4).map(|number| net.add_leaf(vec![file(&format!("a/{number}"), "x")])).collect();
+    // The first home is one of three of each leaf but the last, whose only one it is.
+    for (number, leaf) in leaves.iter().enumerate() {
+        for home in &all[..if number == 3 { 1 } else { 3 }] {
+            net.attach(*leaf, *home);
+        }
+    }
+    net.set_max_leaves(4);
+    net.run(Duration::from_secs(5));
+    let newcomer = net.add_leaf(Vec::new());
+    let peer = net.peer_of(newcomer);
+    let judged = |net: &Net, insists, homeless| net.machine(&all[0]).judge(&peer, insists, homeless);
+    assert_eq!(judged(&net, true, false), Verdict::Full, "it has another home");
+    assert_eq!(judged(&net, false, true), Verdict::Full, "others may have room");
+    assert_eq!(judged(&net, true, true), Verdict::Stays);
+    leaves.iter().for_each(|leaf| drop(net.told(*leaf)));
+    net.attach(newcomer, all[0]);
+    net.run(Duration::from_secs(1));
+    let asked = |net: &mut Net, leaf| {
+        net.told(leaf).iter().filter(|(home, told)| *home == all[0] && matches!(told, LeafMessage::Goodbye(_))).count()
+    };
+    let counts: Vec<_> = leaves.iter().map(|leaf| asked(&mut net, *leaf)).collect();
+    assert_eq!((counts[..3].iter().sum::<usize>(), counts[3]), (1, 0), "one that has two others is asked to leave");
+    let next = net.machine(&all[0]).judge(&PeerId([9; 32]), true, true);
+    assert_eq!(next, Verdict::Full, "the reserve is used up until it has left");
 }
 
 #[test]
@@ -194,7 +226,7 @@ fn nobody_is_sent_on_where_every_leaf_needs_every_ultrapeer() {
         net.attach(leaf, all[0]);
     }
     net.run(Duration::from_secs(5));
-    assert_eq!(net.machine(&all[0]).judge(&PeerId([9; 32]), false), Verdict::Stays);
+    assert_eq!(net.machine(&all[0]).judge(&PeerId([9; 32]), false, false), Verdict::Stays);
 }
 
 #[test]

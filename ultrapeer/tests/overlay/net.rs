@@ -400,6 +400,14 @@ impl Net {
         self.say_to_home(session, root);
     }
 
+    /// Every ultrapeer takes so many leaves from now on.
+    pub(crate) fn set_max_leaves(&mut self, max_leaves: u32) {
+        self.settings.max_leaves = max_leaves;
+        for peer in self.ultrapeers() {
+            self.input(peer, Input::Settings(self.settings));
+        }
+    }
+
     /// Every ultrapeer has so many bytes for index and digests from now on.
     pub(crate) fn set_memory(&mut self, memory: u64) {
         self.settings.memory = memory;

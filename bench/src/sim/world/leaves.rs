@@ -232,6 +232,7 @@ impl World {
         }
         let (number, half) = (FIRST_LEAF + leaf, self.round_trip(FIRST_LEAF + leaf, up) / 2);
         let (peer, salt, address) = (node.identity.peer_id(), node.salt, node.address);
+        let homeless = node.homes.is_empty();
         let other = &self.ultrapeers[up as usize];
         let failed = Box::new(network::Input::DialFailed(other.address));
         if !other.alive || !self.reachable(number, up) {
@@ -241,7 +242,7 @@ impl World {
         if expect.is_some_and(|peer| peer != other.peer) {
             return self.plan(self.now + half, Event::Leaf(leaf, life, failed));
         }
-        let named = match other.machine.judge(&peer, insists) {
+        let named = match other.machine.judge(&peer, insists, homeless) {
             Verdict::Stays => None,
             Verdict::Elsewhere(named) => Some(named),
             Verdict::Refused => Some(Vec::new()),
