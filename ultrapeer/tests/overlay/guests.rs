@@ -205,7 +205,9 @@ fn who_has_no_home_takes_the_place_of_one_that_has_enough() {
     assert_eq!(judged(&net, true, false), Verdict::Full, "it has another home");
     assert_eq!(judged(&net, false, true), Verdict::Full, "others may have room");
     assert_eq!(judged(&net, true, true), Verdict::Stays);
-    leaves.iter().for_each(|leaf| drop(net.told(*leaf)));
+    for leaf in &leaves {
+        net.told(*leaf);
+    }
     net.attach(newcomer, all[0]);
     net.run(Duration::from_secs(1));
     let asked = |net: &mut Net, leaf| {
