@@ -302,7 +302,7 @@ impl<S: Built> Leaves<S> {
         }
     }
 
-    /// A leaf was welcomed. If others took the last place meanwhile, it is turned away.
+    /// A leaf was welcomed. Beyond the reserve it is turned away.
     pub fn attach(
         &mut self,
         now: Time,

@@ -681,6 +681,10 @@ impl Machine for Ultrapeer {
                 }
             }
             Input::Bans(rules) => self.bans = rules,
+            // Others took the last place meanwhile.
+            Input::LeafAttached { session, peer, .. } if !self.has_place_for(&peer) => {
+                out.push(Output::CloseLeaf(session, Closing::Full));
+            }
             Input::LeafAttached { session, peer, salt, address } => {
                 self.with_leaves(now, out, |leaves, inner| {
                     leaves.attach(now, session, peer, salt, address, inner);

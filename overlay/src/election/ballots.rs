@@ -12,6 +12,7 @@
 //! - what a candidate says of itself decides nothing: uptime is what its homes signed, bandwidth what is measured here.
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
 };
@@ -374,8 +375,8 @@ fn is_member(env: Environment<'_>, candidate: &Descriptor) -> bool {
     })
 }
 
-/// What homes found out about a candidate, as the least favourable of them says. Homes are members; what they signed
-/// long ago does not count.
+/// What homes found out about a candidate: what as many say as must, or better. A home that it found only lately has not
+/// seen it for long. Homes are members; what they signed long ago does not count.
 fn invited(env: Environment<'_>, from: PeerId, apply: &Apply) -> Option<Measured> {
     let network = env.membership.candidate()?.network;
     let own = env.identity.peer_id();
@@ -386,7 +387,9 @@ fn invited(env: Environment<'_>, from: PeerId, apply: &Apply) -> Option<Measured
     });
     let homes: BTreeMap<PeerId, Measured> = counts.map(|invitation| (invitation.home, invitation.measured)).collect();
     let enough = limits::INVITATIONS_NEEDED.min(env.membership.total() as usize);
-    (homes.len() >= enough.max(1)).then(|| homes.into_values().min_by_key(score))?
+    let mut found: Vec<Measured> = homes.into_values().collect();
+    found.sort_by_key(|measured| Reverse(score(measured)));
+    found.into_iter().nth(enough.max(1) - 1)
 }
 
 #[cfg(test)]

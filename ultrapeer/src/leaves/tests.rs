@@ -319,13 +319,15 @@ fn chunks_of_replaced_lists_that_are_still_built_count_as_under_way() {
 }
 
 #[test]
-fn the_last_place_is_given_once() {
+fn the_last_place_of_the_reserve_is_given_once() {
     let mut home = Home::new(Settings { max_leaves: 1, ..Settings::default() });
-    // Two were welcomed at the same time.
     home.attach(1, 1);
+    assert!(home.leaves.has_reserve());
     home.attach(2, 2);
-    assert_eq!(home.said(), ["close 2 Full"]);
-    assert_eq!(home.leaves.len(), 1);
+    assert!(home.said().is_empty() && !home.leaves.has_reserve());
+    home.attach(4, 3);
+    assert_eq!(home.said(), ["close 4 Full"]);
+    assert_eq!(home.leaves.len(), 2);
     home.attach(3, 1);
     assert_eq!(home.said(), ["publish", "close 1 Replaced"], "the same leaf again");
 }

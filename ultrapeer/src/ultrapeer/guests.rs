@@ -49,7 +49,7 @@ impl Ultrapeer {
             return Verdict::Full;
         }
         if !self.leaves.has_room_for(leaf) {
-            let may_stay = insists && homeless && self.leaves.has_reserve() && self.spare_leaf().is_some();
+            let may_stay = insists && homeless && self.has_place_for(leaf);
             return if may_stay { Verdict::Stays } else { Verdict::Full };
         }
         let small = self.membership.total() as usize <= limits::HOMES;
@@ -65,6 +65,11 @@ impl Ultrapeer {
             others.retain(|(load, _)| *load < own);
         }
         if others.is_empty() { Verdict::Stays } else { Verdict::Elsewhere(named(others)) }
+    }
+
+    /// True if a leaf that was told to stay has a place: its own, or that of one which has others.
+    pub(super) fn has_place_for(&self, leaf: &PeerId) -> bool {
+        self.leaves.has_room_for(leaf) || (self.leaves.has_reserve() && self.spare_leaf().is_some())
     }
 
     /// The leaf that can best do without this home: it has two others, or more.

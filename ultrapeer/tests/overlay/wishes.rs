@@ -119,7 +119,7 @@ fn one_of_two_keepers_may_die_and_another_takes_its_place() {
 
 #[test]
 fn wishes_reach_every_part_of_the_leaf_space() {
-    let mut net = crowded(3);
+    let mut net = crowded(1);
     net.set_memory(SCARCE);
     net.run(Duration::from_secs(36));
     move_leaves(&mut net);

@@ -195,6 +195,9 @@ fn a_volunteer_is_let_in_by_what_its_homes_signed_and_only_when_wanted() {
     for off in [NOW_S - hour, NOW_S + hour] {
         assert!(matches!(ask(&mut Voter::in_need(), two(9, good(), off)), VerdictAnswer::Endorsed(_)), "clocks differ");
     }
+    let lately = Measured { uptime_s: 60, ..good() };
+    let with_a_new_home = [two(9, good(), NOW_S), vec![invitation(3, 9, lately, NOW_S)]].concat();
+    assert!(matches!(ask(&mut Voter::in_need(), with_a_new_home), VerdictAnswer::Endorsed(_)));
     let young = Measured { uptime_s: 7_000, ..good() };
     let lossy = Measured { loss_ppm: 20_000, ..good() };
     for (worthless, why) in [
