@@ -20,8 +20,8 @@ use overlay::{
     limits,
     time::Time,
     wire::{
+        election::{Hurdle, Invitation, Measured},
         leaf::Appraisal,
-        mesh::{Hurdle, Invitation, Measured},
     },
 };
 

@@ -27,9 +27,9 @@ use overlay::{
     time::Time,
     wire::{
         descriptor::SignedDescriptor,
+        election::Hurdle,
         hello::{Contact, Situation},
         leaf::{Allowance, Appraisal, LeafMessage, Members, View, ViewAsk, WishHits},
-        mesh::Hurdle,
         search::{Hit, StopReason},
     },
 };

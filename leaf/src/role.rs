@@ -27,7 +27,7 @@ use overlay::{
     metrics::{ROLE, Role as Shown},
     startup,
     transport::{Arrival, Endpoint},
-    wire::{descriptor::SignedDescriptor, mesh::Hurdle},
+    wire::{descriptor::SignedDescriptor, election::Hurdle},
 };
 use tokio::{
     sync::watch,

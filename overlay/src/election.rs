@@ -40,7 +40,7 @@ use crate::{
     limits,
     wire::{
         descriptor::Descriptor,
-        mesh::{Hurdle, Measured},
+        election::{Hurdle, Measured},
     },
 };
 

@@ -25,8 +25,8 @@ use overlay::{
     machine::Outbox,
     time::Time,
     wire::{
+        election::{Invitation, Measured},
         leaf::Appraisal,
-        mesh::{Invitation, Measured},
     },
 };
 use rand::{Rng, RngExt};

@@ -40,9 +40,10 @@ use overlay::{
     wire::{
         bounded::Blob,
         descriptor::{ShardPrefix, SignedDescriptor},
+        election::Hurdle,
         hello::{RefuseReason, Situation},
         leaf::{ChunkRef, LeafMessage},
-        mesh::{Hurdle, MeshMessage},
+        mesh::MeshMessage,
     },
 };
 use rand::Rng;

@@ -249,7 +249,7 @@ impl Ultrapeer {
     }
 
     /// What keeps this node from serving, as others say.
-    pub fn hurdle(&self) -> Option<overlay::wire::mesh::Hurdle> {
+    pub fn hurdle(&self) -> Option<overlay::wire::election::Hurdle> {
         (self.phase == Phase::Candidate).then(|| self.candidacy.hurdle())?
     }
 

@@ -23,11 +23,12 @@ use overlay::{
         Message,
         bounded::{Blob, List},
         descriptor::{Descriptor, Endorsement, ShardPrefix, SignedDescriptor, network_tag},
+        election::{Apply, Verdict, VerdictAnswer},
         hello::RefuseReason,
         leaf::IntroductionFailure,
         mesh::{
-            Aged, Apply, AttachmentSum, Attachments, Class, DigestPart, Follow, Load, MeshIntroduced, MeshMessage,
-            News, ProbeReply, ProbeResult, Proof, ProofAnswer, QueryDone, SyncWant, Verdict, VerdictAnswer,
+            Aged, AttachmentSum, Attachments, Class, DigestPart, Follow, Load, MeshIntroduced, MeshMessage, News,
+            ProbeReply, ProbeResult, Proof, ProofAnswer, QueryDone, SyncWant,
         },
     },
 };

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, fmt::Write, net::SocketAddr, time::Duration};
 
-use overlay::{election::floor, limits, time::Time, wire::mesh::Hurdle};
+use overlay::{election::floor, limits, time::Time, wire::election::Hurdle};
 use rustc_hash::FxHashMap;
 use serde::Serialize;
 

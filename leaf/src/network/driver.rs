@@ -30,9 +30,9 @@ use overlay::{
     wire::{
         bounded::List,
         descriptor::{Descriptor, SignedDescriptor},
+        election::{Hurdle, Invitation},
         hello::{Contact, Refuse, RefuseReason, Situation},
         leaf::{LeafMessage, LeafState, MembersAsk},
-        mesh::{Hurdle, Invitation},
         possession::{PossessionAnswer, PossessionAsk},
         search::Hit,
     },

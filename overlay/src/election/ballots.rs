@@ -29,7 +29,7 @@ use crate::{
     wire::{
         bounded::List,
         descriptor::{Descriptor, Endorsement},
-        mesh::{Apply, Hurdle, Measured, Verdict, VerdictAnswer},
+        election::{Apply, Hurdle, Measured, Verdict, VerdictAnswer},
     },
 };
 

@@ -18,7 +18,7 @@ use crate::{
     wire::{
         bounded::List,
         descriptor::{Endorsement, SignedDescriptor},
-        mesh::{Apply, Hurdle, Invitation, Meeting, Verdict, VerdictAnswer},
+        election::{Apply, Hurdle, Invitation, Meeting, Verdict, VerdictAnswer},
     },
 };
 

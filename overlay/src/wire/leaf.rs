@@ -16,8 +16,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     bounded::{Blob, List, Text},
     descriptor::SignedDescriptor,
+    election::{Invitation, Measured},
     hello::{Contact, Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
-    mesh::{Invitation, Measured},
     messages,
     possession::{Complaint, POSSESSION_CAP, Possession, PossessionAsk},
     search::{HITS_CAP, Hit, Hits, Reachability, Search, Summary},

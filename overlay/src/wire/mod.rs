@@ -6,6 +6,7 @@
 //! | [`bounded`] | lists, texts and byte strings that refuse to grow beyond their cap |
 //! | [`hello`] | how every connection begins, whatever its protocol |
 //! | [`descriptor`] | what an ultrapeer says of itself, signed |
+//! | [`election`] | how it is let in |
 //! | [`search`] | queries, hits, summaries: the same for leaves and ultrapeers |
 //! | [`leaf`], [`mesh`], [`transfer`] | the messages of the three protocols |
 //!
@@ -18,6 +19,7 @@
 
 pub mod bounded;
 pub mod descriptor;
+pub mod election;
 pub mod frame;
 pub mod hello;
 pub mod leaf;

@@ -12,6 +12,7 @@ use overlay::{
     wire::{
         bounded::{Blob, List, Text},
         descriptor::{Descriptor, Endorsement, ShardPrefix, SignedDescriptor, network_tag},
+        election::*,
         hello::{Contact, Goodbye, Hello, Refuse, RefuseReason, Situation, Welcome},
         leaf::*,
         mesh::*,

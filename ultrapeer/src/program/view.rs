@@ -17,7 +17,7 @@ use overlay::{
     startup::Daemon,
     time::Time,
     transport::{Endpoint, Event},
-    wire::{descriptor::SignedDescriptor, mesh::Hurdle},
+    wire::{descriptor::SignedDescriptor, election::Hurdle},
 };
 
 use crate::{

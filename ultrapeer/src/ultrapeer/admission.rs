@@ -22,7 +22,8 @@ use overlay::{
     wire::{
         bounded::List,
         descriptor::{Descriptor, SignedDescriptor},
-        mesh::{Apply, Hurdle, Invitation, Load, Meeting, Verdict, VerdictAnswer},
+        election::{Apply, Hurdle, Invitation, Meeting, Verdict, VerdictAnswer},
+        mesh::Load,
     },
 };
 use rand::RngExt;

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use overlay::{id::PeerId, wire::mesh::Hurdle};
+use overlay::{id::PeerId, wire::election::Hurdle};
 use ultrapeer::ultrapeer::Phase;
 
 use super::Net;

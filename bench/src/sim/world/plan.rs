@@ -12,7 +12,7 @@ use overlay::{
     limits,
     machine::Context,
     time::Time,
-    wire::{bounded::Text, mesh::Invitation, search::Target},
+    wire::{bounded::Text, election::Invitation, search::Target},
 };
 use rand::{RngExt, SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg32;

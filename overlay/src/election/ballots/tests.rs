@@ -11,7 +11,7 @@ use crate::{
     membership,
     wire::{
         descriptor::{ShardPrefix, network_tag},
-        mesh::Invitation,
+        election::Invitation,
     },
 };
 
