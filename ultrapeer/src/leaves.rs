@@ -19,6 +19,7 @@
 //!   the session ends; and who has uploaded for [`limits::UPLOAD_TURN`] lets those that wait go first.
 
 mod kept;
+mod settings;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -45,6 +46,7 @@ use overlay::{
 use rustc_hash::FxHashMap;
 
 use self::kept::{Chunks, KeptLists};
+pub use self::settings::Settings;
 
 /// A connection of a leaf, numbered by the driver. Never reused.
 pub type Session = u64;
@@ -131,36 +133,6 @@ pub struct Leaves<S: Built> {
     waiting: VecDeque<Session>,
     kept: KeptLists<S::Kept>,
     suspects: BTreeMap<Session, Time>,
-}
-
-/// What an operator may set.
-#[derive(Clone, Copy, Debug)]
-pub struct Settings {
-    /// Leaves to take.
-    pub max_leaves: u32,
-    /// Files of one leaf to index.
-    pub max_files_per_leaf: u64,
-    /// Bytes that index and digests may take: half of them is the budget of the digests.
-    pub memory: u64,
-    /// Queries a second that each leaf may make.
-    pub query_rate: f64,
-    /// Queries that each leaf may make at once.
-    pub query_burst: f64,
-    /// Whether the limit holds for loopback addresses too.
-    pub limit_loopback: bool,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            max_leaves: limits::LEAVES_OF_ULTRAPEER,
-            max_files_per_leaf: limits::FILES_PER_LEAF,
-            memory: limits::INDEX_MEMORY,
-            query_rate: 0.5,
-            query_burst: 10.0,
-            limit_loopback: false,
-        }
-    }
 }
 
 /// One attached leaf.
