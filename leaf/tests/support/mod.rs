@@ -390,12 +390,6 @@ impl Daemon {
         request(text(&self.ready["api"]), &format!("{method} /api/v1/{path}"), &headers, body)
     }
 
-    /// Bytes that the process has read from files so far.
-    pub(crate) fn bytes_read(&self) -> u64 {
-        let counters = fs::read_to_string(format!("/proc/{}/io", self.child.id())).unwrap();
-        counters.lines().find_map(|line| line.strip_prefix("rchar: ")?.parse().ok()).unwrap()
-    }
-
     /// Sends a signal, by the name that `kill` knows.
     pub(crate) fn signal(&self, name: &str) {
         send_signal(&self.child, name);
