@@ -116,6 +116,7 @@ impl Bed {
             founder: self.ultrapeers.is_empty(),
             advertise: None,
             remembered: Vec::new(),
+            contacts: Vec::new(),
         };
         let service = Service::start(endpoint.clone(), identity, self.clock, start, &self.tasks)?;
         let receiver = service.clone();

@@ -165,6 +165,7 @@ impl Bed {
             founder: number == 0,
             advertise: None,
             remembered: Vec::new(),
+            contacts: Vec::new(),
         };
         let service = Service::start(endpoint.clone(), identity, self.clock, start, &self.tasks)?;
         let receiver = service.clone();

@@ -250,6 +250,13 @@ impl Founding {
         self.volunteers.iter()
     }
 
+    /// All other leaves that this one knows: those it was in touch with, then those that homes told of.
+    pub fn contacts(&self) -> Vec<Contact> {
+        let touched = self.contacts.iter().map(|(peer, known)| Contact { peer: *peer, address: known.address });
+        let told = self.volunteers.iter().copied().filter(|told| !self.contacts.contains_key(&told.peer));
+        touched.chain(told).collect()
+    }
+
     /// Leaves without a home that would be ultrapeers, for one that asks from that address: those that go first, first.
     /// What only this machine can use is told to this machine only.
     pub fn named_to(&self, now: Time, asker: &Contact) -> Vec<Contact> {
@@ -266,6 +273,19 @@ impl Founding {
             named.map(|(peer, known)| (known.rank, Contact { peer: *peer, address: known.address })).collect();
         named.sort_unstable();
         named.into_iter().map(|(_, contact)| contact).take(limits::CONTACTS_NAMED).collect()
+    }
+
+    /// True if an address is dialled that somebody only named.
+    pub fn is_trying(&self, address: SocketAddr) -> bool {
+        self.trying.values().any(|tried| *tried == address)
+    }
+
+    /// Nobody answers at an address that somebody only named: it is not dialled again for [`limits::HINT_AGAIN`].
+    pub fn note_vain(&mut self, now: Time, address: SocketAddr) {
+        if self.failed.len() < limits::HINTS_FAILED {
+            self.failed.insert(address, now);
+        }
+        self.hints.retain(|hint| hint.address != address);
     }
 
     fn is_homeless(&self) -> bool {
@@ -366,8 +386,8 @@ impl Founding {
     fn dial_failed(&mut self, cx: &mut Context<'_>, address: SocketAddr) {
         let now = cx.now;
         let vain = self.trying.extract_if(.., |_, dialled| *dialled == address).count();
-        if vain > 0 && self.failed.len() < limits::HINTS_FAILED {
-            self.failed.insert(address, now);
+        if vain > 0 {
+            self.note_vain(now, address);
         }
         for known in self.contacts.values_mut().filter(|known| known.dialling == Some(address)) {
             known.dialling = None;

@@ -380,6 +380,18 @@ impl Homes {
                 && self.known.values().all(|known| known.vouched || known.descriptor.address != named.address))
     }
 
+    /// True if somebody is known at an address of whom no home told.
+    pub fn is_only_named(&self, address: SocketAddr) -> bool {
+        let mut there = self.known.values().filter(|known| known.descriptor.address == address).peekable();
+        there.peek().is_some() && there.all(|known| !known.vouched)
+    }
+
+    /// Nobody answers at an address that somebody only named: it is not dialled for another for
+    /// [`limits::HINT_AGAIN`].
+    pub fn note_vain(&mut self, now: Time, address: SocketAddr) {
+        self.vain.note(now, address);
+    }
+
     /// Nobody answered at an address: those that only others named there are forgotten.
     fn forget_named(&mut self, now: Time, address: SocketAddr) {
         let homes = &self.homes;

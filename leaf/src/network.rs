@@ -453,6 +453,11 @@ impl Network {
                 homes::Input::Refused { address, alternatives }
             }
             Input::DialFailed(address) => {
+                // What one of them learned is worth as much to the other.
+                if self.homes.is_only_named(address) || self.founding.is_trying(address) {
+                    self.homes.note_vain(cx.now, address);
+                    self.founding.note_vain(cx.now, address);
+                }
                 self.with_founding(cx, out, Some(founding::Input::DialFailed(address)));
                 homes::Input::DialFailed(address)
             }

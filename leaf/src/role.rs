@@ -289,7 +289,6 @@ impl Role {
         let offered = !begin.founds();
         let Settings { willing, takes, advertise } = *lock(&inner.settings);
         let invitations = inner.network.invitations().await;
-        let remembered = if offered { inner.network.remember().await } else { Vec::new() };
         let start = Start {
             network: inner.network_name.clone(),
             settings: takes,
@@ -298,7 +297,8 @@ impl Role {
             join: if offered { lock(&inner.join).clone() } else { Vec::new() },
             founder: !offered,
             advertise,
-            remembered,
+            remembered: inner.network.remember().await,
+            contacts: inner.network.contacts().await,
         };
         Service::start(inner.endpoint.clone(), inner.identity.clone(), inner.clock, start, &inner.tasks)
     }

@@ -52,6 +52,7 @@ fn found(tasks: &Tasks) -> (Service, Endpoint) {
         founder: true,
         advertise: None,
         remembered: Vec::new(),
+        contacts: Vec::new(),
     };
     let service = Service::start(endpoint.clone(), identity, Clock::new(), start, tasks).unwrap();
     let receiver = service.clone();

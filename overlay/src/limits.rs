@@ -237,7 +237,10 @@ pub const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// Time between two keep-alive packets of the side that dialled. NATs forget a UDP flow after 30 s (RFC
 /// 4787 asks for 2 minutes, many boxes do not comply).
 pub const KEEP_ALIVE: Duration = Duration::from_secs(25);
-/// Time for the whole handshake, up to `Welcome`.
+/// Time for a dial, up to `Welcome`. QUIC sends its first packets again after one second and after three, and would after
+/// seven (RFC 9002 6.2): an address that somebody only claims gets three flights.
+pub const DIAL_TIMEOUT: Duration = Duration::from_millis(6_900);
+/// Time for the whole handshake with one that dialled, up to `Welcome`.
 pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time in which a last frame (a refusal) must be delivered before its connection is closed.
 pub const FAREWELL_TIMEOUT: Duration = Duration::from_secs(1);

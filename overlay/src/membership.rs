@@ -75,6 +75,7 @@ use crate::{
     wire::{
         bounded::List,
         descriptor::{Descriptor, Endorsement, ShardPrefix, SignedDescriptor, network_tag},
+        hello::Contact,
         leaf::Members,
         mesh::{Load, MeshMessage, ProbeReply},
     },
@@ -103,14 +104,20 @@ pub enum Input {
     Join,
     /// This node stops serving; others are told.
     Withdraw,
-    /// Descriptors came from a welcome (`from` is who welcomed), from a refusal, or from the list of earlier
-    /// sessions (`from` is `None`): the latter are only addresses to dial.
+    /// Descriptors came from a linked node.
     Heard {
         /// Who sent them.
-        from: Option<PeerId>,
+        from: PeerId,
         /// What came.
         descriptors: Vec<SignedDescriptor>,
     },
+    /// Descriptors that this node kept from an earlier session: addresses that are dialled now and then.
+    Remembered(Vec<SignedDescriptor>),
+    /// Nodes that were in touch with this one, or that homes told of: one may know ultrapeers that do not count here. They
+    /// are dialled now and then.
+    Contacts(Vec<Contact>),
+    /// Descriptors that came with a refusal: addresses that are dialled once, as whoever named them may lie.
+    Named(Vec<SignedDescriptor>),
     /// Another node sent one of the messages that [`is_message`] names.
     Message {
         /// Over which link.
@@ -631,12 +638,14 @@ impl Machine for Membership {
             Input::Load(load) => self.set_load(cx.now, load),
             Input::Join => self.join(cx),
             Input::Withdraw => self.withdraw(cx.now),
-            Input::Heard { from: Some(from), descriptors } => {
+            Input::Heard { from, descriptors } => {
                 for signed in descriptors {
                     self.hear(cx, from, signed, 0, out);
                 }
             }
-            Input::Heard { from: None, descriptors } => self.hear_hints(cx, &descriptors, out),
+            Input::Remembered(descriptors) => self.hear_hints(cx, &descriptors, true, out),
+            Input::Named(descriptors) => self.hear_hints(cx, &descriptors, false, out),
+            Input::Contacts(contacts) => self.keep_contacts(cx.now, contacts),
             Input::Message { from, message } => self.message(cx, from, message, out),
             Input::LinkUp(peer) => self.link_up(cx, peer, out),
             Input::LinkDown { peer, in_order } => self.link_down(cx, peer, in_order, out),

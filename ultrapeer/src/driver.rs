@@ -41,7 +41,7 @@ use overlay::{
         bounded::Blob,
         descriptor::{ShardPrefix, SignedDescriptor},
         election::Hurdle,
-        hello::{RefuseReason, Situation},
+        hello::{Contact, RefuseReason, Situation},
         leaf::{ChunkRef, LeafMessage},
         mesh::MeshMessage,
     },
@@ -79,6 +79,8 @@ pub struct Start {
     pub advertise: Option<SocketAddr>,
     /// Ultrapeers of earlier sessions.
     pub remembered: Vec<SignedDescriptor>,
+    /// Nodes that may know ultrapeers of a network of the same name that was begun elsewhere.
+    pub contacts: Vec<Contact>,
 }
 
 /// A running ultrapeer. Cheap to clone.
@@ -227,7 +229,7 @@ impl Service {
         });
         shared.run(driver, rng);
         shared.tasks.spawn("bans", follow_bans(shared.clone()));
-        shared.tasks.spawn("join", join::run(shared.clone(), start.founder, start.remembered));
+        shared.tasks.spawn("join", join::run(shared.clone(), start.founder, start.remembered, start.contacts));
         Ok(Self { shared })
     }
 

@@ -151,8 +151,10 @@ pub struct Ultrapeer {
     volunteers: volunteers::Volunteers,
     /// Searches by their asker, so that a leaf that leaves takes its searches along.
     askers: FxHashMap<Ticket, Session>,
-    /// Leaves that were asked to leave, to make room for others that had no home.
+    /// Leaves that were asked to leave, as this home has more than its share, or to make room for others without a home.
     asked_to_leave: BTreeSet<Session>,
+    /// When it is looked again whether this home has more than its share.
+    share_out_at: Time,
     /// What leaves were told of each member: at most [`limits::MEMBERS_PUSHED`].
     told: BTreeMap<PeerId, (SocketAddr, ShardPrefix)>,
 }
@@ -230,6 +232,7 @@ impl Ultrapeer {
             volunteers: volunteers::Volunteers::default(),
             askers: FxHashMap::default(),
             asked_to_leave: BTreeSet::new(),
+            share_out_at: Time::ZERO,
             told: BTreeMap::new(),
         }
     }
@@ -631,9 +634,11 @@ impl Machine for Ultrapeer {
             Input::MeshMessage(peer, message) => self.mesh_message(cx, peer, message, out),
             Input::MeshDown { peer, in_order } => self.mesh_down(cx, peer, in_order, out),
             Input::DialFailed(peer) => self.with_membership(cx, membership::Input::DialFailed(peer), out),
-            Input::Heard(descriptors) => {
-                self.with_membership(cx, membership::Input::Heard { from: None, descriptors }, out);
+            Input::Remembered(descriptors) => {
+                self.with_membership(cx, membership::Input::Remembered(descriptors), out);
             }
+            Input::Contacts(contacts) => self.with_membership(cx, membership::Input::Contacts(contacts), out),
+            Input::Named(descriptors) => self.with_membership(cx, membership::Input::Named(descriptors), out),
         }
         self.look_at_lists(cx, out);
         self.report_load(cx, out);

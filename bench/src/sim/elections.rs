@@ -341,7 +341,7 @@ mod tests {
         let mut elections = Elections::default();
         elections.sent_to(VICTIM, limits::CONTACT_TIMEOUT, "a contact");
         assert_eq!((elections.dials["a contact"], elections.flights), (1, 3));
-        elections.sent_to(VICTIM, limits::HANDSHAKE_TIMEOUT, "a home");
+        elections.sent_to(VICTIM, Duration::from_secs(10), "a home");
         assert_eq!((elections.dials["a home"], elections.flights), (1, 7));
         elections.sent_to("5.5.5.6:7780".parse().expect("an address"), limits::CONTACT_TIMEOUT, "a contact");
         assert_eq!(elections.dials.values().sum::<u64>(), 2);

@@ -280,6 +280,11 @@ impl Network {
         self.shared.machine.inspect(|core| core.homes().remember()).await.unwrap_or_default()
     }
 
+    /// Nodes that may know ultrapeers.
+    pub async fn contacts(&self) -> Vec<Contact> {
+        self.shared.machine.inspect(|core| core.founding().contacts()).await.unwrap_or_default()
+    }
+
     /// Leaves that would be ultrapeers, to keep for the next session.
     pub async fn volunteers(&self) -> Vec<Contact> {
         let look = |core: &Core| core.founding().volunteers().copied().collect();

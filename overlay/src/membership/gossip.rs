@@ -331,7 +331,7 @@ impl Membership {
         self.untended.insert(member.descriptor.shard);
         self.buckets.toggle(&peer, member.descriptor.sequence);
         self.toggle_view(peer);
-        self.add_hint(now, peer, member.descriptor.address, now.since(member.since));
+        self.look_for(now, peer, member.descriptor.address, now.since(member.since));
         let is_short = now.since(member.since) < limits::SHORT_LIFE;
         let short_lives = if is_short { member.short_lives.saturating_add(1) } else { 0 };
         self.bury(now, peer, member.signed, member.descriptor.sequence, false);

@@ -9,8 +9,9 @@ use std::{
 
 use rand::RngExt;
 
-use super::{Alarm, Membership, Output, buckets::send_news, choose};
+use super::{Alarm, Member, Membership, Output, buckets::send_news, choose};
 use crate::{
+    address::network_prefix,
     credit::TokenBucket,
     id::PeerId,
     limits,
@@ -18,6 +19,7 @@ use crate::{
     time::Time,
     wire::{
         descriptor::{ShardPrefix, SignedDescriptor},
+        hello::Contact,
         mesh::Sync,
     },
 };
@@ -49,28 +51,69 @@ pub(super) struct Hints {
     known: BTreeMap<PeerId, Hint>,
     /// Those to try soon, while no link is up.
     waiting: VecDeque<PeerId>,
+    /// Nodes that may know others, the next one first.
+    contacts: VecDeque<Contact>,
+    /// Networks into which a node was dialled that somebody named, and when.
+    tried: BTreeMap<u64, Time>,
     alarm: Option<Time>,
 }
 
 #[derive(Debug)]
 struct Hint {
     address: SocketAddr,
-    /// How long it was a member. Who stayed long is likely to be there again, and is forgotten last.
-    stayed: Duration,
+    /// How long it was a member. Who stayed long is likely to be there again, and is forgotten last. `None` of one that
+    /// somebody named: it is dialled once.
+    stayed: Option<Duration>,
 }
 
 impl Hints {
     pub(super) fn remove(&mut self, peer: &PeerId) {
         self.known.remove(peer);
     }
+
+    /// Where to dial that one, if it may be dialled now. One that somebody named is forgotten, and for
+    /// [`limits::HINT_AGAIN`] nobody else is dialled in its network who is only named.
+    fn take(&mut self, now: Time, peer: PeerId) -> Option<SocketAddr> {
+        let hint = self.known.get(&peer)?;
+        let (address, stayed) = (hint.address, hint.stayed);
+        if stayed.is_none() {
+            self.known.remove(&peer);
+            return self.try_once(now, address).then_some(address);
+        }
+        Some(address)
+    }
+
+    /// True if nobody was dialled in that network for [`limits::HINT_AGAIN`] who is only named; one is now.
+    fn try_once(&mut self, now: Time, address: SocketAddr) -> bool {
+        self.tried.retain(|_, at| now.since(*at) < limits::HINT_AGAIN);
+        let network = network_prefix(address, 24, 48);
+        let may = self.tried.len() < limits::HINTS_FAILED && !self.tried.contains_key(&network);
+        if may {
+            self.tried.insert(network, now);
+        }
+        may
+    }
+
+    /// The next of the nodes that may know others and may be dialled now.
+    fn next_contact(&mut self, now: Time) -> Option<Contact> {
+        for _ in 0..self.contacts.len() {
+            let contact = self.contacts.pop_front()?;
+            self.contacts.push_back(contact);
+            if self.try_once(now, contact.address) {
+                return Some(contact);
+            }
+        }
+        None
+    }
 }
 
 impl Membership {
-    /// Descriptors without a living witness: of an earlier session, or named by one that refused this node.
+    /// Descriptors without a living witness: `kept` from an earlier session, or named by one that refused this node.
     pub(super) fn hear_hints(
         &mut self,
         cx: &mut Context<'_>,
         descriptors: &[SignedDescriptor],
+        kept: bool,
         out: &mut Outbox<Output>,
     ) {
         for signed in descriptors {
@@ -88,21 +131,35 @@ impl Membership {
             let peer = descriptor.peer;
             if peer != self.me && !self.members.contains_key(&peer) && !self.hints.known.contains_key(&peer) {
                 // As if it had stayed as long as its descriptor counts.
-                self.add_hint(cx.now, peer, descriptor.address, descriptor.lifetime());
+                let stayed = kept.then(|| descriptor.lifetime());
+                self.add_hint(cx.now, peer, Hint { address: descriptor.address, stayed });
                 self.hints.waiting.push_back(peer);
                 self.hints.waiting.truncate(limits::GONE_MEMBERS);
             }
         }
         for _ in 0..limits::HINTS_AT_ONCE {
-            self.dial_waiting(out);
+            self.dial_waiting(cx.now, out);
         }
         if !self.hints.waiting.is_empty() {
             self.set_hint_alarm(cx.now + limits::HINT_PAUSE);
         }
     }
 
-    pub(super) fn add_hint(&mut self, now: Time, peer: PeerId, address: SocketAddr, stayed: Duration) {
-        self.hints.known.insert(peer, Hint { address, stayed });
+    /// Nodes that may know others.
+    pub(super) fn keep_contacts(&mut self, now: Time, contacts: Vec<Contact>) {
+        self.hints.contacts = contacts.into_iter().take(limits::CONTACTS_KEPT).collect();
+        if self.hints.alarm.is_none() && !self.hints.contacts.is_empty() {
+            self.set_hint_alarm(now + limits::REDIAL_MAX);
+        }
+    }
+
+    /// A member is gone: it is looked for now and then.
+    pub(super) fn look_for(&mut self, now: Time, peer: PeerId, address: SocketAddr, stayed: Duration) {
+        self.add_hint(now, peer, Hint { address, stayed: Some(stayed) });
+    }
+
+    fn add_hint(&mut self, now: Time, peer: PeerId, hint: Hint) {
+        self.hints.known.insert(peer, hint);
         if self.hints.known.len() > limits::GONE_MEMBERS {
             let shortest = self.hints.known.iter().min_by_key(|(_, hint)| hint.stayed).map(|(peer, _)| *peer);
             shortest.and_then(|peer| self.hints.known.remove(&peer));
@@ -119,30 +176,38 @@ impl Membership {
         self.set_alarm(at, Alarm::Hint);
     }
 
-    fn dial_waiting(&mut self, out: &mut Outbox<Output>) {
+    fn dial_waiting(&mut self, now: Time, out: &mut Outbox<Output>) {
         while let Some(peer) = self.hints.waiting.pop_front() {
-            if let Some(hint) = self.hints.known.get(&peer) {
-                return out.push(Output::Dial { peer, address: hint.address });
+            if let Some(address) = self.hints.take(now, peer) {
+                return out.push(Output::Dial { peer, address });
             }
         }
     }
 
-    /// Dials one that is gone or was remembered.
+    /// Dials one that is gone or was remembered, or one that may know others; in a small network, which may be a part of
+    /// another, rather these.
     pub(super) fn dial_hint(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
         self.hints.alarm = None;
         if self.links.is_empty() && !self.hints.waiting.is_empty() {
-            self.dial_waiting(out);
+            self.dial_waiting(cx.now, out);
             return self.set_hint_alarm(cx.now + limits::HINT_PAUSE);
         }
         self.hints.waiting.clear();
-        if self.hints.known.is_empty() {
+        if self.hints.known.is_empty() && self.hints.contacts.is_empty() {
             return;
         }
-        let pick = cx.rng.random_range(0..self.hints.known.len());
-        if let Some((peer, hint)) = self.hints.known.iter().nth(pick) {
-            out.push(Output::Dial { peer: *peer, address: hint.address });
+        let is_small = self.total() as usize <= limits::SMALL_NETWORK as usize;
+        let asks_contact = is_small || self.hints.known.is_empty() || cx.rng.random_bool(0.5);
+        let contact = if asks_contact { self.hints.next_contact(cx.now) } else { None };
+        let dialled = contact.map(|contact| (contact.peer, contact.address)).or_else(|| {
+            let pick = cx.rng.random_range(0..self.hints.known.len().max(1));
+            let peer = self.hints.known.keys().nth(pick).copied()?;
+            Some((peer, self.hints.take(cx.now, peer)?))
+        });
+        if let Some((peer, address)) = dialled.filter(|(peer, _)| !self.links.contains_key(peer)) {
+            out.push(Output::Dial { peer, address });
         }
-        let pause = if self.links.is_empty() { limits::REDIAL_MAX } else { limits::GONE_REDIAL };
+        let pause = if self.links.is_empty() || is_small { limits::REDIAL_MAX } else { limits::GONE_REDIAL };
         self.set_hint_alarm(cx.now + pause.mul_f64(cx.rng.random_range(0.75..1.25)));
     }
 
@@ -154,6 +219,9 @@ impl Membership {
             claims: TokenBucket::new(now, limits::CLAIMS_RATE, claims),
             comparisons: TokenBucket::new(now, limits::SYNC_RATE, limits::SYNC_BURST),
         };
+        if let Some(Member { descriptor, .. }) = self.members.get(&peer) {
+            self.hints.tried.remove(&network_prefix(descriptor.address, 24, 48));
+        }
         // Who makes a new link in place of the old gets no new credit.
         let before = self.links.remove(&peer);
         self.links.insert(peer, before.map_or(link, |before| Link { since: now, ..before }));

@@ -257,6 +257,6 @@ impl Membership {
 impl Input {
     /// True of what can change who counts.
     pub(super) const fn changes_view(&self) -> bool {
-        matches!(self, Self::Heard { from: Some(_), .. } | Self::Message { .. } | Self::LinkUp(_))
+        matches!(self, Self::Heard { .. } | Self::Message { .. } | Self::LinkUp(_))
     }
 }

@@ -10,7 +10,10 @@ use rand_pcg::Pcg32;
 
 use self::net::Net;
 use super::*;
-use crate::wire::mesh::{Aged, Claim, News, Suspect};
+use crate::{
+    address::network_prefix,
+    wire::mesh::{Aged, Claim, News, Suspect},
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -273,7 +276,7 @@ fn who_is_remembered_is_dialled_and_no_member() {
     let remembered: Vec<_> = old.ids().iter().map(|peer| old.descriptor(*peer)).collect();
     old.run(Duration::from_mins(130));
     let newcomer = old.start(99, 1_000);
-    old.input(newcomer, Input::Heard { from: None, descriptors: remembered });
+    old.input(newcomer, Input::Remembered(remembered));
     assert_eq!(old.machine(newcomer).total(), 1);
     old.run(10 * SECOND);
     old.assert_agreed(&old.ids());
@@ -281,9 +284,47 @@ fn who_is_remembered_is_dialled_and_no_member() {
     let remembered: Vec<_> = old.ids().iter().map(|peer| old.descriptor(*peer)).collect();
     let mut net = Net::new(12, 1);
     let alone = net.ids()[0];
-    net.input(alone, Input::Heard { from: None, descriptors: remembered });
+    net.input(alone, Input::Remembered(remembered));
     net.run(Duration::from_mins(30));
     assert_eq!((net.machine(alone).total(), net.log.len()), (1, 0));
+}
+
+/// Of one that is in no network of these tests.
+fn descriptor_at(identity: &Identity, address: &str) -> Descriptor {
+    Descriptor {
+        peer: identity.peer_id(),
+        network: network_tag("test"),
+        address: address.parse().expect("an address"),
+        shard: ShardPrefix::ALL,
+        capacity: 1,
+        sequence: 7,
+        lifetime_s: 7_200,
+        admission: 0,
+        volunteer: false,
+    }
+}
+
+#[test]
+fn who_is_only_named_is_dialled_once_an_hour_whatever_keys_are_named_there() {
+    let mut net = Net::new(14, 1);
+    let alone = net.ids()[0];
+    let victim: SocketAddr = "192.0.2.7:7780".parse().expect("an address");
+    let named = |key: u8, address: &str| {
+        let identity = Identity::from_seed([key; 32]);
+        descriptor_at(&identity, address).sign(&identity)
+    };
+    for minute in 0..150_u8 {
+        // Another key and port each time, and somebody else.
+        let port = 7_000 + u16::from(minute);
+        let lies = [named(100 + minute % 100, &format!("192.0.2.7:{port}")), named(1 + minute % 50, "192.0.2.9:7780")];
+        net.input(alone, Input::Named(lies.into()));
+        net.input(alone, Input::Named(vec![named(60, "198.51.100.1:7780")]));
+        net.run(Duration::from_mins(1));
+    }
+    let network = |address: SocketAddr| network_prefix(address, 24, 48);
+    let times = |of: SocketAddr| net.dials.iter().filter(|(_, address)| network(*address) == network(of)).count();
+    assert_eq!(times(victim), 3, "{:?}", net.dials);
+    assert_eq!(times("198.51.100.1:1".parse().expect("an address")), 3);
 }
 
 #[test]
@@ -292,17 +333,7 @@ fn what_is_refused_is_counted_by_reason() {
     let ids = net.ids();
     let (at, from) = (ids[0], ids[1]);
     let identity = Identity::from_seed([99; 32]);
-    let good = Descriptor {
-        peer: identity.peer_id(),
-        network: network_tag("test"),
-        address: "192.0.2.99:7780".parse().expect("an address"),
-        shard: ShardPrefix::ALL,
-        capacity: 1,
-        sequence: 7,
-        lifetime_s: 7_200,
-        admission: 0,
-        volunteer: false,
-    };
+    let good = descriptor_at(&identity, "192.0.2.99:7780");
     let other = Descriptor { network: network_tag("other"), ..good };
     let impossible = Descriptor { lifetime_s: u32::MAX, ..good };
     let strange = Identity::from_seed([98; 32]);

@@ -206,7 +206,7 @@ impl Endpoint {
         Ok(())
     }
 
-    /// Dials `address`: TLS, hello, welcome, all within [`limits::HANDSHAKE_TIMEOUT`]. With `expect`, the
+    /// Dials `address`: TLS, hello, welcome, all within [`limits::DIAL_TIMEOUT`]. With `expect`, the
     /// node there must have that key, or it does not even learn ours; with its own key a node dials itself, as a leaf
     /// only. Cancelling ends the attempt.
     pub async fn dial<M: Conversation>(
@@ -216,7 +216,7 @@ impl Endpoint {
         greeting: Greeting,
     ) -> Result<Dialled<M>, DialError> {
         let (address, begun) = (canonical(address), Instant::now());
-        let result = timeout(limits::HANDSHAKE_TIMEOUT, self.shared.dial(address, expect, greeting)).await;
+        let result = timeout(limits::DIAL_TIMEOUT, self.shared.dial(address, expect, greeting)).await;
         let result = result.unwrap_or(Err(DialError::Timeout { address }));
         self.shared.stats.event(if result.is_ok() { Event::DialWelcomed } else { Event::DialFailed });
         stats::handshake_out(result.as_ref().err());
@@ -520,7 +520,7 @@ async fn receive(shared: &Arc<Shared>, incoming: quinn::Incoming) -> Result<Opti
 #[non_exhaustive]
 pub enum DialError {
     /// No answer, or no complete handshake, in time.
-    #[error("no answer from {address} within {} s", limits::HANDSHAKE_TIMEOUT.as_secs())]
+    #[error("no answer from {address} within {} s", limits::DIAL_TIMEOUT.as_secs_f64())]
     Timeout {
         /// What was dialled.
         address: SocketAddr,

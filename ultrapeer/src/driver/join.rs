@@ -12,7 +12,7 @@ use overlay::{
     limits,
     metrics::{BOOTSTRAP_ATTEMPTS, BootstrapResult, BootstrapSource},
     transport::DialError,
-    wire::{descriptor::SignedDescriptor, mesh::MeshMessage},
+    wire::{descriptor::SignedDescriptor, hello::Contact, mesh::MeshMessage},
 };
 use tokio::{
     sync::Notify,
@@ -89,13 +89,16 @@ impl Joining {
 /// Tries the join targets: at once and with growing pauses until the node serves, then now and then, so that
 /// networks which were founded apart find each other. A founder that finds
 /// nobody in [`limits::FOUNDING_PATIENCE`] begins the network.
-pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<SignedDescriptor>) {
+pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<SignedDescriptor>, contacts: Vec<Contact>) {
     if let Some(address) = shared.address.first() {
         // A machine that stopped needs no address.
         let _ = shared.machine.input(Input::Address(address)).await;
     }
+    if !contacts.is_empty() {
+        let _ = shared.machine.input(Input::Contacts(contacts)).await;
+    }
     if !remembered.is_empty() {
-        let _ = shared.machine.input(Input::Heard(remembered)).await;
+        let _ = shared.machine.input(Input::Remembered(remembered)).await;
     }
     let patience = if shared.join.targets().is_empty() { Duration::ZERO } else { limits::FOUNDING_PATIENCE };
     let founding = Instant::now() + patience;
@@ -185,7 +188,7 @@ async fn dial(shared: &Arc<Shared>, peer: Option<PeerId>, address: SocketAddr) -
         Ok(dialled) => dialled,
         Err(DialError::Refused { alternatives, .. }) if !alternatives.is_empty() => {
             // A leaf, or one that is full: those it names are dialled by the machine.
-            let _ = shared.machine.input(Input::Heard(alternatives)).await;
+            let _ = shared.machine.input(Input::Named(alternatives)).await;
             // They get a moment before the next target is tried.
             sleep(limits::REDIAL_MIN).await;
             return Ok(());

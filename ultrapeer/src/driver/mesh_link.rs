@@ -51,7 +51,7 @@ pub(super) async fn dial(shared: Arc<Shared>, peer: PeerId, address: SocketAddr)
             tracing::debug!(?peer, %error, "an ultrapeer could not be dialled");
             // A machine that stopped dials nobody.
             let _ = shared.machine.input(Input::DialFailed(peer)).await;
-            let _ = shared.machine.input(Input::Heard(alternatives(error))).await;
+            let _ = shared.machine.input(Input::Named(alternatives(error))).await;
         }
     }
 }

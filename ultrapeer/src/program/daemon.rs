@@ -89,6 +89,7 @@ fn start(config: &Config, remembered: Vec<SignedDescriptor>) -> Start {
         founder: settings.founder,
         advertise: settings.advertise,
         remembered,
+        contacts: Vec::new(),
     }
 }
 

@@ -146,7 +146,7 @@ impl Ultrapeer {
                 candidacy::Output::Ask(peer, apply) => out.push(Output::ToMesh(peer, apply.into())),
                 candidacy::Output::Dial(peer, address) => out.push(Output::Dial(peer, address)),
                 candidacy::Output::Named(peer, descriptors) => {
-                    self.with_membership(cx, membership::Input::Heard { from: Some(peer), descriptors }, out);
+                    self.with_membership(cx, membership::Input::Heard { from: peer, descriptors }, out);
                 }
                 candidacy::Output::Endorsed(endorsements) => {
                     self.with_membership(cx, membership::Input::Endorsed(endorsements), out);
@@ -201,7 +201,10 @@ impl Ultrapeer {
         self.foreign_dial_at = now + limits::FOREIGN_DIAL_PAUSE;
         let prefix = overlay::address::network_prefix(address, 24, 48);
         self.foreign_dials.retain(|_, at| now.since(*at) < limits::FOREIGN_DIAL_REST);
-        if self.foreign_dials.len() < limits::FOREIGN_DIALS && self.foreign_dials.insert(prefix, now).is_none() {
+        if self.foreign_dials.len() < limits::FOREIGN_DIALS
+            && let Entry::Vacant(entry) = self.foreign_dials.entry(prefix)
+        {
+            entry.insert(now);
             out.push(Output::Dial(peer, address));
         }
     }
@@ -270,6 +273,7 @@ impl Ultrapeer {
         self.dismiss_strangers(cx.now, out);
         let shard = self.shard_load();
         self.demand.look(cx.now, &shard);
+        self.share_out(cx, out);
         let idle = self.is_surplus(cx.now, &shard);
         let since = match (idle, self.idle_since) {
             (false, _) => None,

@@ -4,8 +4,9 @@
 //! more, and asks for descriptors when it needs some. Up to [`limits::MEMBERS_PUSHED`] ultrapeers it is told of each
 //! change; in a larger network only of the end of another home of its own, so that it needs no timeout to notice.
 //!
-//! A home that has clearly more than its share sends newcomers on: its share is its part of all capacity, and how many
-//! leaves others have is in their logs. A leaf whose place it does not cover is sent on, too. Nobody is sent on from a network in which every leaf needs every ultrapeer.
+//! A home that has clearly more than its share sends newcomers on, and asks some of those that have other homes to move:
+//! its share is its part of all capacity, and how many leaves others have is in their logs. So ultrapeers that come into
+//! being in a crowd soon carry their part of it. A leaf whose place it does not cover is sent on, too. Nobody is sent on from a network in which every leaf needs every ultrapeer.
 
 use overlay::{
     id::PeerId,
@@ -72,12 +73,24 @@ impl Ultrapeer {
         self.leaves.has_room_for(leaf) || (self.leaves.has_reserve() && self.spare_leaf().is_some())
     }
 
-    /// The leaf that can best do without this home: it has two others, or more.
-    fn spare_leaf(&self) -> Option<Session> {
+    /// The leaves that can do without this home, as they have two others or more, with the number of those.
+    fn spare_leaves(&self) -> impl Iterator<Item = (usize, u64, Session)> + '_ {
         let others = |handle| self.attachments.homes(handle).iter().filter(|(home, _)| *home != self.me).count();
-        let leaves = self.leaves.iter().filter(|(session, _)| !self.asked_to_leave.contains(session));
-        let spare = leaves.map(|(session, leaf)| (others(leaf.handle), leaf.handle, session));
-        spare.filter(|(others, ..)| *others + 1 >= limits::HOMES).max().map(|(.., session)| session)
+        let may_go = |(session, peer): (Session, &PeerId)| !self.asked_to_leave.contains(&session) && *peer != self.me;
+        let leaves = self.leaves.iter().filter(move |(session, leaf)| may_go((*session, &leaf.peer)));
+        let spare = leaves.map(move |(session, leaf)| (others(leaf.handle), leaf.handle, session));
+        spare.filter(|(others, ..)| *others + 1 >= limits::HOMES)
+    }
+
+    /// The leaf that can best do without this home.
+    fn spare_leaf(&self) -> Option<Session> {
+        self.spare_leaves().max().map(|(.., session)| session)
+    }
+
+    fn ask_to_leave(&mut self, session: Session, alternatives: Vec<(f64, SignedDescriptor)>, out: &mut Outbox<Output>) {
+        self.asked_to_leave.insert(session);
+        let alternatives = List::new(named(alternatives));
+        out.push(Output::ToLeaf(session, Goodbye { alternatives }.into()));
     }
 
     /// There are more leaves than places, as one that had no home came: another that has enough is asked to leave.
@@ -89,9 +102,38 @@ impl Ultrapeer {
         }
         let Some(session) = self.spare_leaf() else { return };
         let Some(leaf) = self.leaves.get(session) else { return };
-        let alternatives = List::new(named(self.alternatives(&leaf.peer, Some(leaf.handle))));
-        self.asked_to_leave.insert(session);
-        out.push(Output::ToLeaf(session, Goodbye { alternatives }.into()));
+        let alternatives = self.alternatives(&leaf.peer, Some(leaf.handle));
+        self.ask_to_leave(session, alternatives, out);
+    }
+
+    /// Asks some leaves to move that can, if this home has clearly more than its share: few at a time, as each brings its
+    /// list to another home, and only to homes that carry clearly less.
+    pub(super) fn share_out(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        if cx.now < self.share_out_at {
+            return;
+        }
+        self.share_out_at = cx.now + limits::SHARE_OUT_EACH;
+        self.asked_to_leave.retain(|session| self.leaves.get(*session).is_some());
+        let stay = self.leaves.len() - self.asked_to_leave.len();
+        let surplus = stay.saturating_sub(self.fair_share(self.membership.shard().bits) as usize);
+        if surplus == 0 || self.membership.total() as usize <= limits::HOMES {
+            return;
+        }
+        let most = (stay as f64 * limits::SHARE_OUT_PART).ceil() as usize;
+        let mut spare: Vec<_> = self.spare_leaves().map(|(.., session)| session).collect();
+        let own = load(stay, self.leaves.capacity());
+        for _ in 0..most.min(surplus) {
+            if spare.is_empty() {
+                return;
+            }
+            let session = spare.swap_remove(cx.rng.random_range(0..spare.len()));
+            let Some(leaf) = self.leaves.get(session) else { continue };
+            let mut others = self.alternatives(&leaf.peer, Some(leaf.handle));
+            others.retain(|(load, _)| load * limits::BUSY_RATIO < own);
+            if !others.is_empty() {
+                self.ask_to_leave(session, others, out);
+            }
+        }
     }
 
     /// Whom else a node that cannot stay may try: least loaded first.
@@ -101,7 +143,11 @@ impl Ultrapeer {
 
     /// True if this home has clearly more leaves than its part of the capacity for that leaf's place is worth.
     fn is_busy(&self, leaf: &PeerId) -> bool {
-        let place = leaf_hash(leaf);
+        self.leaves.len() as f64 > self.fair_share(leaf_hash(leaf))
+    }
+
+    /// Leaves that this home may have before it has clearly more than its part of the capacity for a place is worth.
+    fn fair_share(&self, place: u32) -> f64 {
         let own = self.leaves.capacity().min(limits::CAPACITY_COUNTED);
         let (mut leaves, mut capacity) = (self.leaves.len(), u64::from(own));
         for (member, _) in self.membership.iter().filter(|(member, _)| member.shard.covers(place)) {
@@ -109,7 +155,7 @@ impl Ultrapeer {
             capacity += u64::from(member.capacity.min(limits::CAPACITY_COUNTED));
         }
         let share = leaves as f64 * f64::from(own) / capacity.max(1) as f64;
-        self.leaves.len() as f64 > share * limits::BUSY_RATIO + limits::BUSY_SLACK
+        share * limits::BUSY_RATIO + limits::BUSY_SLACK
     }
 
     /// Where a leaf can go instead, with their loads: least loaded first, and of equals another one first for each

@@ -11,6 +11,7 @@ use overlay::{
     wire::{
         bounded::Blob,
         descriptor::SignedDescriptor,
+        hello::Contact,
         leaf::{ChunkRef, Introduce, IntroductionFailure, LeafMessage},
         mesh::{DigestName, MeshMessage},
         search::Search,
@@ -94,8 +95,12 @@ pub enum Input {
     },
     /// A dial to another ultrapeer failed.
     DialFailed(PeerId),
-    /// Descriptors from an earlier session or a refusal.
-    Heard(Vec<SignedDescriptor>),
+    /// Descriptors from an earlier session.
+    Remembered(Vec<SignedDescriptor>),
+    /// Nodes that may know ultrapeers which do not count here.
+    Contacts(Vec<Contact>),
+    /// Descriptors that came with a refusal.
+    Named(Vec<SignedDescriptor>),
 }
 
 /// What the driver must do.

@@ -95,7 +95,7 @@ impl Ultrapeer {
         self.unfollow(cx.now, peer, out);
         self.wishes_unlinked(cx.now, peer, out);
         let descriptors = descriptor.into_iter().collect();
-        self.with_membership(cx, membership::Input::Heard { from: Some(peer), descriptors }, out);
+        self.with_membership(cx, membership::Input::Heard { from: peer, descriptors }, out);
         self.with_membership(cx, membership::Input::LinkUp(peer), out);
         self.refresh(cx.now, peer, out);
         self.look_for_votes(cx, out);

@@ -187,6 +187,37 @@ fn a_home_with_more_than_its_share_sends_newcomers_to_those_with_less() {
 }
 
 #[test]
+fn a_home_with_more_than_its_share_asks_those_that_have_enough_to_move_and_few_at_a_time() {
+    let mut net = Net::new(1, 6);
+    let all = net.ultrapeers();
+    let leaves: Vec<_> = (0..60).map(|_| net.add_leaf(Vec::new())).collect();
+    for (number, leaf) in leaves.iter().enumerate() {
+        // Ten of them have but two homes.
+        for home in &all[..if number < 10 { 2 } else { 3 }] {
+            net.attach(*leaf, *home);
+        }
+    }
+    let mut asked = BTreeSet::new();
+    for minute in 1..=20 {
+        net.run(Duration::from_mins(1));
+        for (number, leaf) in leaves.iter().enumerate() {
+            for (home, told) in net.told(*leaf) {
+                let LeafMessage::Goodbye(goodbye) = told else { continue };
+                if home == all[0] {
+                    assert!(number >= 10 && asked.insert(number), "{number} cannot go");
+                }
+                let named = goodbye.alternatives.iter().map(|signed| signed.open().expect("it is sound").peer);
+                assert!(all[3..].contains(&named.clone().next().expect("there are others")));
+                assert!(named.clone().all(|peer| all[3..].contains(&peer)));
+            }
+        }
+        assert!(asked.len() <= 3 * (minute * 4 / 3 + 1), "{} in {minute} min", asked.len());
+    }
+    // Its share is 170 / 6, with a tenth and three more.
+    assert_eq!(asked.len(), 60 - 34);
+}
+
+#[test]
 fn who_has_no_home_takes_the_place_of_one_that_has_enough() {
     let mut net = Net::new(1, 4);
     let all = net.ultrapeers();

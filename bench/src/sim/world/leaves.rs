@@ -47,7 +47,7 @@ impl World {
             network::Output::Dial { address, peer: expect, insists } => {
                 let life = self.leaves[leaf as usize].life;
                 let Some(up) = self.up_for_leaves(address) else {
-                    return self.dial_leaf(leaf, address, expect, limits::HANDSHAKE_TIMEOUT);
+                    return self.dial_leaf(leaf, address, expect, limits::DIAL_TIMEOUT);
                 };
                 let at = self.hello_arrives(FIRST_LEAF + leaf, up);
                 self.plan(at, Event::LeafHello { leaf, life, up, expect, insists, contact: false });
@@ -236,7 +236,7 @@ impl World {
         let other = &self.ultrapeers[up as usize];
         let failed = Box::new(network::Input::DialFailed(other.address));
         if !other.alive || !self.reachable(number, up) {
-            let patience = limits::HANDSHAKE_TIMEOUT.saturating_sub(half * 3);
+            let patience = limits::DIAL_TIMEOUT.saturating_sub(half * 3);
             return self.plan(self.now + patience, Event::Leaf(leaf, life, failed));
         }
         if expect.is_some_and(|peer| peer != other.peer) {

@@ -157,7 +157,7 @@ impl World {
     pub(super) fn dial_mesh(&mut self, from: u32, to: Option<u32>, expect: Option<PeerId>, joining: bool) {
         let Some(to) = to.filter(|to| *to != from) else {
             if let Some(peer) = expect {
-                self.dial_failed(from, peer, self.now + limits::HANDSHAKE_TIMEOUT);
+                self.dial_failed(from, peer, self.now + limits::DIAL_TIMEOUT);
             }
             return;
         };
@@ -183,7 +183,7 @@ impl World {
         }
         let half = self.round_trip(from, to) / 2;
         if !self.ultrapeers[to as usize].alive || !self.reachable(from, to) {
-            let patience = limits::HANDSHAKE_TIMEOUT.saturating_sub(half * 3);
+            let patience = limits::DIAL_TIMEOUT.saturating_sub(half * 3);
             if let Some(peer) = expect {
                 self.dial_failed(from, peer, self.now + patience);
             }
@@ -193,7 +193,7 @@ impl World {
         let serves = matches!(other.machine.phase(), Phase::Admitted | Phase::Founder);
         if !serves || expect.is_some_and(|peer| peer != other.peer) {
             let named = other.machine.others_for(&self.ultrapeers[from as usize].peer);
-            self.plan(self.now + half, Event::Up(from, Box::new(Input::Heard(named))));
+            self.plan(self.now + half, Event::Up(from, Box::new(Input::Named(named))));
             if let Some(peer) = expect {
                 self.dial_failed(from, peer, self.now + half);
             }

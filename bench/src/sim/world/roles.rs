@@ -238,14 +238,14 @@ impl World {
             (None, Some(leaf)) if self.reachable(up, FIRST_LEAF + leaf) => {
                 let answered = self.now + self.round_trip(up, FIRST_LEAF + leaf) * 2;
                 let named = self.named_by_leaf(leaf);
-                self.plan(answered, Event::Up(up, Box::new(Input::Heard(named))));
+                self.plan(answered, Event::Up(up, Box::new(Input::Named(named))));
                 if let Some(peer) = expect {
                     self.dial_failed(up, peer, answered);
                 }
             }
             (to, _) => {
                 if to.is_none() {
-                    self.measures.elections.sent_to(address, limits::HANDSHAKE_TIMEOUT, "another ultrapeer");
+                    self.measures.elections.sent_to(address, limits::DIAL_TIMEOUT, "another ultrapeer");
                 }
                 self.dial_mesh(up, to, expect, joining);
             }
@@ -292,6 +292,7 @@ impl World {
         }
         let Some(core) = self.leaves[leaf as usize].core.as_ref() else { return };
         let (invitations, known) = (core.candidacy().invitations(), core.homes().remember());
+        let contacts = core.founding().contacts();
         let (address, nature) = (self.leaves[leaf as usize].address, self.leaves[leaf as usize].nature);
         let identity = Arc::new(identity(self.scenario.seed, 7, leaf));
         let up = self.add_up(identity, address, true, invitations);
@@ -302,10 +303,11 @@ impl World {
         self.measures.elections.candidates += 1;
         self.leaf_input(leaf, life, network::Input::Role(Role::Candidate, None));
         self.up_input(up, Input::Address(if nature.lies { VICTIM } else { address }));
+        self.up_input(up, Input::Contacts(contacts));
+        self.up_input(up, Input::Remembered(known));
         if begin.founds() {
             return self.up_input(up, Input::Found);
         }
-        self.up_input(up, Input::Heard(known));
         self.join_targets(up, limits::REDIAL_MIN);
         if let Some(patience) = begin.patience() {
             self.plan(self.now + patience, Event::Plan(Plan::GivesUp(up)));

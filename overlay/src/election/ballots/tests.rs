@@ -72,7 +72,7 @@ impl Voter {
         let mut rng = Pcg32::new(1, 1);
         let mut cx = Context::new(Time::ZERO, &mut rng);
         let members = (1..=4).map(|number| descriptor(number).sign(&self::identity(number))).collect();
-        let heard = membership::Input::Heard { from: Some(descriptor(1).peer), descriptors: members };
+        let heard = membership::Input::Heard { from: descriptor(1).peer, descriptors: members };
         for input in [membership::Input::Address(address(100)), heard, membership::Input::Join] {
             membership.handle(&mut cx, input, &mut Outbox::new());
         }

@@ -38,6 +38,8 @@ pub(super) struct Net {
     numbers: u64,
     /// When, who, what: joined and left, suspected and trusted.
     pub(super) log: Vec<(Time, PeerId, Output)>,
+    /// Where somebody was dialled because a machine asked for it.
+    pub(super) dials: Vec<(Time, SocketAddr)>,
     /// Frames by name, and all their bytes.
     pub(super) sent: BTreeMap<&'static str, (u64, u64)>,
 }
@@ -106,6 +108,7 @@ impl Net {
             arrivals: BTreeMap::new(),
             numbers: 0,
             log: Vec::new(),
+            dials: Vec::new(),
             sent: BTreeMap::new(),
         };
         for number in 1..=count {
@@ -230,7 +233,7 @@ impl Net {
             let delay = self.delay();
             self.at(self.now + delay, Event::Dialled { from, life, to });
         } else {
-            self.at(self.now + limits::HANDSHAKE_TIMEOUT, Event::DialFailed { from, life, to });
+            self.at(self.now + limits::DIAL_TIMEOUT, Event::DialFailed { from, life, to });
         }
     }
 
@@ -255,7 +258,10 @@ impl Net {
     fn carry_out(&mut self, at: PeerId, out: &mut Outbox<Output>) {
         for output in out.drain().collect::<Vec<_>>() {
             match output {
-                Output::Dial { peer, .. } => self.dial(at, peer),
+                Output::Dial { peer, address } => {
+                    self.dials.push((self.now, address));
+                    self.dial(at, peer);
+                }
                 Output::Close(peer) => {
                     if let Some(link) = self.links.remove(&pair(at, peer)) {
                         self.reset(at, peer, link);
@@ -370,7 +376,7 @@ impl Net {
             Event::Up { at, life, peer } => {
                 if self.lives(at, life) && self.are_linked(at, peer) {
                     let descriptors = self.machine(peer).own().cloned().into_iter().collect();
-                    self.input(at, Input::Heard { from: Some(peer), descriptors });
+                    self.input(at, Input::Heard { from: peer, descriptors });
                     self.input(at, Input::LinkUp(peer));
                 }
             }

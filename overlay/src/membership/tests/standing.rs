@@ -64,7 +64,7 @@ impl Ear {
     }
 
     fn hear(&mut self, signed: SignedDescriptor) {
-        self.input(Input::Heard { from: Some(key(1)), descriptors: vec![signed] });
+        self.input(Input::Heard { from: key(1), descriptors: vec![signed] });
     }
 
     fn counts(&self, number: u8) -> bool {
