@@ -44,6 +44,7 @@ pub async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure>
     let families = &[metrics::FAMILIES, ultrapeer::metrics::FAMILIES];
     let plan = Plan { program: Program::Leaf, role: Role::Leaf, families, page: false };
     let (mut daemon, arrivals) = startup::prepare(plan, at.global, at.environment, options).await?;
+    metrics::begin();
     let settings = daemon.config.settings();
     let start = Start {
         network: settings.network.to_string(),
@@ -165,6 +166,7 @@ async fn publish_status(state: State, common: Arc<Common>) {
     loop {
         ticks.tick().await;
         let status = crate::status::status(&state).await;
+        metrics::reached(&status.reachability);
         // What never rests is no news.
         let mut calm = Status { uptime_s: 0, ..status.clone() };
         calm.homes.iter_mut().flatten().for_each(|home| home.rtt_ms = None);

@@ -1,8 +1,17 @@
 //! What Prometheus sees of a leaf.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
-use overlay::metrics::{Counters, Direction, Gauges, Histograms, SECONDS};
+use overlay::{
+    limits,
+    metrics::{
+        Counters, Direction, Gauges, Histograms, KNOWN_ULTRAPEERS, KnownState, Label, QUEUE_CAPACITY, QUEUE_LENGTH,
+        Queue, REACHABILITY, Reachability, SECONDS,
+    },
+};
 
 use crate::{
     download::{
@@ -204,6 +213,9 @@ overlay::families! {
     /// Searches for own files.
     pub static CANARY_QUERIES: Counters<Canary> =
         "quictrack_canary_queries_total", "Searches for an own file at a home that must find it, by outcome.";
+    /// What came of them.
+    pub static CANARY_RECALL: Gauges<()> =
+        "quictrack_canary_recall_ratio", "Of the searches for an own file that say something, the part that found it; 1 before the first.";
     /// Searches that two homes were asked.
     pub static COMPARISONS: Counters<Comparison> =
         "quictrack_search_comparisons_total", "Searches that two homes were asked, by what came of comparing them.";
@@ -300,11 +312,22 @@ pub(crate) fn attempted(result: Result<Via, &ReachError>, span: std::time::Durat
     TRANSFER_ATTEMPTS.increment((via.into(), result));
 }
 
+/// Searches for own files that found them, and those that did not, in this process.
+static CANARIES: [AtomicU64; 2] = [AtomicU64::new(0), AtomicU64::new(0)];
+
+/// Counts a search for an own file that says something.
+fn canary(found: bool) {
+    CANARY_QUERIES.increment(if found { Canary::Found } else { Canary::Missed });
+    CANARIES[usize::from(found)].fetch_add(1, Ordering::Relaxed);
+    let [missed, found] = [0, 1].map(|place| CANARIES[place].load(Ordering::Relaxed) as f64);
+    CANARY_RECALL.set((), found / (found + missed));
+}
+
 /// Counts something of the audits of homes.
 pub(crate) fn home_audited(count: Count) {
     match count {
-        Count::CanaryFound => CANARY_QUERIES.increment(Canary::Found),
-        Count::CanaryMissed => CANARY_QUERIES.increment(Canary::Missed),
+        Count::CanaryFound => canary(true),
+        Count::CanaryMissed => canary(false),
         Count::CanaryFailed => CANARY_QUERIES.increment(Canary::Failed),
         Count::Same => COMPARISONS.increment(Comparison::Same),
         Count::Differ => COMPARISONS.increment(Comparison::Differ),
@@ -319,6 +342,24 @@ pub(crate) fn collect_disk(downloads: &Path, data: &Path) {
             DISK_FREE.set(label, free as f64);
         }
     }
+}
+
+/// Sets what holds before anything happened and is not 0.
+pub(crate) fn begin() {
+    CANARY_RECALL.set((), 1.0);
+    REACHABILITY.set_only(Reachability::Unknown);
+}
+
+/// How others reach this node, in the word of its status.
+pub(crate) fn reached(word: &str) {
+    let known = Reachability::ALL.iter().find(|state| state.value() == word);
+    REACHABILITY.set_only(known.copied().unwrap_or(Reachability::Unknown));
+}
+
+/// Ultrapeers that a leaf knows: it believes those alive that serve it.
+pub(crate) fn collect_known(homes: usize, others: usize) {
+    KNOWN_ULTRAPEERS.set(KnownState::Alive, homes as f64);
+    KNOWN_ULTRAPEERS.set(KnownState::Cached, others as f64);
 }
 
 /// Brings the gauges up to date.
@@ -339,4 +380,7 @@ pub(crate) fn collect(shares: &[Share], homes: usize, downloads: &[Download], up
     {
         UPLOADS.set(label, uploads.iter().filter(|upload| upload.state == state).count() as f64);
     }
+    QUEUE_LENGTH
+        .set(Queue::Upload, uploads.iter().filter(|upload| upload.state == serve::UploadState::Queued).count() as f64);
+    QUEUE_CAPACITY.set(Queue::Upload, limits::UPLOAD_QUEUE as f64);
 }

@@ -559,6 +559,11 @@ impl Node {
                 disk = Some(tokio::task::spawn_blocking(look));
             }
             inner.role.look().await;
+            if !inner.role.is_ultrapeer() {
+                let known = inner.network.known().await;
+                let homes = known.iter().filter(|(_, is_home)| *is_home).count();
+                crate::metrics::collect_known(homes, known.len() - homes);
+            }
             crate::metrics::collect(&share_list, inner.network.homes().len(), &job_list, &upload_list);
             let ring = &inner.events;
             let known = crate::status::peers(&self).await;

@@ -36,6 +36,7 @@ use overlay::{
     machine::Context,
     membership::{Refused, State},
     metrics::Role,
+    time::Time,
     transport::{CloseCode, DialError, Endpoint, Greeting, Occupancy, Offer, Reached},
     wire::{
         bounded::Blob,
@@ -122,8 +123,12 @@ pub struct Snapshot {
     pub leaves: u32,
     /// Leaves it takes.
     pub max_leaves: u32,
+    /// Bytes that index and digests may take.
+    pub memory: u64,
     /// What its index holds.
     pub index: crate::index::Stats,
+    /// Chunks that were added to its index and removed from it since the start.
+    pub index_changes: (u64, u64),
     /// Leaves attached anywhere.
     pub known_leaves: u64,
     /// The part of the leaf space that it covers.
@@ -311,6 +316,7 @@ impl Service {
         for member in &mut snapshot.members {
             member.rtt = self.shared.ports.mesh_rtt(&member.peer);
         }
+        self.shared.ports.count_queues();
         let rtts = self.shared.ports.leaf_rtts();
         for leaf in &mut snapshot.attached {
             leaf.rtt = rtts.get(&leaf.peer).copied();
@@ -363,7 +369,9 @@ impl Snapshot {
             phase: machine.phase(),
             leaves: leaves.len() as u32,
             max_leaves: leaves.capacity(),
+            memory: leaves.memory(),
             index: machine.index().stats(),
+            index_changes: machine.index().changes(),
             known_leaves: machine.attachments().leaves() as u64,
             shard: machine.neighbours().own(),
             shards: 1 + machine.neighbours().others().len() as u32,
@@ -418,17 +426,18 @@ impl Shared {
     fn run(self: &Arc<Self>, driver: Driver<Ultrapeer>, rng: impl Rng + Send + 'static) {
         let (shared, token, clock) = (self.clone(), self.tasks.token(), self.clock);
         self.tasks.spawn_to_end("ultrapeer", async move {
-            driver.run(clock, rng, token, |_, output| shared.carry_out(output)).await;
+            driver.run(clock, rng, token, |began, output| shared.carry_out(began, output)).await;
         });
     }
 
-    fn carry_out(self: &Arc<Self>, output: Output) {
+    /// Carries out what the machine wants since an input that it got at `began`.
+    fn carry_out(self: &Arc<Self>, began: Time, output: Output) {
         match output {
             Output::ToLeaf(session, message) => self.ports.to_leaf(session, message),
             Output::CloseLeaf(session, why) => self.ports.close_leaf(session, close_code(why)),
             Output::ToAsker(ticket, message, last) => self.ports.to_asker(ticket, message, last),
-            Output::RefuseAsker(ticket) => {
-                counted::queries_refused();
+            Output::RefuseAsker(ticket, why) => {
+                counted::asker_refused(why);
                 self.ports.drop_asker(ticket);
             }
             Output::ToMesh(peer, message) => {
@@ -442,7 +451,7 @@ impl Shared {
                 self.tasks.spawn("dial", mesh_link::dial(self.clone(), peer, address));
             }
             Output::Build { session, chunk, parts } => {
-                let built = move || build_segment(&chunk, &parts);
+                let built = measured(self.clock, move || build_segment(&chunk, &parts));
                 self.build(
                     move |shared| shared.ports.has_leaf(session),
                     built,
@@ -458,7 +467,7 @@ impl Shared {
                 );
             }
             Output::BuildDigest { name, bytes, parts } => {
-                let built = move || unpack_digest(bytes, &parts);
+                let built = measured(self.clock, move || unpack_digest(bytes, &parts));
                 self.build(|_| true, built, move |unpacked| Input::DigestBuilt(name, unpacked));
             }
             Output::PackDigest { name, kept } => {
@@ -535,7 +544,7 @@ impl Shared {
             }
             Output::QueryAnswered { hits, invalid } => {
                 self.queries.fetch_add(1, Ordering::Relaxed);
-                counted::query_answered(hits, invalid);
+                counted::query_looked_up(hits, invalid, self.clock.now().since(began));
             }
             Output::Introduction(result) => counted::introduction(result),
         }
@@ -578,6 +587,16 @@ async fn build<T: Send + 'static>(
     };
     // A machine that stopped needs nothing.
     let _ = shared.machine.input(input(built)).await;
+}
+
+/// Work on the index that tells the metrics how long it took.
+fn measured<T>(clock: Clock, built: impl FnOnce() -> Option<T>) -> impl FnOnce() -> Option<T> {
+    move || {
+        let began = clock.now();
+        let done = built();
+        counted::index_built(clock.now().since(began));
+        done
+    }
 }
 
 /// Checks a digest of another ultrapeer's leaf.

@@ -83,6 +83,7 @@ pub struct Index {
     /// Additions that are not published.
     pending: Vec<(ChunkSlot, LeafSlot, Arc<Segment>)>,
     next: u64,
+    removed: u64,
     held: Held,
 }
 
@@ -113,8 +114,14 @@ impl Index {
         };
         debug_assert!(removed.is_some(), "a chunk that is not there");
         if let Some((files, memory, digest)) = removed {
+            self.removed += 1;
             self.held.subtract(files, memory, digest);
         }
+    }
+
+    /// Chunks that were added and removed since it was made.
+    pub const fn changes(&self) -> (u64, u64) {
+        (self.next, self.removed)
     }
 
     /// Makes all changes since the last time visible at once.

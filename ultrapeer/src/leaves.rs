@@ -236,6 +236,11 @@ impl<S: Built> Leaves<S> {
         self.by_peer.contains_key(peer) || self.kept.has(peer)
     }
 
+    /// The bytes that index and digests may take.
+    pub fn memory(&self) -> u64 {
+        self.settings.memory
+    }
+
     /// The most leaves that fit.
     pub fn capacity(&self) -> u32 {
         self.settings.max_leaves

@@ -4,7 +4,10 @@ use std::time::Duration;
 
 use overlay::{
     membership::Refused,
-    metrics::{BANS, BanReason, BanScope, Counters, Gauges, Histograms, LimitedAction, QUEUE_DROPPED, RATE_LIMITED},
+    metrics::{
+        BANS, BanReason, BanScope, Counters, Gauges, Histograms, LimitedAction, QUEUE_CAPACITY, QUEUE_DROPPED,
+        QUEUE_LENGTH, RATE_LIMITED,
+    },
     time::Time,
     wire::{
         hello::RefuseReason,
@@ -18,6 +21,7 @@ pub(crate) use overlay::metrics::Queue;
 use crate::{
     driver::Snapshot,
     search::{Asker, Ended},
+    ultrapeer::Denial,
 };
 
 /// Buckets of a leaf's stay: 10 s to a day.
@@ -26,6 +30,11 @@ const STAY_SECONDS: &[f64] = &[10.0, 60.0, 300.0, 900.0, 3_600.0, 14_400.0, 43_2
 const COUNTS: &[f64] = &[0.0, 1.0, 2.0, 3.0, 5.0, 10.0, 20.0, 60.0, 200.0, 1_000.0, 10_000.0];
 /// Buckets of a query: from what an index takes to what a user gives up after.
 const QUERY_SECONDS: &[f64] = &[0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+
+/// Buckets of what a list waits for: a second by design, minutes where all leaves of a large home come at once.
+const STAY_IN_QUEUE: &[f64] = &[0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0, 100.0, 300.0];
+/// Buckets of a look-up.
+const LOOKUP_SECONDS: &[f64] = &[0.000_01, 0.000_03, 0.000_1, 0.000_3, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0];
 
 overlay::labels! {
     /// What became of a leaf that knocked.
@@ -54,12 +63,22 @@ overlay::labels! {
         Answered = "answered",
         /// Nothing matched.
         Empty = "empty",
-        /// Its leaf asks more often than it may, or too many searches are under way.
+        /// Its leaf asks more often than it may.
         RateLimited = "rate_limited",
+        /// Too many searches are under way.
+        Overload = "overload",
         /// It could not be understood.
         Invalid = "invalid",
         /// Its asker did not wait.
         Cancelled = "cancelled",
+    }
+
+    /// What changes the index.
+    pub enum IndexChange as "op" {
+        /// A chunk of an own leaf's list, or its words from another home.
+        Add = "add",
+        /// A chunk that its leaf shares no more, or that nobody here needs any more.
+        Remove = "remove",
     }
 
     /// Why a search ended.
@@ -206,12 +225,27 @@ overlay::families! {
         "quictrack_leaf_session_seconds", "Time for which a leaf stayed attached.", STAY_SECONDS;
     /// Ultrapeers in the view.
     pub static ULTRAPEERS: Gauges<()> = "quictrack_ultrapeers", "Ultrapeers in this one's view, itself included.";
+    /// How long a list takes to be searchable.
+    pub static FRESHNESS: Histograms<()> =
+        "quictrack_freshness_seconds", "Time from the word of a leaf's new list until it can be searched here.", STAY_IN_QUEUE;
+    /// Changes of the index.
+    pub static INDEX_UPDATES: Counters<IndexChange> =
+        "quictrack_index_updates_total", "Chunks of lists that came into the index, or left it.";
+    /// How long an addition takes.
+    pub static INDEX_UPDATE_DURATION: Histograms<()> =
+        "quictrack_index_update_duration_seconds", "Time to build a chunk of a list for the index, on a thread of its own.", QUERY_SECONDS;
+    /// How long a look-up takes.
+    pub static INDEX_LOOKUP_DURATION: Histograms<()> =
+        "quictrack_index_lookup_duration_seconds", "Time to look up a query of another ultrapeer, its answer included.", LOOKUP_SECONDS;
     /// Indexed files.
     pub static INDEX_FILES: Gauges<()> = "quictrack_index_files", "Files in the index.";
     /// Indexed terms.
     pub static INDEX_TERMS: Gauges<()> = "quictrack_index_terms", "Distinct terms in the index.";
     /// Memory of the index.
     pub static INDEX_MEMORY: Gauges<()> = "quictrack_index_memory_bytes", "Memory of the index, by its own account.";
+    /// What that may become.
+    pub static INDEX_BUDGET: Gauges<()> =
+        "quictrack_index_budget_bytes", "Memory that index and digests may take, by the setting `memory`.";
     /// Parts of the leaf space.
     pub static SHARDS: Gauges<()> = "quictrack_shards", "Parts of the leaf space that a search asks for.";
     /// How small the part is that is covered.
@@ -249,11 +283,11 @@ overlay::families! {
     /// Queries by outcome.
     pub static QUERIES: Counters<(Origin, Outcome)> = "quictrack_queries_total", "Queries, by origin and outcome.";
     /// How long searches take.
-    pub static QUERY_DURATION: Histograms<()> =
-        "quictrack_query_duration_seconds", "Time of a coordinated search, from request to summary.", QUERY_SECONDS;
+    pub static QUERY_DURATION: Histograms<Origin> =
+        "quictrack_query_duration_seconds", "Time of a search for a leaf, or for a part of the leaf space, to its summary.", QUERY_SECONDS;
     /// How long the first hit takes.
-    pub static QUERY_FIRST_HIT: Histograms<()> =
-        "quictrack_query_first_hit_seconds", "Time of a coordinated search to its first hit.", QUERY_SECONDS;
+    pub static QUERY_FIRST_HIT: Histograms<Origin> =
+        "quictrack_query_first_hit_seconds", "Time of such a search to its first hit.", QUERY_SECONDS;
     /// Forwards of a search.
     pub static QUERY_MESSAGES: Histograms<()> =
         "quictrack_query_messages", "Copies of a query that a coordinated search sent.", COUNTS;
@@ -289,6 +323,10 @@ pub fn collect(snapshot: &Snapshot) {
     INDEX_FILES.set((), snapshot.index.files as f64);
     INDEX_TERMS.set((), snapshot.index.terms as f64);
     INDEX_MEMORY.set((), snapshot.index.memory as f64);
+    INDEX_BUDGET.set((), snapshot.memory as f64);
+    let (added, removed) = snapshot.index_changes;
+    INDEX_UPDATES.absolute(IndexChange::Add, added);
+    INDEX_UPDATES.absolute(IndexChange::Remove, removed);
     SHARDS.set((), f64::from(snapshot.shards));
     SHARD_PREFIX_LENGTH.set((), f64::from(snapshot.shard.length));
     SHARD_MEMBERS.set((), f64::from(snapshot.mates));
@@ -344,6 +382,7 @@ pub fn collect_nothing() {
         &INDEX_FILES,
         &INDEX_TERMS,
         &INDEX_MEMORY,
+        &INDEX_BUDGET,
         &SHARDS,
         &SHARD_PREFIX_LENGTH,
         &SHARD_MEMBERS,
@@ -377,12 +416,39 @@ pub(crate) fn queue_dropped(queue: Queue) {
     QUEUE_DROPPED.increment(queue);
 }
 
-pub(crate) fn queries_refused() {
-    QUERIES.increment((Origin::Leaf, Outcome::RateLimited));
-    RATE_LIMITED.increment(LimitedAction::Query);
+/// A queue's length and room; of several of one kind, those of the fullest.
+pub(crate) fn queue_filled(queue: Queue, length: usize, capacity: usize) {
+    QUEUE_LENGTH.set(queue, length as f64);
+    QUEUE_CAPACITY.set(queue, capacity as f64);
 }
 
-pub(crate) fn query_answered(hits: usize, invalid: bool) {
+/// A chunk was built for the index.
+pub(crate) fn index_built(span: Duration) {
+    INDEX_UPDATE_DURATION.record_span((), span);
+}
+
+/// Something was refused to a leaf.
+pub(crate) fn asker_refused(why: Denial) {
+    let outcome = match why {
+        Denial::TooOften => Outcome::RateLimited,
+        Denial::Overload => Outcome::Overload,
+        Denial::Invalid => Outcome::Invalid,
+        Denial::Introduction => return RATE_LIMITED.increment(LimitedAction::Introduction),
+        Denial::Gone => return,
+    };
+    QUERIES.increment((Origin::Leaf, outcome));
+    if outcome == Outcome::RateLimited {
+        RATE_LIMITED.increment(LimitedAction::Query);
+    }
+}
+
+/// Another ultrapeer's query was looked up in `span`.
+pub(crate) fn query_looked_up(hits: usize, invalid: bool, span: Duration) {
+    INDEX_LOOKUP_DURATION.record_span((), span);
+    query_answered(hits, invalid);
+}
+
+fn query_answered(hits: usize, invalid: bool) {
     let outcome = match (invalid, hits) {
         (true, _) => Outcome::Invalid,
         (false, 0) => Outcome::Empty,
@@ -393,7 +459,13 @@ pub(crate) fn query_answered(hits: usize, invalid: bool) {
 
 pub(crate) fn search_ended(ended: &Ended, now: Time) {
     DIGEST_FALSE_HITS.add((), ended.false_hits.into());
-    if matches!(ended.asker, Asker::Mesh(..)) {
+    let is_mesh = matches!(ended.asker, Asker::Mesh(..));
+    let origin = if is_mesh { Origin::Mesh } else { Origin::Leaf };
+    QUERY_DURATION.record_span(origin, now.since(ended.began));
+    if let Some(first) = ended.first_hit {
+        QUERY_FIRST_HIT.record_span(origin, first.since(ended.began));
+    }
+    if is_mesh {
         return query_answered(ended.hits as usize, false);
     }
     let stop = match ended.summary.stopped {
@@ -417,10 +489,6 @@ pub(crate) fn search_ended(ended: &Ended, now: Time) {
             Incomplete::WorkCap => Missing::WorkCap,
             Incomplete::ViewsDiffer => Missing::ViewsDiffer,
         });
-    }
-    QUERY_DURATION.record_span((), now.since(ended.began));
-    if let Some(first) = ended.first_hit {
-        QUERY_FIRST_HIT.record_span((), first.since(ended.began));
     }
     QUERY_MESSAGES.record((), f64::from(ended.summary.messages));
     QUERY_ULTRAPEERS.record((), f64::from(ended.summary.ultrapeers_asked));

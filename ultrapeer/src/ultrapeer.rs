@@ -57,7 +57,7 @@ use rustc_hash::FxHashMap;
 pub use self::{
     admission::Terms,
     guests::Verdict,
-    interface::{Input, Output, Retirement},
+    interface::{Denial, Input, Output, Retirement},
 };
 use crate::{
     appraisals::Appraisals,
@@ -532,10 +532,10 @@ impl Ultrapeer {
 
     fn introduce(&mut self, now: Time, ticket: Ticket, session: Session, ask: &Introduce, out: &mut Outbox<Output>) {
         let Some(asker) = self.leaves.get(session).map(|leaf| leaf.peer) else {
-            return out.push(Output::RefuseAsker(ticket));
+            return out.push(Output::RefuseAsker(ticket, Denial::Gone));
         };
         if !self.introductions.has_room() {
-            return out.push(Output::RefuseAsker(ticket));
+            return out.push(Output::RefuseAsker(ticket, Denial::Introduction));
         }
         let own = self.leaf_address(&ask.target);
         let linked: BTreeSet<_> = self.membership.linked().collect();

@@ -42,7 +42,7 @@ pub(crate) fn within<T>(patience: Duration, what: &str, look: impl FnMut() -> Op
 
 /// Looks until something is there; `None` when it is not for `patience`.
 #[expect(clippy::disallowed_methods, reason = "real processes live in real time")]
-fn looked_for<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
+pub(crate) fn looked_for<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
     let deadline = Instant::now() + patience;
     loop {
         let seen = look();
@@ -154,7 +154,8 @@ impl Program {
         path
     }
 
-    fn command(self, data: &Path, arguments: &[&str]) -> Command {
+    /// A command on a data folder, without anything of the caller's environment.
+    pub(crate) fn command(self, data: &Path, arguments: &[&str]) -> Command {
         let mut command = Command::new(self.path());
         // Nothing of the developer's own node may leak in.
         command.env_clear().env("HOME", data.parent().unwrap_or(data)).stdin(Stdio::null());
@@ -447,7 +448,8 @@ impl Running {
     }
 }
 
-fn send_signal(child: &Child, name: &str) {
+/// Sends a signal to a process, by the name that `kill` knows.
+pub(crate) fn send_signal(child: &Child, name: &str) {
     let sent = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status().unwrap();
     assert!(sent.success());
 }

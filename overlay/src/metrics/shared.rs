@@ -87,6 +87,22 @@ crate::labels! {
         Limit = "limit",
     }
 
+    /// What bytes are sent for.
+    pub enum ByteClass as "class" {
+        /// Beginning, ending and keeping up what is between nodes.
+        Control = "control",
+        /// Searches, wishes and their hits.
+        Query = "query",
+        /// File lists.
+        Catalog = "catalog",
+        /// What ultrapeers tell each other of the lists.
+        Digest = "digest",
+        /// Contents.
+        Transfer = "transfer",
+        /// What is passed on for others.
+        Relay = "relay",
+    }
+
     /// What is wrong with a message.
     pub enum MessageError as "reason" {
         /// It cannot be read.
@@ -243,11 +259,34 @@ crate::families! {
     /// Round trips, as QUIC estimates them.
     pub static RTT: Histograms<ConnectionKind> =
         "quictrack_rtt_seconds", "Round trips as QUIC estimates them, sampled per connection.", ROUND_TRIP_SECONDS;
+    /// Bytes of UDP payloads.
+    pub(super) static UDP_BYTES: Counters<Direction> =
+        "quictrack_udp_bytes_total", "Bytes of the UDP payloads of all connections.";
+    /// UDP packets.
+    pub(super) static UDP_DATAGRAMS: Counters<Direction> =
+        "quictrack_udp_datagrams_total", "UDP datagrams of all connections.";
+    /// QUIC packets sent.
+    pub(super) static SENT_PACKETS: Counters<ConnectionKind> =
+        "quictrack_quic_sent_packets_total", "QUIC packets that were sent.";
+    /// QUIC packets lost.
+    pub(super) static LOST_PACKETS: Counters<ConnectionKind> =
+        "quictrack_quic_lost_packets_total", "QUIC packets that were sent and taken for lost.";
+    /// Times that QUIC slowed down.
+    pub(super) static CONGESTION_EVENTS: Counters<ConnectionKind> =
+        "quictrack_quic_congestion_events_total", "Times that QUIC sent less because packets were lost or marked.";
     /// Messages sent and received.
     pub static MESSAGES: Messages = "quictrack_messages_total", "Protocol messages by type and direction.";
+    /// Bytes of the protocol.
+    pub static PROTOCOL_BYTES: Counters<(ByteClass, Direction)> =
+        "quictrack_protocol_bytes_total", "Bytes of messages and contents, without what QUIC adds, by what they are for.";
     /// Messages that were refused.
     pub static MESSAGE_ERRORS: Counters<MessageError> =
         "quictrack_message_errors_total", "Messages that were refused, by what is wrong with them.";
+    /// Items in a queue.
+    pub static QUEUE_LENGTH: Gauges<Queue> =
+        "quictrack_queue_length", "Items that wait in a queue; of several of one kind, in the fullest.";
+    /// Room of a queue.
+    pub static QUEUE_CAPACITY: Gauges<Queue> = "quictrack_queue_capacity", "Items that a queue takes.";
     /// Items that found a queue full.
     pub static QUEUE_DROPPED: Counters<Queue> =
         "quictrack_queue_dropped_total", "Items that were dropped because a queue was full.";
@@ -288,7 +327,13 @@ crate::families! {
 pub struct Messages {
     name: &'static str,
     help: &'static str,
-    counters: OnceLock<FxHashMap<&'static str, [Counter; Direction::ALL.len()]>>,
+    counters: OnceLock<FxHashMap<&'static str, Counted>>,
+}
+
+/// What is counted of one type of message.
+struct Counted {
+    messages: [Counter; Direction::ALL.len()],
+    class: ByteClass,
 }
 
 impl Messages {
@@ -297,11 +342,12 @@ impl Messages {
         Self { name, help, counters: OnceLock::new() }
     }
 
-    /// Counts a message.
-    pub fn increment(&self, message: &impl Message, direction: Direction) {
-        let counters = self.counters.get().and_then(|counters| counters.get(message.name()));
-        if let Some(counters) = counters {
-            counters[Label::position(direction)].increment(1);
+    /// Counts a message whose frame has `bytes`.
+    pub fn count(&self, message: &impl Message, bytes: usize, direction: Direction) {
+        let counted = self.counters.get().and_then(|counters| counters.get(message.name()));
+        if let Some(Counted { messages, class }) = counted {
+            messages[Label::position(direction)].increment(1);
+            PROTOCOL_BYTES.add((*class, direction), bytes as u64);
         }
     }
 
@@ -330,9 +376,10 @@ impl Family for Messages {
         let counters = |name: &'static str| {
             let value = snake_case(name);
             let pair = [Direction::In, Direction::Out];
-            pair.map(
+            let messages = pair.map(
                 |direction| metrics::counter!(self.name, "type" => value.clone(), "direction" => direction.value()),
-            )
+            );
+            Counted { messages, class: class_of(name) }
         };
         self.counters.get_or_init(|| Self::types().into_iter().map(|name| (name, counters(name))).collect());
     }
@@ -354,6 +401,50 @@ fn snake_case(name: &str) -> String {
         snake.push(letter.to_ascii_lowercase());
     }
     snake
+}
+
+/// What a message is for, by its name.
+fn class_of(name: &str) -> ByteClass {
+    match name {
+        "Search" | "Accepted" | "Hits" | "Summary" | "Query" | "QueryHits" | "QueryHolders" | "QueryDone"
+        | "QueryCancel" | "Wishes" | "WishHits" => ByteClass::Query,
+        "CatalogRoot" | "CatalogWant" | "CatalogPart" | "CatalogAck" => ByteClass::Catalog,
+        "Attachments" | "Follow" | "DigestWant" | "DigestPart" | "ProofAsk" | "Proof" | "ProofPart" | "Holdings"
+        | "HoldingsAsk" => ByteClass::Digest,
+        "Open" | "NotHeld" | "Opened" | "Have" | "Queued" | "Granted" | "Revoked" | "Want" | "Pieces" | "Denied"
+        | "WantSegment" | "Segment" | "WantGroups" | "Groups" | "Browse" | "Page" => ByteClass::Transfer,
+        _ => ByteClass::Control,
+    }
+}
+
+/// What a connection sent, received and lost; how far that is in the metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes of UDP payloads, in and out.
+    pub bytes: [u64; Direction::ALL.len()],
+    /// UDP packets, in and out.
+    pub datagrams: [u64; Direction::ALL.len()],
+    /// QUIC packets sent.
+    pub sent: u64,
+    /// Of those, lost ones.
+    pub lost: u64,
+    /// Times that QUIC slowed down.
+    pub congestions: u64,
+}
+
+impl Traffic {
+    /// Counts what came since `self`, and becomes `now`.
+    pub fn advance(&mut self, kind: ConnectionKind, now: Self) {
+        let before = std::mem::replace(self, now);
+        for direction in [Direction::In, Direction::Out] {
+            let place = Label::position(direction);
+            UDP_BYTES.add(direction, now.bytes[place].saturating_sub(before.bytes[place]));
+            UDP_DATAGRAMS.add(direction, now.datagrams[place].saturating_sub(before.datagrams[place]));
+        }
+        SENT_PACKETS.add(kind, now.sent.saturating_sub(before.sent));
+        LOST_PACKETS.add(kind, now.lost.saturating_sub(before.lost));
+        CONGESTION_EVENTS.add(kind, now.congestions.saturating_sub(before.congestions));
+    }
 }
 
 /// An open connection in the metrics: counted as open until it is closed, or dropped by a stop.

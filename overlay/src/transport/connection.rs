@@ -3,7 +3,7 @@
 use std::{
     fmt,
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
 
@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     id::PeerId,
-    metrics::{Direction, OpenConnection},
+    metrics::{Direction, OpenConnection, Traffic},
     wire::{Conversation, Protocol},
 };
 
@@ -188,11 +188,14 @@ pub(super) struct Inner {
     entered: u64,
     /// In the metrics, once it was welcomed.
     counted: OnceLock<OpenConnection>,
+    /// What of its traffic is in the metrics.
+    traffic: Mutex<Traffic>,
 }
 
 impl Drop for Inner {
     fn drop(&mut self) {
         self.gate.leave(self.entered);
+        self.count_traffic();
         if let Some(counted) = self.counted.take() {
             // Open until the last handle went: nobody here had a use for it any more.
             let done = self.closed_with.get().copied().unwrap_or(CloseCode::Done);
@@ -209,6 +212,20 @@ impl Inner {
 
     pub(super) fn remote_address(&self) -> SocketAddr {
         canonical(self.quic.remote_address())
+    }
+
+    /// Brings its traffic in the metrics up to date.
+    pub(super) fn count_traffic(&self) {
+        let stats = self.quic.stats();
+        let now = Traffic {
+            bytes: [stats.udp_rx.bytes, stats.udp_tx.bytes],
+            datagrams: [stats.udp_rx.datagrams, stats.udp_tx.datagrams],
+            sent: stats.path.sent_packets,
+            lost: stats.path.lost_packets,
+            congestions: stats.path.congestion_events,
+        };
+        let mut traffic = self.traffic.lock().unwrap_or_else(PoisonError::into_inner);
+        traffic.advance(stats::kind(self.protocol), now);
     }
 
     pub(super) fn close(&self, code: CloseCode) {
@@ -353,8 +370,9 @@ impl Connection {
         gate: Arc<Gate>,
     ) -> Self {
         let (closed_with, observed, counted) = (OnceLock::new(), OnceLock::new(), OnceLock::new());
-        let entered = gate.number();
-        let inner = Arc::new(Inner { quic, peer, protocol, closed_with, observed, stats, gate, entered, counted });
+        let (entered, traffic) = (gate.number(), Mutex::default());
+        let inner =
+            Arc::new(Inner { quic, peer, protocol, closed_with, observed, stats, gate, entered, counted, traffic });
         inner.gate.enter(entered, &inner);
         Self { inner }
     }

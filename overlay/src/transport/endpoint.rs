@@ -310,6 +310,13 @@ impl Endpoint {
         self.shared.tasks.len()
     }
 
+    /// Brings what its connections sent and received up to date in the metrics. Those that end do it themselves.
+    pub fn count_traffic(&self) {
+        for connection in self.shared.gate.open() {
+            connection.count_traffic();
+        }
+    }
+
     /// What it counted so far.
     pub fn stats(&self) -> &Stats {
         &self.shared.stats

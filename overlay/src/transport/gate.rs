@@ -49,9 +49,14 @@ impl Gate {
     /// Other rules are in force from now on. Returns the connections that they ban.
     pub(super) fn set(&self, rules: Arc<Rules>) -> Vec<Arc<Inner>> {
         self.rules.send_replace(rules);
-        // Looked at outside of the lock, which the end of a connection takes.
-        let open: Vec<_> = self.lock().connections.values().filter_map(Weak::upgrade).collect();
-        open.into_iter().filter(|connection| self.bans(&connection.peer(), connection.remote_address())).collect()
+        let mut open = self.open();
+        open.retain(|connection| self.bans(&connection.peer(), connection.remote_address()));
+        open
+    }
+
+    /// All connections, to be looked at outside of the lock, which the end of a connection takes.
+    pub(super) fn open(&self) -> Vec<Arc<Inner>> {
+        self.lock().connections.values().filter_map(Weak::upgrade).collect()
     }
 
     pub(super) fn number(&self) -> u64 {

@@ -26,6 +26,8 @@ use crate::{
 const READ_AHEAD: usize = 16 << 10;
 /// Bytes of buffer that a stream keeps while nothing is under way.
 const IDLE_BUFFER: usize = 1 << 10;
+/// What raw bytes are in the metrics: pieces of contents.
+const RAW: metrics::ByteClass = metrics::ByteClass::Transfer;
 /// The code of streams that end out of order. No meaning is attached to it.
 const ABANDONED: VarInt = VarInt::from_u32(0);
 
@@ -105,7 +107,7 @@ impl<M: Conversation> Sender<M> {
     pub fn begin(&mut self, message: &M) -> Result<(), SendError> {
         debug_assert!(!self.is_pending(), "one frame at a time");
         frame::encode(message, &mut self.frame).map_err(SendError::Oversized)?;
-        metrics::MESSAGES.increment(message, metrics::Direction::Out);
+        metrics::MESSAGES.count(message, self.frame.len(), metrics::Direction::Out);
         Ok(())
     }
 
@@ -134,8 +136,10 @@ impl<M: Conversation> Sender<M> {
         self.frame.shrink_to(IDLE_BUFFER);
         while !self.raw.is_empty() {
             let deadline = self.deadline();
+            let before = self.raw.len();
             let write = timeout_at(deadline, self.stream.write_chunks(slice::from_mut(&mut self.raw))).await;
             self.progress(write)?;
+            metrics::PROTOCOL_BYTES.add((RAW, metrics::Direction::Out), (before - self.raw.len()) as u64);
         }
         Ok(())
     }
@@ -258,11 +262,13 @@ impl<M: Conversation> Receiver<M> {
     pub async fn raw_chunk(&mut self, most: usize) -> Result<Bytes, ReceiveError> {
         if !self.buffer.is_empty() {
             let bytes = self.buffer.split_to(most.min(self.buffer.len())).freeze();
+            metrics::PROTOCOL_BYTES.add((RAW, metrics::Direction::In), bytes.len() as u64);
             return Ok(bytes);
         }
         self.deadline.get_or_insert_with(|| Instant::now() + limits::FRAME_TIMEOUT);
         let chunk = self.read(most).await?.ok_or(ReceiveError::Truncated)?;
         self.deadline = None;
+        metrics::PROTOCOL_BYTES.add((RAW, metrics::Direction::In), chunk.len() as u64);
         Ok(chunk)
     }
 
@@ -317,7 +323,7 @@ impl<M: Conversation> Receiver<M> {
                     let frame = self.buffer.split_to(HEADER_BYTES + length);
                     self.deadline = None;
                     let message = M::decode(number, &frame[HEADER_BYTES..])?;
-                    metrics::MESSAGES.increment(&message, metrics::Direction::In);
+                    metrics::MESSAGES.count(&message, frame.len(), metrics::Direction::In);
                     return Ok(Some(message));
                 }
                 Header::Skip { length } => {

@@ -134,7 +134,12 @@ async fn take(
     message: Result<Option<LeafMessage>, ReceiveError>,
 ) -> bool {
     match message {
-        Ok(Some(message)) => shared.machine.input(Input::LeafMessage(session, message)).await.is_ok(),
+        Ok(Some(message)) => {
+            if matches!(message, LeafMessage::CatalogRoot(_)) {
+                shared.ports.list_announced(session);
+            }
+            shared.machine.input(Input::LeafMessage(session, message)).await.is_ok()
+        }
         Ok(None) | Err(ReceiveError::Closed(_)) => false,
         Err(error) => {
             tracing::debug!(peer = ?connection.peer(), %error, "a leaf's control stream failed");

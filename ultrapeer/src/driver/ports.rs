@@ -45,6 +45,8 @@ struct Inner {
 struct LeafPort {
     queue: mpsc::Sender<Queued>,
     connection: Connection,
+    /// When it told of a list that is not searchable yet.
+    announced: Option<Instant>,
 }
 
 /// The queues of a mesh link, one for each class of messages.
@@ -65,7 +67,7 @@ pub(crate) struct MeshPort {
 impl Ports {
     pub(crate) fn open_leaf(&self, session: Session, connection: Connection) -> mpsc::Receiver<Queued> {
         let (queue, receiver) = mpsc::channel(limits::LEAF_QUEUE);
-        self.lock().leaves.insert(session, LeafPort { queue, connection });
+        self.lock().leaves.insert(session, LeafPort { queue, connection, announced: None });
         receiver
     }
 
@@ -81,11 +83,16 @@ impl Ports {
 
     pub(crate) fn to_leaf(&self, session: Session, message: LeafMessage) {
         let mut inner = self.lock();
-        let Some(port) = inner.leaves.get(&session) else { return };
+        let Some(port) = inner.leaves.get_mut(&session) else { return };
         // An upload gets room when it is granted, and gives it back when it is done.
         match message {
             LeafMessage::CatalogWant(_) => port.connection.set_windows(Windows::Active),
-            LeafMessage::CatalogAck(_) => port.connection.set_windows(Windows::Idle),
+            LeafMessage::CatalogAck(_) => {
+                port.connection.set_windows(Windows::Idle);
+                if let Some(announced) = port.announced.take() {
+                    counted::FRESHNESS.record_span((), announced.elapsed());
+                }
+            }
             _ => {}
         }
         if port.queue.try_send(Box::new(message)).is_err() {
@@ -93,6 +100,32 @@ impl Ports {
             port.connection.close(CloseCode::Overload);
             inner.leaves.remove(&session);
         }
+    }
+
+    /// A leaf tells of a list; it waits from the first such word until its list is searchable.
+    pub(crate) fn list_announced(&self, session: Session) {
+        if let Some(port) = self.lock().leaves.get_mut(&session) {
+            port.announced.get_or_insert_with(Instant::now);
+        }
+    }
+
+    /// Brings the fill of the queues up to date in the metrics.
+    pub(crate) fn count_queues(&self) {
+        let inner = self.lock();
+        let fullest = |queue: fn(&MeshPort) -> &mpsc::Sender<MeshMessage>| {
+            inner.mesh.values().map(|port| limits::MESH_QUEUE - queue(port).capacity()).max().unwrap_or(0)
+        };
+        for (name, length) in [
+            (counted::Queue::Control, fullest(|port| &port.control)),
+            (counted::Queue::Queries, fullest(|port| &port.queries)),
+            (counted::Queue::Digests, fullest(|port| &port.digests)),
+            (counted::Queue::Hits, fullest(|port| &port.hits)),
+        ] {
+            counted::queue_filled(name, length, limits::MESH_QUEUE);
+        }
+        // A list waits from its announcement on.
+        let waiting = inner.leaves.values().filter(|port| port.announced.is_some()).count();
+        counted::queue_filled(counted::Queue::Catalog, waiting, inner.leaves.len());
     }
 
     pub(crate) fn leaf_rtts(&self) -> FxHashMap<PeerId, Duration> {

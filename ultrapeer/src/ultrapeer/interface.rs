@@ -103,6 +103,21 @@ pub enum Input {
     Named(Vec<SignedDescriptor>),
 }
 
+/// Why a search or an introduction is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Denial {
+    /// Its leaf searches more often than it may.
+    TooOften,
+    /// Too many searches are under way.
+    Overload,
+    /// The query cannot be understood.
+    Invalid,
+    /// Too many introductions are under way.
+    Introduction,
+    /// Its leaf is attached no more.
+    Gone,
+}
+
 /// What the driver must do.
 #[derive(Debug)]
 pub enum Output {
@@ -112,8 +127,8 @@ pub enum Output {
     CloseLeaf(Session, Closing),
     /// Answer on the stream of a search or an introduction; `true` if that was the last.
     ToAsker(Ticket, LeafMessage, bool),
-    /// Refuse the search of a ticket: its leaf asks more often than it may.
-    RefuseAsker(Ticket),
+    /// Refuse the search or the introduction of a ticket.
+    RefuseAsker(Ticket, Denial),
     /// Send to another ultrapeer.
     ToMesh(PeerId, MeshMessage),
     /// Close the link to another ultrapeer, on which nothing comes any more. No `MeshDown` follows.

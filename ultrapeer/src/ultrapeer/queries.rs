@@ -19,7 +19,7 @@ use overlay::{
 use rand::RngExt;
 use rustc_hash::FxHashSet;
 
-use super::{Output, Ultrapeer};
+use super::{Denial, Output, Ultrapeer};
 use crate::{
     digests::is_digest,
     index::{
@@ -252,11 +252,15 @@ impl Ultrapeer {
         mut search: Search,
         out: &mut Outbox<Output>,
     ) {
-        if self.leaves.get(session).is_none()
-            || self.searches.len() >= limits::SEARCHES
-            || !self.leaves.may_query(cx.now, session)
-        {
-            return out.push(Output::RefuseAsker(ticket));
+        let denial = if self.leaves.get(session).is_none() {
+            Some(Denial::Gone)
+        } else if self.searches.len() >= limits::SEARCHES {
+            Some(Denial::Overload)
+        } else {
+            (!self.leaves.may_query(cx.now, session)).then_some(Denial::TooOften)
+        };
+        if let Some(why) = denial {
+            return out.push(Output::RefuseAsker(ticket, why));
         }
         search.limit = search.limit.clamp(1, limits::SEARCH_LIMIT_ALL);
         let seed = cx.rng.random();
@@ -264,7 +268,7 @@ impl Ultrapeer {
         let scope = if known.is_some() { Scope::Holders } else { Scope::Shard(self.neighbours.own()) };
         let Some(mut answer) = self.answer(cx.now, &search.target, search.limit, &scope, &FxHashSet::default()) else {
             // The leaf's own check must have let it pass: a leaf of a later release, or a broken one.
-            return out.push(Output::RefuseAsker(ticket));
+            return out.push(Output::RefuseAsker(ticket, Denial::Invalid));
         };
         if let Some((owners, holders)) = known {
             (answer.owners, answer.holders) = (Some(owners), holders);

@@ -612,7 +612,7 @@ impl Net {
                     assert!(self.liars.contains(&failure.home), "an honest home fails an audit: {failure:?}");
                 }
                 Output::CloseLeaf(_, Closing::Protocol(why)) => panic!("{at:?} accuses a leaf: {why}"),
-                Output::RefuseAsker(ticket) => panic!("{at:?} refuses {ticket}"),
+                Output::RefuseAsker(ticket, why) => panic!("{at:?} refuses {ticket}: {why:?}"),
                 _ => {}
             }
         }

@@ -38,7 +38,7 @@ impl World {
                 self.close_at_up(session);
             }
             Output::ToAsker(asking, message, last) => self.answer(asking, message, last),
-            Output::RefuseAsker(asking) => self.refuse(asking),
+            Output::RefuseAsker(asking, _) => self.refuse(asking),
             Output::ToMesh(peer, message) => self.mesh_says(up, &peer, message),
             Output::CloseMesh(peer) => self.close_mesh(up, &peer),
             Output::Dial(peer, address) => {
