@@ -6,11 +6,39 @@
 #[allow(dead_code, reason = "the tests of the program use the rest")]
 mod support;
 
+mod dashboards;
 mod metrics;
+mod prometheus;
+mod scrape;
 
-use std::path::{Path, PathBuf};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use serde_json::Value;
 
 /// A path below `deploy/`.
 fn deploy(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("deploy").join(path)
+}
+
+/// The text of a file below `deploy/`.
+fn text_of(path: &str) -> String {
+    fs::read_to_string(deploy(path)).unwrap_or_else(|error| panic!("deploy/{path}: {error}"))
+}
+
+/// A file of JSON below `deploy/`.
+fn json_of(path: &str) -> Value {
+    serde_json::from_str(&text_of(path)).unwrap_or_else(|error| panic!("deploy/{path}: {error}"))
+}
+
+/// What a tool says on both streams; it must succeed. `.ci/test` fetches those that the system does not have.
+fn tool(name: &str, arguments: &[&str]) -> String {
+    let output = Command::new(name).args(arguments).current_dir(deploy("")).output();
+    let output = output.unwrap_or_else(|error| panic!("`{name}` cannot be run ({error}): `.ci/test` fetches it"));
+    let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
+    assert!(output.status.success(), "{name} {arguments:?}: {said}");
+    said
 }
