@@ -10,6 +10,7 @@ mod dashboards;
 mod metrics;
 mod prometheus;
 mod scrape;
+mod units;
 
 use std::{
     fs,
