@@ -1,5 +1,6 @@
 //! What lies in `deploy/`, judged by the tools that will use it and by the programs that it is for.
 
+#![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
 #[path = "../support/mod.rs"]
@@ -8,6 +9,7 @@ mod support;
 
 mod dashboards;
 mod metrics;
+mod package;
 mod prometheus;
 mod scrape;
 mod units;

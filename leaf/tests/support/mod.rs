@@ -146,7 +146,8 @@ pub(crate) enum Program {
 }
 
 impl Program {
-    fn path(self) -> PathBuf {
+    /// Where it is.
+    pub(crate) fn path(self) -> PathBuf {
         let leaf = PathBuf::from(env!("CARGO_BIN_EXE_quictrack"));
         let Self::Ultrapeer = self else { return leaf };
         let path = leaf.with_file_name("quictrack-ultrapeer");
