@@ -8,6 +8,7 @@
 mod support;
 
 mod dashboards;
+mod kubernetes;
 mod metrics;
 mod package;
 mod prometheus;
@@ -44,4 +45,11 @@ fn tool(name: &str, arguments: &[&str]) -> String {
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{name} {arguments:?}: {said}");
     said
+}
+
+/// The documents of a file of YAML.
+fn yaml(path: &Path) -> Vec<Value> {
+    let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
+    let said = tool("python3", &["-c", script, path.to_str().unwrap()]);
+    serde_json::from_str(&said).unwrap_or_else(|error| panic!("{}: {error}: {said}", path.display()))
 }
