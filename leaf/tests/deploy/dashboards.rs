@@ -132,10 +132,3 @@ fn every_expression_is_one() {
     fs::write(file.path(), json!({"groups": [{"name": "panels", "rules": rules}]}).to_string()).unwrap();
     tool("promtool", &["check", "rules", file.path().to_str().unwrap()]);
 }
-
-#[test]
-fn grafana_finds_them() {
-    let provider = text_of("grafana/provisioning/dashboards/quictrack.yml");
-    let source = text_of("grafana/provisioning/datasources/prometheus.yml");
-    assert!(provider.contains("path: /var/lib/grafana/dashboards") && source.contains("type: prometheus"));
-}

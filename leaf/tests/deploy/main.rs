@@ -7,6 +7,7 @@
 #[allow(dead_code, reason = "the tests of the program use the rest")]
 mod support;
 
+mod containers;
 mod dashboards;
 mod kubernetes;
 mod metrics;

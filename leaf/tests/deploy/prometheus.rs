@@ -68,7 +68,7 @@ fn every_alert_is_documented_and_tested_both_ways() {
 
 #[test]
 fn configurations_are_accepted() {
-    for name in ["prometheus.yml", "prometheus-file-sd.yml"] {
+    for name in ["prometheus.yml", "prometheus-compose.yml", "prometheus-file-sd.yml"] {
         tool("promtool", &["check", "config", &format!("prometheus/{name}")]);
     }
     tool("amtool", &["check-config", "prometheus/alertmanager.yml"]);
