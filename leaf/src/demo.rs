@@ -28,6 +28,7 @@ use overlay::{
     identity::Identity,
     life::{Life, Ready},
     metrics::{self, Build, Role},
+    startup,
     transport::{Arrival, BindMode, CloseCode, Endpoint, Settings},
     wire::hello::RefuseReason,
 };
@@ -121,6 +122,7 @@ impl Bed {
         let build = Build { version: env!("CARGO_PKG_VERSION"), revision: revision(), role: Role::Leaf };
         let families = &[crate::metrics::FAMILIES, ultrapeer::metrics::FAMILIES];
         let metrics = metrics::install(build, families).map_err(internal)?;
+        crate::metrics::begin();
         let mut bed = Self {
             data,
             made,
@@ -338,10 +340,18 @@ impl Bed {
         let probes = probes::router(self.metrics.clone(), readiness);
         self.tasks.spawn_to_end("probes", server::serve(scraped, probes, stop.clone()));
         self.tasks.spawn_to_end("metrics upkeep", self.metrics.clone().upkeep(stop));
+        for endpoint in self.endpoints() {
+            self.tasks.spawn("connections", startup::measure_connections(endpoint.clone()));
+        }
         ready.announce(console, Some(&tokens.full))?;
         console.note("the network stays until you press Ctrl-C");
         life.draining().await;
         Ok(Exit::Done)
+    }
+
+    /// Those of all nodes.
+    fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
+        self.leaves.iter().map(Node::endpoint).chain(self.ultrapeers.iter().map(|(_, endpoint)| endpoint))
     }
 
     async fn tear_down(self) {
@@ -349,8 +359,7 @@ impl Bed {
             node.stop().await;
         }
         self.tasks.cancel();
-        let endpoints = self.leaves.iter().map(Node::endpoint).chain(self.ultrapeers.iter().map(|(_, end)| end));
-        for endpoint in endpoints {
+        for endpoint in self.endpoints() {
             endpoint.close(CloseCode::Shutdown);
         }
         // What does not end in time ends with the process.

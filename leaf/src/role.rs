@@ -176,7 +176,7 @@ impl Role {
     pub(crate) async fn look(&self) {
         let Some(snapshot) = self.snapshot().await else { return };
         lock(&self.inner.rate).sample(self.inner.clock.now(), snapshot.queries);
-        view::collect(&snapshot);
+        view::collect(&snapshot, self.inner.endpoint.stats());
         if matches!(snapshot.phase, Phase::Admitted | Phase::Founder) {
             self.serves(&snapshot).await;
         }

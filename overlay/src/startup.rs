@@ -187,7 +187,7 @@ impl Daemon {
         self.tasks.spawn("configuration", async move { life::follow_configuration(&config, &life, &telemetry).await });
         self.tasks.spawn("bans", self.bans.clone().follow(self.config.subscribe()));
         self.tasks.spawn("watchdog", supervisor::feed_watchdog());
-        self.tasks.spawn("traffic", count_traffic(self.endpoint.clone()));
+        self.tasks.spawn("connections", measure_connections(self.endpoint.clone()));
         Ok(())
     }
 
@@ -248,13 +248,13 @@ impl Daemon {
     }
 }
 
-/// Brings the traffic of all connections up to date in the metrics, for ever.
-async fn count_traffic(endpoint: Endpoint) {
+/// Brings the connections of an endpoint up to date in the metrics, for ever.
+pub async fn measure_connections(endpoint: Endpoint) {
     let mut ticks = tokio::time::interval(limits::METRICS_UPKEEP_INTERVAL);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        endpoint.count_traffic();
+        endpoint.measure_connections();
     }
 }
 

@@ -5,8 +5,8 @@ use std::time::Duration;
 use overlay::{
     membership::Refused,
     metrics::{
-        BANS, BanReason, BanScope, Counters, Gauges, Histograms, LimitedAction, QUEUE_CAPACITY, QUEUE_DROPPED,
-        QUEUE_LENGTH, RATE_LIMITED,
+        BANS, BanReason, BanScope, Counters, Gauges, Histograms, LimitedAction, MESSAGE_ERRORS, MessageError,
+        QUEUE_CAPACITY, QUEUE_DROPPED, QUEUE_LENGTH, RATE_LIMITED,
     },
     time::Time,
     wire::{
@@ -43,8 +43,12 @@ overlay::labels! {
         Accepted = "accepted",
         /// No slot was free.
         Full = "full",
+        /// Too many come from its address.
+        RateLimited = "rate_limited",
         /// It is banned.
         Banned = "banned",
+        /// It speaks no version that is spoken here. What it would be is not known then.
+        Version = "version",
         /// It was turned away for another reason.
         Refused = "refused",
     }
@@ -351,6 +355,7 @@ pub fn collect(snapshot: &Snapshot) {
     DIALBACKS.absolute(DialBack::Ok, votes.dialled.saturating_sub(votes.unreached));
     DIALBACKS.absolute(DialBack::Timeout, votes.unreached);
     DIALBACKS.absolute(DialBack::Limited, votes.limited);
+    RATE_LIMITED.absolute(LimitedAction::Dialback, votes.limited);
     let Refused { malformed, forged, other_network, expired, outdated, full, claims, unendorsed } = snapshot.refused;
     for (reason, count) in [
         (Disbelief::Malformed, malformed),
@@ -364,13 +369,22 @@ pub fn collect(snapshot: &Snapshot) {
     ] {
         GOSSIP_REFUSED.absolute(reason, count);
     }
+    MESSAGE_ERRORS.absolute(MessageError::Signature, forged);
     HOLDINGS.set((), snapshot.holders.holdings as f64);
     HOLDINGS_REFUSED.absolute((), snapshot.holders.refused);
 }
 
-/// Leaves that were refused because of a ban since the start: their hellos do not come as far as this.
-pub(crate) fn collect_banned(leaves: u64) {
-    LEAF_ADMISSIONS.absolute(Admission::Banned, leaves);
+/// Leaves that were refused because of a ban since the start, and nodes of other versions: their hellos do not come as
+/// far as this.
+pub(crate) fn collect_refused(banned: u64, versions: u64) {
+    LEAF_ADMISSIONS.absolute(Admission::Banned, banned);
+    LEAF_ADMISSIONS.absolute(Admission::Version, versions);
+}
+
+/// A leaf was turned away because too many come from its address.
+pub(crate) fn leaf_limited() {
+    LEAF_ADMISSIONS.increment(Admission::RateLimited);
+    RATE_LIMITED.increment(LimitedAction::Connect);
 }
 
 /// Brings the gauges to nothing: there is no ultrapeer here any more.

@@ -5,9 +5,10 @@ use std::{collections::VecDeque, net::SocketAddr, time::Duration};
 use overlay::{
     id::PeerId,
     membership::State,
-    metrics::{ConnectionKind, KNOWN_ULTRAPEERS, KnownState, RTT},
+    metrics::{KNOWN_ULTRAPEERS, KnownState},
     report::{Peer, UltrapeerPart},
     time::Time,
+    transport::{Event, Stats},
 };
 
 use crate::{
@@ -17,17 +18,12 @@ use crate::{
 };
 
 /// Brings the gauges of an ultrapeer up to date. Called every few seconds.
-pub fn collect(snapshot: &Snapshot) {
+pub fn collect(snapshot: &Snapshot, transport: &Stats) {
     counted::collect(snapshot);
+    counted::collect_refused(transport.count(Event::LeafBanned), transport.count(Event::VersionAsked));
     let suspect = snapshot.members.iter().filter(|member| member.state == State::Suspect).count();
     KNOWN_ULTRAPEERS.set(KnownState::Alive, (snapshot.members.len() - suspect) as f64);
     KNOWN_ULTRAPEERS.set(KnownState::Suspect, suspect as f64);
-    for rtt in snapshot.members.iter().filter_map(|member| member.rtt) {
-        RTT.record_span(ConnectionKind::Mesh, rtt);
-    }
-    for rtt in snapshot.attached.iter().filter_map(|leaf| leaf.rtt) {
-        RTT.record_span(ConnectionKind::Leaf, rtt);
-    }
 }
 
 /// Brings the gauges of an ultrapeer to nothing: this node is none any more.

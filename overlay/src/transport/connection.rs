@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     id::PeerId,
-    metrics::{Direction, OpenConnection, Traffic},
+    metrics::{Direction, OpenConnection, RTT, Traffic},
     wire::{Conversation, Protocol},
 };
 
@@ -214,8 +214,16 @@ impl Inner {
         canonical(self.quic.remote_address())
     }
 
+    /// Brings it in the metrics up to date.
+    pub(super) fn measure(&self) {
+        self.count_traffic();
+        if self.counted.get().is_some() && self.quic.close_reason().is_none() {
+            RTT.record_span(stats::kind(self.protocol), self.quic.rtt());
+        }
+    }
+
     /// Brings its traffic in the metrics up to date.
-    pub(super) fn count_traffic(&self) {
+    fn count_traffic(&self) {
         let stats = self.quic.stats();
         let now = Traffic {
             bytes: [stats.udp_rx.bytes, stats.udp_tx.bytes],

@@ -310,10 +310,11 @@ impl Endpoint {
         self.shared.tasks.len()
     }
 
-    /// Brings what its connections sent and received up to date in the metrics. Those that end do it themselves.
-    pub fn count_traffic(&self) {
+    /// Brings what its connections sent and received up to date in the metrics, and notes their round trips. Those that
+    /// end count what is left themselves.
+    pub fn measure_connections(&self) {
         for connection in self.shared.gate.open() {
-            connection.count_traffic();
+            connection.measure();
         }
     }
 
@@ -453,6 +454,7 @@ async fn accept(shared: std::sync::Weak<Shared>, quic: quinn::Endpoint, arrivals
             (Verdict::Ignore, _) | (Verdict::Accept, Err(_)) => {
                 shared.stats.event(Event::HandshakeIgnored);
                 stats::handshake_in(HandshakeResult::Ignored);
+                metrics::RATE_LIMITED.increment(metrics::LimitedAction::Handshake);
                 incoming.ignore();
             }
         }
@@ -502,6 +504,7 @@ async fn receive(shared: &Arc<Shared>, incoming: quinn::Incoming) -> Result<Opti
     let quic = incoming.accept().map_err(closed)?.await.map_err(closed)?;
     let alpn = tls::protocol_of(&quic).unwrap_or_default();
     if alpn == VERSION_ALPN {
+        shared.stats.event(Event::VersionAsked);
         version::answer(&quic, &shared.versions).await;
         return Ok(None);
     }

@@ -30,6 +30,8 @@ pub enum Event {
     LeafBanned,
     /// A dialler got no handshake: its address is banned.
     AddressBanned,
+    /// A dialler asked for the versions that are spoken here: it speaks none of them.
+    VersionAsked,
     /// A dial was welcomed.
     DialWelcomed,
     /// A dial failed, for whatever reason.
@@ -42,7 +44,7 @@ pub enum Event {
 
 impl Event {
     /// All events.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::HandshakeBegun,
         Self::HandshakeRetried,
         Self::HandshakeIgnored,
@@ -51,6 +53,7 @@ impl Event {
         Self::HelloRefused,
         Self::LeafBanned,
         Self::AddressBanned,
+        Self::VersionAsked,
         Self::DialWelcomed,
         Self::DialFailed,
         Self::MalformedFrame,

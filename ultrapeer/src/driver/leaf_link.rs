@@ -40,9 +40,14 @@ pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<LeafMessage>) {
     }
     // The machine counts all of them.
     let place = shared.places.take(offer.address().ip());
+    let crowded = place.is_none();
     let Some(place) = place.filter(|_| verdict == Verdict::Stays) else {
         let (reason, alternatives) = shared.refusal(peer, true).await;
-        counted::leaf_refused(reason);
+        if crowded && verdict == Verdict::Stays {
+            counted::leaf_limited();
+        } else {
+            counted::leaf_refused(reason);
+        }
         return offer.refuse(reason, alternatives);
     };
     // The leaf side of this very node tells nothing of where others reach it.

@@ -16,7 +16,7 @@ use overlay::{
     report::{Peer, Problem, Status},
     startup::Daemon,
     time::Time,
-    transport::{Endpoint, Event},
+    transport::Endpoint,
     wire::{descriptor::SignedDescriptor, election::Hurdle},
 };
 
@@ -70,8 +70,7 @@ impl View {
 
     /// Brings the gauges up to date. Called every few seconds.
     pub(super) fn collect(&self, snapshot: &Snapshot) {
-        crate::view::collect(snapshot);
-        crate::metrics::collect_banned(self.endpoint.stats().count(Event::LeafBanned));
+        crate::view::collect(snapshot, self.endpoint.stats());
         KNOWN_ULTRAPEERS.set(KnownState::Cached, self.cached(snapshot).count() as f64);
         self.rate.lock().unwrap_or_else(PoisonError::into_inner).sample(self.clock.now(), snapshot.queries);
     }
