@@ -8,7 +8,7 @@ use std::{
 use crate::{deploy, support::Program, text_of, tool};
 
 /// Every file of the package, in the order of their names.
-const FILES: [&str; 19] = [
+const FILES: [&str; 20] = [
     "etc/quictrack/leaf.toml",
     "etc/quictrack/ultrapeer.toml",
     "lib/systemd/system/quictrack-ultrapeer.service",
@@ -20,6 +20,7 @@ const FILES: [&str; 19] = [
     "usr/share/bash-completion/completions/quictrack-ultrapeer",
     "usr/share/doc/quictrack/README.deploy.md",
     "usr/share/doc/quictrack/README.md",
+    "usr/share/doc/quictrack/changelog.Debian.gz",
     "usr/share/doc/quictrack/changelog.gz",
     "usr/share/doc/quictrack/copyright",
     "usr/share/fish/vendor_completions.d/quictrack-ultrapeer.fish",
