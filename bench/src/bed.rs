@@ -14,6 +14,7 @@ use anyhow::{Context, Result};
 use leaf::{
     node::{Node, Start},
     store::{ShareSpec, SharesConfig},
+    transfer::serve::UploadLimits,
 };
 use overlay::{
     address::JoinAddress,
@@ -150,8 +151,7 @@ impl Bed {
                 share_downloads: false,
             },
             data,
-            upload_slots: limits::UPLOAD_SLOTS,
-            upload_rate: None,
+            uploads: UploadLimits { slots: limits::UPLOAD_SLOTS, rate: None, quota: None },
             download_rate: None,
             role: leaf::role::Settings::default(),
         };

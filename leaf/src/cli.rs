@@ -44,6 +44,8 @@ pub enum Command {
     Search(cmd::search::Arguments),
     /// Download files
     Get(cmd::get::Arguments),
+    /// Print an address where a player opens a content while it is downloaded
+    Stream(cmd::stream::Arguments),
     /// List downloads, or act on them
     Downloads(cmd::downloads::Arguments),
     /// List uploads
@@ -112,6 +114,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Demo(arguments) => cmd::demo::run(context, arguments).await,
         Command::Search(arguments) => cmd::search::run(context, arguments).await,
         Command::Get(arguments) => cmd::get::run(context, arguments).await,
+        Command::Stream(arguments) => context.until_interrupted(cmd::stream::run(context, arguments)).await,
         Command::Downloads(arguments) => context.until_interrupted(cmd::downloads::run(context, arguments)).await,
         Command::Uploads => context.until_interrupted(cmd::uploads::run(context)).await,
         Command::Shares(arguments) => context.until_interrupted(cmd::shares::run(context, arguments)).await,

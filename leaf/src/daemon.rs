@@ -27,14 +27,11 @@ use crate::{
     node::{Node, Start},
     role,
     store::{ShareSpec, SharesConfig},
+    transfer::serve::UploadLimits,
 };
 
 /// How often a schedule of rate limits is looked at.
 const SCHEDULE_TICK: Duration = Duration::from_secs(20);
-
-/// Keys of which this release takes note only: what they ask for does not exist yet. Somebody who sets one must
-/// be told.
-const NOT_IN_FORCE: &[&str] = &["peer_quota"];
 
 /// Runs until the daemon is told to drain and has said good-bye.
 ///
@@ -52,16 +49,16 @@ pub async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure>
         join: startup::join_targets(&settings),
         data: daemon.data_dir().to_owned(),
         shares: shares(&daemon.config, &settings),
-        upload_slots: settings.upload_slots.get() as usize,
-        upload_rate: rate_now(&settings.upload_schedule, settings.upload_limit),
+        uploads: UploadLimits {
+            slots: settings.upload_slots.get() as usize,
+            rate: rate_now(&settings.upload_schedule, settings.upload_limit),
+            quota: settings.peer_quota.bytes(),
+        },
         download_rate: rate_now(&settings.download_schedule, settings.download_limit),
         role: role(&daemon.config, &settings),
     };
     let node =
         Node::start(daemon.endpoint.clone(), arrivals, daemon.identity.clone(), daemon.clock, start, &daemon.tasks)?;
-    for key in NOT_IN_FORCE.iter().filter(|key| daemon.config.is_set(key)) {
-        tracing::warn!(key, "this release does not act on this setting yet");
-    }
     let common = Arc::new(Common {
         config: daemon.config.clone(),
         telemetry: daemon.telemetry.clone(),
@@ -225,6 +222,9 @@ impl Follower {
         self.node.role().configure(role(&self.config, settings)).await;
         if settings.upload_slots != old.upload_slots {
             self.node.set_upload_slots(settings.upload_slots.get() as usize).await;
+        }
+        if settings.peer_quota != old.peer_quota {
+            self.node.set_peer_quota(settings.peer_quota.bytes()).await;
         }
         if let Err(error) = self.node.configure_shares(shares(&self.config, settings)).await {
             tracing::error!(%error, "the shares stay as they were");

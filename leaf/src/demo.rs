@@ -48,6 +48,7 @@ use crate::{
     download::{Event, Request, record::Done},
     node::{Node, Start},
     store::{ShareSpec, SharesConfig},
+    transfer::serve::UploadLimits,
 };
 
 /// What `demo` is asked for.
@@ -208,8 +209,7 @@ impl Bed {
                 share_downloads: false,
             },
             data,
-            upload_slots: 4,
-            upload_rate: Some(UPLOAD_RATE),
+            uploads: UploadLimits { slots: 4, rate: Some(UPLOAD_RATE), quota: None },
             download_rate: None,
             role: crate::role::Settings::default(),
         };

@@ -53,7 +53,13 @@ use crate::{
     role::{self, Role},
     searches::Searches,
     store::{Database, DatabaseError, Outboards, Share, ShareSpec, Shares, SharesConfig, SharesError, StoreError},
-    transfer::{ReachError, Via, holding::Holdings, pool::Pool, serve::Uploads, session},
+    transfer::{
+        ReachError, Via,
+        holding::Holdings,
+        pool::Pool,
+        serve::{UploadLimits, Uploads},
+        session,
+    },
     wishes::book::{self, Book as Wishes},
 };
 
@@ -70,10 +76,8 @@ pub struct Start {
     pub data: PathBuf,
     /// What is shared, and where downloads go.
     pub shares: SharesConfig,
-    /// Upload slots, without the optimistic one.
-    pub upload_slots: usize,
-    /// Bytes a second for all uploads.
-    pub upload_rate: Option<u64>,
+    /// What is given to others.
+    pub uploads: UploadLimits,
     /// Bytes a second for all downloads.
     pub download_rate: Option<u64>,
     /// When it is an ultrapeer, too, and what it takes then.
@@ -196,8 +200,7 @@ impl Node {
             library.clone(),
             holdings.clone(),
             endpoint.watch_bans(),
-            start.upload_slots,
-            start.upload_rate,
+            start.uploads,
             clock,
             tasks.child(),
         )?;
@@ -410,6 +413,11 @@ impl Node {
     /// Changes how many uploads run at the same time, besides the optimistic one.
     pub async fn set_upload_slots(&self, slots: usize) {
         self.inner.uploads.set_slots(slots).await;
+    }
+
+    /// Changes how many bytes one peer may have in a day; `None` is unlimited.
+    pub async fn set_peer_quota(&self, quota: Option<u64>) {
+        self.inner.uploads.set_quota(quota).await;
     }
 
     /// Changes how fast uploads and downloads may be together, in bytes a second; `None` is unlimited.

@@ -11,11 +11,15 @@
 //!   queues one, and their sessions take turns among themselves.
 //! - One slot more than configured is *optimistic*: it prefers peers that had no turn yet and its turns are
 //!   short, so newcomers see bytes soon even when all slots are held by long downloads.
+//! - Of one peer's sessions, and of newcomers, those come first whose content the fewest others are known to have.
 //! - A turn ends after some bytes or time, or when the session asks for nothing for a while, but only if
 //!   somebody waits.
+//! - A peer that leaves while it waits finds its place kept for [`limits::PLACE_KEPT`]; others pass it meanwhile.
+//! - A peer that had its quota of the day is refused until the day is over. A day begins with its first byte, and is
+//!   forgotten with the program.
 //!
 //! Invariants: no slot is free while somebody waits; every waiting session has a different position, and
-//! the one at position 1 is the next in an ordinary slot; both tables are bounded.
+//! the one at position 1 is the next in an ordinary slot; all tables are bounded.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -39,8 +43,10 @@ pub enum Input {
         session: SessionId,
         /// Whose it is.
         peer: PeerId,
+        /// Others who are known to have something of its content.
+        copies: u32,
     },
-    /// The session ended, waiting or not.
+    /// The session ended or wants nothing for now, waiting or not.
     Leave(SessionId),
     /// So many bytes were sent in the session.
     Sent {
@@ -51,6 +57,8 @@ pub enum Input {
     },
     /// The number of ordinary slots changed.
     SetSlots(usize),
+    /// The bytes that one peer may have in [`limits::QUOTA_PERIOD`] changed; `None` is no limit.
+    SetQuota(Option<u64>),
 }
 
 /// What the driver must do.
@@ -77,13 +85,28 @@ pub enum Output {
         /// From 1.
         position: u32,
     },
-    /// There is no place for the session; it is not in the queue.
-    Refuse(SessionId),
+    /// The session is not in the queue (any more), nor has it a slot.
+    Refuse {
+        /// Which.
+        session: SessionId,
+        /// Why.
+        why: Refusal,
+    },
+}
+
+/// Why a session is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refusal {
+    /// There is no place for it.
+    Full,
+    /// Its peer had its quota.
+    Quota,
 }
 
 #[derive(Debug)]
 struct Waiting {
     peer: PeerId,
+    copies: u32,
     /// The position that was told last; 0 if none was.
     told: u32,
 }
@@ -91,6 +114,7 @@ struct Waiting {
 #[derive(Debug)]
 struct Holder {
     peer: PeerId,
+    copies: u32,
     optimistic: bool,
     since: Time,
     active_at: Time,
@@ -112,16 +136,27 @@ impl Holder {
     }
 }
 
+/// What a peer had of its quota.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    since: Time,
+    bytes: u64,
+}
+
 /// Upload slots and the queue before them. See the module text.
 #[derive(Debug)]
 pub struct Queue {
     slots: usize,
+    quota: Option<u64>,
+    usage: BTreeMap<PeerId, Usage>,
     holders: BTreeMap<SessionId, Holder>,
     waiting: BTreeMap<SessionId, Waiting>,
-    /// The waiting sessions of each peer, first come first.
+    /// The waiting sessions of each peer: the rarest content first, then first come first.
     lines: BTreeMap<PeerId, VecDeque<SessionId>>,
-    /// The peers with a line, the next one to be served first.
+    /// The peers with a line or a kept place, the next one to be served first.
     ring: VecDeque<PeerId>,
+    /// Peers without a line whose places are kept, and until when.
+    kept: BTreeMap<PeerId, Time>,
     /// Waiting peers that had no turn since they came.
     unserved: BTreeSet<PeerId>,
     /// When changed positions are told, if they may have changed.
@@ -130,14 +165,17 @@ pub struct Queue {
 
 impl Queue {
     /// An empty queue before `slots` ordinary slots, in `1..=`[`limits::UPLOAD_SLOTS_MAX`], and an
-    /// optimistic one.
-    pub fn new(slots: usize) -> Self {
+    /// optimistic one, where one peer may have `quota` bytes a day.
+    pub fn new(slots: usize, quota: Option<u64>) -> Self {
         Self {
             slots: slots.clamp(1, limits::UPLOAD_SLOTS_MAX),
+            quota,
+            usage: BTreeMap::new(),
             holders: BTreeMap::new(),
             waiting: BTreeMap::new(),
             lines: BTreeMap::new(),
             ring: VecDeque::new(),
+            kept: BTreeMap::new(),
             unserved: BTreeSet::new(),
             tell_at: None,
         }
@@ -175,51 +213,139 @@ impl Queue {
             .flat_map(move |round| self.ring.iter().filter_map(move |peer| self.lines.get(peer)?.get(round).copied()))
     }
 
-    fn on_join(&mut self, now: Time, session: SessionId, peer: PeerId, out: &mut Outbox<Output>) {
+    fn on_join(&mut self, now: Time, session: SessionId, peer: PeerId, copies: u32, out: &mut Outbox<Output>) {
         if self.waiting.contains_key(&session) || self.holders.contains_key(&session) {
             return;
         }
+        if self.quota_left(now, &peer) == 0 {
+            return out.push(Output::Refuse { session, why: Refusal::Quota });
+        }
         let of_peer = self.lines.get(&peer).map_or(0, VecDeque::len);
         if self.waiting.len() >= limits::UPLOAD_QUEUE || of_peer >= limits::UPLOAD_QUEUE_PER_PEER {
-            return out.push(Output::Refuse(session));
+            return out.push(Output::Refuse { session, why: Refusal::Full });
         }
-        if of_peer == 0 && !self.holders.values().any(|holder| holder.peer == peer) {
+        self.forget_places(now);
+        let is_new = of_peer == 0 && !self.kept.contains_key(&peer);
+        if is_new && !self.holders.values().any(|holder| holder.peer == peer) {
             self.unserved.insert(peer);
         }
-        self.line_up(now, session, peer);
+        self.line_up(now, session, peer, copies);
         self.fill(now, out);
         if let Some(position) = self.position(session) {
             self.tell(session, position, out);
         }
     }
 
-    fn line_up(&mut self, now: Time, session: SessionId, peer: PeerId) {
+    fn line_up(&mut self, now: Time, session: SessionId, peer: PeerId, copies: u32) {
+        let waiting = &self.waiting;
         let line = self.lines.entry(peer).or_default();
-        if line.is_empty() {
+        if line.is_empty() && self.kept.remove(&peer).is_none() {
             self.ring.push_back(peer);
         }
-        line.push_back(session);
-        self.waiting.insert(session, Waiting { peer, told: 0 });
+        let behind = |other: &SessionId| waiting.get(other).is_some_and(|other| other.copies > copies);
+        let place = line.iter().position(behind).unwrap_or(line.len());
+        line.insert(place, session);
+        self.waiting.insert(session, Waiting { peer, copies, told: 0 });
         self.positions_changed(now);
     }
 
     fn on_leave(&mut self, now: Time, session: SessionId, out: &mut Outbox<Output>) {
         if let Some(waiting) = self.waiting.remove(&session) {
-            self.step_out(session, waiting.peer);
+            let keep = (self.kept.len() < limits::UPLOAD_QUEUE).then(|| now + limits::PLACE_KEPT);
+            self.step_out(session, waiting.peer, keep);
             self.positions_changed(now);
         } else if self.holders.remove(&session).is_some() {
             self.fill(now, out);
         }
     }
 
-    /// Takes a session out of its peer's line, and the peer out of the ring with the last one.
-    fn step_out(&mut self, session: SessionId, peer: PeerId) {
+    /// Takes a session out of its peer's line. With the last one the peer goes out of the ring, unless its place is kept.
+    fn step_out(&mut self, session: SessionId, peer: PeerId, keep: Option<Time>) {
         let Some(line) = self.lines.get_mut(&peer) else { return };
         line.retain(|other| *other != session);
-        if line.is_empty() {
-            self.lines.remove(&peer);
-            self.ring.retain(|other| *other != peer);
-            self.unserved.remove(&peer);
+        if !line.is_empty() {
+            return;
+        }
+        self.lines.remove(&peer);
+        match keep {
+            Some(until) => drop(self.kept.insert(peer, until)),
+            None => self.forget(&peer),
+        }
+    }
+
+    /// Takes a peer without a line out of the ring.
+    fn forget(&mut self, peer: &PeerId) {
+        self.ring.retain(|other| other != peer);
+        self.unserved.remove(peer);
+    }
+
+    /// Forgets places that were kept for long enough.
+    fn forget_places(&mut self, now: Time) {
+        let late: Vec<PeerId> = self.kept.extract_if(.., |_, until| *until <= now).map(|(peer, _)| peer).collect();
+        for peer in late {
+            self.forget(&peer);
+        }
+    }
+
+    /// Bytes that a peer may still have today.
+    fn quota_left(&self, now: Time, peer: &PeerId) -> u64 {
+        let Some(quota) = self.quota else { return u64::MAX };
+        let used = self.usage.get(peer).filter(|usage| now < usage.since + limits::QUOTA_PERIOD);
+        quota.saturating_sub(used.map_or(0, |usage| usage.bytes))
+    }
+
+    fn on_sent(&mut self, now: Time, session: SessionId, bytes: u64, out: &mut Outbox<Output>) {
+        let Some(holder) = self.holders.get_mut(&session) else { return };
+        holder.bytes = holder.bytes.saturating_add(bytes);
+        holder.active_at = now;
+        let peer = holder.peer;
+        let usage = self.usage.entry(peer).or_insert(Usage { since: now, bytes: 0 });
+        if usage.since + limits::QUOTA_PERIOD <= now {
+            *usage = Usage { since: now, bytes: 0 };
+        }
+        usage.bytes = usage.bytes.saturating_add(bytes);
+        if self.usage.len() > limits::QUOTA_PEERS {
+            self.forget_usage(now);
+        }
+        self.enforce_quota(now, &peer, out);
+    }
+
+    /// Makes room: days that are over go, then at least the half that had less.
+    fn forget_usage(&mut self, now: Time) {
+        self.usage.retain(|_, usage| now < usage.since + limits::QUOTA_PERIOD);
+        if self.usage.len() > limits::QUOTA_PEERS {
+            let mut bytes: Vec<u64> = self.usage.values().map(|usage| usage.bytes).collect();
+            let middle = bytes.len() / 2;
+            let median = *bytes.select_nth_unstable(middle).1;
+            self.usage.retain(|_, usage| usage.bytes > median);
+        }
+    }
+
+    /// Refuses all sessions of a peer that had its quota.
+    fn enforce_quota(&mut self, now: Time, peer: &PeerId, out: &mut Outbox<Output>) {
+        if self.quota_left(now, peer) > 0 {
+            return;
+        }
+        let held = self.holders.extract_if(.., |_, holder| holder.peer == *peer).map(|(session, _)| session);
+        let mut refused: Vec<SessionId> = held.collect();
+        for session in self.lines.remove(peer).into_iter().flatten() {
+            self.waiting.remove(&session);
+            refused.push(session);
+        }
+        self.forget(peer);
+        for session in refused {
+            out.push(Output::Refuse { session, why: Refusal::Quota });
+        }
+        self.positions_changed(now);
+        self.fill(now, out);
+    }
+
+    fn on_quota(&mut self, now: Time, quota: Option<u64>, out: &mut Outbox<Output>) {
+        self.quota = quota;
+        let holders = self.holders.values().map(|holder| holder.peer);
+        let peers: BTreeSet<PeerId> = holders.chain(self.lines.keys().copied()).collect();
+        for peer in peers {
+            self.enforce_quota(now, &peer, out);
         }
     }
 
@@ -241,22 +367,31 @@ impl Queue {
     }
 
     fn next_peer(&self, optimistic: bool) -> Option<PeerId> {
-        let newcomer = || self.ring.iter().find(|peer| self.unserved.contains(peer));
-        let chosen = if optimistic { newcomer().or_else(|| self.ring.front()) } else { self.ring.front() };
-        chosen.copied()
+        let mut here = self.ring.iter().filter(|peer| self.lines.contains_key(peer));
+        let first = here.clone().next();
+        if !optimistic {
+            return first.copied();
+        }
+        // Of equals the first in the ring.
+        let copies = |peer: &PeerId| {
+            let first = self.lines.get(peer).and_then(VecDeque::front);
+            first.and_then(|session| self.waiting.get(session)).map_or(u32::MAX, |waiting| waiting.copies)
+        };
+        let newcomer = here.by_ref().filter(|peer| self.unserved.contains(peer)).min_by_key(|peer| copies(peer));
+        newcomer.or(first).copied()
     }
 
     /// Gives the peer's first session a slot; with more of them, the peer goes to the end of the ring.
     fn grant(&mut self, now: Time, peer: PeerId, optimistic: bool, out: &mut Outbox<Output>) {
         let Some(session) = self.lines.get(&peer).and_then(|line| line.front()).copied() else { return };
-        self.waiting.remove(&session);
-        self.step_out(session, peer);
+        let copies = self.waiting.remove(&session).map_or(0, |waiting| waiting.copies);
+        self.step_out(session, peer, None);
         self.unserved.remove(&peer);
         if self.lines.contains_key(&peer) {
             self.ring.retain(|other| *other != peer);
             self.ring.push_back(peer);
         }
-        let holder = Holder { peer, optimistic, since: now, active_at: now, bytes: 0 };
+        let holder = Holder { peer, copies, optimistic, since: now, active_at: now, bytes: 0 };
         let turn_bytes = holder.turn_bytes();
         self.holders.insert(session, holder);
         self.positions_changed(now);
@@ -281,15 +416,15 @@ impl Queue {
         let mut revoked = Vec::new();
         for (_, session) in over {
             if let Some(holder) = self.holders.remove(&session) {
-                revoked.push((session, holder.peer));
+                revoked.push((session, holder.peer, holder.copies));
             }
         }
         // The slots go to those who waited before the revoked ones line up again.
         self.fill(now, out);
-        for (session, peer) in &revoked {
-            self.line_up(now, *session, *peer);
+        for (session, peer, copies) in &revoked {
+            self.line_up(now, *session, *peer, *copies);
         }
-        for (session, _) in revoked {
+        for (session, _, _) in revoked {
             if let Some(position) = self.position(session) {
                 self.waiting.entry(session).and_modify(|waiting| waiting.told = position);
                 out.push(Output::Revoke { session, position });
@@ -310,7 +445,7 @@ impl Queue {
         ordinary.sort_unstable();
         for (_, session) in ordinary.split_off(ordinary.len().min(self.slots)) {
             let Some(holder) = self.holders.remove(&session) else { continue };
-            self.line_up(now, session, holder.peer);
+            self.line_up(now, session, holder.peer, holder.copies);
             if let Some(position) = self.position(session) {
                 self.waiting.entry(session).and_modify(|waiting| waiting.told = position);
                 out.push(Output::Revoke { session, position });
@@ -346,15 +481,11 @@ impl Machine for Queue {
 
     fn handle(&mut self, cx: &mut Context<'_>, input: Input, out: &mut Outbox<Output>) {
         match input {
-            Input::Join { session, peer } => self.on_join(cx.now, session, peer, out),
+            Input::Join { session, peer, copies } => self.on_join(cx.now, session, peer, copies, out),
             Input::Leave(session) => self.on_leave(cx.now, session, out),
-            Input::Sent { session, bytes } => {
-                if let Some(holder) = self.holders.get_mut(&session) {
-                    holder.bytes = holder.bytes.saturating_add(bytes);
-                    holder.active_at = cx.now;
-                }
-            }
+            Input::Sent { session, bytes } => self.on_sent(cx.now, session, bytes, out),
             Input::SetSlots(slots) => self.on_slots(cx.now, slots, out),
+            Input::SetQuota(quota) => self.on_quota(cx.now, quota, out),
         }
         if !self.waiting.is_empty() {
             self.end_turns(cx.now, out);
@@ -405,7 +536,7 @@ mod tests {
     impl World {
         fn new(slots: usize) -> Self {
             Self {
-                queue: Queue::new(slots),
+                queue: Queue::new(slots, None),
                 now: Time::ZERO,
                 rng: Pcg32::seed_from_u64(1),
                 out: Outbox::new(),
@@ -455,7 +586,10 @@ mod tests {
                     Output::Position { session, position } => {
                         self.told.insert(session, position);
                     }
-                    Output::Refuse(session) => assert!(self.waiting.remove(&session)),
+                    Output::Refuse { session, why } => {
+                        assert!(self.waiting.remove(&session) || self.granted.remove(&session));
+                        assert!(why == Refusal::Full || self.queue.quota.is_some());
+                    }
                 }
             }
             assert_eq!(self.queue.len(), self.waiting.len());
@@ -466,7 +600,7 @@ mod tests {
     }
 
     fn join(session: u64, peer: u8) -> Input {
-        Input::Join { session: SessionId(session), peer: PeerId([peer; 32]) }
+        Input::Join { session: SessionId(session), peer: PeerId([peer; 32]), copies: 0 }
     }
 
     #[test]
@@ -511,6 +645,85 @@ mod tests {
         assert!(world.queue.is_granted(SessionId(4)));
     }
 
+    fn join_rare(session: u64, peer: u8, copies: u32) -> Input {
+        Input::Join { session: SessionId(session), peer: PeerId([peer; 32]), copies }
+    }
+
+    #[test]
+    fn of_a_peers_own_and_of_newcomers_the_rarest_comes_first() {
+        let mut world = World::new(1);
+        (1..=2).for_each(|peer| world.input(join(u64::from(peer), peer)));
+        for (session, peer, copies) in [(10, 3, 9), (11, 3, 2), (12, 3, 9), (13, 4, 0)] {
+            world.input(join_rare(session, peer, copies));
+        }
+        let positions = [11, 13, 10, 12].map(|session| world.queue.position(SessionId(session)).unwrap());
+        assert_eq!(positions, [1, 2, 3, 4]);
+        // The optimistic turn of 2 ends: of the newcomers 3 and 4 the latter wants what nobody has.
+        world.input(Input::Sent { session: SessionId(2), bytes: limits::OPTIMISTIC_TURN_BYTES });
+        assert!(world.queue.is_granted(SessionId(13)));
+    }
+
+    #[test]
+    fn a_peer_that_comes_back_soon_has_its_place_again() {
+        let mut world = World::new(1);
+        (1..=5).for_each(|peer| world.input(join(u64::from(peer), peer)));
+        assert_eq!(world.queue.position(SessionId(3)), Some(1));
+        world.input(Input::Leave(SessionId(3)));
+        assert_eq!(world.queue.position(SessionId(4)), Some(1));
+        world.pass(Duration::from_secs(3));
+        world.input(join(30, 3));
+        assert_eq!(world.queue.position(SessionId(30)), Some(1));
+        assert_eq!(world.told.get(&SessionId(30)), Some(&1));
+        // While it is away nobody waits for it; after too long it is at the end.
+        world.input(Input::Leave(SessionId(30)));
+        world.input(Input::Leave(SessionId(1)));
+        assert!(world.queue.is_granted(SessionId(4)));
+        (6..=7).for_each(|peer| world.input(join(u64::from(peer), peer)));
+        world.pass(limits::PLACE_KEPT);
+        let behind = world.queue.len() as u32;
+        world.input(join(31, 3));
+        assert_eq!(world.queue.position(SessionId(31)), Some(behind + 1));
+    }
+
+    #[test]
+    fn a_peer_that_had_its_quota_is_refused_until_the_day_is_over() {
+        let mut world = World::new(1);
+        world.input(Input::SetQuota(Some(1000)));
+        for (session, peer) in [(1, 1), (2, 1), (3, 1), (4, 2)] {
+            world.input(join(session, peer));
+        }
+        world.input(Input::Sent { session: SessionId(1), bytes: 999 });
+        assert!(world.queue.is_granted(SessionId(1)));
+        world.input(Input::Sent { session: SessionId(1), bytes: 1 });
+        assert!(world.queue.is_granted(SessionId(4)) && world.queue.is_empty());
+        world.input(join(5, 1));
+        assert!(world.granted == BTreeSet::from([SessionId(4)]), "{:?}", world.granted);
+        world.input(Input::SetQuota(Some(2000)));
+        world.input(join(6, 1));
+        assert!(world.queue.is_granted(SessionId(6)));
+        world.input(Input::SetQuota(Some(500)));
+        assert!(!world.queue.is_granted(SessionId(6)));
+        world.pass(limits::QUOTA_PERIOD);
+        world.input(join(7, 1));
+        assert!(world.queue.is_granted(SessionId(7)));
+    }
+
+    #[test]
+    fn quotas_are_counted_for_a_bounded_number_of_peers_and_those_that_had_most_stay() {
+        let mut world = World::new(1);
+        world.input(Input::SetQuota(Some(1000)));
+        for number in 0..limits::QUOTA_PEERS as u64 + 10 {
+            let mut peer = [0; 32];
+            peer[..8].copy_from_slice(&number.to_le_bytes());
+            let session = SessionId(number);
+            world.input(Input::Join { session, peer: PeerId(peer), copies: 0 });
+            world.input(Input::Sent { session, bytes: if number == 5 { 900 } else { 1 } });
+            world.input(Input::Leave(session));
+        }
+        assert!(world.queue.usage.len() <= limits::QUOTA_PEERS);
+        assert!(world.queue.usage.values().any(|usage| usage.bytes == 900));
+    }
+
     #[test]
     fn the_queue_is_bounded_for_all_and_for_each() {
         let mut world = World::new(1);
@@ -525,17 +738,18 @@ mod tests {
 
         #[test]
         fn slots_are_never_idle_and_positions_are_a_row(
-            steps in prop::collection::vec((0u8..6, 0u64..20, 0u8..5, 0u64..90), 1..100),
+            steps in prop::collection::vec((0u8..7, 0u64..20, 0u8..5, 0u64..90), 1..100),
         ) {
             let mut world = World::new(2);
             for (what, session, peer, number) in steps {
                 match what {
                     0 | 1 if !world.granted.contains(&SessionId(session)) && !world.waiting.contains(&SessionId(session)) => {
-                        world.input(join(session, peer));
+                        world.input(join_rare(session, peer, number as u32 % 3));
                     }
                     2 => world.input(Input::Leave(SessionId(session))),
                     3 => world.input(Input::Sent { session: SessionId(session), bytes: number << 20 }),
                     4 => world.input(Input::SetSlots(number as usize % 6)),
+                    5 => world.input(Input::SetQuota((number > 20).then_some(number << 22))),
                     _ => world.pass(Duration::from_secs(number)),
                 }
             }

@@ -14,6 +14,7 @@ use leaf::{
     api::types::SearchRequest,
     node::{Node, Start},
     store::{ShareSpec, SharesConfig},
+    transfer::serve::UploadLimits,
 };
 use overlay::{
     address::JoinAddress,
@@ -85,8 +86,7 @@ fn join(data: &Path, share: &Path, through: &Endpoint, tasks: &Tasks) -> Node {
             share_downloads: false,
         },
         data: data.to_owned(),
-        upload_slots: 4,
-        upload_rate: None,
+        uploads: UploadLimits { slots: 4, rate: None, quota: None },
         download_rate: None,
         role: leaf::role::Settings::default(),
     };

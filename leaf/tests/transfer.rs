@@ -153,6 +153,46 @@ async fn four_sources_share_a_download() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_source_names_others_who_have_fetched_the_content() {
+    let network = Network::default();
+    let data = bytes(12 * MIB);
+    let seed = Node::new(&network, 1, &[("a.bin", &data)]).await;
+    let (early, late) = (Node::new(&network, 2, &[]).await, Node::new(&network, 3, &[]).await);
+    check(&done(early.get(request(&data)).await), &data);
+    // No search finds the early one, and the seed alone would take a minute.
+    assert_eq!(*network.sources.lock().unwrap(), [seed.peer]);
+    seed.uploads.set_rate(Some(200_000));
+    let finished = done(late.get(request(&data)).await);
+    check(&finished, &data);
+    let of = |peer| finished.sources.iter().find(|source| source.peer == peer).map_or(0, |source| source.bytes);
+    assert!(of(early.peer) > of(seed.peer), "{:?}", finished.sources);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_had_its_quota_gets_no_more_until_there_is_more() {
+    let network = Network::default();
+    let data = bytes(24 * MIB);
+    let source = Node::new(&network, 1, &[("a.bin", &data)]).await;
+    source.uploads.set_quota(Some(2 * MIB as u64)).await;
+    // Slower than the news of what was sent.
+    source.uploads.set_rate(Some(8 * MIB as u64));
+    let downloader = Node::new(&network, 2, &[]).await;
+    let mut events = downloader.downloads.subscribe();
+    let (download, _) = downloader.downloads.add(request(&data)).await.unwrap();
+    let refused = async {
+        while downloader.downloads.get(&download.id).unwrap().bytes == 0 || !source.uploads.list().is_empty() {
+            let _ = events.recv().await;
+        }
+    };
+    timeout(PATIENCE, refused).await.unwrap();
+    // What was asked for before is still sent.
+    let had = downloader.downloads.get(&download.id).unwrap().bytes;
+    assert!(had < data.len() as u64, "{had}");
+    source.uploads.set_quota(None).await;
+    check(&done(downloader.outcome(&download.id, &mut events).await), &data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn another_source_takes_over_when_one_dies() {
     let network = Network::default();
     let data = bytes(12 * MIB);
@@ -245,7 +285,7 @@ async fn a_file_that_changes_while_it_is_served_spoils_nothing() {
         // Asked anew, the first source says what it has, or that it has nothing: it never sends other bytes.
         let dialled = node.endpoint.dial::<TransferMessage>(first.endpoint.local_address(), None, Greeting::default());
         let connection = dialled.await.unwrap().link.connection;
-        let open = Open { content: request(&data).content };
+        let open = Open { content: request(&data).content, homes: List::default() };
         match ask(&connection, open).await {
             Ok(Some(TransferMessage::NotHeld(_) | TransferMessage::Opened(_))) => {}
             other => panic!("{fate:?}: {other:?}"),
@@ -362,10 +402,10 @@ async fn a_content_that_becomes_blocked_is_served_no_more() {
     .unwrap();
     // Not by a request without a session either, and not to who comes now.
     let lease = node.parts.pool.connect(source.peer, vec![]).await.unwrap();
-    let asked = ask(lease.connection(), Open { content: download.content }).await;
+    let asked = ask(lease.connection(), Open { content: download.content, homes: List::default() }).await;
     assert!(matches!(asked, Ok(Some(TransferMessage::NotHeld(NotHeld { reason: DenyReason::Blocked })))), "{asked:?}");
     source.endpoint.set_bans(Rules::default());
-    let asked = ask(lease.connection(), Open { content: download.content }).await;
+    let asked = ask(lease.connection(), Open { content: download.content, homes: List::default() }).await;
     assert!(matches!(asked, Ok(Some(TransferMessage::Opened(_)))), "{asked:?}");
 }
 
@@ -411,7 +451,7 @@ async fn requests_without_a_session_or_out_of_range_are_denied() {
     };
     assert_eq!(denied(Want { content, first: 0, count: 1 }).await, Some(DenyReason::NotHeld));
     let (mut sender, mut receiver) = lease.connection().open::<TransferMessage>().await.unwrap();
-    sender.send(&Open { content }.into()).await.unwrap();
+    sender.send(&Open { content, homes: List::default() }.into()).await.unwrap();
     while !matches!(receiver.next().await.unwrap(), Some(TransferMessage::Granted(_))) {}
     assert_eq!(denied(Want { content, first: 0, count: 1 }).await, None);
     for (first, count) in [(0, 0), (3, 2), (0, 17), (u64::MAX, 2), (4, 1)] {
@@ -477,7 +517,7 @@ async fn a_connection_that_asks_for_nothing_is_closed_after_a_while() {
     let (quiet, busy) = (quiet.await.unwrap().link, busy.await.unwrap().link);
     // A session is open on this one, although it asks for nothing either.
     let (mut sender, mut receiver) = busy.connection.open::<TransferMessage>().await.unwrap();
-    sender.send(&Open { content }.into()).await.unwrap();
+    sender.send(&Open { content, homes: List::default() }.into()).await.unwrap();
     assert!(matches!(receiver.next().await, Ok(Some(TransferMessage::Opened(_)))));
     // From here on the clock jumps to whatever comes next.
     tokio::time::pause();

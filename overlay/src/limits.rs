@@ -135,6 +135,19 @@ pub const SOURCE_RETRY_MAX: Duration = Duration::from_mins(5);
 /// First pause after a source said that it does not have the content; doubles with each failure. Chosen: a file
 /// that is being hashed anew is there again by then.
 pub const SOURCE_RETRY_NOT_HELD: Duration = Duration::from_secs(10);
+/// Time after the last read of a content that comes in which it still comes in order. Chosen: a player reads ahead
+/// for less.
+pub const READ_LAPSE: Duration = Duration::from_secs(20);
+/// Other holders of a content that one message names. Chosen: half of [`SESSIONS_PER_JOB`], so that two who tell are enough.
+pub const OTHERS_TOLD: usize = 16;
+/// Other holders of a content that a node remembers to tell of: as many as a download remembers.
+pub const OTHERS_KNOWN: usize = SOURCES_PER_JOB;
+/// Time between two tellings of other holders. Chosen: within that time a swarm doubles at usual rates of home lines.
+pub const OTHERS_INTERVAL: Duration = Duration::from_secs(5);
+/// Time after which another holder that was not heard of again is told of no more.
+pub const OTHERS_LIFETIME: Duration = Duration::from_mins(10);
+/// Least time between two reports of new pieces in one session. Chosen: half of what a piece of 1 MiB takes at 20 Mbit/s.
+pub const HAVE_INTERVAL: Duration = Duration::from_millis(200);
 /// Silence after which a source with outstanding requests is left. Chosen: longer than a lost path takes
 /// to be noticed by an active sender, shorter than a user's patience.
 pub const SOURCE_STALL: Duration = Duration::from_secs(30);
@@ -176,6 +189,12 @@ pub const OPTIMISTIC_TURN_BYTES: u64 = 16 << 20;
 pub const OPTIMISTIC_TURN: Duration = Duration::from_secs(30);
 /// Time without a byte sent after which a turn ends. Chosen: longer than a stalled path takes to recover.
 pub const TURN_IDLE: Duration = Duration::from_secs(15);
+/// Time for which the place of a peer that left the queue is kept for it. Chosen: a router restarts in that time.
+pub const PLACE_KEPT: Duration = Duration::from_mins(5);
+/// Time over which the quota of a peer counts.
+pub const QUOTA_PERIOD: Duration = Duration::from_hours(24);
+/// Peers whose quota is counted; of more, those who had least are forgotten. 48 bytes each.
+pub const QUOTA_PEERS: usize = 16_384;
 /// Least time between two rounds of news about queue positions.
 pub const QUEUE_NEWS_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after a slot was taken back in which requests that crossed the news are still answered.

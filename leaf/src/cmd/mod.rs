@@ -12,6 +12,7 @@ pub mod peers;
 pub mod search;
 pub mod shares;
 pub mod status;
+pub mod stream;
 #[cfg(test)]
 mod tests;
 pub mod uploads;

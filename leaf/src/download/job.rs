@@ -20,6 +20,15 @@ use crate::{
     transfer::{FoundSource, Via},
 };
 
+/// What the task of a job is told while it runs.
+#[derive(Debug)]
+pub(super) enum News {
+    /// These have the content.
+    Found(Vec<FoundSource>),
+    /// Somebody reads it from this byte on.
+    Read(u64),
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Jobs {
     pub(super) by_id: BTreeMap<String, Job>,
@@ -34,8 +43,8 @@ pub(super) struct Job {
     pub(super) view: Arc<Mutex<View>>,
     /// Stops the task, while it runs.
     pub(super) stop: Option<CancellationToken>,
-    /// Tells the task of sources.
-    pub(super) found: Option<mpsc::Sender<Vec<FoundSource>>>,
+    /// Tells the task what it may use.
+    pub(super) news: Option<mpsc::Sender<News>>,
     /// Not started again before.
     pub(super) not_before: Time,
     /// Pause before the disk is looked at again, while it is full.
@@ -55,7 +64,7 @@ impl Job {
             bits,
             view: Arc::default(),
             stop: None,
-            found: None,
+            news: None,
             not_before: Time::ZERO,
             full_pause: limits::DISK_LOOK,
             unsaved: false,
@@ -70,9 +79,14 @@ impl Job {
     /// Remembers sources, and tells the task if it runs.
     pub(super) fn add_sources(&mut self, sources: &[FoundSource]) {
         self.record.add_hints(sources);
-        if let Some(found) = &self.found {
-            // A task that is behind finds them with its next search.
-            let _ = found.try_send(sources.to_vec());
+        // A task that is behind finds them with its next search.
+        self.tell(News::Found(sources.to_vec()));
+    }
+
+    /// Tells the task, if it runs and is not behind.
+    pub(super) fn tell(&self, news: News) {
+        if let Some(task) = &self.news {
+            let _ = task.try_send(news);
         }
     }
 

@@ -56,7 +56,7 @@ use tokio::{
 
 use self::{
     copies::Copies,
-    job::{Job, Jobs},
+    job::{Job, Jobs, News},
     partial::Partial,
     record::{Bits, Done, Download, Failed, Priority, Progress, Reason, Record, State},
     saved::{BITS, FOLDERS, JOBS, keep_if_missing, record_folder, take_back},
@@ -436,6 +436,13 @@ impl Downloads {
     pub fn add_sources(&self, content: ContentId, sources: &[FoundSource]) {
         for job in self.shared.jobs().by_id.values_mut().filter(|job| job.record.content == content) {
             job.add_sources(sources);
+        }
+    }
+
+    /// Somebody reads a content from this byte on: jobs that want it fetch it in order for [`limits::READ_LAPSE`].
+    pub fn read_from(&self, content: &ContentId, offset: u64) {
+        for job in self.shared.jobs().by_id.values().filter(|job| job.record.content == *content) {
+            job.tell(News::Read(offset));
         }
     }
 

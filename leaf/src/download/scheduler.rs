@@ -93,14 +93,14 @@ impl Shared {
         let free = limits::ACTIVE_DOWNLOADS.saturating_sub(running);
         for job in waiting.into_iter().filter(|job| job.not_before <= now).take(free) {
             let stop = self.tasks.token().child_token();
-            let (found, finds) = mpsc::channel(limits::SOURCE_NEWS);
-            (job.stop, job.found) = (Some(stop.clone()), Some(found.clone()));
+            let (teller, news) = mpsc::channel(limits::SOURCE_NEWS);
+            (job.stop, job.news) = (Some(stop.clone()), Some(teller.clone()));
             *lock(&job.view) = View { state: Some(State::Active), ..View::default() };
             let (shared, record, view) = (Arc::clone(self), job.record.clone(), Arc::clone(&job.view));
             let (panicked, id) = (Arc::clone(self), record.id.clone());
             let task = async move {
                 let (id, started) = (record.id.clone(), shared.clock.now());
-                let outcome = task::run(Arc::clone(&shared), record, view, (found, finds), stop).await;
+                let outcome = task::run(Arc::clone(&shared), record, view, (teller, news), stop).await;
                 shared.ended(&id, started, outcome).await;
             };
             // It must record what it has even when everything ends.
@@ -146,7 +146,7 @@ impl Shared {
                 }
                 _ => {}
             }
-            (job.stop, job.found) = (None, None);
+            (job.stop, job.news) = (None, None);
             *lock(&job.view) = View::default();
             (job.record.content, job.record.is_given_up())
         };
@@ -178,7 +178,7 @@ impl AbortNotice {
 impl Drop for AbortNotice {
     fn drop(&mut self) {
         if let Some(job) = self.shared.jobs().by_id.get_mut(&self.id) {
-            (job.stop, job.found) = (None, None);
+            (job.stop, job.news) = (None, None);
             job.not_before = self.shared.clock.now() + limits::DISK_RETRY;
         }
     }

@@ -21,7 +21,7 @@ use overlay::{
 };
 use rand_pcg::Pcg64Mcg;
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::{JoinHandle, spawn_blocking},
     time::{interval, sleep},
 };
@@ -30,6 +30,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     Shared,
     here::already_here,
+    job::News,
     lock,
     partial::{FinishError, Partial, Target},
     record::{Bits, Record, Source, SourceState, State},
@@ -43,7 +44,7 @@ use crate::{
         FoundSource, Via,
         holding::Holding,
         pool::Lease,
-        session::{self, Buffers, Corruption, Event, Request, RequestNews, SessionNews},
+        session::{self, Buffers, Corruption, Event, Request, RequestNews, SessionNews, Telling},
     },
 };
 
@@ -95,6 +96,7 @@ struct Session {
     task: tokio::task::AbortHandle,
     lease: Option<Arc<Lease>>,
     position: Option<u32>,
+    appetite: watch::Sender<bool>,
 }
 
 struct Runner {
@@ -112,7 +114,7 @@ struct Runner {
     sessions: BTreeMap<PeerId, Session>,
     requests: BTreeMap<RequestId, (PeerId, tokio::task::AbortHandle)>,
     events: mpsc::Sender<Event>,
-    found: mpsc::Sender<Vec<FoundSource>>,
+    teller: mpsc::Sender<News>,
     next_session: u64,
     /// Verified bytes and the way, by source.
     sources: BTreeMap<PeerId, (u64, Via)>,
@@ -121,6 +123,8 @@ struct Runner {
     unflushed: u64,
     flushing: Option<JoinHandle<io::Result<()>>>,
     finished: bool,
+    /// True once others may fetch what is verified.
+    serving: bool,
     buffers: Arc<Buffers>,
 }
 
@@ -129,7 +133,7 @@ pub(super) async fn run(
     shared: Arc<Shared>,
     record: Record,
     view: Arc<Mutex<View>>,
-    (found, mut finds): (mpsc::Sender<Vec<FoundSource>>, mpsc::Receiver<Vec<FoundSource>>),
+    (teller, mut news): (mpsc::Sender<News>, mpsc::Receiver<News>),
     stop: CancellationToken,
 ) -> Outcome {
     let downloads = lock(&shared.folders).current.clone();
@@ -162,7 +166,7 @@ pub(super) async fn run(
         sessions: BTreeMap::new(),
         requests: BTreeMap::new(),
         events,
-        found,
+        teller,
         next_session: 0,
         sources,
         rate: Rate::default(),
@@ -170,13 +174,14 @@ pub(super) async fn run(
         unflushed: 0,
         flushing: None,
         finished: false,
+        serving: false,
         buffers: Arc::default(),
         shared,
         record,
         view,
     };
     let outcome = match runner.resume(&stop).await {
-        Ok(()) => runner.work(&mut inbox, &mut finds, &stop).await,
+        Ok(()) => runner.work(&mut inbox, &mut news, &stop).await,
         Err(error) => error.into(),
     };
     runner.end_tasks();
@@ -247,14 +252,12 @@ impl Runner {
     async fn work(
         &mut self,
         inbox: &mut mpsc::Receiver<Event>,
-        finds: &mut mpsc::Receiver<Vec<FoundSource>>,
+        told: &mut mpsc::Receiver<News>,
         stop: &CancellationToken,
     ) -> Outcome {
         let hints: Vec<PeerId> = self.homes.keys().copied().collect();
-        for peer in hints {
-            if let Err(outcome) = self.input(Input::SourceFound(peer)).await {
-                return outcome;
-            }
+        if let Err(outcome) = self.input(Input::SourcesFound(hints)).await {
+            return outcome;
         }
         if let Err(outcome) = self.wake().await {
             return outcome;
@@ -271,7 +274,10 @@ impl Runner {
                 _ = flush.tick() => self.flush().await,
                 _ = report.tick() => { self.report(); Ok(()) }
                 () = sleep(deadline.map_or(limits::SOURCE_STALL, |at| at.since(now))) => self.wake().await,
-                Some(found) = finds.recv() => self.found(found).await,
+                Some(news) = told.recv() => match news {
+                    News::Found(found) => self.found(found).await,
+                    News::Read(offset) => self.input(Input::Read(offset)).await,
+                },
                 Some(event) = inbox.recv() => self.event(event).await,
             };
             if let Err(outcome) = result {
@@ -288,16 +294,14 @@ impl Runner {
     }
 
     async fn found(&mut self, found: Vec<FoundSource>) -> Result<(), Outcome> {
-        for source in found {
-            if source.peer == self.shared.own {
-                continue;
-            }
+        let mut peers = Vec::with_capacity(found.len());
+        for source in found.into_iter().filter(|source| source.peer != self.shared.own) {
             if self.homes.len() < limits::SOURCES_PER_JOB || self.homes.contains_key(&source.peer) {
                 self.homes.insert(source.peer, source.homes);
-                self.input(Input::SourceFound(source.peer)).await?;
+                peers.push(source.peer);
             }
         }
-        Ok(())
+        self.input(Input::SourcesFound(peers)).await
     }
 
     async fn event(&mut self, event: Event) -> Result<(), Outcome> {
@@ -331,7 +335,12 @@ impl Runner {
                 self.complain(peer);
                 Input::Opened { peer, size: 0, complete: true }
             }
-            SessionNews::Have { first, bits } => Input::Have { peer, first, bits },
+            SessionNews::Have { first, bits } => {
+                self.heard(peer);
+                Input::Have { peer, first, bits }
+            }
+            SessionNews::Others(others) => return self.found(others).await,
+            SessionNews::Suggested(run) => Input::Suggested { peer, run },
             SessionNews::Queued(position) => {
                 self.set_position(peer, Some(position));
                 Input::Queued { peer, position }
@@ -382,6 +391,7 @@ impl Runner {
             }
             RequestNews::Corrupt(corruption) => {
                 self.requests.remove(&id);
+                self.shared.holdings.lost(&self.record.content, &peer);
                 VERIFIED_PIECES.increment(PieceResult::Corrupt);
                 self.blame(peer, corruption);
                 self.complain(peer);
@@ -398,11 +408,22 @@ impl Runner {
         }
         let bytes = holding.layout().piece_range(piece).map_or(0, |range| range.end - range.start);
         VERIFIED_PIECES.increment(PieceResult::Ok);
+        if !self.serving {
+            self.serve_part();
+        }
+        self.heard(peer);
         let via = self.via_of(peer);
         let source = self.sources.entry(peer).or_insert_with(|| (0, via.unwrap_or(Via::Direct)));
         source.0 += bytes;
         source.1 = via.unwrap_or(source.1);
         self.unflushed += bytes;
+    }
+
+    /// A source has something of the content: the peers that fetch it from here are told.
+    fn heard(&self, peer: PeerId) {
+        if let Some(homes) = self.homes.get(&peer) {
+            self.shared.holdings.heard(self.shared.clock.now(), self.record.content, peer, homes);
+        }
     }
 
     /// How a source is connected, while its session is open.
@@ -464,6 +485,11 @@ impl Runner {
                         task.abort();
                     }
                 }
+                Output::Appetite { peer, wants } => {
+                    if let Some(session) = self.sessions.get(&peer) {
+                        session.appetite.send_replace(wants);
+                    }
+                }
                 Output::FindSources => self.find(),
                 Output::Finished => self.finished = true,
             }
@@ -476,14 +502,16 @@ impl Runner {
         self.next_session += 1;
         let homes = self.homes.get(&peer).cloned().unwrap_or_default();
         let pool = Arc::clone(&self.shared.pool);
-        let work = session::session(pool, self.record.content, (peer, homes), number, self.events.clone());
+        let (appetite, appetites) = watch::channel(true);
+        let telling = Telling { homes: self.shared.finder.homes(), appetite: appetites };
+        let work = session::session(pool, self.record.content, (peer, homes), number, telling, self.events.clone());
         let task = self.shared.tasks.spawn("download session", work);
-        self.sessions.insert(peer, Session { number, task, lease: None, position: None });
+        self.sessions.insert(peer, Session { number, task, lease: None, position: None, appetite });
     }
 
     /// Begins to work with a size: an empty partial file of that size.
     async fn begin(&mut self, size: u64) -> Result<(), Outcome> {
-        self.holding = None;
+        (self.holding, self.serving) = (None, false);
         self.sources.clear();
         let (Ok(layout), Some(tops)) = (Layout::new(size), self.tops.get(&size).cloned()) else { return Ok(()) };
         let (partial, name) = (self.partial.clone(), self.record.name.clone());
@@ -505,11 +533,11 @@ impl Runner {
     }
 
     fn find(&self) {
-        let (shared, found, content) = (Arc::clone(&self.shared), self.found.clone(), self.record.content);
+        let (shared, teller, content) = (Arc::clone(&self.shared), self.teller.clone(), self.record.content);
         self.shared.tasks.spawn("download sources", async move {
             let sources = shared.finder.find(content).await;
             // Without a listener the download has ended.
-            let _ = found.send(sources).await;
+            let _ = teller.send(News::Found(sources)).await;
         });
     }
 
@@ -552,9 +580,10 @@ impl Runner {
     }
 
     /// Once the size is proven, others may fetch what is verified.
-    fn serve_part(&self) {
+    fn serve_part(&mut self) {
         if let Some(holding) = self.holding.as_ref().filter(|_| self.swarm.is_proven()) {
             self.shared.holdings.add(holding);
+            self.serving = true;
         }
     }
 

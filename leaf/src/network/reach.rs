@@ -37,6 +37,10 @@ impl SourceFinder for Network {
         find(self.clone(), content).boxed()
     }
 
+    fn homes(&self) -> Vec<PeerId> {
+        self.shared.homes().keys().copied().collect()
+    }
+
     fn complain(&self, source: FoundSource, content: ContentId) {
         let FoundSource { peer, homes } = source;
         let shared = &self.shared;

@@ -40,8 +40,8 @@ pub enum CloseReason {
 /// What can happen to a download.
 #[derive(Clone, Debug)]
 pub enum Input {
-    /// Somebody says that this peer has the content.
-    SourceFound(PeerId),
+    /// Somebody says that these peers have the content.
+    SourcesFound(Vec<PeerId>),
     /// The peer is gone from the network or banned; it may be found again.
     SourceLost(PeerId),
     /// The session is open, and the segment values fit the content id under this size.
@@ -69,6 +69,15 @@ pub enum Input {
         /// From 1.
         position: u32,
     },
+    /// The source would rather send these pieces than others.
+    Suggested {
+        /// Which source.
+        peer: PeerId,
+        /// Which pieces; nothing about them is believed.
+        run: Run,
+    },
+    /// Somebody reads the content from this byte on: it is wanted in order for [`overlay::limits::READ_LAPSE`].
+    Read(u64),
     /// We have a slot.
     Granted(PeerId),
     /// The slot was taken back. What was asked may still come.
@@ -119,6 +128,13 @@ pub enum Output {
         peer: PeerId,
         /// For what.
         work: Work,
+    },
+    /// Tell the source whether we would ask it for something.
+    Appetite {
+        /// Which.
+        peer: PeerId,
+        /// True if we would; so it is when a session opens.
+        wants: bool,
     },
     /// End a request. Its result does not matter any more.
     Cancel(RequestId),

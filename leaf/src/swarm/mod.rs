@@ -1,17 +1,19 @@
 //! Which pieces of one content to ask of whom, and when. A core.
 //!
 //! ```text
-//!   SourceFound ─> Open ─> Opened ─> Queued.. ─> Granted ─> Request ─> SegmentArrived | PieceArrived ─> Finished
-//!                   └──────────────── Closed (back-off, again) <────┴─ RequestFailed, stall
-//!                                                                   └─ Corrupt: dropped for good
+//!   SourcesFound ─> Open ─> Opened ─> Queued.. ─> Granted ─> Request ─> SegmentArrived | PieceArrived ─> Finished
+//!                    └──────────────── Closed (back-off, again) <────┴─ RequestFailed, stall
+//!                                                                    └─ Corrupt: dropped for good
 //! ```
 //!
 //! What it decides:
 //! - *All holders at once.* Every source with a slot is kept busy with as many bytes as it sends in a second.
-//! - *Which piece*: the last one first, because it alone proves the claimed size; then four at random; then
-//!   the rarest. A piece is asked once. When every piece is here or on its way (the end game), a source with
-//!   nothing to do doubles the requests of those that would take more than twice as long; so it may with the
-//!   piece that proves the size, at any time.
+//! - *Which piece*: the last one first, because it alone proves the claimed size; while somebody reads, those in
+//!   front of the reader in their order; then what the source suggests ([`spread`]); then four at random; then the
+//!   rarest. A piece is asked once. When every piece is here or on its way (the end game), a source with
+//!   nothing to do doubles the requests of those that would take more than twice as long; so it may at any time with
+//!   the piece that proves the size, and with those that a reader waits for.
+//! - *Who need not give us a slot*: a source that holds a part and nothing of what is missing here is told so.
 //! - *Whom to leave*: who sends one wrong byte is dropped for this content; who fails or falls silent is
 //!   tried again, later and later; its pieces go to the others at once.
 //! - *Which size to believe*: the first that is claimed by a source with a slot, until its last piece is
@@ -24,8 +26,9 @@
 mod interface;
 mod plan;
 mod source;
+pub mod spread;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, ops::Range, time::Duration};
 
 use overlay::{
     id::PeerId,
@@ -73,6 +76,10 @@ pub struct Swarm {
     next_search: Time,
     end_game_tick: Option<Time>,
     values_deadline: Option<Time>,
+    /// The byte that somebody reads at, and until when that counts.
+    reading: Option<(u64, Time)>,
+    /// True if what is missing, or what a source holds, has changed.
+    appetite_due: bool,
     finished: bool,
 }
 
@@ -89,6 +96,8 @@ impl Swarm {
             next_search: Time::ZERO,
             end_game_tick: None,
             values_deadline: None,
+            reading: None,
+            appetite_due: false,
             finished: false,
         }
     }
@@ -139,6 +148,7 @@ impl Swarm {
         })
     }
 
+    /// Sources are known before one of them is opened, so that it may be any of them.
     fn on_found(&mut self, now: Time, peer: PeerId) {
         if self.sources.contains_key(&peer) {
             return;
@@ -179,11 +189,15 @@ impl Swarm {
         source.state = SourceState::Waiting { position: None };
         source.size = Some(size);
         source.partial = (!complete).then(|| Bitmap::new(layout.pieces()));
+        source.suggested.clear();
+        source.wanted = true;
+        self.appetite_due = true;
     }
 
     fn on_have(&mut self, peer: PeerId, first: u64, bits: &[u8]) {
         let Some(source) = self.sources.get_mut(&peer).filter(|source| source.is_open()) else { return };
         let Some(part) = &mut source.partial else { return };
+        self.appetite_due = true;
         let counted = self.plan.as_mut().filter(|plan| source.size == Some(plan.layout().size()));
         let Some(plan) = counted else { return part.replace(first / 8, bits) };
         let range = first..first.saturating_add(8 * bits.len() as u64);
@@ -235,6 +249,7 @@ impl Swarm {
             source.failures = 0;
         }
         let Some(carriers) = self.plan.as_mut().and_then(|plan| plan.arrive(piece)) else { return };
+        self.appetite_due = true;
         for carrier in carriers.into_iter().flatten() {
             self.brought(carrier, piece);
             if carrier != id && self.requests.get(&carrier).is_some_and(|request| request.pending.is_empty()) {
@@ -360,22 +375,59 @@ impl Swarm {
                 plan.count_copies(part, 0..part.len(), true);
             }
         }
+        plan.read(self.reading.map(|(offset, _)| offset));
         self.plan = Some(plan);
+        self.appetite_due = true;
         out.push(Output::Sized(size));
     }
 
-    /// Opens sessions that are due, as many as are allowed.
-    fn open_sessions(&mut self, now: Time, out: &mut Outbox<Output>) {
-        let mut engaged = self.engaged();
-        for (peer, source) in &mut self.sources {
-            if engaged >= limits::SESSIONS_PER_JOB {
-                return;
-            }
-            if matches!(source.state, SourceState::Idle { retry_at } if retry_at <= now) {
+    /// Opens sessions that are due, as many as are allowed: with any of them, so that the sources of a large swarm are not
+    /// the same few for all.
+    fn open_sessions(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        let room = limits::SESSIONS_PER_JOB.saturating_sub(self.engaged());
+        if room == 0 {
+            return;
+        }
+        let is_due = |source: &Source| matches!(source.state, SourceState::Idle { retry_at } if retry_at <= cx.now);
+        let due = self.sources.iter().filter(|(_, source)| is_due(source)).map(|(peer, _)| *peer);
+        let mut due: Vec<PeerId> = due.collect();
+        for _ in 0..room.min(due.len()) {
+            let peer = due.swap_remove((cx.rng.next_u64() % due.len() as u64) as usize);
+            if let Some(source) = self.sources.get_mut(&peer) {
                 source.state = SourceState::Opening;
-                engaged += 1;
-                out.push(Output::Open(*peer));
+                out.push(Output::Open(peer));
             }
+        }
+    }
+
+    /// Tells sources that hold a part whether there is something in it for us.
+    fn tell_appetite(&mut self, out: &mut Outbox<Output>) {
+        let Some(plan) = self.plan.as_ref().filter(|_| std::mem::take(&mut self.appetite_due)) else { return };
+        let (size, pieces) = (plan.layout().size(), plan.layout().pieces());
+        for (peer, source) in self.sources.iter_mut().filter(|(_, source)| source.is_open()) {
+            // Under another size nobody knows.
+            let part = source.partial.as_ref().filter(|_| source.size == Some(size));
+            let wants = part.is_none_or(|part| part.offers(plan.have(), 0..pieces));
+            if wants != source.wanted {
+                source.wanted = wants;
+                out.push(Output::Appetite { peer: *peer, wants });
+            }
+        }
+    }
+
+    fn on_read(&mut self, now: Time, offset: u64) {
+        self.reading = Some((offset, now + limits::READ_LAPSE));
+        if let Some(plan) = &mut self.plan {
+            plan.read(Some(offset));
+        }
+    }
+
+    /// Forgets a reader that is gone.
+    fn end_reading(&mut self, now: Time) {
+        if self.reading.take_if(|(_, until)| *until <= now).is_some()
+            && let Some(plan) = &mut self.plan
+        {
+            plan.read(None);
         }
     }
 
@@ -397,8 +449,8 @@ impl Swarm {
             while self.has_room(peer, piece_bytes) && self.assign_one(cx, peer, piece_bytes, out) {}
         }
         let end_game = self.plan.as_ref().is_some_and(|plan| plan.is_end_game() && !plan.have().is_full());
-        let waits_for_proof = !self.is_proven();
-        self.end_game_tick = (end_game || waits_for_proof).then(|| cx.now + END_GAME_TICK);
+        let waits = !self.is_proven() || self.reading.is_some();
+        self.end_game_tick = (end_game || waits).then(|| cx.now + END_GAME_TICK);
         // A deadline that passed without anybody to ask comes up again with the next change.
         self.values_deadline = self.plan.as_ref().and_then(Plan::values_deadline).filter(|at| *at > cx.now);
     }
@@ -418,11 +470,13 @@ impl Swarm {
             .min(limits::JOB_IN_FLIGHT_BYTES - self.outstanding)
             .min(source.run_bytes(piece_bytes));
         let max_pieces = (room / piece_bytes).clamp(1, limits::RUN_PIECES.into());
-        let work = if let Some(run) = plan.next_run(source, max_pieces, cx.rng) {
+        let work = if let Some(piece) = self.slow_piece(cx.now, peer, &plan.urgent()) {
+            Work::Pieces(Run { first: piece, count: 1 })
+        } else if let Some(run) = plan.next_run(source, max_pieces, cx.rng) {
             Work::Pieces(run)
         } else if let Some(segment) = plan.next_segment(source, cx.now).filter(|_| !self.owes_values(source)) {
             Work::Segment(segment)
-        } else if let Some(piece) = self.slow_piece(cx.now, peer) {
+        } else if let Some(piece) = self.slow_piece(cx.now, peer, &self.may_be_doubled()) {
             Work::Pieces(Run { first: piece, count: 1 })
         } else {
             return false;
@@ -437,22 +491,30 @@ impl Swarm {
         source.requests.iter().any(values)
     }
 
-    /// In the end game, to which the piece that proves the size always belongs: the piece that would come much
-    /// sooner from `peer` than from the source it was asked of, the latest of them first.
-    fn slow_piece(&self, now: Time, peer: PeerId) -> Option<u64> {
-        let plan = self.plan.as_ref()?;
-        if !plan.is_end_game() && plan.is_proven() {
-            return None;
+    /// The pieces whose requests a source with nothing else to do may double: all in the end game, before it the one that
+    /// proves the size.
+    fn may_be_doubled(&self) -> Range<u64> {
+        let Some(plan) = &self.plan else { return 0..0 };
+        let all = 0..plan.layout().pieces();
+        if plan.is_end_game() {
+            all
+        } else if plan.is_proven() {
+            0..0
+        } else {
+            plan.last_piece()..all.end
         }
+    }
+
+    /// Of the pieces in `range`, the one that would come much sooner from `peer` than from the source it was asked of, the
+    /// latest of them first.
+    fn slow_piece(&self, now: Time, peer: PeerId, range: &Range<u64>) -> Option<u64> {
+        let plan = self.plan.as_ref().filter(|_| !range.is_empty())?;
         let source = self.sources.get(&peer)?;
         let rate = source.rate.bytes_per_second().unwrap_or(limits::RUN_BYTES as f64).max(1.0);
         let mut best: Option<(f64, u64)> = None;
         for (piece, flight) in plan.flights() {
             let Some(request) = self.requests.get(&flight.first) else { continue };
-            if !plan.is_end_game() && piece != plan.last_piece() {
-                continue;
-            }
-            if flight.second.is_some() || request.peer == peer || !source.holds(piece) {
+            if flight.second.is_some() || !range.contains(&piece) || request.peer == peer || !source.holds(piece) {
                 continue;
             }
             let holder = self.sources.get(&request.peer)?;
@@ -517,8 +579,10 @@ impl Swarm {
             self.next_search = cx.now + limits::SOURCE_SEARCH_INTERVAL;
             out.push(Output::FindSources);
         }
-        self.open_sessions(cx.now, out);
+        self.end_reading(cx.now);
+        self.open_sessions(cx, out);
         self.settle_size(cx.now, out);
+        self.tell_appetite(out);
         self.assign(cx, out);
     }
 
@@ -544,7 +608,7 @@ impl Machine for Swarm {
             return;
         }
         match input {
-            Input::SourceFound(peer) => self.on_found(cx.now, peer),
+            Input::SourcesFound(peers) => peers.into_iter().for_each(|peer| self.on_found(cx.now, peer)),
             Input::SourceLost(peer) => self.on_lost(peer, out),
             Input::Opened { peer, size, complete } => self.on_opened(peer, size, complete, out),
             Input::Have { peer, first, bits } => self.on_have(peer, first, &bits),
@@ -553,6 +617,12 @@ impl Machine for Swarm {
                     self.on_state(peer, SourceState::Waiting { position: Some(position) });
                 }
             }
+            Input::Suggested { peer, run } => {
+                if let Some(source) = self.sources.get_mut(&peer).filter(|source| source.is_open()) {
+                    source.suggest(run);
+                }
+            }
+            Input::Read(offset) => self.on_read(cx.now, offset),
             Input::Granted(peer) => self.on_state(peer, SourceState::Granted),
             Input::Revoked(peer) => self.on_state(peer, SourceState::Waiting { position: None }),
             Input::Closed { peer, reason } => self.on_closed(cx, peer, reason, out),
@@ -581,7 +651,14 @@ impl Machine for Swarm {
             _ => None,
         });
         let claim = unproven.then(|| self.adopted_at + CLAIM_TURN);
-        of_sources.chain([self.next_search]).chain(self.end_game_tick).chain(self.values_deadline).chain(claim).min()
+        let reading = self.reading.map(|(_, until)| until);
+        of_sources
+            .chain([self.next_search])
+            .chain(reading)
+            .chain(self.end_game_tick)
+            .chain(self.values_deadline)
+            .chain(claim)
+            .min()
     }
 
     fn on_deadline(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {

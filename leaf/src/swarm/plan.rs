@@ -26,6 +26,9 @@ const RANDOM_PIECES: u64 = 4;
 /// Segments with known values and missing pieces among which pieces are chosen. Chosen: enough that the
 /// next segment's values arrive while the one before is still being fetched.
 const OPEN_SEGMENTS: usize = 8;
+/// Pieces in front of a reader that it waits for at once: those are asked twice if their source is slow. Chosen: four
+/// MiB are some seconds of any film.
+pub(super) const URGENT_PIECES: u64 = 4;
 
 /// Time after which values that were asked for are asked of another source too: nothing goes on without them.
 const VALUES_PATIENCE: Duration = Duration::from_secs(2);
@@ -58,6 +61,8 @@ pub(super) struct Plan {
     missing: Vec<u32>,
     /// Segments with known values and missing pieces.
     open: BTreeSet<u64>,
+    /// The piece that somebody reads at.
+    reading: Option<u64>,
 }
 
 impl Plan {
@@ -68,7 +73,16 @@ impl Plan {
             missing[segment_of(piece) as usize] += 1;
         }
         let copies = vec![0; layout.pieces() as usize];
-        Self { layout, have, flights: BTreeMap::new(), copies, values: BTreeMap::new(), missing, open: BTreeSet::new() }
+        Self {
+            layout,
+            have,
+            flights: BTreeMap::new(),
+            copies,
+            values: BTreeMap::new(),
+            missing,
+            open: BTreeSet::new(),
+            reading: None,
+        }
     }
 
     pub(super) fn layout(&self) -> Layout {
@@ -97,6 +111,17 @@ impl Plan {
         self.have.count() + self.flights.len() as u64 == self.layout.pieces()
     }
 
+    /// Somebody reads from this byte on, or nobody does (any more).
+    pub(super) fn read(&mut self, offset: Option<u64>) {
+        let piece = offset.map(|offset| offset / u64::from(self.layout.piece_bytes()));
+        self.reading = piece.filter(|piece| *piece < self.layout.pieces());
+    }
+
+    /// The pieces that a reader waits for.
+    pub(super) fn urgent(&self) -> Range<u64> {
+        self.reading.map_or(0..0, |piece| piece..piece + URGENT_PIECES)
+    }
+
     /// Bytes of `piece`, which is one of this content.
     pub(super) fn bytes_of(&self, piece: u64) -> u64 {
         self.layout.piece_range(piece).map_or(0, |range| range.end - range.start)
@@ -119,14 +144,16 @@ impl Plan {
             // Values of other segments would be spent on a size that may be false.
             return (self.may_ask_values(last, now) && source.holds(self.last_piece())).then_some(last);
         }
-        if self.is_waiting_for_values(now) || self.open.len() >= OPEN_SEGMENTS {
+        if self.is_waiting_for_values(now) {
             return None;
         }
-        (0..=last).find(|segment| {
+        let wanted = |segment: &u64| {
             self.missing[*segment as usize] > 0
                 && self.may_ask_values(*segment, now)
                 && source.partial.as_ref().is_none_or(|part| part.offers(&self.have, self.pieces_of(*segment)))
-        })
+        };
+        let read = self.reading.map(segment_of).and_then(|first| (first..=last).take(2).find(wanted));
+        read.or_else(|| (0..=last).find(wanted).filter(|_| self.open.len() < OPEN_SEGMENTS))
     }
 
     fn may_ask_values(&self, segment: u64, now: Time) -> bool {
@@ -167,24 +194,42 @@ impl Plan {
         self.update_open(segment);
     }
 
-    /// The next pieces to ask of `source`: the one that proves the size first, then some at random, then the
-    /// rarest, each extended by its missing neighbours to at most `max_pieces` within one segment.
+    /// The next pieces to ask of `source`: the one that proves the size first, then those that somebody reads, then those
+    /// that the source suggests, then some at random, then the rarest, each extended by its missing neighbours to at most
+    /// `max_pieces` within one segment.
     pub(super) fn next_run(&self, source: &Source, max_pieces: u64, rng: &mut dyn Rng) -> Option<Run> {
         let last = self.last_piece();
         if !self.is_proven() && self.is_missing(last) && source.holds(last) && self.is_known(segment_of(last)) {
             return Some(Run { first: last, count: 1 });
         }
-        let skip = random_below(rng, self.open.len() as u64) as usize;
-        let first = self
-            .open
-            .iter()
-            .cycle()
-            .skip(skip)
-            .take(self.open.len())
-            .find_map(|segment| self.next_piece(*segment, source, max_pieces, rng))?;
+        let chosen = self.next_read(source).or_else(|| self.next_suggested(source));
+        let first = chosen.or_else(|| self.next_rare(source, max_pieces, rng))?;
         let end = self.layout.segment_range(segment_of(first)).ok()?.end.min(first + max_pieces.max(1));
         let count = (first..end).take_while(|piece| self.is_missing(*piece) && source.holds(*piece)).count();
         Some(Run { first, count: count as u32 })
+    }
+
+    /// The first missing piece in front of the reader that `source` holds.
+    fn next_read(&self, source: &Source) -> Option<u64> {
+        let reading = self.reading?;
+        let segments = self.open.range(segment_of(reading)..);
+        let mut pieces = segments.flat_map(|segment| self.pieces_of(*segment)).filter(|piece| *piece >= reading);
+        pieces.find(|piece| self.is_missing(*piece) && source.holds(*piece))
+    }
+
+    /// The first missing piece that `source` suggested.
+    fn next_suggested(&self, source: &Source) -> Option<u64> {
+        let pieces = source.suggested.iter().flat_map(|run| run.first..run.first.saturating_add(run.count.into()));
+        let is_next =
+            |piece: &u64| self.is_missing(*piece) && source.holds(*piece) && self.is_known(segment_of(*piece));
+        pieces.take(limits::RUN_PIECES as usize * 2).find(is_next)
+    }
+
+    /// A missing piece that `source` holds: any, or the rarest.
+    fn next_rare(&self, source: &Source, max_pieces: u64, rng: &mut dyn Rng) -> Option<u64> {
+        let skip = random_below(rng, self.open.len() as u64) as usize;
+        let mut segments = self.open.iter().cycle().skip(skip).take(self.open.len());
+        segments.find_map(|segment| self.next_piece(*segment, source, max_pieces, rng))
     }
 
     /// The rarest missing piece of a segment that `source` holds. Of equals, the first behind a random

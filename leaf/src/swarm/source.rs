@@ -1,14 +1,20 @@
 //! One source of a content as the swarm sees it: how far its session is, what it holds, how fast it is.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use overlay::{limits, time::Time};
 
-use super::RequestId;
+use super::{RequestId, Run};
 use crate::{bitmap::Bitmap, rate::Rate};
 
 /// Silence after which a source with outstanding requests counts as one that sends nothing.
 const QUIET: Duration = Duration::from_secs(2);
+
+/// Suggestions of one source that are remembered. Chosen: more are overtaken before they are used.
+const SUGGESTIONS: usize = 8;
 
 /// How far the session with a source is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +45,10 @@ pub(super) struct Source {
     pub(super) size: Option<u64>,
     /// The pieces it has: `None` is all of them.
     pub(super) partial: Option<Bitmap>,
+    /// Pieces that it would rather send than others.
+    pub(super) suggested: VecDeque<Run>,
+    /// False if it was told that nothing is wanted of it now.
+    pub(super) wanted: bool,
     pub(super) requests: BTreeSet<RequestId>,
     /// Bytes asked for and not here yet.
     pub(super) outstanding: u64,
@@ -57,6 +67,8 @@ impl Source {
             state: SourceState::Idle { retry_at: now },
             size: None,
             partial: None,
+            suggested: VecDeque::new(),
+            wanted: true,
             requests: BTreeSet::new(),
             outstanding: 0,
             failures: 0,
@@ -64,6 +76,14 @@ impl Source {
             rate: Rate::default(),
             early: 0,
         }
+    }
+
+    /// It would rather send these.
+    pub(super) fn suggest(&mut self, run: Run) {
+        if self.suggested.len() >= SUGGESTIONS {
+            self.suggested.pop_front();
+        }
+        self.suggested.push_back(run);
     }
 
     /// `bytes` came from it.

@@ -61,6 +61,12 @@ struct World {
     have: BTreeSet<u64>,
     size: Option<u64>,
     searches: u32,
+    /// What each source was told last of what is wanted of it.
+    appetites: BTreeMap<PeerId, bool>,
+    /// Pieces in the order in which they were asked for.
+    asked: Vec<u64>,
+    /// The piece that somebody reads at.
+    reading: Option<u64>,
     finished: bool,
 }
 
@@ -85,6 +91,9 @@ impl World {
             have: BTreeSet::new(),
             size: None,
             searches: 0,
+            appetites: BTreeMap::new(),
+            asked: Vec::new(),
+            reading: None,
             finished: false,
         }
     }
@@ -96,15 +105,21 @@ impl World {
 
     /// Runs until the download is complete, or `span` has passed. Returns whether it is complete.
     fn run(&mut self, span: Duration) -> bool {
+        self.run_until(span, |_| false);
+        self.finished
+    }
+
+    /// The same, but also until `enough`.
+    fn run_until(&mut self, span: Duration, enough: impl Fn(&Self) -> bool) {
         let end = self.now + span;
         let mut out = Outbox::new();
         self.call(None, &mut out);
-        while !self.finished {
+        while !self.finished && !enough(self) {
             let event = self.events.keys().next().copied();
             let deadline = self.swarm.next_deadline();
             let next = event.map(|(at, _)| at).into_iter().chain(deadline).min().expect("a search is always due");
             if next > end {
-                return false;
+                return;
             }
             assert!(next >= self.now);
             self.now = next;
@@ -117,7 +132,6 @@ impl World {
                 }
             }
         }
-        true
     }
 
     fn input(&mut self, input: Input, out: &mut Outbox<Output>) {
@@ -172,11 +186,12 @@ impl World {
         let carried = self.carried();
         let total = Layout::new(self.size.unwrap()).unwrap().pieces();
         let end_game = (self.have.len() + carried.len()) as u64 == total;
+        let is_urgent = |piece: &u64| self.reading.is_some_and(|at| (at..at + plan::URGENT_PIECES).contains(piece));
         for piece in pieces {
             assert!(!self.have.contains(piece), "piece {piece} is here");
             let requests = carried.get(piece).copied().unwrap_or(0);
             assert!(
-                requests == 0 || (requests == 1 && (end_game || *piece == total - 1)),
+                requests == 0 || (requests == 1 && (end_game || *piece == total - 1 || is_urgent(piece))),
                 "piece {piece} was carried {requests} times"
             );
         }
@@ -200,20 +215,21 @@ impl World {
                     Work::Pieces(run) => (run.first..run.first + u64::from(run.count)).collect(),
                 };
                 self.check_request(&pending);
+                self.asked.extend(&pending);
                 assert!(self.live.insert(id, (peer, pending)).is_none());
                 let state = self.peers.get_mut(&peer).unwrap();
                 assert!(state.open, "requests need a session");
                 state.queue.push_back((id, work));
                 self.wake(peer);
             }
+            Output::Appetite { peer, wants } => drop(self.appetites.insert(peer, wants)),
             Output::Cancel(id) => {
                 self.live.remove(&id).expect("only live requests are cancelled");
             }
             Output::FindSources => {
                 self.searches += 1;
-                for peer in self.peers.keys().copied().collect::<Vec<_>>() {
-                    self.at(Duration::from_millis(20), Event::Input(Input::SourceFound(peer)));
-                }
+                let found = self.peers.keys().copied().collect();
+                self.at(Duration::from_millis(20), Event::Input(Input::SourcesFound(found)));
             }
             Output::Finished => self.finished = true,
         }
@@ -354,9 +370,11 @@ proptest! {
             let peer = peer((random % 5) as usize);
             let id = RequestId(random >> 8 & 31);
             let input = match random >> 32 & 15 {
-                0 | 1 => Input::SourceFound(peer),
+                0 | 1 => Input::SourcesFound(vec![peer]),
                 2 => Input::SourceLost(peer),
                 3 | 4 => Input::Opened { peer, size: SIZE + (random >> 48 & 1) * SIZE, complete: random >> 40 & 1 == 0 },
+                5 if random >> 44 & 3 == 2 => Input::Read(random >> 30),
+                5 if random >> 44 & 3 == 1 => Input::Suggested { peer, run: Run { first: random >> 50, count: random as u32 } },
                 5 => Input::Have { peer, first: random >> 20, bits: vec![random as u8; (random % 9) as usize] },
                 6 => Input::Queued { peer, position: random as u32 },
                 7 | 8 => Input::Granted(peer),
@@ -404,4 +422,69 @@ fn sources_are_looked_for_until_there_are_some() {
     let mut world = World::new(vec![], 1);
     assert!(!world.run(Duration::from_secs(301)));
     assert_eq!(world.searches, 11);
+}
+
+#[test]
+fn while_somebody_reads_pieces_come_in_order_from_there_on() {
+    let piece_bytes = u64::from(Layout::new(SIZE).unwrap().piece_bytes());
+    let mut world = World::new(vec![(Kind::Honest, 5_000_000), (Kind::Honest, 3_000_000)], 1);
+    world.reading = Some(9);
+    world.call(Some(Input::Read(9 * piece_bytes + 5)), &mut Outbox::new());
+    assert!(world.run(Duration::from_mins(1)));
+    // First what proves the size, then what is read and behind it, then the rest; a source that is slower than the other
+    // may have been asked twice for the first ones.
+    let mut order = world.asked.clone();
+    order.retain({
+        let mut seen = BTreeSet::new();
+        move |piece| seen.insert(*piece)
+    });
+    assert_eq!(order[..12], [20, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19], "{order:?}");
+}
+
+#[test]
+fn a_slow_source_does_not_hold_up_a_reader() {
+    let mut world = World::new(vec![(Kind::Honest, 20_000), (Kind::Honest, 2_000_000)], 3);
+    world.reading = Some(0);
+    world.call(Some(Input::Read(0)), &mut Outbox::new());
+    world.run_until(Duration::from_mins(1), |world| world.have.contains(&0));
+    assert!(world.have.contains(&0));
+    // The slow one alone takes 13 s for one piece.
+    assert!(world.now < Time(5_000_000), "{}", world.now);
+}
+
+#[test]
+fn what_a_source_suggests_is_asked_of_it_first() {
+    let mut world = World::new(vec![(Kind::Honest, 1_000_000)], 1);
+    world.run_until(Duration::from_mins(1), |world| world.peers.values().any(|source| source.open));
+    for first in [7, 1_000_000, u64::MAX] {
+        let suggested = Input::Suggested { peer: peer(0), run: Run { first, count: u32::MAX } };
+        world.at(Duration::from_millis(50), Event::Input(suggested));
+    }
+    assert!(world.run(Duration::from_mins(1)));
+    assert_eq!(world.asked[..3], [20, 7, 8]);
+}
+
+#[test]
+fn a_source_without_anything_that_is_missing_is_told_so_and_told_again_when_it_has() {
+    let mut world = World::new(vec![(Kind::Partial, 1_000_000)], 1);
+    assert!(!world.run(Duration::from_mins(1)));
+    assert_eq!(world.have.len(), 11, "every second piece");
+    assert_eq!(world.appetites, BTreeMap::from([(peer(0), false)]));
+    world.call(Some(Input::Have { peer: peer(0), first: 0, bits: vec![0xab, 0xaa, 0xaa] }), &mut Outbox::new());
+    assert_eq!(world.appetites, BTreeMap::from([(peer(0), true)]));
+    assert!(!world.run(Duration::from_mins(1)));
+    assert!(world.have.contains(&7));
+    assert_eq!(world.appetites, BTreeMap::from([(peer(0), false)]));
+}
+
+#[test]
+fn sessions_are_opened_with_any_of_many_sources() {
+    let open = |seed| {
+        let mut world = World::new((0..100).map(|_| (Kind::Silent, 1)).collect(), seed);
+        world.run(Duration::from_secs(1));
+        world.peers.iter().filter(|(_, peer)| peer.open).map(|(id, _)| *id).collect::<BTreeSet<_>>()
+    };
+    let (one, other) = (open(1), open(2));
+    assert_eq!((one.len(), other.len()), (limits::SESSIONS_PER_JOB, limits::SESSIONS_PER_JOB));
+    assert_ne!(one, other);
 }

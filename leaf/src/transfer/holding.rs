@@ -12,12 +12,24 @@ use std::{
 };
 
 use overlay::{
-    id::ContentId,
+    drive::system_rng,
+    id::{ContentId, PeerId},
     limits,
+    time::Time,
     verify::{self, Layout, SEGMENT_PIECES, Value, VerifyError},
 };
 
-use crate::{bitmap::Bitmap, file_io::read_at};
+use rand::Rng;
+
+use super::FoundSource;
+use crate::{
+    bitmap::Bitmap,
+    file_io::read_at,
+    swarm::{
+        Run,
+        spread::{Others, Suggestions},
+    },
+};
 
 /// Bytes at the begin of a piece that tell whether it was written: one page. Real data that begins with as many
 /// zeros is only fetched again.
@@ -40,6 +52,16 @@ pub struct Holding {
 struct State {
     segments: BTreeMap<u64, Arc<[Value]>>,
     have: Bitmap,
+    suggestions: Suggestions,
+}
+
+impl State {
+    fn new(segments: BTreeMap<u64, Arc<[Value]>>, have: Bitmap) -> Self {
+        // Without randomness all begin with the first piece, which is only slower.
+        let from = system_rng().map_or(0, |mut rng| rng.next_u64());
+        let suggestions = Suggestions::new(have.len(), from);
+        Self { segments, have, suggestions }
+    }
 }
 
 impl Holding {
@@ -50,13 +72,13 @@ impl Holding {
         let tops = verify::segment_values(layout.size(), pieces)?;
         verify::check_tops(content, layout.size(), &tops)?;
         let segments = (0u64..).zip(pieces.chunks(SEGMENT_PIECES as usize).map(Arc::from)).collect();
-        let state = State { segments, have: Bitmap::full(layout.pieces()) };
+        let state = State::new(segments, Bitmap::full(layout.pieces()));
         Ok(Self { content, name, layout, file, modified: metadata.modified().ok(), tops, state: Mutex::new(state) })
     }
 
     /// A content that is being downloaded into `file`. `tops` fit the content id.
     pub fn part(content: ContentId, name: String, file: File, layout: Layout, tops: Vec<Value>) -> Self {
-        let state = State { segments: BTreeMap::new(), have: Bitmap::new(layout.pieces()) };
+        let state = State::new(BTreeMap::new(), Bitmap::new(layout.pieces()));
         Self { content, name, layout, file, modified: None, tops, state: Mutex::new(state) }
     }
 
@@ -139,6 +161,12 @@ impl Holding {
         self.state().have.insert(piece)
     }
 
+    /// Pieces to suggest to a downloader, at most `most`; `None` while not all are here.
+    pub fn suggest(&self, most: u32) -> Option<Run> {
+        let mut state = self.state();
+        state.have.is_full().then(|| state.suggestions.next(most))
+    }
+
     /// Reads bytes. Blocks on the disk.
     pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         read_at(&self.file, length, offset)
@@ -187,10 +215,12 @@ impl Holding {
     }
 }
 
-/// What is open now, so that all sessions of a content share one holding, and downloads serve what they have.
+/// What is open now, so that all sessions of a content share one holding, and downloads serve what they have; and who else
+/// has something of what was open lately.
 #[derive(Clone, Debug, Default)]
 pub struct Holdings {
     open: Arc<Mutex<BTreeMap<ContentId, Weak<Holding>>>>,
+    others: Arc<Mutex<BTreeMap<ContentId, Others>>>,
 }
 
 impl Holdings {
@@ -211,6 +241,40 @@ impl Holdings {
     /// Forgets a holding.
     pub fn remove(&self, content: &ContentId) {
         self.lock().remove(content);
+    }
+
+    /// Somebody else has something of a content. Of too many contents, the one of which nothing was heard for longest is
+    /// forgotten.
+    pub fn heard(&self, now: Time, content: ContentId, peer: PeerId, homes: &[PeerId]) {
+        let mut others = self.others();
+        if others.len() >= limits::HOLDINGS && !others.contains_key(&content) {
+            let oldest = others.iter().min_by_key(|(_, others)| others.heard_at()).map(|(content, _)| *content);
+            oldest.and_then(|oldest| others.remove(&oldest));
+        }
+        others.entry(content).or_default().heard(now, peer, homes);
+    }
+
+    /// Somebody else has nothing of a content, or something wrong.
+    pub fn lost(&self, content: &ContentId, peer: &PeerId) {
+        if let Some(others) = self.others().get_mut(content) {
+            others.lost(peer);
+        }
+    }
+
+    /// How many others are known to have something of a content.
+    pub fn copies(&self, content: &ContentId) -> u32 {
+        self.others().get(content).map_or(0, Others::len) as u32
+    }
+
+    /// Others to tell `listener` of.
+    pub fn others_for(&self, now: Time, content: &ContentId, listener: &PeerId, rng: &mut dyn Rng) -> Vec<FoundSource> {
+        let mut others = self.others();
+        let others = others.get_mut(content).map(|others| others.sample(now, listener, rng)).unwrap_or_default();
+        others.into_iter().map(|(peer, homes)| FoundSource { peer, homes }).collect()
+    }
+
+    fn others(&self) -> MutexGuard<'_, BTreeMap<ContentId, Others>> {
+        self.others.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ContentId, Weak<Holding>>> {

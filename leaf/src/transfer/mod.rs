@@ -107,6 +107,9 @@ pub trait SourceFinder: Debug + Send + Sync + 'static {
     /// Those who have `content` now, as far as can be found. Never this node.
     fn find(&self, content: ContentId) -> BoxFuture<'_, Vec<FoundSource>>;
 
+    /// The homes of this node, through which others may be introduced to it.
+    fn homes(&self) -> Vec<PeerId>;
+
     /// A source that was found sends something else, or does not have `content`.
     fn complain(&self, source: FoundSource, content: ContentId);
 }

@@ -10,6 +10,8 @@
 //! layout and the pieces that are here. The file must still be as it was hashed, else it is denied.
 //! Invariant: on each connection at most [`limits::RUNS_AT_ONCE`] runs are in memory.
 
+mod answers;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -18,7 +20,6 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
 
 use bytes::Bytes;
@@ -32,25 +33,26 @@ use overlay::{
     transport::{
         CloseCode, CloseReason, Connection, Occupancy, Occupant, ReceiveError, Receiver, SendError, Sender, Windows,
     },
-    verify::{self, Layout},
+    verify::Layout,
     wire::{
         Message,
-        bounded::{Blob, List},
+        bounded::List,
         transfer::{
-            Browse, Denied, DenyReason, Granted, Groups, Have, NotHeld, Open, Opened, Page, Pieces, Queued, Revoked,
-            Segment, TransferMessage, Want, WantGroups, WantSegment,
+            Appetite, Browse, Denied, DenyReason, Granted, NotHeld, Open, Opened, Other, Others, Page, Pieces, Queued,
+            Revoked, Suggest, TransferMessage, Want,
         },
     },
 };
+use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Semaphore, watch},
-    task::{JoinHandle, spawn_blocking},
     time::{interval, timeout},
 };
 
+use self::answers::{deny, find, groups, judge, read, segment, send_have};
 use super::{
-    Library, Via,
+    FoundSource, Library, Via,
     holding::{Holding, Holdings},
     throttle::Throttle,
 };
@@ -58,12 +60,13 @@ use crate::{
     bitmap::Bitmap,
     file_id,
     metrics::{TRANSFER_BYTES, UPLOAD_QUEUE, UPLOADS_FINISHED, UploadResult},
-    queue::{self, Queue, SessionId},
+    queue::{self, Queue, Refusal, SessionId},
     rate::Rate,
 };
 
-/// Least time between two reports of new pieces in one session.
-const HAVE_INTERVAL: Duration = Duration::from_secs(1);
+/// Pieces that are suggested to a session when it has a slot; then as many as it was sent. Chosen: a downloader on a home
+/// line asks for two at a time.
+const SUGGESTED: u32 = 4;
 
 /// An upload as shown to the user.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,7 +119,7 @@ pub struct Load {
 enum Place {
     Waiting { position: u32, revoked_at: Option<Time> },
     Granted { turn_bytes: u64 },
-    Refused,
+    Refused(Refusal),
 }
 
 #[derive(Debug)]
@@ -124,8 +127,11 @@ struct Session {
     id: SessionId,
     name: String,
     peer: PeerId,
+    homes: Vec<PeerId>,
     via: Via,
     holding: Arc<Holding>,
+    /// Pieces that were sent.
+    pieces: watch::Sender<u64>,
     place: watch::Sender<Place>,
     sent: AtomicU64,
     rate: Mutex<Rate>,
@@ -137,7 +143,7 @@ impl Session {
         match *self.place.borrow() {
             Place::Granted { .. } => true,
             Place::Waiting { revoked_at: Some(at), .. } => now < at + limits::REVOKED_GRACE,
-            Place::Waiting { .. } | Place::Refused => false,
+            Place::Waiting { .. } | Place::Refused(_) => false,
         }
     }
 
@@ -145,7 +151,7 @@ impl Session {
         let (state, queue_position) = match *self.place.borrow() {
             Place::Granted { .. } => (UploadState::Active, None),
             Place::Waiting { position, .. } => (UploadState::Queued, (position > 0).then_some(position)),
-            Place::Refused => (UploadState::Queued, None),
+            Place::Refused(_) => (UploadState::Queued, None),
         };
         Upload {
             id: self.name.clone(),
@@ -160,6 +166,17 @@ impl Session {
             queue_position,
         }
     }
+}
+
+/// What the user gives to others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UploadLimits {
+    /// Uploads at the same time, besides the optimistic one.
+    pub slots: usize,
+    /// Bytes a second for all together; `None` is no limit.
+    pub rate: Option<u64>,
+    /// Bytes that one peer may have in a day; `None` is no limit.
+    pub quota: Option<u64>,
 }
 
 /// Serves contents and pages. Cheap to clone.
@@ -193,18 +210,17 @@ struct Client {
 }
 
 impl Uploads {
-    /// Starts the queue before `slots` slots, sending at most `rate` bytes a second, and nothing that `bans` block.
-    /// `holdings` are shared with the downloads. Fails only where the system has no randomness.
+    /// Starts the queue, sending no more than is `given`, and nothing that `bans` block. `holdings` are shared with the downloads. Fails only where the system has no randomness.
     pub fn start(
         library: Arc<dyn Library>,
         holdings: Holdings,
         bans: watch::Receiver<Arc<Rules>>,
-        slots: usize,
-        rate: Option<u64>,
+        given: UploadLimits,
         clock: Clock,
         tasks: Tasks,
     ) -> io::Result<Self> {
-        let (handle, driver) = Driver::new(Queue::new(slots));
+        let UploadLimits { slots, rate, quota } = given;
+        let (handle, driver) = Driver::new(Queue::new(slots, quota));
         let shared = Arc::new(Shared {
             library,
             holdings,
@@ -260,6 +276,13 @@ impl Uploads {
         self.shared.update_load();
     }
 
+    /// Changes the bytes that one peer may have in a day.
+    pub async fn set_quota(&self, quota: Option<u64>) {
+        // Without a queue the node is ending.
+        let _ = self.shared.queue.input(queue::Input::SetQuota(quota)).await;
+        self.shared.update_load();
+    }
+
     /// Changes the rate limit, in bytes a second.
     pub fn set_rate(&self, rate: Option<u64>) {
         self.shared.throttle.set_rate(rate);
@@ -274,7 +297,7 @@ impl Shared {
                 (session, Place::Waiting { position, revoked_at: Some(now) })
             }
             queue::Output::Position { session, position } => (session, Place::Waiting { position, revoked_at: None }),
-            queue::Output::Refuse(session) => (session, Place::Refused),
+            queue::Output::Refuse { session, why } => (session, Place::Refused(why)),
         };
         if let Some(session) = lock(&self.sessions).get(&session) {
             session.place.send_modify(|current| {
@@ -358,7 +381,7 @@ impl Shared {
         mut receiver: Receiver<TransferMessage>,
     ) -> Result<(), StreamError> {
         let registered = match self.holding(open.content).await {
-            Ok(holding) => self.register(client, holding),
+            Ok(holding) => self.register(client, holding, open.homes.into_vec()),
             Err(reason) => Err(reason),
         };
         let registration = match registered {
@@ -373,10 +396,13 @@ impl Shared {
         let mut waited = false;
         let mut bans = self.bans.clone();
         let mut place = session.place.subscribe();
-        let join = queue::Input::Join { session: session.id, peer: session.peer };
+        let copies = self.holdings.copies(&open.content);
+        let join = queue::Input::Join { session: session.id, peer: session.peer, copies };
         self.queue.input(join).await.map_err(|_| StreamError::Ending)?;
         let holding = &session.holding;
-        let mut news = interval(HAVE_INTERVAL);
+        let (mut news, mut others) = (interval(limits::HAVE_INTERVAL), interval(limits::OTHERS_INTERVAL));
+        let (mut sent, mut suggested) = (session.pieces.subscribe(), 0);
+        let mut rng = system_rng().map_err(|_| StreamError::Ending)?;
         let mut told = holding.have();
         let complete = told.is_full();
         let tops = List::new(holding.tops().iter().copied());
@@ -389,8 +415,9 @@ impl Shared {
         loop {
             let current = *place.borrow_and_update();
             match (last, current) {
-                (_, Place::Refused) => {
-                    sender.send(&NotHeld { reason: DenyReason::Busy }.into()).await?;
+                (_, Place::Refused(why)) => {
+                    let reason = if why == Refusal::Quota { DenyReason::Quota } else { DenyReason::Busy };
+                    sender.send(&NotHeld { reason }.into()).await?;
                     sender.finish()?;
                     return Ok(());
                 }
@@ -399,6 +426,7 @@ impl Shared {
                         UPLOAD_QUEUE.record_span((), self.clock.now().since(asked_at));
                     }
                     sender.send(&Granted { turn_bytes }.into()).await?;
+                    suggest(&mut sender, holding, SUGGESTED).await?;
                 }
                 (Place::Granted { .. }, Place::Waiting { position, .. }) => {
                     sender.send(&Revoked { position }.into()).await?;
@@ -425,8 +453,15 @@ impl Shared {
                         told = now;
                     }
                 }
+                _ = others.tick() => self.send_others(&mut sender, session, &mut rng).await?,
+                Ok(()) = sent.changed() => {
+                    let total = *sent.borrow_and_update();
+                    let more = (total - std::mem::replace(&mut suggested, total)).min(limits::RUN_PIECES.into());
+                    suggest(&mut sender, holding, more as u32).await?;
+                }
                 message = receiver.next() => match message? {
                     None => return Ok(()),
+                    Some(TransferMessage::Appetite(Appetite { wants })) => self.rest(session, !wants).await?,
                     Some(_) => {
                         client.connection.close(CloseCode::Violation);
                         return Ok(());
@@ -464,7 +499,44 @@ impl Shared {
         Ok(holding)
     }
 
-    fn register(self: &Arc<Self>, client: &Arc<Client>, holding: Arc<Holding>) -> Result<Registration, DenyReason> {
+    /// A session that wants nothing for now gives its slot or its turn to others; one that wants again lines up again.
+    async fn rest(&self, session: &Session, rests: bool) -> Result<(), StreamError> {
+        let (id, peer) = (session.id, session.peer);
+        let input = if rests {
+            queue::Input::Leave(id)
+        } else {
+            queue::Input::Join { session: id, peer, copies: self.holdings.copies(&session.holding.content()) }
+        };
+        self.queue.input(input).await.map_err(|_| StreamError::Ending)?;
+        if rests {
+            // What the queue decided before it heard of this has been told then.
+            self.queue.inspect(|_| ()).await.map_err(|_| StreamError::Ending)?;
+            session.place.send_replace(Place::Waiting { position: 0, revoked_at: Some(self.clock.now()) });
+        }
+        Ok(())
+    }
+
+    /// Names others who have something of the content, if there are any.
+    async fn send_others(
+        &self,
+        sender: &mut Sender<TransferMessage>,
+        session: &Session,
+        rng: &mut Pcg64Mcg,
+    ) -> Result<(), StreamError> {
+        let others = self.holdings.others_for(self.clock.now(), &session.holding.content(), &session.peer, rng);
+        if !others.is_empty() {
+            let named = |other: FoundSource| Other { peer: other.peer, homes: List::new(other.homes) };
+            sender.send(&Others { others: List::new(others.into_iter().map(named)) }.into()).await?;
+        }
+        Ok(())
+    }
+
+    fn register(
+        self: &Arc<Self>,
+        client: &Arc<Client>,
+        holding: Arc<Holding>,
+        homes: Vec<PeerId>,
+    ) -> Result<Registration, DenyReason> {
         let mut sessions = lock(&client.sessions);
         if sessions.len() >= limits::UPLOAD_QUEUE_PER_PEER || sessions.contains_key(&holding.content()) {
             return Err(DenyReason::Busy);
@@ -474,8 +546,10 @@ impl Shared {
             id: SessionId(self.next_session.fetch_add(1, Ordering::Relaxed)),
             name: file_id::short_id(name),
             peer: client.connection.peer(),
+            homes,
             via: client.via,
             holding,
+            pieces: watch::Sender::new(0),
             place: watch::Sender::new(Place::Waiting { position: 0, revoked_at: None }),
             sent: AtomicU64::new(0),
             rate: Mutex::default(),
@@ -502,6 +576,9 @@ impl Shared {
             Err(reason) => return deny(sender, reason).await,
         };
         let _permit = client.runs.acquire().await.map_err(|_| StreamError::Ending)?;
+        if matches!(*session.place.borrow(), Place::Refused(_)) {
+            return deny(sender, DenyReason::Quota).await;
+        }
         if !holding.is_unchanged() {
             self.holdings.remove(&want.content);
             return deny(sender, DenyReason::Changed).await;
@@ -526,6 +603,9 @@ impl Shared {
             }
             self.send_bytes(&session, data, sender).await?;
         }
+        session.pieces.send_modify(|pieces| *pieces += u64::from(want.count));
+        // It has something of the content now: others may fetch that from it.
+        self.holdings.heard(self.clock.now(), want.content, session.peer, &session.homes);
         Ok(())
     }
 
@@ -597,87 +677,10 @@ impl Drop for Registration {
     }
 }
 
-fn find(client: &Client, content: &ContentId) -> Result<Arc<Session>, DenyReason> {
-    lock(&client.sessions).get(content).cloned().ok_or(DenyReason::NotHeld)
-}
-
-/// The bytes of a run, if it may be asked for.
-fn judge(holding: &Holding, want: Want) -> Result<(u64, u64), DenyReason> {
-    if want.count == 0 || want.count > limits::RUN_PIECES {
-        return Err(DenyReason::Malformed);
-    }
-    let last = want.first.checked_add(u64::from(want.count) - 1).ok_or(DenyReason::Malformed)?;
-    let layout = holding.layout();
-    let start = layout.piece_range(want.first).map_err(|_| DenyReason::Malformed)?.start;
-    let end = layout.piece_range(last).map_err(|_| DenyReason::Malformed)?.end;
-    if end - start > limits::RUN_BYTES.max(u64::from(layout.piece_bytes())) {
-        return Err(DenyReason::Malformed);
-    }
-    if (want.first..=last).any(|piece| !holding.has(piece)) {
-        return Err(DenyReason::NotHeld);
-    }
-    Ok((start, end))
-}
-
-/// Reads what comes next of a run, on a thread that may block.
-fn read(holding: &Arc<Holding>, start: u64, end: u64) -> JoinHandle<io::Result<Vec<u8>>> {
-    let holding = Arc::clone(holding);
-    let length = (end - start).min(limits::READ_BYTES as u64) as usize;
-    spawn_blocking(move || holding.read(start, length))
-}
-
-fn segment(client: &Client, want: WantSegment) -> TransferMessage {
-    let values = find(client, &want.content)
-        .and_then(|session| session.holding.segment(want.segment).ok_or(DenyReason::NotHeld));
-    match values {
-        Ok(values) => Segment { pieces: List::new(values.iter().copied()) }.into(),
-        Err(reason) => Denied { reason }.into(),
-    }
-}
-
-/// The group values of a piece, computed: asked for only after a piece was found wrong.
-async fn groups(client: &Client, want: WantGroups) -> TransferMessage {
-    let denied = |reason| TransferMessage::from(Denied { reason });
-    let Ok(_permit) = client.runs.acquire().await else { return denied(DenyReason::Busy) };
-    let holding = match find(client, &want.content) {
-        Ok(session) if session.holding.has(want.piece) => Arc::clone(&session.holding),
-        Ok(_) => return denied(DenyReason::NotHeld),
-        Err(reason) => return denied(reason),
-    };
-    let computed = spawn_blocking(move || {
-        let range = holding.layout().piece_range(want.piece).ok()?;
-        let data = holding.read(range.start, (range.end - range.start) as usize).ok()?;
-        verify::group_values(holding.layout().size(), want.piece, &data).ok()
-    });
-    match computed.await {
-        Ok(Some(groups)) => Groups { groups: List::new(groups) }.into(),
-        _ => denied(DenyReason::Changed),
-    }
-}
-
-async fn deny(sender: &mut Sender<TransferMessage>, reason: DenyReason) -> Result<(), StreamError> {
-    Ok(sender.send(&Denied { reason }.into()).await?)
-}
-
-/// Tells the parts of `now` that differ from `told`, or all of them.
-async fn send_have(
-    sender: &mut Sender<TransferMessage>,
-    told: &Bitmap,
-    now: &Bitmap,
-    all: bool,
-) -> Result<(), StreamError> {
-    let parts = told.as_bytes().chunks(limits::HAVE_PART_BYTES).zip(now.as_bytes().chunks(limits::HAVE_PART_BYTES));
-    for (at, (old, new)) in (0u64..).zip(parts) {
-        let differs = |(old, new): (&u8, &u8)| old != new;
-        let (mut first, mut end) = (0, new.len());
-        if !all {
-            let Some(from) = old.iter().zip(new).position(differs) else { continue };
-            first = from;
-            end = old.iter().zip(new).rposition(differs).map_or(end, |last| last + 1);
-        }
-        let part = at * limits::HAVE_PART_BYTES as u64 + first as u64;
-        let bits = Blob::new(new[first..end].to_vec()).expect("chunks are no longer than a part");
-        sender.send(&Have { first: part * 8, bits }.into()).await?;
+/// Suggests pieces, if there is anything to choose.
+async fn suggest(sender: &mut Sender<TransferMessage>, holding: &Holding, most: u32) -> Result<(), StreamError> {
+    if let Some(run) = holding.suggest(most) {
+        sender.send(&Suggest { first: run.first, count: run.count }.into()).await?;
     }
     Ok(())
 }

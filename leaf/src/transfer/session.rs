@@ -14,15 +14,19 @@ use overlay::{
     limits,
     transport::{CloseCode, Connection, ReceiveError, Receiver},
     verify::{self, Layout, Value},
-    wire::transfer::{DenyReason, Groups, Open, Opened, TransferMessage, Want, WantGroups, WantSegment},
+    wire::{
+        bounded::List,
+        transfer::{Appetite, DenyReason, Groups, Open, Opened, TransferMessage, Want, WantGroups, WantSegment},
+    },
 };
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::spawn_blocking,
     time::{Instant, timeout},
 };
 
 use super::{
+    FoundSource,
     holding::Holding,
     pool::{Lease, Pool},
     throttle::Throttle,
@@ -82,6 +86,10 @@ pub enum SessionNews {
         /// Bits.
         bits: Vec<u8>,
     },
+    /// Others who have something of the content, as the source says.
+    Others(Vec<FoundSource>),
+    /// Pieces that it would rather send.
+    Suggested(Run),
     /// A place in its queue.
     Queued(u32),
     /// A slot.
@@ -128,17 +136,27 @@ pub enum Corruption {
     },
 }
 
+/// What the source of a session is told.
+#[derive(Debug)]
+pub struct Telling {
+    /// The homes through which others may be introduced to this node.
+    pub homes: Vec<PeerId>,
+    /// Whether something is wanted of it.
+    pub appetite: watch::Receiver<bool>,
+}
+
 /// Runs one session from the attempt to connect until it ends. It ends early when dropped.
 pub async fn session(
     pool: Arc<Pool>,
     content: ContentId,
     (peer, homes): (PeerId, Vec<PeerId>),
     session: u64,
+    telling: Telling,
     events: mpsc::Sender<Event>,
 ) {
     let listener = Listener { session, peer, events };
     let reason = match pool.connect(peer, homes).await {
-        Ok(lease) => converse(&lease, content, &listener).await,
+        Ok(lease) => converse(&lease, content, telling, &listener).await,
         Err(error) => {
             tracing::debug!(?peer, %error, "a source cannot be reached");
             CloseReason::Lost
@@ -162,11 +180,12 @@ impl Listener {
     }
 }
 
-async fn converse(lease: &Arc<Lease>, content: ContentId, listener: &Listener) -> CloseReason {
+async fn converse(lease: &Arc<Lease>, content: ContentId, mut telling: Telling, listener: &Listener) -> CloseReason {
     let Ok((mut sender, mut receiver)) = lease.connection().open::<TransferMessage>().await else {
         return CloseReason::Lost;
     };
-    if sender.send(&Open { content }.into()).await.is_err() {
+    let homes = List::new(telling.homes.iter().copied());
+    if sender.send(&Open { content, homes }.into()).await.is_err() {
         return CloseReason::Lost;
     }
     match timeout(ANSWER_TIMEOUT, receiver.next()).await {
@@ -189,8 +208,28 @@ async fn converse(lease: &Arc<Lease>, content: ContentId, listener: &Listener) -
         _ => return CloseReason::Lost,
     }
     loop {
-        let news = match receiver.next().await {
+        let message = tokio::select! {
+            message = receiver.next() => message,
+            Ok(()) = telling.appetite.changed() => {
+                let wants = *telling.appetite.borrow_and_update();
+                match sender.send(&Appetite { wants }.into()).await {
+                    Ok(()) => continue,
+                    Err(_) => return CloseReason::Lost,
+                }
+            }
+        };
+        let news = match message {
             Ok(Some(TransferMessage::Have(have))) => SessionNews::Have { first: have.first, bits: have.bits.to_vec() },
+            Ok(Some(TransferMessage::Others(told))) => {
+                let found = |other: overlay::wire::transfer::Other| FoundSource {
+                    peer: other.peer,
+                    homes: other.homes.to_vec(),
+                };
+                SessionNews::Others(told.others.into_iter().map(found).collect())
+            }
+            Ok(Some(TransferMessage::Suggest(run))) => {
+                SessionNews::Suggested(Run { first: run.first, count: run.count })
+            }
             Ok(Some(TransferMessage::Queued(queued))) => SessionNews::Queued(queued.position),
             Ok(Some(TransferMessage::Granted(_))) => SessionNews::Granted,
             Ok(Some(TransferMessage::Revoked(_))) => SessionNews::Revoked,
@@ -215,7 +254,7 @@ fn judge(content: ContentId, opened: &Opened) -> Result<(), verify::VerifyError>
 
 fn reason_of(reason: DenyReason) -> CloseReason {
     match reason {
-        DenyReason::Busy | DenyReason::NotGranted => CloseReason::Busy,
+        DenyReason::Busy | DenyReason::NotGranted | DenyReason::Quota => CloseReason::Busy,
         _ => CloseReason::NotHeld,
     }
 }

@@ -97,3 +97,29 @@ fn mistakes_are_refused_with_their_codes() {
     assert_eq!(leaf.asks(&format!("DELETE downloads/{id}"), "").status, 204);
     assert_eq!(leaf.asks(&format!("GET downloads/{id}"), "").code(404), "not_found");
 }
+
+#[test]
+fn a_player_gets_what_it_asks_for_first() {
+    const PIECE: usize = 256 << 10;
+    let bed = Bed::new();
+    let film = bytes("film", 40 * PIECE);
+    bed.write(&[("pool/film.mkv", &film)]);
+    let founder = bed.founder("u0");
+    let source = bed.sharing("source", &founder, "pool", &["--upload-limit", "1MB"]);
+    source.settled(1, 1);
+    let leaf = bed.leaf("leaf", &founder, &[]);
+    leaf.finds(&["film"], &["film.mkv"]);
+    let line = leaf.lines(&["stream", &content_of(&film)]).remove(0);
+    assert_eq!((text(&line["type"]), text(&line["content"])), ("stream", content_of(&film).as_str()));
+    let server = text(&leaf.ready["api"]);
+    let path = text(&line["url"]).strip_prefix(server).expect("an address of this daemon").to_owned();
+    let at = 30 * PIECE;
+    let range = format!("Range: bytes={at}-{}\r\n", at + PIECE);
+    let played = request(server, &format!("GET {path}"), &range, "");
+    assert_eq!((played.status, &played.body[..]), (206, &film[at..=at + PIECE]));
+    // All of it takes ten seconds, and most of what was there before the asked range was not waited for.
+    let pieces = &leaf.api(&format!("downloads/{}", text(&line["id"])))["pieces"];
+    let bits = data_encoding::BASE64.decode(text(&pieces["done"]).as_bytes()).unwrap();
+    let before = bits[..3].iter().map(|byte| byte.count_ones()).sum::<u32>();
+    assert!(before < 24, "{bits:?}");
+}

@@ -20,7 +20,10 @@ use leaf::{
     },
     store::{Database, Outboards, ShareSpec, Shares, SharesConfig},
     transfer::{
-        FoundSource, Library, Reach, ReachError, SourceFinder, Via, holding::Holdings, pool::Pool, serve::Uploads,
+        FoundSource, Library, Reach, ReachError, SourceFinder, Via,
+        holding::Holdings,
+        pool::Pool,
+        serve::{UploadLimits, Uploads},
     },
 };
 use overlay::{
@@ -53,6 +56,10 @@ impl SourceFinder for Network {
         let found =
             self.sources.lock().unwrap().iter().map(|peer| FoundSource { peer: *peer, homes: vec![] }).collect();
         Box::pin(async move { found })
+    }
+
+    fn homes(&self) -> Vec<PeerId> {
+        vec![PeerId([9; 32])]
     }
 
     fn complain(&self, source: FoundSource, _: ContentId) {
@@ -159,8 +166,9 @@ impl Node {
         network.addresses.lock().unwrap().insert(peer, endpoint.local_address());
         let holdings = Holdings::default();
         let bans = endpoint.watch_bans();
+        let allowance = UploadLimits { slots: 4, rate: None, quota: None };
         let started =
-            Uploads::start(Arc::clone(&library), holdings.clone(), bans.clone(), 4, None, clock, tasks.clone());
+            Uploads::start(Arc::clone(&library), holdings.clone(), bans.clone(), allowance, clock, tasks.clone());
         let uploads = started.unwrap();
         tasks.spawn("door", welcome(arrivals, uploads.clone()));
         let reach = Dial { endpoint: endpoint.clone(), network: network.clone() };

@@ -104,6 +104,11 @@ impl Client {
         }
     }
 
+    /// The address of a page that the daemon serves outside of `/api/v1`; `path` begins with `/`.
+    pub fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.authority)
+    }
+
     /// `GET` of a path below `/api/v1/`; write its parts with [`segment`].
     pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         self.send(Method::GET, path, None::<&()>).await?.json()

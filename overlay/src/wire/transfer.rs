@@ -9,6 +9,8 @@
 //!                  downloader: Browse        uploader: Page | Denied
 //! ```
 //!
+//! Meanwhile, on the stream of the session: `Others` and `Suggest` from the uploader, `Appetite` from the downloader.
+//!
 //! The stream of [`Open`] is the *session* of one content: it lives as long as the downloader wants the
 //! content from this uploader. While a slot is granted, [`Want`] is answered; values and pages are always.
 //! Nothing that an uploader says is believed: values and bytes are checked against the content id.
@@ -22,7 +24,7 @@ use super::{
 };
 use crate::{
     file::{FileEntry, is_plain},
-    id::ContentId,
+    id::{ContentId, PeerId},
     limits,
     verify::{SEGMENT_PIECES, Value},
 };
@@ -39,7 +41,7 @@ messages! {
         /// The sender leaves in order.
         4 Goodbye(Goodbye) up to REFUSE_CAP,
         /// The downloader wants a content: begins its session.
-        5 Open(Open) up to 64,
+        5 Open(Open) up to limits::HOMES * 32 + 64,
         /// The uploader does not have it. Ends the session.
         6 NotHeld(NotHeld) up to 64,
         /// The uploader has it, or a part of it.
@@ -70,14 +72,57 @@ messages! {
         19 Browse(Browse) up to 2 * limits::PATH_BYTES + 64,
         /// This is it.
         20 Page(Page) up to limits::PAGE_BYTES,
+        /// Others who have a part of the session's content.
+        21 Others(Others) up to limits::OTHERS_TOLD * (limits::HOMES + 1) * 33 + 64,
+        /// Which pieces the uploader would rather send than others.
+        22 Suggest(Suggest) up to 64,
+        /// The downloader has nothing to ask for now, or has again.
+        23 Appetite(Appetite) up to 64,
     }
 }
 
 /// The downloader wants a content.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Open {
     /// Which.
     pub content: ContentId,
+    /// The homes through which others may ask to be introduced to the downloader, for what it has of the content. Without
+    /// any it is named to nobody.
+    pub homes: List<PeerId, { limits::HOMES }>,
+}
+
+/// Others who have something of the content. Never addresses: whoever wants to reach one asks for an introduction, and it
+/// agrees first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Others {
+    /// They, or some of them.
+    pub others: List<Other, { limits::OTHERS_TOLD }>,
+}
+
+/// Somebody else who has something of the content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Other {
+    /// Who.
+    pub peer: PeerId,
+    /// Its homes, as it told them.
+    pub homes: List<PeerId, { limits::HOMES }>,
+}
+
+/// Pieces that the uploader has sent to the fewest. A downloader that asks for these first has something that others lack.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Suggest {
+    /// The first.
+    pub first: u64,
+    /// How many, in `1..=`[`limits::RUN_PIECES`].
+    pub count: u32,
+}
+
+/// Whether the downloader would ask for something if it had a slot. One that would not gives its slot or its turn to
+/// others, and keeps its place in the queue.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Appetite {
+    /// True if it would; so it is from the beginning.
+    pub wants: bool,
 }
 
 /// The uploader has nothing of the content.
@@ -173,6 +218,8 @@ pub enum DenyReason {
     Blocked,
     /// The request makes no sense: out of range, or too much at once.
     Malformed,
+    /// The peer had as much today as one peer may have.
+    Quota,
 }
 
 impl DenyReason {
@@ -185,6 +232,7 @@ impl DenyReason {
             Self::Busy => "it is busy",
             Self::Blocked => "it blocks this",
             Self::Malformed => "it does not understand the request",
+            Self::Quota => "it has sent as much as it gives to one peer in a day",
         }
     }
 }
@@ -357,7 +405,12 @@ mod tests {
         let content = ContentId([0xff; 32]);
         let value = [0xff; 32];
         let path = Text::new(&"x".repeat(limits::PATH_BYTES));
-        round_trip(Open { content });
+        let peer = PeerId([0xff; 32]);
+        let homes = List::new([peer; limits::HOMES]);
+        round_trip(Open { content, homes: homes.clone() });
+        round_trip(Others { others: List::new(vec![Other { peer, homes }; limits::OTHERS_TOLD]) });
+        round_trip(Suggest { first: u64::MAX, count: u32::MAX });
+        round_trip(Appetite { wants: true });
         round_trip(NotHeld { reason: DenyReason::NotHeld });
         round_trip(Opened { size: u64::MAX, complete: false, tops: List::new(vec![value; limits::TOPS]) });
         round_trip(Have { first: u64::MAX, bits: Blob::new(vec![0xff; limits::HAVE_PART_BYTES]).expect("fits") });

@@ -312,7 +312,7 @@ pub(crate) fn transfer() -> Vec<TransferMessage> {
         welcome().into(),
         refuse().into(),
         goodbye().into(),
-        Open { content }.into(),
+        Open { content, homes: List::new([PeerId([3; 32])]) }.into(),
         NotHeld { reason: DenyReason::Changed }.into(),
         Opened { size: 1 << 33, complete: true, tops: List::new([[11; 32], [12; 32]]) }.into(),
         Have { first: 1024, bits: Blob::new(vec![0xf0, 0x0f]).unwrap() }.into(),
@@ -328,6 +328,9 @@ pub(crate) fn transfer() -> Vec<TransferMessage> {
         Groups { groups: List::new([[14; 32]]) }.into(),
         Browse { path: Text::new("Music"), recursive: true, after: after.clone(), limit: 500 }.into(),
         Page { folders: List::new([folder]), entries: List::new([entry]), next: Some(after) }.into(),
+        Others { others: List::new([Other { peer: PeerId([15; 32]), homes: List::new([PeerId([3; 32])]) }]) }.into(),
+        Suggest { first: 300, count: 4 }.into(),
+        Appetite { wants: false }.into(),
     ]
 }
 

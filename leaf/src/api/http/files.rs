@@ -1,7 +1,7 @@
 //! `files`: the bytes of a content, for players and scripts, and links to them that need no token.
 //!
 //! What lies here is read. Of what is being downloaded, each byte is given out once its piece is verified, and a
-//! missing one is waited for. A link names a random ticket that stands for one content and ends after
+//! missing one is waited for; the download then fetches in order from there on. A link names a random ticket that stands for one content and ends after
 //! [`limits::FILE_LINK_LIFETIME`]; links do not outlive the daemon.
 
 use std::{
@@ -73,6 +73,8 @@ async fn link(Shared(state): Shared<State>, Path(content): Path<String>) -> Resu
     let name = match open(&state, content).await? {
         Some(source) => source.name,
         None => {
+            // A player will come for it.
+            state.node.downloads().read_from(&content, 0);
             state
                 .node
                 .downloads()
@@ -188,14 +190,15 @@ async fn open(state: &State, content: ContentId) -> Result<Option<Source>, ApiEr
     }))
 }
 
-/// As [`open`], and waits for a download that does not know its size yet.
-async fn open_soon(state: &State, content: ContentId) -> Result<Source, ApiError> {
+/// As [`open`], and waits for a download that does not know its size yet, which is told that `first` is read first.
+async fn open_soon(state: &State, content: ContentId, first: u64) -> Result<Source, ApiError> {
     let mut events = state.node.downloads().subscribe();
     let opening = async {
         loop {
             if let Some(source) = open(state, content).await? {
                 return Ok(source);
             }
+            state.node.downloads().read_from(&content, first);
             if !wait(state, content, &mut events).await {
                 return Err(unknown());
             }
@@ -227,7 +230,10 @@ async fn wait(state: &State, content: ContentId, events: &mut Receiver<Event>) -
 }
 
 async fn answer(state: &State, content: ContentId, headers: &HeaderMap) -> Result<Response, ApiError> {
-    let source = open_soon(state, content).await?;
+    let range = headers.get(header::RANGE).and_then(|range| range.to_str().ok());
+    // Under any size; a range from the end is known with the size.
+    let first = asked_range(range, u64::MAX).ok().flatten().map_or(0, |range| range.start);
+    let source = open_soon(state, content, first).await?;
     let etag = format!("\"{content}\"");
     let same = headers.get(header::IF_RANGE).is_none_or(|wanted| wanted.as_bytes() == etag.as_bytes());
     let range = headers.get(header::RANGE).filter(|_| same).and_then(|range| range.to_str().ok());
@@ -271,6 +277,7 @@ fn body(state: State, content: ContentId, reading: Reading, range: Range<u64>) -
                 if end > range.start {
                     break end;
                 }
+                state.node.downloads().read_from(&content, range.start);
                 // The download may have begun a new run, or be done.
                 match open(&state, content).await {
                     Ok(Some(now)) if now.bytes.readable_to(range.start, range.end) > range.start => reading = now.bytes,
