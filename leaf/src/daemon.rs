@@ -163,7 +163,7 @@ async fn publish_status(state: State, common: Arc<Common>) {
     loop {
         ticks.tick().await;
         let status = crate::status::status(&state).await;
-        metrics::reached(&status.reachability);
+        metrics::show_reachability(&status.reachability);
         // What never rests is no news.
         let mut calm = Status { uptime_s: 0, ..status.clone() };
         calm.homes.iter_mut().flatten().for_each(|home| home.rtt_ms = None);

@@ -7,6 +7,7 @@
 //! | [`home_audits`] | core: whether homes answer searches truly, and as fast as others |
 //! | [`founding`] | core: how leaves without a home find each other, and which of them begins a network |
 //! | [`wishes`] | core: standing queries; with `net` also the book of them |
+//! | [`outlook`], [`approach`] | cores: whether others can dial this leaf, and how it comes to others |
 //! | [`network`] | core: these composed; with `net` also its driver |
 //! | [`swarm`], [`queue`], [`bitmap`] | cores: which piece from which source, upload slots, sets of pieces |
 //! | `cli`, `cmd` | the command line and its commands |
@@ -26,6 +27,7 @@ extern crate self as leaf;
 
 #[cfg(feature = "net")]
 pub mod api;
+pub mod approach;
 pub mod bitmap;
 pub mod candidacy;
 pub mod catalog;
@@ -54,6 +56,7 @@ pub mod names;
 pub mod network;
 #[cfg(feature = "net")]
 pub mod node;
+pub mod outlook;
 #[cfg(feature = "net")]
 mod possession;
 pub mod queue;

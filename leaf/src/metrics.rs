@@ -295,19 +295,19 @@ pub(crate) fn download_ended(event: &Event) {
     DOWNLOADS_FINISHED.increment(result);
 }
 
-/// Counts an attempt to reach another leaf, which took `span`. Whatever failed, what is tried is to dial it.
-pub(crate) fn attempted(result: Result<Via, &ReachError>, span: std::time::Duration) {
-    let (via, result) = match result {
-        Ok(via) => {
-            TRANSFER_CONNECT.record_span((), span);
-            (via, AttemptResult::Ok)
-        }
-        Err(ReachError::Refused | ReachError::Banned) => (Via::Direct, AttemptResult::Refused),
-        Err(ReachError::Timeout) => (Via::Direct, AttemptResult::Timeout),
-        Err(ReachError::Version(_)) => (Via::Direct, AttemptResult::Version),
-        Err(ReachError::Gone | ReachError::NoHome | ReachError::Unreachable(_)) => {
-            (Via::Direct, AttemptResult::Unreachable)
-        }
+/// Counts that another leaf was reached, which took `span`.
+pub(crate) fn reached(via: Via, span: std::time::Duration) {
+    TRANSFER_CONNECT.record_span((), span);
+    TRANSFER_ATTEMPTS.increment((via.into(), AttemptResult::Ok));
+}
+
+/// Counts a way to another leaf that failed. Without an introduction no way was tried; what would be is to dial it.
+pub(crate) fn attempt_failed(via: Via, error: &ReachError) {
+    let result = match error {
+        ReachError::Refused | ReachError::Banned => AttemptResult::Refused,
+        ReachError::Timeout => AttemptResult::Timeout,
+        ReachError::Version(_) => AttemptResult::Version,
+        ReachError::Gone | ReachError::NoHome | ReachError::Unreachable(_) => AttemptResult::Unreachable,
     };
     TRANSFER_ATTEMPTS.increment((via.into(), result));
 }
@@ -351,7 +351,7 @@ pub(crate) fn begin() {
 }
 
 /// How others reach this node, in the word of its status.
-pub(crate) fn reached(word: &str) {
+pub(crate) fn show_reachability(word: &str) {
     let known = Reachability::ALL.iter().find(|state| state.value() == word);
     REACHABILITY.set_only(known.copied().unwrap_or(Reachability::Unknown));
 }

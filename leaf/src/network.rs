@@ -11,7 +11,11 @@ mod driver;
 #[cfg(feature = "net")]
 mod home_link;
 #[cfg(feature = "net")]
+mod meet;
+#[cfg(feature = "net")]
 mod reach;
+#[cfg(feature = "net")]
+mod relayed;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -22,6 +26,7 @@ use std::{
 use overlay::{
     election::Regime,
     id::{ContentId, PeerId},
+    introduction::Nature,
     limits,
     machine::{Context, Machine, Outbox},
     time::Time,
@@ -41,6 +46,7 @@ use crate::{
     founding::{self, Begin, Founding, Role, Willing},
     home_audits::{self, Count, HomeAudits, Picked},
     homes::{self, Homes, Own, Why},
+    outlook::Outlook,
     search::{self, End, HomeFacts, Request, Searches, Ticket},
     views::Views,
     wishes::{self, Wishes},
@@ -63,7 +69,11 @@ pub enum Input {
         descriptor: Option<SignedDescriptor>,
         /// The round trip to it.
         rtt: Duration,
+        /// Where it sees this leaf.
+        observed: SocketAddr,
     },
+    /// A home dialled this leaf back; `None` if it did not try.
+    DialledBack(PeerId, Option<bool>),
     /// A dial ended in a refusal that names others, the best first.
     Refused(SocketAddr, Vec<SignedDescriptor>),
     /// A dial ended otherwise.
@@ -168,6 +178,10 @@ pub enum Output {
     AskMembers(PeerId, u16),
     /// Ask a home whom it takes for an ultrapeer.
     AskView(PeerId, ViewAsk),
+    /// Ask a home to dial this leaf back.
+    AskDialBack(PeerId),
+    /// What is in front of this leaf, as is known now.
+    Nature(Nature),
     /// Say good-bye to a home.
     Release(PeerId, Why),
     /// There are as many homes as there should be again, so long after one was lost.
@@ -204,6 +218,8 @@ pub struct Network {
     ended: Vec<(Ticket, bool)>,
     wishes: Wishes,
     views: Views,
+    outlook: Outlook,
+    nature: Nature,
     round_trips: BTreeMap<PeerId, Duration>,
     allowances: BTreeMap<PeerId, Allowance>,
 }
@@ -220,6 +236,8 @@ impl Network {
             ended: Vec::new(),
             wishes: Wishes::new(me),
             views: Views::default(),
+            outlook: Outlook::default(),
+            nature: Nature::default(),
             round_trips: BTreeMap::new(),
             allowances: BTreeMap::new(),
         }
@@ -391,6 +409,15 @@ impl Network {
         }
     }
 
+    /// Looks whether others can dial this leaf, and tells if that is news.
+    fn look_out(&mut self, now: Time, out: &mut Outbox<Output>) {
+        out.extend(self.outlook.on_deadline(now).map(Output::AskDialBack));
+        let nature = self.outlook.nature();
+        if std::mem::replace(&mut self.nature, nature) != nature {
+            out.push(Output::Nature(nature));
+        }
+    }
+
     fn members(&mut self, cx: &mut Context<'_>, from: PeerId, members: Members, out: &mut Outbox<Output>) {
         // A home that others found gone is asked itself: they may be wrong, or our link is dead.
         for peer in members.gone.iter().filter(|peer| self.round_trips.contains_key(*peer)) {
@@ -481,13 +508,16 @@ impl Network {
                 let Some(ticket) = self.searches.ticket(view.token) else { return };
                 return self.with_searches(now, out, |searches, inner| searches.viewed(now, ticket, from, seen, inner));
             }
-            Input::Attached { peer, address, descriptor, rtt } => {
+            Input::Attached { peer, address, descriptor, rtt, observed } => {
+                self.outlook.attached(now, peer, address, observed);
                 self.round_trips.insert(peer, rtt);
                 self.audits.attached(peer);
                 self.wishes.attached(now, &peer);
                 homes::Input::Attached { peer, address, descriptor }
             }
+            Input::DialledBack(peer, reached) => return self.outlook.told(now, &peer, reached),
             Input::Lost(peer) => {
+                self.outlook.lost(now, &peer);
                 self.candidacy.lost(&peer);
                 self.round_trips.remove(&peer);
                 self.audits.lost(&peer);
@@ -564,6 +594,7 @@ impl Machine for Network {
     fn handle(&mut self, cx: &mut Context<'_>, input: Input, out: &mut Outbox<Output>) {
         self.take(cx, input, out);
         self.attend_audits(cx, out);
+        self.look_out(cx.now, out);
     }
 
     fn next_deadline(&self) -> Option<Time> {
@@ -573,6 +604,7 @@ impl Machine for Network {
             self.wishes.next_deadline(),
             self.founding.next_deadline(),
             self.audits.next_deadline(),
+            self.outlook.next_deadline(),
         ];
         cores.into_iter().flatten().min()
     }
@@ -588,5 +620,6 @@ impl Machine for Network {
         self.audits.on_deadline(cx, &mut inner);
         self.carry_out_audits(cx, inner, out);
         self.attend_audits(cx, out);
+        self.look_out(now, out);
     }
 }

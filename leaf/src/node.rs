@@ -39,8 +39,6 @@ use overlay::{
     wire::{
         descriptor::SignedDescriptor,
         hello::{Contact, RefuseReason},
-        leaf::LeafState,
-        search::Reachability,
         transfer::{Browse, Page, TransferMessage},
     },
     wish_list::WishList,
@@ -54,7 +52,7 @@ use crate::{
     searches::Searches,
     store::{Database, DatabaseError, Outboards, Share, ShareSpec, Shares, SharesConfig, SharesError, StoreError},
     transfer::{
-        ReachError, Via,
+        ReachError,
         holding::Holdings,
         pool::Pool,
         serve::{UploadLimits, Uploads},
@@ -204,6 +202,7 @@ impl Node {
             clock,
             tasks.child(),
         )?;
+        network.serve_by(uploads.clone());
         let pool = Arc::new(Pool::new(Arc::new(network.clone())));
         let parts = download::Parts {
             own: endpoint.peer(),
@@ -477,18 +476,7 @@ impl Node {
         while let Some(arrival) = arrivals.next().await {
             let Some(arrival) = self.inner.role.take(arrival) else { continue };
             match arrival {
-                Arrival::Transfer(offer) => {
-                    let uploads = self.inner.uploads.clone();
-                    let Some(room) = uploads.room(offer.address().ip()) else {
-                        offer.refuse(RefuseReason::Full, Vec::new());
-                        continue;
-                    };
-                    self.inner.tasks.spawn("welcome", async move {
-                        if let Ok(link) = offer.welcome(None).await {
-                            uploads.serve(link.connection, Via::Direct, room);
-                        }
-                    });
-                }
+                Arrival::Transfer(offer) => self.inner.network.arrived(offer),
                 Arrival::Leaf(offer) => {
                     let contact = Contact { peer: offer.peer(), address: offer.address() };
                     let refusal = self.inner.network.refusal(contact, offer.hello().situation).await;
@@ -510,11 +498,8 @@ impl Node {
         let mut load = self.inner.uploads.watch();
         loop {
             let now = *load.borrow_and_update();
-            self.inner.network.set_load(LeafState {
-                free_slots: u16::try_from(now.free_slots).unwrap_or(u16::MAX),
-                queue: u32::try_from(now.queue).unwrap_or(u32::MAX),
-                reachability: Reachability::Unknown,
-            });
+            let free_slots = u16::try_from(now.free_slots).unwrap_or(u16::MAX);
+            self.inner.network.set_load(free_slots, u32::try_from(now.queue).unwrap_or(u32::MAX));
             if load.changed().await.is_err() {
                 return;
             }

@@ -6,6 +6,7 @@ use overlay::{
     config::Volunteer,
     drive::wall_clock_s,
     report::{CatalogTotal, Home, Peer, Problem, SharesTotal, Status},
+    wire::search::Reachability,
 };
 
 use crate::{
@@ -33,6 +34,7 @@ pub async fn status(state: &State) -> Status {
     let ultrapeers = node.network().ultrapeers().await;
     let snapshot = node.role().snapshot().await;
     let (criteria, reached) = node.network().candidacy().await;
+    let known = node.network().nature().reachability;
     let serves = node.role().is_ultrapeer();
     let serving = snapshot.as_ref().filter(|_| serves);
     observed.extend(serving.and_then(|snapshot| snapshot.address).filter(|address| !observed.contains(address)));
@@ -45,7 +47,7 @@ pub async fn status(state: &State) -> Status {
         uptime_s: node.uptime().as_secs(),
         listen: Some(node.endpoint().local_address()),
         observed,
-        reachability: reachability(serves, reached).to_owned(),
+        reachability: reachability(serves, reached, known).to_owned(),
         volunteer: Some(volunteer(wish).to_owned()),
         ready: node.is_in_network() && !state.readiness.is_draining(),
         problems: problems(node, &shares, &homes, &downloads),
@@ -84,13 +86,15 @@ fn counts(states: &[&str], items: impl Iterator<Item = String>) -> BTreeMap<Stri
     counts
 }
 
-/// How others reach this node. Whoever was let in was reached; homes say of their leaves what they found.
-const fn reachability(serves: bool, reached: Option<bool>) -> &'static str {
-    match reached {
+/// How others reach this node. Whoever was let in was reached; homes say of their leaves what they found, of those that
+/// would serve on their own account.
+const fn reachability(serves: bool, reached: Option<bool>, known: Reachability) -> &'static str {
+    match (known, reached) {
         _ if serves => "public",
-        Some(true) => "public",
-        Some(false) => "natted",
-        None => "unknown",
+        (Reachability::Public, _) | (_, Some(true)) => "public",
+        (Reachability::Mapped, _) => "mapped",
+        (Reachability::Natted, _) | (_, Some(false)) => "natted",
+        (Reachability::Unknown, None) => "unknown",
     }
 }
 

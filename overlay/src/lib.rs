@@ -12,6 +12,7 @@
 //! | [`shards`] | parts of the leaf space |
 //! | [`membership`] | core: who the ultrapeers are |
 //! | [`election`] | who may be one: votes, limits, demand |
+//! | [`introduction`] | by which ways two leaves come together |
 //! | [`bans`] | who is not dealt with, and which contents are blocked |
 //! | [`units`], [`address`] | sizes, rates and durations as people write them; addresses, prefixes, network names |
 //! | [`batch`] | catalog chunks on the wire |
@@ -48,6 +49,7 @@ pub mod file;
 pub mod folders;
 pub mod id;
 pub mod identity;
+pub mod introduction;
 #[cfg(feature = "net")]
 pub mod life;
 pub mod limits;

@@ -5,11 +5,12 @@
 
 mod election;
 mod founding;
+mod reach;
 mod ultrapeers;
 
 use std::time::Duration;
 
-pub use self::{election::*, founding::*, ultrapeers::*};
+pub use self::{election::*, founding::*, reach::*, ultrapeers::*};
 
 // --- files and catalogs ---------------------------------------------------------------------------
 

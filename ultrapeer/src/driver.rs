@@ -12,6 +12,7 @@ mod join;
 mod leaf_link;
 mod mesh_link;
 mod ports;
+mod relay;
 
 use std::{
     net::SocketAddr,
@@ -56,7 +57,7 @@ use crate::{
     digests::{DigestSum, Parts, Unpacked, owed::Packed},
     index::Segment,
     leaves::{Closing, Settings},
-    metrics as counted, possession,
+    metrics as counted, possession, relays,
     search::Ticket,
     ultrapeer::{Input, Output, Phase, Retirement, Terms, Ultrapeer},
 };
@@ -106,6 +107,7 @@ pub(crate) struct Shared {
     /// How many leaves may come from where.
     pub(crate) places: Occupancy,
     address: join::OwnAddress,
+    pub(crate) relay: relay::Relaying,
 }
 
 impl std::fmt::Debug for Shared {
@@ -231,6 +233,7 @@ impl Service {
             queries: AtomicU64::new(0),
             builders: Arc::new(Semaphore::new(builders())),
             places: Occupancy::new(usize::MAX, limits::LEAVES_PER_PREFIX),
+            relay: relay::Relaying::new(start.settings.relay),
         });
         shared.run(driver, rng);
         shared.tasks.spawn("bans", follow_bans(shared.clone()));
@@ -278,6 +281,7 @@ impl Service {
 
     /// Other settings count from now on.
     pub async fn reconfigure(&self, settings: Settings) -> Result<(), Stopped> {
+        self.shared.relay.reconfigure(settings.relay);
         self.shared.machine.input(Input::Settings(settings)).await
     }
 
@@ -546,7 +550,10 @@ impl Shared {
                 self.queries.fetch_add(1, Ordering::Relaxed);
                 counted::query_looked_up(hits, invalid, self.clock.now().since(began));
             }
-            Output::Introduction(result) => counted::introduction(result),
+            Output::Introduction(way, result) => counted::introduction(way, result),
+            Output::RelayJoin(one, other) => relay::join(self, one, other),
+            Output::RelayRefuse(guest, why) => relay::turn_away(self, guest, why),
+            Output::Limited(kind) => counted::limited(kind),
         }
     }
 
@@ -662,6 +669,7 @@ pub fn settings_of(config: &Config, settings: &config::Settings) -> Settings {
         query_rate: settings.query_rate.per_second(),
         query_burst: settings.query_burst.get().into(),
         limit_loopback: config.is_set("query_rate") || config.is_set("query_burst"),
+        relay: relays::Settings { circuits: settings.relay_circuits, rate: settings.relay_rate.bytes_per_second() },
     }
 }
 

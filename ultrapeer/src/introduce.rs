@@ -2,7 +2,8 @@
 //!
 //! What it decides: whom to ask, when to answer, and which addresses an asker may learn. Invariants:
 //! - an address is given out only after its owner agreed, and only the one that a home itself sees on a
-//!   validated path: nobody can be made to dial a stranger;
+//!   validated path: nobody can be made to dial a stranger. The target learns that of the asker, so that it can help;
+//! - where a leaf is in its own network is told only to who is seen at the same address;
 //! - every introduction ends within [`limits::INTRODUCTION_TIMEOUT`] and a grace for the answer's way back.
 //!
 //! ```text
@@ -17,13 +18,15 @@ use std::{
 
 use overlay::{
     id::PeerId,
+    introduction::{Way, is_near, ways},
     limits,
     machine::Outbox,
     time::Time,
     wire::{
         bounded::List,
-        leaf::{Introduced, Introduction, IntroductionFailure, IntroductionReply},
-        mesh::{MeshIntroduce, MeshIntroduced},
+        descriptor::SignedDescriptor,
+        leaf::{Introduce, Introduced, Introduction, IntroductionFailure, IntroductionReply, Side, Whereabouts},
+        mesh::{Agreed, MeshIntroduce, MeshIntroduced},
     },
 };
 
@@ -40,19 +43,29 @@ pub enum Output {
     ToMesh(PeerId, MeshIntroduce),
     /// Answer another ultrapeer.
     Reply(PeerId, MeshIntroduced),
+    /// An own leaf agreed to be reached by that one, under that token.
+    Agreed(Session, PeerId, u64),
     /// A leaf did not answer: it must show that it lives.
     Suspect(Session),
 }
 
 /// An own leaf wants to reach another.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Request {
     /// Where the answer goes.
     pub ticket: Ticket,
     /// The leaf that asks.
     pub asker: PeerId,
-    /// The leaf that it wants to reach.
-    pub target: PeerId,
+    /// Where it is seen.
+    pub address: SocketAddr,
+    /// What it asks.
+    pub ask: Introduce,
+}
+
+impl Request {
+    fn side(&self) -> Side {
+        Side { address: self.address, nature: self.ask.nature, local: self.ask.local.clone() }
+    }
 }
 
 /// Introductions under way. See the module text.
@@ -62,17 +75,17 @@ pub struct Introductions {
     asking: BTreeMap<u64, Asking>,
     offered: BTreeMap<u64, Offered>,
     by_ticket: BTreeMap<Ticket, u64>,
-    results: Vec<Result<(), IntroductionFailure>>,
+    results: Vec<(Way, Result<(), IntroductionFailure>)>,
 }
 
 /// An own leaf asks; these homes have not answered yet.
 #[derive(Debug)]
 struct Asking {
-    ticket: Ticket,
+    request: Request,
     waiting: BTreeSet<PeerId>,
     /// This ultrapeer's own question to the target, if it is attached here too.
     own: Option<u64>,
-    candidates: Vec<SocketAddr>,
+    found: Option<Box<Whereabouts>>,
     failure: IntroductionFailure,
     deadline: Time,
 }
@@ -82,6 +95,8 @@ struct Asking {
 struct Offered {
     session: Session,
     address: SocketAddr,
+    asker: PeerId,
+    token: u64,
     answer_to: AnswerTo,
     deadline: Time,
 }
@@ -98,8 +113,8 @@ impl Introductions {
         self.asking.len() + self.offered.len() < limits::INTRODUCTIONS
     }
 
-    /// How introductions ended since this was last called.
-    pub fn take_results(&mut self) -> Vec<Result<(), IntroductionFailure>> {
+    /// How introductions ended since this was last called, and by which way the two were to come together first.
+    pub fn take_results(&mut self) -> Vec<(Way, Result<(), IntroductionFailure>)> {
         std::mem::take(&mut self.results)
     }
 
@@ -113,25 +128,32 @@ impl Introductions {
         homes: impl IntoIterator<Item = PeerId>,
         out: &mut Outbox<Output>,
     ) {
-        let Request { ticket, asker, target } = request;
         let session = self.number();
+        let asked = MeshIntroduce {
+            session,
+            asker: request.asker,
+            target: request.ask.target,
+            way: request.ask.way,
+            token: request.ask.token,
+            side: request.side(),
+        };
         let waiting: BTreeSet<_> = homes.into_iter().collect();
         for home in &waiting {
-            out.push(Output::ToMesh(*home, MeshIntroduce { session, asker, target }));
+            out.push(Output::ToMesh(*home, asked.clone()));
         }
-        let own = own.map(|(leaf, address)| self.offer(now, leaf, address, asker, AnswerTo::Own(session), out));
+        let own = own.map(|leaf| self.offer(now, leaf, asked, AnswerTo::Own(session), out));
+        self.by_ticket.insert(request.ticket, session);
         self.asking.insert(
             session,
             Asking {
-                ticket,
+                request,
                 waiting,
                 own,
-                candidates: Vec::new(),
+                found: None,
                 failure: IntroductionFailure::TargetGone,
                 deadline: now + limits::INTRODUCTION_TIMEOUT + limits::INTRODUCTION_TIMEOUT / 2,
             },
         );
-        self.by_ticket.insert(ticket, session);
         self.settle(now, session, out);
     }
 
@@ -140,29 +162,47 @@ impl Introductions {
         &mut self,
         now: Time,
         from: PeerId,
-        ask: &MeshIntroduce,
+        ask: MeshIntroduce,
         own: Option<(Session, SocketAddr)>,
         out: &mut Outbox<Output>,
     ) {
+        let session = ask.session;
         let failure = match own {
-            Some((leaf, address)) if self.has_room() => {
-                let answer_to = AnswerTo::Mesh { peer: from, session: ask.session };
-                self.offer(now, leaf, address, ask.asker, answer_to, out);
+            Some(leaf) if self.has_room() => {
+                self.offer(now, leaf, ask, AnswerTo::Mesh { peer: from, session }, out);
                 return;
             }
             Some(_) => IntroductionFailure::Limited,
             None => IntroductionFailure::TargetGone,
         };
-        out.push(Output::Reply(from, MeshIntroduced { session: ask.session, answer: Err(failure) }));
+        out.push(Output::Reply(from, MeshIntroduced { session, answer: Err(failure) }));
     }
 
-    /// An own leaf answers.
-    pub fn replied(&mut self, now: Time, from: Session, reply: IntroductionReply, out: &mut Outbox<Output>) {
-        if self.offered.get(&reply.session).is_none_or(|offered| offered.session != from) {
+    /// The leaf that an own leaf's reply is for; `None` if the reply is to nothing that it was asked.
+    pub fn asker_of(&self, from: Session, reply: &IntroductionReply) -> Option<PeerId> {
+        self.offered.get(&reply.session).filter(|offered| offered.session == from).map(|offered| offered.asker)
+    }
+
+    /// An own leaf answers. `relay` is this ultrapeer's descriptor, if it would relay for the two.
+    pub fn replied(
+        &mut self,
+        now: Time,
+        from: Session,
+        reply: IntroductionReply,
+        relay: Option<SignedDescriptor>,
+        out: &mut Outbox<Output>,
+    ) {
+        if self.asker_of(from, &reply).is_none() {
             return;
         }
         let Some(offered) = self.offered.remove(&reply.session) else { return };
-        let answer = if reply.accept { Ok(offered.address) } else { Err(IntroductionFailure::Refused) };
+        let answer = if reply.accept {
+            out.push(Output::Agreed(from, offered.asker, offered.token));
+            let side = Side { address: offered.address, nature: reply.nature, local: reply.local };
+            Ok(Box::new(Agreed { side, relay }))
+        } else {
+            Err(IntroductionFailure::Refused)
+        };
         self.answer(now, offered.answer_to, answer, out);
     }
 
@@ -172,10 +212,7 @@ impl Introductions {
         if !asking.waiting.remove(&from) {
             return;
         }
-        match introduced.answer {
-            Ok(candidates) => asking.take(now, candidates),
-            Err(failure) => asking.failure = failure,
-        }
+        asking.take(now, introduced.answer);
         self.settle(now, introduced.session, out);
     }
 
@@ -222,16 +259,23 @@ impl Introductions {
     fn offer(
         &mut self,
         now: Time,
-        session: Session,
-        address: SocketAddr,
-        asker: PeerId,
+        leaf: (Session, SocketAddr),
+        ask: MeshIntroduce,
         answer_to: AnswerTo,
         out: &mut Outbox<Output>,
     ) -> u64 {
         let id = self.number();
-        out.push(Output::ToLeaf(session, Introduction { session: id, peer: asker }));
+        let (session, address) = leaf;
+        let MeshIntroduce { asker, way, token, mut side, .. } = ask;
+        if !is_same_host(side.address, address) {
+            side.local = List::default();
+        }
+        out.push(Output::ToLeaf(
+            session,
+            Introduction { session: id, peer: asker, way, token, side, observed: address },
+        ));
         let deadline = now + limits::INTRODUCTION_TIMEOUT;
-        self.offered.insert(id, Offered { session, address, answer_to, deadline });
+        self.offered.insert(id, Offered { session, address, asker, token, answer_to, deadline });
         id
     }
 
@@ -239,21 +283,15 @@ impl Introductions {
         &mut self,
         now: Time,
         answer_to: AnswerTo,
-        answer: Result<SocketAddr, IntroductionFailure>,
+        answer: Result<Box<Agreed>, IntroductionFailure>,
         out: &mut Outbox<Output>,
     ) {
         match answer_to {
-            AnswerTo::Mesh { peer, session } => {
-                let answer = answer.map(|address| List::new([address]));
-                out.push(Output::Reply(peer, MeshIntroduced { session, answer }));
-            }
+            AnswerTo::Mesh { peer, session } => out.push(Output::Reply(peer, MeshIntroduced { session, answer })),
             AnswerTo::Own(session) => {
                 let Some(asking) = self.asking.get_mut(&session) else { return };
                 asking.own = None;
-                match answer {
-                    Ok(address) => asking.take(now, [address]),
-                    Err(failure) => asking.failure = failure,
-                }
+                asking.take(now, answer);
                 self.settle(now, session, out);
             }
         }
@@ -269,16 +307,16 @@ impl Introductions {
 
     fn end(&mut self, session: u64, out: &mut Outbox<Output>) {
         let Some(asking) = self.asking.remove(&session) else { return };
-        self.by_ticket.remove(&asking.ticket);
-        let failure = if asking.waiting.is_empty() { asking.failure } else { IntroductionFailure::Timeout };
-        let introduced = if asking.candidates.is_empty() {
-            self.results.push(Err(failure));
-            Introduced::Failed(failure)
-        } else {
-            self.results.push(Ok(()));
-            Introduced::At(List::new(asking.candidates))
+        let Asking { request, waiting, found, failure, .. } = asking;
+        self.by_ticket.remove(&request.ticket);
+        let failure = if waiting.is_empty() { failure } else { IntroductionFailure::Timeout };
+        let way = request.ask.way.or_else(|| first_way(&request, found.as_deref()?)).unwrap_or(Way::Direct);
+        let introduced = match found {
+            None => Introduced::Failed(failure),
+            Some(found) => Introduced::At(found),
         };
-        out.push(Output::ToAsker(asking.ticket, introduced));
+        self.results.push((way, if let Introduced::Failed(failure) = introduced { Err(failure) } else { Ok(()) }));
+        out.push(Output::ToAsker(request.ticket, introduced));
     }
 
     fn number(&mut self) -> u64 {
@@ -287,13 +325,39 @@ impl Introductions {
     }
 }
 
+/// By which way the two come together if it works out at once.
+fn first_way(request: &Request, found: &Whereabouts) -> Option<Way> {
+    let near = found.addresses.iter().any(|address| is_near(*address, request.address));
+    ways(request.ask.nature, found.nature, near).first().copied()
+}
+
+fn is_same_host(one: SocketAddr, other: SocketAddr) -> bool {
+    one.ip().to_canonical() == other.ip().to_canonical()
+}
+
 impl Asking {
-    /// Good addresses came: others are awaited for a moment only.
-    fn take(&mut self, now: Time, candidates: impl IntoIterator<Item = SocketAddr>) {
-        for candidate in candidates {
-            if !self.candidates.contains(&candidate) && self.candidates.len() < limits::CANDIDATES {
-                self.candidates.push(candidate);
+    /// A good answer came: others are awaited for a moment only.
+    fn take(&mut self, now: Time, answer: Result<Box<Agreed>, IntroductionFailure>) {
+        let Agreed { side, relay } = match answer {
+            Ok(agreed) => *agreed,
+            Err(failure) => {
+                self.failure = failure;
+                return;
             }
+        };
+        let observed = self.request.address;
+        let found = self.found.get_or_insert_with(|| {
+            let (addresses, local, relays) = (List::default(), List::default(), List::default());
+            Box::new(Whereabouts { addresses, nature: side.nature, local, observed, relays })
+        });
+        if !found.addresses.contains(&side.address) {
+            found.addresses.push(side.address);
+        }
+        if is_same_host(side.address, observed) {
+            found.local = side.local;
+        }
+        if let Some(relay) = relay {
+            found.relays.push(relay);
         }
         self.deadline = self.deadline.min(now + limits::INTRODUCTION_GATHER);
     }
@@ -301,9 +365,12 @@ impl Asking {
 
 #[cfg(test)]
 mod tests {
+    use overlay::introduction::{Mapping, Nature};
+    use overlay::wire::search::Reachability;
+
     use super::*;
 
-    const REQUEST: Request = Request { ticket: 5, asker: PeerId([1; 32]), target: PeerId([2; 32]) };
+    const NATTED: Nature = Nature { reachability: Reachability::Natted, mapping: Mapping::Steady };
 
     fn peer(byte: u8) -> PeerId {
         PeerId([byte; 32])
@@ -313,6 +380,35 @@ mod tests {
         SocketAddr::from(([192, 0, 2, last], 7780))
     }
 
+    fn local(last: u8) -> SocketAddr {
+        SocketAddr::from(([10, 0, 0, last], 7780))
+    }
+
+    fn request(way: Option<Way>) -> Request {
+        let (homes, local) = (List::default(), List::new([local(1)]));
+        let ask = Introduce { target: peer(2), homes, way, token: 50, nature: NATTED, local };
+        Request { ticket: 5, asker: peer(1), address: address(1), ask }
+    }
+
+    fn reply(session: u64, accept: bool) -> IntroductionReply {
+        IntroductionReply { session, accept, nature: NATTED, local: List::new([local(2)]) }
+    }
+
+    fn agreed(last: u8) -> Result<Box<Agreed>, IntroductionFailure> {
+        let side = Side { address: address(last), nature: NATTED, local: List::new([local(2)]) };
+        Ok(Box::new(Agreed { side, relay: None }))
+    }
+
+    fn at(addresses: &[u8], locals: &[u8]) -> Introduced {
+        Introduced::At(Box::new(Whereabouts {
+            addresses: List::new(addresses.iter().map(|last| address(*last))),
+            nature: NATTED,
+            local: List::new(locals.iter().map(|last| local(*last))),
+            observed: address(1),
+            relays: List::default(),
+        }))
+    }
+
     fn outputs(out: &mut Outbox<Output>) -> Vec<Output> {
         out.drain().collect()
     }
@@ -320,36 +416,65 @@ mod tests {
     #[test]
     fn a_target_at_the_same_home_is_asked_and_its_address_given_after_it_agreed() {
         let (mut core, mut out) = (Introductions::default(), Outbox::new());
-        core.start(Time(0), REQUEST, Some((7, address(2))), [], &mut out);
+        core.start(Time(0), request(None), Some((7, address(2))), [], &mut out);
         let [Output::ToLeaf(7, introduction)] = &outputs(&mut out)[..] else { panic!("the target is asked") };
         let session = introduction.session;
-        core.replied(Time(1), 8, IntroductionReply { session, accept: true }, &mut out);
+        assert_eq!((introduction.side.address, introduction.observed), (address(1), address(2)));
+        assert!(introduction.side.local.is_empty(), "the two are seen at different addresses");
+        core.replied(Time(1), 8, reply(session, true), None, &mut out);
         assert!(out.is_empty(), "another leaf cannot answer for it");
-        core.replied(Time(1), 7, IntroductionReply { session, accept: true }, &mut out);
-        assert_eq!(outputs(&mut out), [Output::ToAsker(5, Introduced::At(List::new([address(2)])))]);
+        core.replied(Time(1), 7, reply(session, true), None, &mut out);
+        assert_eq!(outputs(&mut out), [Output::Agreed(7, peer(1), 50), Output::ToAsker(5, at(&[2], &[]))]);
         assert_eq!(core.next_deadline(), None);
+        assert_eq!(core.take_results(), [(Way::Punch, Ok(()))]);
+    }
+
+    #[test]
+    fn one_that_declines_is_not_found_and_gives_no_address() {
+        let (mut core, mut out) = (Introductions::default(), Outbox::new());
+        core.start(Time(0), request(Some(Way::Push)), Some((7, address(2))), [], &mut out);
+        let [Output::ToLeaf(7, introduction)] = &outputs(&mut out)[..] else { panic!("the target is asked") };
+        core.replied(Time(1), 7, reply(introduction.session, false), None, &mut out);
+        let refused = IntroductionFailure::Refused;
+        assert_eq!(outputs(&mut out), [Output::ToAsker(5, Introduced::Failed(refused))]);
+        assert_eq!(core.take_results(), [(Way::Push, Err(refused))]);
+    }
+
+    #[test]
+    fn two_behind_one_address_learn_where_they_are_behind_it() {
+        let (mut core, mut out) = (Introductions::default(), Outbox::new());
+        let beside = SocketAddr::new(address(1).ip(), 9);
+        core.start(Time(0), request(None), Some((7, beside)), [], &mut out);
+        let [Output::ToLeaf(7, introduction)] = &outputs(&mut out)[..] else { panic!("the target is asked") };
+        assert_eq!(introduction.side.local[..], [local(1)]);
+        core.replied(Time(1), 7, reply(introduction.session, true), None, &mut out);
+        let [.., Output::ToAsker(5, Introduced::At(found))] = &outputs(&mut out)[..] else { panic!("it agreed") };
+        assert_eq!((&found.addresses[..], &found.local[..]), (&[beside][..], &[local(2)][..]));
+        assert_eq!(core.take_results(), [(Way::Direct, Ok(()))]);
     }
 
     #[test]
     fn addresses_seen_by_several_homes_are_gathered() {
         let (mut core, mut out) = (Introductions::default(), Outbox::new());
-        core.start(Time(0), REQUEST, None, [peer(10), peer(11), peer(12)], &mut out);
+        core.start(Time(0), request(None), None, [peer(10), peer(11), peer(12)], &mut out);
         let Output::ToMesh(_, ask) = &outputs(&mut out)[0] else { panic!("homes are asked") };
         let session = ask.session;
-        let answer = |last| MeshIntroduced { session, answer: Ok(List::new([address(last)])) };
-        core.answered(Time(1), peer(10), answer(1), &mut out);
+        let answer = |last| MeshIntroduced { session, answer: agreed(last) };
+        core.answered(Time(1), peer(10), answer(3), &mut out);
+        core.answered(Time(1), peer(10), answer(9), &mut out);
         core.answered(Time(2), peer(11), answer(2), &mut out);
-        assert!(out.is_empty());
+        core.answered(Time(2), peer(13), answer(9), &mut out);
+        assert!(out.is_empty(), "one that was not asked, or has answered, does not count");
         core.on_deadline(Time(1) + limits::INTRODUCTION_GATHER, &mut out);
-        let expected = Introduced::At(List::new([address(1), address(2)]));
-        assert_eq!(outputs(&mut out), [Output::ToAsker(5, expected)]);
+        assert_eq!(outputs(&mut out), [Output::ToAsker(5, at(&[3, 2], &[]))]);
     }
 
     #[test]
     fn a_silent_target_is_suspected_and_the_asker_told() {
         let (mut core, mut out) = (Introductions::default(), Outbox::new());
-        let ask = MeshIntroduce { session: 3, asker: peer(1), target: peer(2) };
-        core.asked(Time(0), peer(9), &ask, Some((7, address(2))), &mut out);
+        let side = request(None).side();
+        let ask = MeshIntroduce { session: 3, asker: peer(1), target: peer(2), way: None, token: 50, side };
+        core.asked(Time(0), peer(9), ask, Some((7, address(2))), &mut out);
         outputs(&mut out);
         core.on_deadline(Time(0) + limits::INTRODUCTION_TIMEOUT, &mut out);
         let reply = MeshIntroduced { session: 3, answer: Err(IntroductionFailure::Timeout) };
@@ -359,7 +484,7 @@ mod tests {
     #[test]
     fn an_unknown_target_fails_as_soon_as_all_said_so() {
         let (mut core, mut out) = (Introductions::default(), Outbox::new());
-        core.start(Time(0), REQUEST, None, [peer(10), peer(11)], &mut out);
+        core.start(Time(0), request(None), None, [peer(10), peer(11)], &mut out);
         let Output::ToMesh(_, ask) = &outputs(&mut out)[0] else { panic!("homes are asked") };
         let gone = MeshIntroduced { session: ask.session, answer: Err(IntroductionFailure::TargetGone) };
         core.answered(Time(1), peer(10), gone, &mut out);

@@ -168,6 +168,7 @@ pub struct Leaf<S: Built> {
     lists: TokenBucket,
     members: TokenBucket,
     sketches: TokenBucket,
+    introductions: TokenBucket,
 }
 
 /// What a leaf signed of a list, for this home. With the salt some 220 bytes for each leaf.
@@ -323,6 +324,7 @@ impl<S: Built> Leaves<S> {
             lists: TokenBucket::new(now, limits::LIST_RATE, limits::LIST_BURST),
             members: TokenBucket::new(now, limits::MEMBERS_ASK_RATE, limits::MEMBERS_ASK_BURST),
             sketches: TokenBucket::new(now, limits::SKETCH_RATE, limits::SKETCH_BURST),
+            introductions: TokenBucket::new(now, limits::INTRODUCE_RATE, limits::INTRODUCE_BURST),
         };
         self.sessions.insert(session, Box::new(leaf));
     }
@@ -386,6 +388,13 @@ impl<S: Built> Leaves<S> {
     /// True if the leaf may have the sketch of a view now; spends its credit.
     pub fn may_take_sketch(&mut self, now: Time, session: Session) -> bool {
         self.sessions.get_mut(&session).is_some_and(|leaf| leaf.sketches.take(now))
+    }
+
+    /// True if the leaf may ask to be introduced now; spends its credit.
+    pub fn may_introduce(&mut self, now: Time, session: Session) -> bool {
+        self.sessions
+            .get_mut(&session)
+            .is_some_and(|leaf| is_loopback(leaf.address.ip()) || leaf.introductions.take(now))
     }
 
     /// How often a leaf may search here.

@@ -22,13 +22,15 @@
 //! | [`possession`] | core: whether leaves have what they list |
 //! | [`search`] | core: coordinated searches |
 //! | [`standing`] | core: standing queries, compared with what is new |
-//! | [`introduce`] | core: bringing leaves together |
+//! | [`introduce`], [`relays`] | cores: bringing leaves together, and relaying between them |
+//! | [`dial_backs`] | core: leaves that want to know whether they can be dialled |
 //! | `driver`, `metrics`, `view` | running it on tokio and QUIC, and what is shown of it (feature `net`) |
 //! | `program` | the program `quictrack-ultrapeer` (feature `net`) |
 
 pub mod appraisals;
 pub mod attachments;
 pub mod audits;
+pub mod dial_backs;
 pub mod digests;
 #[cfg(feature = "net")]
 pub mod driver;
@@ -42,6 +44,7 @@ pub mod metrics;
 pub mod possession;
 #[cfg(feature = "net")]
 pub mod program;
+pub mod relays;
 pub mod search;
 pub mod standing;
 pub mod ultrapeer;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use overlay::{
+    introduction::Way,
     membership::Refused,
     metrics::{
         BANS, BanReason, BanScope, Counters, Gauges, Histograms, LimitedAction, MESSAGE_ERRORS, MessageError,
@@ -21,7 +22,7 @@ pub(crate) use overlay::metrics::Queue;
 use crate::{
     driver::Snapshot,
     search::{Asker, Ended},
-    ultrapeer::Denial,
+    ultrapeer::{Denial, LimitedKind},
 };
 
 /// Buckets of a leaf's stay: 10 s to a day.
@@ -199,6 +200,12 @@ overlay::labels! {
     pub enum IntroductionKind as "kind" {
         /// The asker dials.
         Direct = "direct",
+        /// The target dials.
+        Push = "push",
+        /// The asker dials, and the target opens its NAT.
+        Punch = "punch",
+        /// Over this node.
+        Relay = "relay",
     }
 
     /// What became of an introduction.
@@ -317,6 +324,10 @@ overlay::families! {
     /// Introductions.
     pub static INTRODUCTIONS: Counters<(IntroductionKind, IntroductionResult)> =
         "quictrack_introductions_total", "Introductions of leaves to each other, by outcome.";
+    /// Relayed connections.
+    pub static RELAY_CIRCUITS: Gauges<()> = "quictrack_relay_circuits", "Connections between leaves that are relayed.";
+    /// What they carried.
+    pub static RELAY_BYTES: Counters<()> = "quictrack_relay_bytes_total", "Bytes that were relayed between leaves.";
 }
 
 /// Brings the gauges up to date.
@@ -447,7 +458,6 @@ pub(crate) fn asker_refused(why: Denial) {
         Denial::TooOften => Outcome::RateLimited,
         Denial::Overload => Outcome::Overload,
         Denial::Invalid => Outcome::Invalid,
-        Denial::Introduction => return RATE_LIMITED.increment(LimitedAction::Introduction),
         Denial::Gone => return,
     };
     QUERIES.increment((Origin::Leaf, outcome));
@@ -509,7 +519,13 @@ pub(crate) fn search_ended(ended: &Ended, now: Time) {
     QUERY_HITS.record((), f64::from(ended.hits));
 }
 
-pub(crate) fn introduction(result: Result<(), IntroductionFailure>) {
+pub(crate) fn introduction(way: Way, result: Result<(), IntroductionFailure>) {
+    let kind = match way {
+        Way::Push => IntroductionKind::Push,
+        Way::Punch => IntroductionKind::Punch,
+        Way::Relay => IntroductionKind::Relay,
+        _ => IntroductionKind::Direct,
+    };
     let result = match result {
         Ok(()) => IntroductionResult::Ok,
         Err(IntroductionFailure::Refused) => IntroductionResult::Refused,
@@ -517,5 +533,13 @@ pub(crate) fn introduction(result: Result<(), IntroductionFailure>) {
         Err(IntroductionFailure::Limited) => IntroductionResult::Limited,
         Err(_) => IntroductionResult::TargetGone,
     };
-    INTRODUCTIONS.increment((IntroductionKind::Direct, result));
+    INTRODUCTIONS.increment((kind, result));
+}
+
+pub(crate) fn limited(kind: LimitedKind) {
+    RATE_LIMITED.increment(match kind {
+        LimitedKind::Introduction => LimitedAction::Introduction,
+        LimitedKind::DialBack => LimitedAction::Dialback,
+        LimitedKind::Relay => LimitedAction::Relay,
+    });
 }

@@ -24,6 +24,7 @@ mod guests;
 mod holders;
 mod interface;
 mod links;
+mod meetings;
 mod possession;
 mod queries;
 mod shard;
@@ -48,7 +49,7 @@ use overlay::{
     wire::{
         descriptor::ShardPrefix,
         hello::Contact,
-        leaf::{Introduce, LeafMessage, Pong},
+        leaf::{LeafMessage, Pong},
         mesh::Load,
     },
 };
@@ -57,19 +58,21 @@ use rustc_hash::FxHashMap;
 pub use self::{
     admission::Terms,
     guests::Verdict,
-    interface::{Denial, Input, Output, Retirement},
+    interface::{Denial, Input, LimitedKind, Output, Retirement},
 };
 use crate::{
     appraisals::Appraisals,
     attachments::Attachments,
     audits::{Audits, proofs::Proofs},
+    dial_backs::DialBacks,
     digests::{Digests, owed::Owed},
     extent::Extent,
     holders::Holders,
     index::{ChunkSlot, Index, KeptSegment, LeafSlot, Reader, Segment},
-    introduce::{self, Introductions, Request},
+    introduce::Introductions,
     leaves::{self, Built, Closing, Leaves, Session, Settings, Slot},
     possession::Possessions,
+    relays::Relays,
     search::{Searches, Ticket, neighbours::Neighbours},
     standing::Standing,
 };
@@ -148,6 +151,8 @@ pub struct Ultrapeer {
     chunks: FxHashMap<(Slot, [u8; 32]), ChunkSlot>,
     searches: Searches,
     introductions: Introductions,
+    dial_backs: DialBacks,
+    relays: Relays,
     volunteers: volunteers::Volunteers,
     /// Searches by their asker, so that a leaf that leaves takes its searches along.
     askers: FxHashMap<Ticket, Session>,
@@ -229,6 +234,8 @@ impl Ultrapeer {
             chunks: FxHashMap::default(),
             searches: Searches::default(),
             introductions: Introductions::default(),
+            dial_backs: DialBacks::default(),
+            relays: Relays::new(settings.relay),
             volunteers: volunteers::Volunteers::default(),
             askers: FxHashMap::default(),
             asked_to_leave: BTreeSet::new(),
@@ -315,33 +322,6 @@ impl Ultrapeer {
     /// Searches under way.
     pub fn searches(&self) -> usize {
         self.searches.len()
-    }
-
-    fn with_introductions(
-        &mut self,
-        now: Time,
-        out: &mut Outbox<Output>,
-        act: impl FnOnce(&mut Introductions, &mut Outbox<introduce::Output>),
-    ) {
-        let mut inner = Outbox::new();
-        act(&mut self.introductions, &mut inner);
-        for output in inner.drain() {
-            match output {
-                introduce::Output::ToAsker(ticket, introduced) => {
-                    self.askers.remove(&ticket);
-                    out.push(Output::ToAsker(ticket, introduced.into(), true));
-                }
-                introduce::Output::ToLeaf(session, introduction) => {
-                    out.push(Output::ToLeaf(session, introduction.into()));
-                }
-                introduce::Output::ToMesh(peer, ask) => out.push(Output::ToMesh(peer, ask.into())),
-                introduce::Output::Reply(peer, answer) => out.push(Output::ToMesh(peer, answer.into())),
-                introduce::Output::Suspect(session) => {
-                    self.with_leaves(now, out, |leaves, inner| leaves.suspect(now, session, inner));
-                }
-            }
-        }
-        out.extend(self.introductions.take_results().into_iter().map(Output::Introduction));
     }
 
     fn with_leaves(
@@ -483,10 +463,9 @@ impl Ultrapeer {
             LeafMessage::LeafState(state) => self.leaves.state(session, state),
             LeafMessage::Goodbye(_) => self.leaf_gone(now, session, true, out),
             LeafMessage::IntroductionReply(reply) => {
-                self.with_introductions(now, out, |introductions, inner| {
-                    introductions.replied(now, session, reply, inner);
-                });
+                self.introduction_replied(now, session, reply, out);
             }
+            LeafMessage::DialBackAsk(_) => self.dial_back_asked(now, session, out),
             LeafMessage::Ping(ping) => out.push(Output::ToLeaf(session, Pong { token: ping.token }.into())),
             LeafMessage::Pong(_) => {}
             LeafMessage::MembersAsk(ask) => self.members_asked(cx, session, ask.most, out),
@@ -530,35 +509,6 @@ impl Ultrapeer {
         self.with_leaves(now, out, act);
     }
 
-    fn introduce(&mut self, now: Time, ticket: Ticket, session: Session, ask: &Introduce, out: &mut Outbox<Output>) {
-        let Some(asker) = self.leaves.get(session).map(|leaf| leaf.peer) else {
-            return out.push(Output::RefuseAsker(ticket, Denial::Gone));
-        };
-        if !self.introductions.has_room() {
-            return out.push(Output::RefuseAsker(ticket, Denial::Introduction));
-        }
-        let own = self.leaf_address(&ask.target);
-        let linked: BTreeSet<_> = self.membership.linked().collect();
-        let mut homes: BTreeSet<_> = ask.homes.iter().copied().filter(|home| linked.contains(home)).collect();
-        if homes.is_empty() && own.is_none() {
-            // Nobody said where the target is: ask all.
-            homes = linked;
-        }
-        self.askers.insert(ticket, session);
-        let request = Request { ticket, asker, target: ask.target };
-        self.with_introductions(now, out, |introductions, inner| {
-            introductions.start(now, request, own, homes, inner);
-        });
-    }
-
-    fn leaf_address(&self, peer: &PeerId) -> Option<(Session, SocketAddr)> {
-        let session = self.leaves.session_of(peer)?;
-        let leaf = self.leaves.get(session)?;
-        // The leaf side of this very node dialled over loopback; others reach it where they reach this ultrapeer.
-        let address = self.address.filter(|_| *peer == self.me).unwrap_or(leaf.address);
-        Some((session, address))
-    }
-
     /// Probes are answered with how busy this node is.
     fn report_load(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
         let load = Load { leaves: self.leaves.len() as u32, capacity: self.leaves.capacity() };
@@ -584,6 +534,7 @@ impl Machine for Ultrapeer {
             Input::Drain => self.drain(cx, out),
             Input::Settings(settings) => {
                 self.leaves.reconfigure(now, settings);
+                self.relays.reconfigure(settings.relay);
                 self.digests.set_budget(settings.memory / 2);
                 self.holders.set_memory(settings.memory);
                 let sessions: Vec<_> = self.leaves.iter().map(|(session, _)| session).collect();
@@ -627,7 +578,9 @@ impl Machine for Ultrapeer {
                 self.with_leaves(now, out, |leaves, inner| leaves.built(now, session, hash, segment, inner));
             }
             Input::Search(ticket, session, search) => self.search(cx, ticket, session, search, out),
-            Input::Introduce(ticket, session, ask) => self.introduce(now, ticket, session, &ask, out),
+            Input::Introduce(ticket, session, ask) => self.introduce(now, ticket, session, ask, out),
+            Input::RelayOpen(guest, peer, open) => self.relay_asked(now, guest, peer, open, out),
+            Input::RelayLeft(guest) => self.relays.left(guest),
             Input::Cancel(ticket) => self.cancel(now, ticket, out),
             Input::MeshUp { peer, address, descriptor } => self.mesh_up(cx, peer, address, descriptor, out),
             Input::DialledBack(peer, found) => self.dialled_back(now, peer, found, out),
@@ -654,6 +607,7 @@ impl Machine for Ultrapeer {
             self.leaves.next_deadline(),
             self.searches.next_deadline(),
             self.introductions.next_deadline(),
+            self.relays.next_deadline(),
             self.attachments.next_deadline(),
             self.digests.next_deadline(),
             self.audits.next_deadline(),
@@ -696,6 +650,7 @@ impl Machine for Ultrapeer {
         self.tell_volunteers(now, out);
         self.with_searches(now, out, Searches::on_deadline);
         self.with_introductions(now, out, |introductions, inner| introductions.on_deadline(now, inner));
+        self.with_relays(out, |relays, inner| relays.on_deadline(now, inner));
         self.with_possessions(now, out, |possessions, leaves, inner| possessions.on_deadline(cx, leaves, inner));
         self.look_at_lists(cx, out);
         self.report_load(cx, out);

@@ -9,7 +9,7 @@ use std::{
     collections::BTreeMap,
     net::SocketAddr,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -25,6 +25,7 @@ use overlay::{
     election::Regime,
     id::{ContentId, HandleSalt, PeerId},
     identity::Identity,
+    introduction::Nature,
     limits,
     transport::{CloseCode, Connection, DialError, Endpoint, Greeting, Sender},
     wire::{
@@ -32,18 +33,19 @@ use overlay::{
         descriptor::{Descriptor, SignedDescriptor},
         election::{Hurdle, Invitation},
         hello::{Contact, Refuse, RefuseReason, Situation},
-        leaf::{LeafMessage, LeafState, MembersAsk},
+        leaf::{DialBackAsk, LeafMessage, LeafState, MembersAsk},
         possession::{PossessionAnswer, PossessionAsk},
         search::Hit,
     },
 };
 use tokio::{
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     time::timeout,
 };
 
 use super::{Input, Network as Core, Output, home_link::HomePort};
 use crate::{
+    approach::Approaches,
     candidacy::{Criterion, Machinery},
     catalog::Catalog,
     founding::{Begin, Role, Willing},
@@ -53,6 +55,7 @@ use crate::{
     possession::{self, Answers},
     search::{End, Request, Ticket},
     store::Shares,
+    transfer::serve::Uploads,
     wishes::{Number, Source},
 };
 
@@ -135,6 +138,13 @@ pub(super) struct Shared {
     /// Until it is taken.
     wish_news_end: Mutex<Option<mpsc::Receiver<WishNews>>>,
     begins: watch::Sender<Option<Begin>>,
+    /// What is in front of this leaf.
+    pub(super) nature: watch::Sender<Nature>,
+    pub(super) approaches: Mutex<Approaches>,
+    /// Leaves that were asked to dial this one, with the token that they bring.
+    pub(super) pushes: Mutex<BTreeMap<(PeerId, u64), oneshot::Sender<Connection>>>,
+    /// Serves those that reach this leaf.
+    pub(super) uploads: OnceLock<Uploads>,
 }
 
 /// A home, for `status`.
@@ -222,6 +232,10 @@ impl Network {
             wish_news,
             wish_news_end: Mutex::new(Some(wish_news_end)),
             begins: watch::Sender::new(None),
+            nature: watch::Sender::default(),
+            approaches: Mutex::default(),
+            pushes: Mutex::default(),
+            uploads: OnceLock::new(),
         });
         let (carrier, token) = (shared.clone(), shared.tasks.token());
         shared.tasks.spawn_to_end("network", async move {
@@ -367,9 +381,17 @@ impl Network {
         self.shared.join_changed.notify_one();
     }
 
-    /// Tells the homes how busy this leaf is.
-    pub fn set_load(&self, load: LeafState) {
-        self.shared.load.send_if_modified(|known| std::mem::replace(known, load) != load);
+    /// Tells the homes how busy this leaf is: how many upload slots are free, and how many wait for one.
+    pub fn set_load(&self, free_slots: u16, queue: u32) {
+        self.shared.load.send_if_modified(|known| {
+            let load = LeafState { free_slots, queue, ..*known };
+            std::mem::replace(known, load) != load
+        });
+    }
+
+    /// What is in front of this leaf, as far as is known.
+    pub fn nature(&self) -> Nature {
+        *self.shared.nature.borrow()
     }
 
     /// This node listens elsewhere now: it attaches to its homes anew, which name it to others where they see it. A home
@@ -508,6 +530,11 @@ impl Shared {
             Output::Count(count) => crate::metrics::home_audited(count),
             Output::AskMembers(peer, most) => self.say(&peer, MembersAsk { most }),
             Output::AskView(peer, ask) => self.say(&peer, ask),
+            Output::AskDialBack(peer) => self.say(&peer, DialBackAsk),
+            Output::Nature(nature) => {
+                self.nature.send_replace(nature);
+                self.load.send_modify(|state| state.reachability = nature.reachability);
+            }
             Output::Release(peer, why) => {
                 if let Some(home) = self.homes().get(&peer).cloned() {
                     HOME_SWITCHES.increment(why.into());

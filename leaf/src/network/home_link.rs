@@ -25,8 +25,7 @@ use overlay::{
         bounded::{Blob, List},
         hello::{Contact, Goodbye, RefuseReason},
         leaf::{
-            CatalogPart, CatalogRoot, CatalogWant, ChunkRef, IntroductionReply, LeafMessage, Ping, Pong, RootStatement,
-            Volunteer, Wishes,
+            CatalogPart, CatalogRoot, CatalogWant, ChunkRef, LeafMessage, Ping, Pong, RootStatement, Volunteer, Wishes,
         },
     },
 };
@@ -38,6 +37,7 @@ use tokio::{
 use super::{
     Input,
     driver::{HomeStatus, Shared},
+    meet,
 };
 use crate::{
     catalog::Catalog,
@@ -90,6 +90,11 @@ impl HomePort {
         if self.queue.try_send(message).is_err() {
             self.suspect();
         }
+    }
+
+    /// Says something that is owed to the home. False if its connection is gone.
+    pub(super) async fn answer(&self, message: LeafMessage) -> bool {
+        self.queue.send(message).await.is_ok()
     }
 
     /// The home shall have these wishes.
@@ -210,7 +215,8 @@ async fn run(
     let watched = watch_over(port.clone(), pongs.clone());
     tasks.spawn_guarded("home watch", watched, guard(&connection));
     tasks.spawn("home round trip", measure(shared.clone(), port.clone()));
-    let attached = Input::Attached { peer, address, descriptor: welcome.descriptor, rtt: connection.rtt() };
+    let (descriptor, observed) = (welcome.descriptor, welcome.observed);
+    let attached = Input::Attached { peer, address, descriptor, rtt: connection.rtt(), observed };
     let mut drained = false;
     if shared.machine.input(attached).await.is_ok() {
         let mut reader = Reader { shared, port: &port, wants, pongs, drained: false };
@@ -284,10 +290,12 @@ impl Reader<'_> {
                 let acknowledged = Input::Acknowledged { home: peer, sequence: ack.sequence, whole };
                 machine.input(acknowledged).await.is_ok()
             }
-            LeafMessage::Introduction(introduction) => {
-                let reply = IntroductionReply { session: introduction.session, accept: true };
-                self.port.queue.send(reply.into()).await.is_ok()
+            LeafMessage::Introduction(introduction) => meet::introduced(self.shared, self.port, introduction).await,
+            LeafMessage::RelayOffer(offer) => {
+                meet::offered(self.shared, self.port, offer);
+                true
             }
+            LeafMessage::DialledBack(told) => machine.input(Input::DialledBack(peer, told.reached)).await.is_ok(),
             LeafMessage::PossessionAsk(ask) => {
                 let (shared, queue) = (self.shared.clone(), self.port.queue.clone());
                 self.shared.tasks.spawn("possession", async move {

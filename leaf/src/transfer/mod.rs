@@ -91,6 +91,11 @@ pub trait Reach: Debug + Send + Sync + 'static {
     /// A welcomed transfer connection to `peer`, which may be attached to `homes` (none: unknown), and the way
     /// that worked. Dropping the future ends the attempt.
     fn connect(&self, peer: PeerId, homes: Vec<PeerId>) -> BoxFuture<'_, Result<(Connection, Via), ReachError>>;
+
+    /// The same without a relay, for a peer that is reached over one; whoever knows no relay knows nothing better.
+    fn improve(&self, _peer: PeerId, _homes: Vec<PeerId>) -> BoxFuture<'_, Result<(Connection, Via), ReachError>> {
+        Box::pin(std::future::ready(Err(ReachError::Unreachable("there is no other way".to_owned()))))
+    }
 }
 
 /// Somebody who is said to have a content.

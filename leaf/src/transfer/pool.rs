@@ -1,6 +1,7 @@
 //! One connection to each peer, shared by all downloads that want something from it.
 //!
-//! Invariant: at most one attempt to reach a peer is under way, and a connection nobody uses is closed.
+//! Invariant: at most one attempt to reach a peer is under way, and a connection nobody uses is closed. One that is
+//! relayed is replaced by a better one as soon as there is one: who uses it finds it closed, and asks for it again.
 
 use std::{
     collections::BTreeMap,
@@ -14,7 +15,7 @@ use overlay::{
     time::Time,
     transport::{CloseCode, Connection, Windows},
 };
-use tokio::sync::Mutex as AsyncMutex;
+use tokio::{sync::Mutex as AsyncMutex, time::timeout};
 
 use super::{Reach, ReachError, Via};
 use crate::metrics;
@@ -68,11 +69,13 @@ impl Pool {
             return Ok(lease);
         }
         let watch = Clock::new();
-        let reached = self.reach.connect(peer, homes).await;
-        let span = watch.now().since(Time::ZERO);
-        metrics::attempted(reached.as_ref().map(|(_, via)| *via), span);
-        let (connection, via) = reached?;
+        let (connection, via) = self.reach.connect(peer, homes.clone()).await?;
+        metrics::reached(via, watch.now().since(Time::ZERO));
         connection.set_windows(Windows::Bulk);
+        if via == Via::Relay {
+            let (reach, slot, relayed) = (Arc::clone(&self.reach), Arc::clone(&slot), connection.clone());
+            tokio::spawn(improve(reach, slot, (peer, homes), relayed));
+        }
         let lease = Arc::new(Lease { connection, via });
         *open = Arc::downgrade(&lease);
         Ok(lease)
@@ -90,5 +93,22 @@ impl Pool {
             }
         }
         Ok(Arc::clone(peers.entry(peer).or_default()))
+    }
+}
+
+/// Looks for a better connection to a peer as long as the relayed one is open.
+async fn improve(reach: Arc<dyn Reach>, slot: Slot, (peer, homes): (PeerId, Vec<PeerId>), relayed: Connection) {
+    while timeout(limits::RELAY_UPGRADE, relayed.closed()).await.is_err() {
+        let watch = Clock::new();
+        let Ok((connection, via)) = reach.improve(peer, homes.clone()).await else { continue };
+        metrics::reached(via, watch.now().since(Time::ZERO));
+        tracing::debug!(?peer, via = via.name(), "a relay is not needed any more");
+        connection.set_windows(Windows::Bulk);
+        let lease = Arc::new(Lease { connection, via });
+        *slot.lock().await = Arc::downgrade(&lease);
+        relayed.close(CloseCode::Replaced);
+        // It stays open until those who used the other one had time to ask again.
+        let _ = timeout(limits::RELAY_HANDOVER, lease.connection.closed()).await;
+        return;
     }
 }

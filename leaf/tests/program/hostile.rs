@@ -413,7 +413,7 @@ fn listing<A>(
     node.runtime.spawn(async move {
         while let Ok(Some(message)) = link.receiver.next().await {
             if let LeafMessage::Introduction(introduction) = message {
-                let reply = IntroductionReply { session: introduction.session, accept: true };
+                let reply = IntroductionReply::new(introduction.session, true);
                 link.sender.send(&reply.into()).await.unwrap();
             }
         }

@@ -23,13 +23,16 @@ use tokio_util::sync::DropGuard;
 
 use super::{
     admission::{Admission, Verdict},
+    carried,
     connection::{CloseCode, CloseReason, Connection, Link},
     dial_back::{self, Askers, Reached, Unreached},
+    dial_error::DialError,
     gate::Gate,
-    handshake::{self, Arrival, Greeting, MeetError, Settings},
+    handshake::{self, Arrival, Greeting, MeetError, Offer, Settings},
     ping::{self, Pings, Watched},
     socket::{self, BindError, BindMode, canonical, for_family},
     stats::{self, Event, Stats},
+    streams::{Receiver, Sender},
     tls::{self, Credentials},
     tuning,
     version::{self, Versions},
@@ -41,11 +44,7 @@ use crate::{
     identity::Identity,
     limits,
     metrics::{self, HandshakeResult},
-    wire::{
-        Conversation, MAJOR, MEASURE_ALPN, Protocol, VERSION_ALPN,
-        descriptor::SignedDescriptor,
-        hello::{Contact, Refuse, RefuseReason, Situation, Welcome},
-    },
+    wire::{Conversation, MAJOR, MEASURE_ALPN, Protocol, VERSION_ALPN, hello::Welcome, leaf::LeafMessage},
 };
 
 /// A node's place in the network: one socket, one key. Cheap to clone. When the last clone is dropped, or
@@ -59,14 +58,14 @@ pub struct Endpoint {
 /// What the endpoint's tasks share.
 pub(super) struct Shared {
     quic: quinn::Endpoint,
-    credentials: Credentials,
+    pub(super) credentials: Credentials,
     versions: Versions,
     /// A second handle of the socket, for packets that are not QUIC.
     socket: Arc<Mutex<UdpSocket>>,
     pings: Arc<Pings>,
     askers: Askers,
     handshakes: Arc<Semaphore>,
-    gate: Arc<Gate>,
+    pub(super) gate: Arc<Gate>,
     pub(super) own: PeerId,
     pub(super) settings: Settings,
     pub(super) stats: Arc<Stats>,
@@ -93,6 +92,17 @@ pub struct Dialled<M: Conversation> {
     pub link: Link<M>,
     /// What the other side said.
     pub welcome: Welcome,
+}
+
+/// How patiently an address is dialled that does not answer: whoever else is there shall not get much.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Attempt {
+    /// For as long as a handshake may take.
+    Usual,
+    /// Others named the address: three flights of first packets, for [`limits::NAMED_DIAL_TIMEOUT`].
+    Named,
+    /// The other side opens its NAT just now: three flights, soon after each other, for [`limits::PUNCH_TIMEOUT`].
+    Punch,
 }
 
 impl Endpoint {
@@ -215,8 +225,53 @@ impl Endpoint {
         expect: Option<PeerId>,
         greeting: Greeting,
     ) -> Result<Dialled<M>, DialError> {
-        let (address, begun) = (canonical(address), Instant::now());
-        let result = timeout(limits::DIAL_TIMEOUT, self.shared.dial(address, expect, greeting)).await;
+        self.dial_as(Attempt::Usual, address, expect, greeting).await
+    }
+
+    /// [`Self::dial`], with care for whoever is at the address if it is another.
+    pub async fn dial_as<M: Conversation>(
+        &self,
+        attempt: Attempt,
+        address: SocketAddr,
+        expect: Option<PeerId>,
+        greeting: Greeting,
+    ) -> Result<Dialled<M>, DialError> {
+        let address = canonical(address);
+        self.counted(address, self.shared.dial(attempt, address, expect, greeting)).await
+    }
+
+    /// Dials a leaf over a relay, whose stream was joined with that of the leaf. Everything is encrypted between the
+    /// two: the relay sees packets.
+    pub async fn dial_carried<M: Conversation>(
+        &self,
+        sender: Sender<LeafMessage>,
+        receiver: Receiver<LeafMessage>,
+        peer: PeerId,
+        greeting: Greeting,
+    ) -> Result<Dialled<M>, DialError> {
+        let address = sender.connection().remote_address();
+        self.counted(address, self.shared.dial_carried(sender, receiver, peer, greeting)).await
+    }
+
+    /// The other side of [`Self::dial_carried`]: waits for that leaf.
+    pub async fn accept_carried<M: Conversation>(
+        &self,
+        sender: Sender<LeafMessage>,
+        receiver: Receiver<LeafMessage>,
+        peer: PeerId,
+    ) -> Result<Offer<M>, CloseReason> {
+        let accepted = carried::accept(&self.shared, sender, receiver, peer);
+        let idle = |_| Err(CloseReason::Idle);
+        timeout(limits::HANDSHAKE_TIMEOUT, accepted).await.unwrap_or_else(idle)
+    }
+
+    async fn counted<M: Conversation>(
+        &self,
+        address: SocketAddr,
+        dialling: impl Future<Output = Result<Dialled<M>, DialError>>,
+    ) -> Result<Dialled<M>, DialError> {
+        let begun = Instant::now();
+        let result = timeout(limits::DIAL_TIMEOUT, dialling).await;
         let result = result.unwrap_or(Err(DialError::Timeout { address }));
         self.shared.stats.event(if result.is_ok() { Event::DialWelcomed } else { Event::DialFailed });
         stats::handshake_out(result.as_ref().err());
@@ -233,6 +288,11 @@ impl Endpoint {
         let socket = self.shared.socket.lock().unwrap_or_else(PoisonError::into_inner);
         // A lost probe is repeated by whoever wants it.
         let _ = socket.send_to(&[0], address);
+    }
+
+    /// Where this node is in its own network, as the system sends towards `address`; `None` if it does not.
+    pub fn local_towards(&self, address: SocketAddr) -> Option<SocketAddr> {
+        socket::source_towards(canonical(address)).map(|ip| SocketAddr::new(ip, self.local_address().port()))
     }
 
     /// The round trip to whoever listens at `address`, without a connection; `None` if no ultrapeer or leaf answers in
@@ -329,7 +389,7 @@ impl Shared {
         self.quic.local_addr().unwrap_or_else(|_| (IpAddr::from([0, 0, 0, 0]), 0).into())
     }
 
-    fn server_config(&self, transport: TransportConfig) -> ServerConfig {
+    pub(super) fn server_config(&self, transport: TransportConfig) -> ServerConfig {
         let mut protocols: Vec<Vec<u8>> =
             Protocol::ALL.iter().flat_map(|protocol| self.versions.alpns(*protocol)).collect();
         protocols.extend([VERSION_ALPN, MEASURE_ALPN].map(<[u8]>::to_vec));
@@ -344,6 +404,7 @@ impl Shared {
 
     async fn dial<M: Conversation>(
         &self,
+        attempt: Attempt,
         address: SocketAddr,
         expect: Option<PeerId>,
         greeting: Greeting,
@@ -353,12 +414,40 @@ impl Shared {
             return Err(DialError::Banned { address });
         }
         let alpn = self.versions.alpns(M::PROTOCOL).next().unwrap_or_default();
-        let quic = match self.connect(address, expect, M::PROTOCOL, &alpn).await {
+        let quic = match self.connect(attempt, address, expect, M::PROTOCOL, &alpn).await {
             Err(DialError::Closed { reason: CloseReason::Version, .. }) => {
                 return Err(self.ask_version(address, expect).await);
             }
             result => result?,
         };
+        self.meet(quic, address, expect, greeting).await
+    }
+
+    async fn dial_carried<M: Conversation>(
+        &self,
+        sender: Sender<LeafMessage>,
+        receiver: Receiver<LeafMessage>,
+        peer: PeerId,
+        greeting: Greeting,
+    ) -> Result<Dialled<M>, DialError> {
+        let address = sender.connection().remote_address();
+        if self.gate.rules().bans_peer(&peer) {
+            return Err(DialError::Banned { address });
+        }
+        let alpn = self.versions.alpns(M::PROTOCOL).next().unwrap_or_default();
+        let quic = carried::connect(self, sender, receiver, peer, &alpn).await;
+        let quic = quic.map_err(|reason| DialError::Closed { address, reason })?;
+        self.meet(quic, address, Some(peer), greeting).await
+    }
+
+    /// A handshake has ended well: who is it, and is this node welcome?
+    async fn meet<M: Conversation>(
+        &self,
+        quic: quinn::Connection,
+        address: SocketAddr,
+        expect: Option<PeerId>,
+        greeting: Greeting,
+    ) -> Result<Dialled<M>, DialError> {
         let peer = tls::peer_of(&quic).ok_or(DialError::Violation { address })?;
         let connection = Connection::new(quic, peer, M::PROTOCOL, Arc::clone(&self.stats), Arc::clone(&self.gate));
         // Who asks for itself by name is an ultrapeer whose own leaf side attaches to it; who did not mean itself is told.
@@ -376,6 +465,7 @@ impl Shared {
 
     async fn connect(
         &self,
+        attempt: Attempt,
         address: SocketAddr,
         expect: Option<PeerId>,
         protocol: Protocol,
@@ -385,14 +475,28 @@ impl Shared {
         let mut config = ClientConfig::new(crypto);
         // Without randomness the beat is merely regular.
         let jitter = getrandom::u32().unwrap_or(u32::MAX / 2);
-        config.transport_config(Arc::new(tuning::dialling(protocol, jitter)));
-        let connecting = self.quic.connect_with(config, address, tls::SERVER_NAME).map_err(|error| match error {
-            ConnectError::InvalidRemoteAddress(_) => DialError::Unreachable { address },
-            ConnectError::EndpointStopping => {
-                DialError::Closed { address, reason: CloseReason::Local(CloseCode::Shutdown) }
-            }
-            error => DialError::Closed { address, reason: CloseReason::Transport(error.to_string()) },
-        })?;
+        let mut transport = tuning::dialling(protocol, jitter);
+        if attempt == Attempt::Punch {
+            transport.initial_rtt(limits::PUNCH_RTT);
+        }
+        config.transport_config(Arc::new(transport));
+        let mut connecting =
+            self.quic.connect_with(config, address, tls::SERVER_NAME).map_err(|error| match error {
+                ConnectError::InvalidRemoteAddress(_) => DialError::Unreachable { address },
+                ConnectError::EndpointStopping => {
+                    DialError::Closed { address, reason: CloseReason::Local(CloseCode::Shutdown) }
+                }
+                error => DialError::Closed { address, reason: CloseReason::Transport(error.to_string()) },
+            })?;
+        let patience = match attempt {
+            Attempt::Usual => limits::HANDSHAKE_TIMEOUT,
+            Attempt::Named => limits::NAMED_DIAL_TIMEOUT,
+            Attempt::Punch => limits::PUNCH_TIMEOUT,
+        };
+        // What fails here fails below, with its reason.
+        if timeout(patience, connecting.handshake_data()).await.is_err() {
+            return Err(DialError::Timeout { address });
+        }
         connecting.await.map_err(|error| match (expect, seen.get()) {
             (Some(expected), Some(&found)) if expected != found => DialError::WrongPeer { address, expected, found },
             _ if matches!(error, ConnectionError::TimedOut) => DialError::Timeout { address },
@@ -402,7 +506,7 @@ impl Shared {
 
     /// The other side has no protocol of ours: which of the two is older?
     async fn ask_version(&self, address: SocketAddr, expect: Option<PeerId>) -> DialError {
-        let Ok(quic) = self.connect(address, expect, Protocol::Leaf, VERSION_ALPN).await else {
+        let Ok(quic) = self.connect(Attempt::Usual, address, expect, Protocol::Leaf, VERSION_ALPN).await else {
             return DialError::OtherProtocol { address };
         };
         match version::ask(&quic, &self.versions).await {
@@ -523,182 +627,4 @@ async fn receive(shared: &Arc<Shared>, incoming: quinn::Incoming) -> Result<Opti
         Protocol::Mesh => Arrival::Mesh(handshake::meet(shared, connection).await?),
         Protocol::Transfer => Arrival::Transfer(handshake::meet(shared, connection).await?),
     }))
-}
-
-/// Why a dial failed. Nothing is left of the attempt.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DialError {
-    /// No answer, or no complete handshake, in time.
-    #[error("no answer from {address} within {} s", limits::DIAL_TIMEOUT.as_secs_f64())]
-    Timeout {
-        /// What was dialled.
-        address: SocketAddr,
-    },
-    /// This node cannot send there: no IPv6 here, or no address of a host.
-    #[error("{address} cannot be reached from here")]
-    Unreachable {
-        /// What was dialled.
-        address: SocketAddr,
-    },
-    /// Another node answered.
-    #[error("at {address} is {found}, not {expected}")]
-    WrongPeer {
-        /// What was dialled.
-        address: SocketAddr,
-        /// Who was looked for.
-        expected: PeerId,
-        /// Who was found.
-        found: PeerId,
-    },
-    /// The other side turned us away.
-    #[error("{address} refused: {}", .reason.text())]
-    Refused {
-        /// What was dialled.
-        address: SocketAddr,
-        /// Why.
-        reason: RefuseReason,
-        /// Ultrapeers that may do instead; not checked yet.
-        alternatives: Vec<SignedDescriptor>,
-        /// Who refused.
-        peer: PeerId,
-        /// How it stands, if it is a leaf.
-        situation: Situation,
-        /// Leaves without a home that it knows, and that would be one for others; not checked.
-        contacts: Vec<Contact>,
-    },
-    /// The other side is in a network of another name.
-    #[error("{address} belongs to another network")]
-    WrongNetwork {
-        /// What was dialled.
-        address: SocketAddr,
-    },
-    /// One side did not prove that it knows the network's secret.
-    #[error("{address} does not share this network's secret")]
-    WrongSecret {
-        /// What was dialled.
-        address: SocketAddr,
-    },
-    /// The other side speaks older versions of the protocols only.
-    #[error("{address} runs an older version ({agent}) that this one cannot talk to")]
-    PeerOlder {
-        /// What was dialled.
-        address: SocketAddr,
-        /// Its program.
-        agent: String,
-    },
-    /// The other side speaks newer versions of the protocols only.
-    #[error("{address} runs a newer version ({agent}) that this one cannot talk to")]
-    PeerNewer {
-        /// What was dialled.
-        address: SocketAddr,
-        /// Its program.
-        agent: String,
-    },
-    /// It is banned here.
-    #[error("{address} is banned here")]
-    Banned {
-        /// What was to be dialled.
-        address: SocketAddr,
-    },
-    /// What answers there is no node of this kind.
-    #[error("{address} does not speak this protocol")]
-    OtherProtocol {
-        /// What was dialled.
-        address: SocketAddr,
-    },
-    /// This node answered itself.
-    #[error("{address} is this node itself")]
-    SelfDial {
-        /// What was dialled.
-        address: SocketAddr,
-    },
-    /// The other side answered against the protocol.
-    #[error("{address} answered nonsense")]
-    Violation {
-        /// What was dialled.
-        address: SocketAddr,
-    },
-    /// The connection ended before the welcome.
-    #[error("the connection to {address} failed: {reason}")]
-    Closed {
-        /// What was dialled.
-        address: SocketAddr,
-        /// Why.
-        reason: CloseReason,
-    },
-}
-
-impl DialError {
-    /// What the user can do about it.
-    pub const fn hint(&self) -> &'static str {
-        match self {
-            Self::Timeout { .. } => "check the address, that the node runs, and that firewalls let UDP through",
-            Self::Unreachable { .. } => "check the address, or use one of a family that this machine has",
-            Self::WrongPeer { .. } => "the node may have a new key: ask for its current id, or leave the id out",
-            Self::Refused { .. } => "try another node",
-            Self::WrongNetwork { .. } => "use the same network name on both sides",
-            Self::WrongSecret { .. } => "use the same network secret on both sides",
-            Self::PeerOlder { .. } => "ask its operator to update it, or join another node",
-            Self::PeerNewer { .. } => "update this program",
-            Self::OtherProtocol { .. } => "check the address and the port",
-            Self::SelfDial { .. } => "join another node",
-            Self::Banned { .. } => "lift the ban, or join another node",
-            Self::Violation { .. } => "try another node; if it is your own, check its version",
-            Self::Closed { .. } => "try again later",
-        }
-    }
-
-    /// What it is called among the problems of a node that was told to join there; `None` if it is none: who is
-    /// full names others, and to dial itself harms nobody.
-    pub const fn problem(&self) -> Option<&'static str> {
-        match self {
-            Self::WrongNetwork { .. } => Some("wrong_network"),
-            Self::WrongSecret { .. } => Some("wrong_secret"),
-            Self::PeerOlder { .. } => Some("peer_older"),
-            Self::PeerNewer { .. } => Some("peer_newer"),
-            Self::Refused { .. } | Self::SelfDial { .. } => None,
-            Self::Timeout { .. }
-            | Self::Unreachable { .. }
-            | Self::WrongPeer { .. }
-            | Self::Banned { .. }
-            | Self::OtherProtocol { .. }
-            | Self::Violation { .. }
-            | Self::Closed { .. } => Some("unreachable"),
-        }
-    }
-
-    /// Its name in metrics and logs.
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Timeout { .. } => "timeout",
-            Self::Unreachable { .. } => "unreachable",
-            Self::WrongPeer { .. } => "wrong_peer",
-            Self::Refused { .. } => "refused",
-            Self::WrongNetwork { .. } => "wrong_network",
-            Self::WrongSecret { .. } => "wrong_secret",
-            Self::PeerOlder { .. } => "peer_older",
-            Self::PeerNewer { .. } => "peer_newer",
-            Self::OtherProtocol { .. } => "other_protocol",
-            Self::SelfDial { .. } => "self_dial",
-            Self::Banned { .. } => "banned",
-            Self::Violation { .. } => "violation",
-            Self::Closed { .. } => "closed",
-        }
-    }
-
-    pub(super) fn refused(address: SocketAddr, peer: PeerId, refuse: Refuse) -> Self {
-        match refuse.reason {
-            RefuseReason::WrongNetwork => Self::WrongNetwork { address },
-            RefuseReason::WrongSecret => Self::WrongSecret { address },
-            reason => Self::Refused {
-                address,
-                reason,
-                alternatives: refuse.alternatives.into_vec(),
-                peer,
-                situation: refuse.situation,
-                contacts: refuse.contacts.into_vec(),
-            },
-        }
-    }
 }

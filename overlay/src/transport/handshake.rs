@@ -16,7 +16,8 @@ use zeroize::Zeroizing;
 
 use super::{
     connection::{CloseCode, CloseReason, Connection, Link},
-    endpoint::{DialError, Shared},
+    dial_error::DialError,
+    endpoint::Shared,
     stats::{self, Event},
     streams::{ReceiveError, SendError},
 };

@@ -8,7 +8,9 @@
 //! | `occupancy` | how many connections may stay, in all and of one address prefix |
 //! | `tls` | keys: everything of rustls |
 //! | `handshake` | hello and welcome; network name and secret |
+//! | `dial_error` | why a dial failed |
 //! | `dial_back` | whether a node is reached from outside, and how fast it sends |
+//! | `carried` | connections inside of streams: what is relayed |
 //! | `version` | after a mismatch: which side is older |
 //! | `connection` | a welcomed peer, and why connections end |
 //! | `streams` | messages and raw bytes |
@@ -20,8 +22,10 @@
 //! they are in the same network. No type of the QUIC or TLS library leaves this module.
 
 mod admission;
+mod carried;
 mod connection;
 mod dial_back;
+mod dial_error;
 mod endpoint;
 mod gate;
 mod handshake;
@@ -36,7 +40,8 @@ mod version;
 
 pub use connection::{CloseCode, CloseReason, Connection, ConnectionStats, Link};
 pub use dial_back::{Reached, Unreached};
-pub use endpoint::{Arrivals, DialError, Dialled, Endpoint};
+pub use dial_error::DialError;
+pub use endpoint::{Arrivals, Attempt, Dialled, Endpoint};
 pub use handshake::{Arrival, Greeting, Offer, Secret, Settings};
 pub use occupancy::{Occupancy, Occupant};
 pub use socket::{BindError, BindMode};

@@ -90,6 +90,14 @@ fn open_exactly(address: SocketAddr) -> io::Result<UdpSocket> {
     Ok(socket.into())
 }
 
+/// The address of this machine from which packets to `address` go out. None is sent.
+pub(super) fn source_towards(address: SocketAddr) -> Option<IpAddr> {
+    let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    let socket = UdpSocket::bind((any, 0)).ok()?;
+    socket.connect(address).ok()?;
+    Some(socket.local_addr().ok()?.ip().to_canonical())
+}
+
 /// The address as people write it: IPv4 seen through a socket of both families is IPv4.
 pub(super) fn canonical(address: SocketAddr) -> SocketAddr {
     SocketAddr::new(address.ip().to_canonical(), address.port())
@@ -114,6 +122,11 @@ mod tests {
         assert!(matches!(bind(address, BindMode::Given), Err(BindError::AddressInUse { .. })));
         let moved = bind(address, BindMode::Default).unwrap();
         assert_ne!(moved.local_addr().unwrap().port(), address.port());
+    }
+
+    #[test]
+    fn what_goes_to_loopback_comes_from_there() {
+        assert_eq!(source_towards("127.0.0.1:9".parse().unwrap()), Some(Ipv4Addr::LOCALHOST.into()));
     }
 
     #[test]

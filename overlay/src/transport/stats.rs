@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{
     connection::{CloseCode, CloseReason},
-    endpoint::DialError,
+    dial_error::DialError,
 };
 use crate::{
     metrics::{self, ConnectionKind, Direction, HANDSHAKES, HandshakeResult},

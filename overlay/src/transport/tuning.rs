@@ -115,6 +115,13 @@ pub(super) fn dialling(protocol: Protocol, jitter: u32) -> TransportConfig {
     config
 }
 
+/// Settings of a connection whose packets are carried inside of a stream, of those of any other: no packet is lost there,
+/// so there is no larger one to be found that passes.
+pub(super) fn carried(mut config: TransportConfig) -> TransportConfig {
+    config.mtu_discovery_config(None);
+    config
+}
+
 /// Settings of a connection on which another node shows how fast it sends: it may send as fast as it can.
 pub(super) fn measuring() -> TransportConfig {
     let mut config = common();

@@ -23,6 +23,13 @@ impl<T, const N: usize> List<T, N> {
         Self(items.into_iter().take(N).collect())
     }
 
+    /// Adds an element if it fits.
+    pub fn push(&mut self, item: T) {
+        if self.0.len() < N {
+            self.0.push(item);
+        }
+    }
+
     /// The elements.
     pub fn into_vec(self) -> Vec<T> {
         self.0

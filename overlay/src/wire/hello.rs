@@ -57,6 +57,8 @@ pub enum Situation {
     Homeless,
     /// It has no home, and would be one for others.
     Volunteer,
+    /// It comes only to be relayed to another leaf, and is none here.
+    Guest,
 }
 
 /// A node, and where it can be dialled. A hint only: whoever tells it may be wrong or lie.

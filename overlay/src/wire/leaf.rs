@@ -2,22 +2,26 @@
 //!
 //! ```text
 //! control stream   leaf: Hello, CatalogRoot, CatalogPart.., LeafState, Volunteer, MembersAsk, ViewAsk, Wishes,
-//!                        Goodbye, IntroductionReply, Possession, Complaint
+//!                        Goodbye, IntroductionReply, Possession, Complaint, DialBackAsk
 //!                  ultrapeer: Welcome | Refuse, Allowance, Members, CatalogWant, CatalogAck, Volunteers, View,
-//!                        WishHits, Introduction, PossessionAsk, Goodbye
+//!                        WishHits, Introduction, PossessionAsk, DialledBack, RelayOffer, Goodbye
 //! one stream each  leaf: Search              ultrapeer: Accepted, Hits.., Summary
 //!                  leaf: Introduce           ultrapeer: Introduced
+//! of a guest       leaf: RelayOpen           ultrapeer: RelayReady      both: Carried..
 //! ```
-
-use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+pub use super::introduction::{
+    Carried, DialBackAsk, DialledBack, Introduce, Introduced, Introduction, IntroductionFailure, IntroductionReply,
+    RelayOffer, RelayOpen, RelayReady, RelayRefusal, Side, Whereabouts,
+};
 use super::{
     bounded::{Blob, List, Text},
     descriptor::SignedDescriptor,
     election::{Invitation, Measured},
     hello::{Contact, Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
+    introduction::{INTRODUCED_CAP, SIDE_CAP},
     messages,
     possession::{Complaint, POSSESSION_CAP, Possession, PossessionAsk},
     search::{HITS_CAP, Hit, Hits, Reachability, Search, Summary},
@@ -63,13 +67,13 @@ messages! {
         /// Its end.
         14 Summary(Summary) up to 256,
         /// The leaf wants to reach another, on a stream of its own.
-        15 Introduce(Introduce) up to 512,
+        15 Introduce(Introduce) up to SIDE_CAP,
         /// Whether and where it can.
-        16 Introduced(Introduced) up to 512,
+        16 Introduced(Introduced) up to INTRODUCED_CAP,
         /// Another leaf wants to reach this one.
-        17 Introduction(Introduction) up to 512,
+        17 Introduction(Introduction) up to SIDE_CAP,
         /// Whether it may.
-        18 IntroductionReply(IntroductionReply) up to 64,
+        18 IntroductionReply(IntroductionReply) up to SIDE_CAP,
         /// Are you there?
         19 Ping(Ping) up to 64,
         /// Yes.
@@ -98,6 +102,18 @@ messages! {
         31 Possession(Possession) up to POSSESSION_CAP,
         /// A source does not have what it lists.
         32 Complaint(Complaint) up to 256,
+        /// The leaf wants to know whether it can be dialled.
+        33 DialBackAsk(DialBackAsk) up to 16,
+        /// Whether it can.
+        34 DialledBack(DialledBack) up to 16,
+        /// Another leaf wants to be relayed to this one.
+        35 RelayOffer(RelayOffer) up to 64,
+        /// A guest wants to be relayed, on a stream of its own.
+        36 RelayOpen(RelayOpen) up to 64,
+        /// Whether it is.
+        37 RelayReady(RelayReady) up to 16,
+        /// A packet between two that are relayed.
+        38 Carried(Carried) up to limits::RELAY_PACKET + 8,
     }
 }
 
@@ -282,68 +298,6 @@ pub struct LeafState {
 pub struct Accepted {
     /// Ultrapeers that the coordinator knows to be alive, itself included.
     pub ultrapeers: u32,
-}
-
-/// The leaf wants to reach another.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Introduce {
-    /// The other leaf.
-    pub target: PeerId,
-    /// Ultrapeers that it may be attached to, as a hit told; none means unknown.
-    pub homes: List<PeerId, { limits::HOMES }>,
-}
-
-/// Whether and where it can.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Introduced {
-    /// The target agreed; these are addresses at which its homes see it.
-    At(List<SocketAddr, { limits::CANDIDATES }>),
-    /// It did not work out.
-    Failed(IntroductionFailure),
-}
-
-/// Why an introduction failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
-#[non_exhaustive]
-pub enum IntroductionFailure {
-    /// No ultrapeer that was asked has the target.
-    TargetGone,
-    /// The target declined.
-    Refused,
-    /// The target or its home did not answer in time.
-    Timeout,
-    /// Too many introductions.
-    Limited,
-}
-
-impl IntroductionFailure {
-    /// The failure in words, for logs and messages.
-    pub const fn text(self) -> &'static str {
-        match self {
-            Self::TargetGone => "no ultrapeer has it",
-            Self::Refused => "it declined",
-            Self::Timeout => "it did not answer its home in time",
-            Self::Limited => "its home has too many introductions under way",
-        }
-    }
-}
-
-/// Another leaf wants to reach this one.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Introduction {
-    /// Names it in the reply.
-    pub session: u64,
-    /// Who asks; its key was proven to its own home.
-    pub peer: PeerId,
-}
-
-/// Whether it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct IntroductionReply {
-    /// Of the [`Introduction`].
-    pub session: u64,
-    /// True if the leaf lets itself be dialled.
-    pub accept: bool,
 }
 
 /// Are you there?

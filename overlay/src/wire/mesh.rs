@@ -4,16 +4,16 @@
 //! membership and introductions; each side opens one stream for its queries, one for the hits that it owes and one
 //! for what it tells of its leaves, so that a slow list of hits never holds back a probe.
 
-use std::net::SocketAddr;
-
 use serde::{Deserialize, Serialize};
 
+pub use super::introduction::{Agreed, MeshIntroduce, MeshIntroduced};
 use super::{
     bounded::{Blob, List, Text},
     descriptor::{ShardPrefix, SignedDescriptor},
     election::{Apply, Meeting, Verdict},
     hello::{Goodbye, HELLO_CAP, Hello, REFUSE_CAP, Refuse, Welcome},
-    leaf::{IntroductionFailure, SignedRoot},
+    introduction::{AGREED_CAP, SIDE_CAP},
+    leaf::SignedRoot,
     messages,
     possession::SourceComplaint,
     search::{HITS_CAP, Hit, IncompleteSet, Target},
@@ -50,9 +50,9 @@ messages! {
         /// There are no more.
         9 QueryDone(QueryDone) up to 64,
         /// A leaf of the sender wants to reach one of yours.
-        10 Introduce(MeshIntroduce) up to 512,
+        10 Introduce(MeshIntroduce) up to SIDE_CAP,
         /// Whether and where it can.
-        11 Introduced(MeshIntroduced) up to 512,
+        11 Introduced(MeshIntroduced) up to AGREED_CAP,
         /// Tell me of your leaves.
         12 Follow(Follow) up to 64,
         /// Send me digests of some of their chunks.
@@ -551,26 +551,6 @@ pub struct ToldHolder {
     pub handle: u64,
     /// The home that said so.
     pub home: PeerId,
-}
-
-/// A leaf of the sender wants to reach one of yours.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MeshIntroduce {
-    /// The sender's name for it.
-    pub session: u64,
-    /// Who asks.
-    pub asker: PeerId,
-    /// Whom it wants to reach.
-    pub target: PeerId,
-}
-
-/// Whether and where it can.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct MeshIntroduced {
-    /// Of the [`MeshIntroduce`].
-    pub session: u64,
-    /// Addresses at which the target agreed to be dialled, or why not.
-    pub answer: Result<List<SocketAddr, { limits::CANDIDATES }>, IntroductionFailure>,
 }
 
 /// Standing queries of leaves of the sender, which the receiver shall compare with what is shared from now on. Frames

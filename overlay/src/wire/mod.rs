@@ -8,6 +8,7 @@
 //! | [`descriptor`] | what an ultrapeer says of itself, signed |
 //! | [`election`] | how it is let in |
 //! | [`search`] | queries, hits, summaries: the same for leaves and ultrapeers |
+//! | [`introduction`] | bringing leaves together |
 //! | [`leaf`], [`mesh`], [`transfer`] | the messages of the three protocols |
 //!
 //! Rules that keep two releases of one major version compatible and a hostile sender harmless:
@@ -22,6 +23,7 @@ pub mod descriptor;
 pub mod election;
 pub mod frame;
 pub mod hello;
+pub mod introduction;
 pub mod leaf;
 pub mod mesh;
 pub mod possession;

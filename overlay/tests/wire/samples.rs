@@ -8,6 +8,7 @@ use overlay::{
     file::{FileEntry, Tags},
     id::{ContentId, HandleSalt, PeerId, QueryId},
     identity::Identity,
+    introduction::{Mapping, Nature, Way},
     limits,
     wire::{
         bounded::{Blob, List, Text},
@@ -48,6 +49,18 @@ fn descriptor() -> SignedDescriptor {
     };
     let endorsement = Endorsement::sign(&Identity::from_seed([2; 32]), &descriptor, 35);
     descriptor.sign_endorsed(&identity(), [endorsement])
+}
+
+fn local() -> SocketAddr {
+    "192.168.0.7:7780".parse().unwrap()
+}
+
+fn nature() -> Nature {
+    Nature { reachability: Reachability::Natted, mapping: Mapping::Steady }
+}
+
+fn side() -> Side {
+    Side { address: address(), nature: nature(), local: List::new([local()]) }
 }
 
 fn measured() -> Measured {
@@ -182,10 +195,33 @@ pub(crate) fn leaf() -> Vec<LeafMessage> {
         Accepted { ultrapeers: 4 }.into(),
         Hits { hits: List::new([hit()]) }.into(),
         summary.into(),
-        Introduce { target: PeerId([8; 32]), homes: List::new([PeerId([9; 32])]) }.into(),
-        Introduced::At(List::new([address(), address_v6()])).into(),
-        Introduction { session: 400, peer: PeerId([10; 32]) }.into(),
-        IntroductionReply { session: 400, accept: true }.into(),
+        Introduce {
+            target: PeerId([8; 32]),
+            homes: List::new([PeerId([9; 32])]),
+            way: Some(Way::Push),
+            token: 401,
+            nature: nature(),
+            local: List::new([local()]),
+        }
+        .into(),
+        Introduced::At(Box::new(Whereabouts {
+            addresses: List::new([address(), address_v6()]),
+            nature: nature(),
+            local: List::new([local()]),
+            observed: address_v6(),
+            relays: List::new([descriptor()]),
+        }))
+        .into(),
+        Introduction {
+            session: 400,
+            peer: PeerId([10; 32]),
+            way: Some(Way::Punch),
+            token: 401,
+            side: side(),
+            observed: address_v6(),
+        }
+        .into(),
+        IntroductionReply { session: 400, accept: true, nature: nature(), local: List::new([local()]) }.into(),
         Ping { token: 500 }.into(),
         Pong { token: 500 }.into(),
         Allowance { interval_us: 2_000_000, burst: 10 }.into(),
@@ -209,6 +245,12 @@ pub(crate) fn leaf() -> Vec<LeafMessage> {
         possession.into(),
         Possession { ask: possession, answer: PossessionAnswer::Proven(Box::new(proof)) }.into(),
         Complaint { source: PeerId([4; 32]), content: ContentId([6; 32]), homes: List::new([PeerId([5; 32])]) }.into(),
+        DialBackAsk.into(),
+        DialledBack { reached: Some(true) }.into(),
+        RelayOffer { token: 401, peer: PeerId([10; 32]) }.into(),
+        RelayOpen { token: 401, peer: PeerId([8; 32]) }.into(),
+        RelayReady { refused: Some(RelayRefusal::Quota) }.into(),
+        Carried { packet: Blob::new(vec![7; 9]).unwrap() }.into(),
     ]
 }
 
@@ -271,8 +313,16 @@ pub(crate) fn mesh() -> Vec<MeshMessage> {
         }
         .into(),
         done.into(),
-        MeshIntroduce { session: 13, asker: PeerId([4; 32]), target: PeerId([8; 32]) }.into(),
-        MeshIntroduced { session: 13, answer: Err(IntroductionFailure::Timeout) }.into(),
+        MeshIntroduce {
+            session: 13,
+            asker: PeerId([4; 32]),
+            target: PeerId([8; 32]),
+            way: None,
+            token: 401,
+            side: side(),
+        }
+        .into(),
+        MeshIntroduced { session: 13, answer: Ok(Box::new(Agreed { side: side(), relay: Some(descriptor()) })) }.into(),
         Follow { prefix }.into(),
         DigestWant { digests: List::new([name]) }.into(),
         DigestPart { name, bytes: 70_000, last: true, data: Blob::new(vec![1, 2, 3]).unwrap() }.into(),

@@ -15,7 +15,7 @@ use overlay::{
 };
 use tokio::{sync::mpsc, time::timeout};
 
-use super::{Shared, ports::Queued};
+use super::{Shared, ports::Queued, relay};
 use crate::{
     leaves::Session,
     metrics as counted,
@@ -24,6 +24,9 @@ use crate::{
 
 /// Welcomes a leaf or names others to it, and begins to serve it.
 pub(super) async fn serve(shared: Arc<Shared>, offer: Offer<LeafMessage>) {
+    if offer.hello().situation == Situation::Guest {
+        return relay::receive(&shared, offer).await;
+    }
     let (peer, salt, observed) = (offer.peer(), offer.hello().salt, offer.hello().observed);
     let insists = offer.hello().insists;
     let homeless = offer.hello().situation != Situation::Settled;

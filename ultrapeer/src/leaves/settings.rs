@@ -17,6 +17,8 @@ pub struct Settings {
     pub query_burst: f64,
     /// Whether the limit holds for loopback addresses too.
     pub limit_loopback: bool,
+    /// What is relayed between leaves.
+    pub relay: crate::relays::Settings,
 }
 
 impl Default for Settings {
@@ -28,6 +30,7 @@ impl Default for Settings {
             query_rate: limits::QUERY_RATE,
             query_burst: limits::QUERY_BURST,
             limit_loopback: false,
+            relay: crate::relays::Settings::default(),
         }
     }
 }

@@ -23,6 +23,7 @@ use overlay::{
         bounded::List,
         descriptor::{Descriptor, SignedDescriptor},
         election::{Apply, Hurdle, Invitation, Meeting, Verdict, VerdictAnswer},
+        leaf::DialledBack,
         mesh::Load,
     },
 };
@@ -97,6 +98,9 @@ impl Ultrapeer {
 
     /// A candidate was dialled back.
     pub(super) fn dialled_back(&mut self, now: Time, peer: PeerId, found: Measurement, out: &mut Outbox<Output>) {
+        if let Some(session) = self.dial_backs.dialled(&peer) {
+            out.push(Output::ToLeaf(session, DialledBack { reached: Some(found.is_ok()) }.into()));
+        }
         self.with_ballots(now, out, |ballots, env, inner| ballots.measured(env, peer, found, inner));
         self.appraisals.measured(now, &peer, found);
         self.look_at_appraisals(now, out);

@@ -6,13 +6,14 @@ use overlay::{
     bans::Rules,
     election::Measurement,
     id::{HandleSalt, PeerId},
+    introduction::Way,
     limits,
     verify::VerifyError,
     wire::{
         bounded::Blob,
         descriptor::SignedDescriptor,
         hello::Contact,
-        leaf::{ChunkRef, Introduce, IntroductionFailure, LeafMessage},
+        leaf::{ChunkRef, Introduce, IntroductionFailure, LeafMessage, RelayOpen, RelayRefusal},
         mesh::{DigestName, MeshMessage},
         search::Search,
     },
@@ -24,6 +25,7 @@ use crate::{
     index::{KeptSegment, Segment},
     leaves::{Closing, Session, Settings},
     possession,
+    relays::Guest,
     search::{self, Ticket},
 };
 
@@ -71,6 +73,10 @@ pub enum Input {
     Search(Ticket, Session, Search),
     /// A leaf wants to reach another.
     Introduce(Ticket, Session, Introduce),
+    /// A guest with that key wants to be relayed.
+    RelayOpen(Guest, PeerId, RelayOpen),
+    /// The relayed connection that began with that guest has ended.
+    RelayLeft(Guest),
     /// The asker of a ticket does not wait any more.
     Cancel(Ticket),
     /// A link to another ultrapeer is up.
@@ -112,8 +118,6 @@ pub enum Denial {
     Overload,
     /// The query cannot be understood.
     Invalid,
-    /// Too many introductions are under way.
-    Introduction,
     /// Its leaf is attached no more.
     Gone,
 }
@@ -215,8 +219,25 @@ pub enum Output {
         /// True if the query could not be understood.
         invalid: bool,
     },
-    /// An introduction ended.
-    Introduction(Result<(), IntroductionFailure>),
+    /// An introduction ended, by which the two were to come together in that way; or they asked to be relayed.
+    Introduction(Way, Result<(), IntroductionFailure>),
+    /// Tell two guests that they are joined, and carry between them; answer with `RelayLeft` of the first.
+    RelayJoin(Guest, Guest),
+    /// Turn a guest away.
+    RelayRefuse(Guest, RelayRefusal),
+    /// Something of a leaf was refused, because it came too often.
+    Limited(LimitedKind),
+}
+
+/// What leaves may do so often only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LimitedKind {
+    /// Ask to be introduced.
+    Introduction,
+    /// Ask to be dialled back.
+    DialBack,
+    /// Ask to be relayed.
+    Relay,
 }
 
 /// Why a volunteer need not serve any more.

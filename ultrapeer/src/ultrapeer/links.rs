@@ -63,7 +63,7 @@ impl Ultrapeer {
             MeshMessage::Introduce(ask) => {
                 let own = self.leaf_address(&ask.target);
                 self.with_introductions(now, out, |introductions, inner| {
-                    introductions.asked(now, peer, &ask, own, inner);
+                    introductions.asked(now, peer, ask, own, inner);
                 });
             }
             MeshMessage::Introduced(answer) => {

@@ -15,6 +15,7 @@ use overlay::{
     file::{FileEntry, Tags},
     id::{ContentId, HandleSalt, PeerId, QueryId},
     identity::Identity,
+    introduction::Nature,
     limits,
     machine::{Context, Machine, Outbox},
     time::Time,
@@ -476,11 +477,20 @@ impl Net {
 
     /// A leaf asks one of its homes to be introduced to another leaf.
     pub(crate) fn introduce(&mut self, leaf: usize, home: PeerId, target: PeerId, homes: &[PeerId]) -> Introduced {
-        let ask = Introduce { target, homes: List::new(homes.iter().copied()) };
+        let (homes, local) = (List::new(homes.iter().copied()), List::default());
+        let ask = Introduce { target, homes, way: None, token: 1, nature: Nature::default(), local };
         let mut answers = self.ask(leaf, home, |ticket, session| Input::Introduce(ticket, session, ask));
         match answers.pop() {
             Some(LeafMessage::Introduced(introduced)) if answers.is_empty() => introduced,
             other => panic!("one answer to an introduction, not {other:?}"),
+        }
+    }
+
+    /// Where the leaf is told that it is, if it is told.
+    pub(crate) fn addresses(introduced: Introduced) -> Option<Vec<SocketAddr>> {
+        match introduced {
+            Introduced::At(found) => Some(found.addresses.into_vec()),
+            Introduced::Failed(_) => None,
         }
     }
 
@@ -654,7 +664,7 @@ impl Net {
                 self.leaves[leaf].acknowledged.insert(home);
             }
             LeafMessage::Introduction(introduction) => {
-                self.say_to_home(session, IntroductionReply { session: introduction.session, accept: true });
+                self.say_to_home(session, IntroductionReply::new(introduction.session, true));
             }
             LeafMessage::PossessionAsk(ask) => {
                 let (tops, pieces, groups) = (List::default(), List::default(), List::default());

@@ -18,8 +18,8 @@ use overlay::{
         descriptor::SignedDescriptor,
         hello::{Contact, Goodbye, Situation},
         leaf::{
-            Accepted, CatalogPart, CatalogRoot, CatalogWant, ChunkRef, IntroductionReply, LeafMessage, LeafState,
-            MembersAsk, Ping, Pong, RootStatement, Volunteer, catalog_root,
+            Accepted, CatalogPart, CatalogRoot, CatalogWant, ChunkRef, DialBackAsk, IntroductionReply, LeafMessage,
+            LeafState, MembersAsk, Ping, Pong, RootStatement, Volunteer, catalog_root,
         },
         possession::{GroupProof, Possession, PossessionAnswer},
         search::Summary,
@@ -55,6 +55,9 @@ impl World {
             network::Output::Measure(peer, address) => self.measure(leaf, peer, address),
             network::Output::AskMembers(peer, most) => self.say_to_home(leaf, &peer, MembersAsk { most }),
             network::Output::AskView(peer, ask) => self.say_to_home(leaf, &peer, ask),
+            network::Output::AskDialBack(peer) => self.say_to_home(leaf, &peer, DialBackAsk),
+            // Nobody transfers anything here.
+            network::Output::Nature(_) => {}
             network::Output::Release(peer, _) => self.release(leaf, &peer),
             network::Output::Restored(_) => {}
             network::Output::HomesChanged | network::Output::Count(_) => {}
@@ -298,8 +301,9 @@ impl World {
         }
         let other = &self.ultrapeers[up as usize];
         let (peer, address) = (other.peer, other.address);
+        let observed = self.leaves[leaf as usize].address;
         let rtt = self.round_trip(FIRST_LEAF + leaf, up);
-        self.leaf_input(leaf, life, network::Input::Attached { peer, address, descriptor, rtt });
+        self.leaf_input(leaf, life, network::Input::Attached { peer, address, descriptor, rtt, observed });
         self.leaf_says(session, LeafState { free_slots: 5, ..LeafState::default() });
         if self.leaves[leaf as usize].core.as_ref().is_some_and(|core| core.candidacy().is_willing()) {
             self.leaf_says(session, Volunteer { willing: true });
@@ -421,7 +425,7 @@ impl World {
             LeafMessage::CatalogWant(want) => self.upload(session, &want),
             LeafMessage::CatalogAck(ack) => self.acknowledged(session, ack.sequence),
             LeafMessage::Introduction(introduction) => {
-                self.leaf_says(session, IntroductionReply { session: introduction.session, accept: true });
+                self.leaf_says(session, IntroductionReply::new(introduction.session, true));
             }
             LeafMessage::Ping(ping) => self.leaf_says(session, Pong { token: ping.token }),
             LeafMessage::Pong(_) => {
@@ -443,6 +447,9 @@ impl World {
                     data,
                 };
                 self.leaf_says(session, Possession { ask, answer: PossessionAnswer::Proven(Box::new(proof)) });
+            }
+            LeafMessage::DialledBack(told) => {
+                self.leaf_input(leaf, life, network::Input::DialledBack(peer, told.reached));
             }
             LeafMessage::View(view) => self.leaf_input(leaf, life, network::Input::View(peer, view)),
             LeafMessage::Appraisal(told) => self.leaf_input(leaf, life, network::Input::Appraised(peer, told)),

@@ -93,8 +93,13 @@ impl World {
             // All are honest here.
             Output::AuditFailed(Failure { fault, .. }) => self.defect(format!("an ultrapeer fails an audit: {fault}")),
             Output::Drained => self.stop_up(up, true),
-            Output::Distrusted(_) | Output::SearchEnded(_) | Output::QueryAnswered { .. } | Output::Introduction(_) => {
-            }
+            // Nobody is relayed here.
+            Output::RelayJoin(..) | Output::RelayRefuse(..) => {}
+            Output::Distrusted(_)
+            | Output::SearchEnded(_)
+            | Output::QueryAnswered { .. }
+            | Output::Introduction(..)
+            | Output::Limited(_) => {}
         }
     }
 

@@ -15,7 +15,7 @@ fn node(seed: u8, majors: std::ops::RangeInclusive<u32>) -> (Endpoint, Arrivals)
 /// A connection whose keys are proven, without a hello.
 async fn silent(client: &Endpoint, server: &Endpoint) -> Connection {
     let (shared, address) = (&client.shared, server.local_address());
-    let quic = shared.connect(address, None, Protocol::Leaf, Protocol::Leaf.alpn()).await.unwrap();
+    let quic = shared.connect(Attempt::Usual, address, None, Protocol::Leaf, Protocol::Leaf.alpn()).await.unwrap();
     let peer = tls::peer_of(&quic).unwrap();
     Connection::new(quic, peer, Protocol::Leaf, Arc::clone(&shared.stats), Arc::clone(&shared.gate))
 }
@@ -58,7 +58,7 @@ async fn only_a_hello_begins_a_conversation() {
 /// A connection of any protocol whose keys are proven, with `bytes` in place of a hello.
 async fn knock(client: &Endpoint, server: &Endpoint, protocol: Protocol, bytes: &[u8]) -> Connection {
     let (shared, address) = (&client.shared, server.local_address());
-    let quic = shared.connect(address, None, protocol, protocol.alpn()).await.unwrap();
+    let quic = shared.connect(Attempt::Usual, address, None, protocol, protocol.alpn()).await.unwrap();
     let (mut send, receive) = quic.open_bi().await.unwrap();
     // A server that hangs up first is told by the end of the connection.
     let _ = send.write_all(bytes).await;

@@ -1,0 +1,226 @@
+//! Core: what is in front of this leaf: can others dial it, and how does a NAT choose its ports?
+//!
+//! ```text
+//!   homes see the leaf ──> the same port everywhere, or another for each
+//!   a home dials back from a socket that the leaf never sent anything to ──> reached, or not: then another is asked
+//! ```
+//!
+//! Invariants: one home at a time is asked; a leaf counts as not reached only if two homes said so, or there is but one;
+//! what was found is looked at again now and then, and at once when a home sees the leaf elsewhere.
+//!
+//! A NAT that lets in whoever has the address of somebody the leaf sent to, from any port, looks like none from a home.
+//! Others find out when they dial; they have further ways then.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use overlay::{
+    address::Reach,
+    id::PeerId,
+    introduction::{Mapping, Nature},
+    limits,
+    time::Time,
+    wire::search::Reachability,
+};
+
+/// What is in front of the leaf. See the module text.
+#[derive(Debug, Default)]
+pub struct Outlook {
+    homes: BTreeMap<PeerId, Seen>,
+    reached: Option<bool>,
+    /// Homes that did not reach it, or did not try, since it was last asked anew.
+    tried: BTreeSet<PeerId>,
+    /// Who is asked, and until when it may answer.
+    asked: Option<(PeerId, Time)>,
+    due: Option<Time>,
+}
+
+/// Where a home is, and where it sees the leaf.
+#[derive(Clone, Copy, Debug)]
+struct Seen {
+    home: SocketAddr,
+    observed: SocketAddr,
+}
+
+impl Outlook {
+    /// A home at `home` sees the leaf at `observed`.
+    pub fn attached(&mut self, now: Time, peer: PeerId, home: SocketAddr, observed: SocketAddr) {
+        let is_elsewhere = self.homes.values().all(|seen| seen.observed.ip() != observed.ip());
+        if self.homes.len() < limits::CANDIDATES || self.homes.contains_key(&peer) {
+            self.homes.insert(peer, Seen { home, observed });
+        }
+        if is_elsewhere || self.reached != Some(true) {
+            self.tried.remove(&peer);
+            self.due = Some(now);
+        }
+    }
+
+    /// A home is one no more.
+    pub fn lost(&mut self, now: Time, peer: &PeerId) {
+        self.homes.remove(peer);
+        self.tried.remove(peer);
+        if self.asked.is_some_and(|(asked, _)| asked == *peer) {
+            (self.asked, self.due) = (None, Some(now));
+        }
+    }
+
+    /// A home dialled back; `None` if it did not try.
+    pub fn told(&mut self, now: Time, peer: &PeerId, reached: Option<bool>) {
+        if self.asked.is_none_or(|(asked, _)| asked != *peer) {
+            return;
+        }
+        self.asked = None;
+        match reached {
+            Some(true) => self.conclude(true, now),
+            Some(false) => {
+                self.tried.insert(*peer);
+                let all_tried = self.homes.keys().all(|home| self.tried.contains(home));
+                if self.tried.len() >= 2 || all_tried { self.conclude(false, now) } else { self.due = Some(now) }
+            }
+            None => self.due = Some(now + limits::LEAF_DIAL_BACK_PAUSE),
+        }
+    }
+
+    fn conclude(&mut self, reached: bool, now: Time) {
+        self.reached = Some(reached);
+        self.tried.clear();
+        self.due = Some(now + if reached { limits::REACHED_LIFETIME } else { limits::UNREACHED_LIFETIME });
+    }
+
+    /// When [`Self::on_deadline`] is due.
+    pub fn next_deadline(&self) -> Option<Time> {
+        match self.asked {
+            Some((_, until)) => Some(until),
+            None => self.due.filter(|_| !self.homes.is_empty()),
+        }
+    }
+
+    /// The home to be asked now.
+    pub fn on_deadline(&mut self, now: Time) -> Option<PeerId> {
+        if let Some((_, until)) = self.asked {
+            if now < until {
+                return None;
+            }
+            (self.asked, self.due) = (None, Some(now + limits::LEAF_DIAL_BACK_PAUSE));
+        }
+        if self.due.is_none_or(|due| now < due) {
+            return None;
+        }
+        let fresh = self.homes.keys().find(|home| !self.tried.contains(home));
+        let home = fresh.or_else(|| self.homes.keys().next()).copied()?;
+        (self.asked, self.due) = (Some((home, now + limits::DIAL_BACK_PATIENCE)), None);
+        Some(home)
+    }
+
+    /// What is in front of the leaf, as far as is known.
+    pub fn nature(&self) -> Nature {
+        let reachability = match self.reached {
+            Some(true) => Reachability::Public,
+            Some(false) => Reachability::Natted,
+            None => Reachability::Unknown,
+        };
+        Nature { reachability, mapping: self.mapping() }
+    }
+
+    /// Homes inside of the site see the leaf before it has passed a NAT, so only those of one kind are compared.
+    fn mapping(&self) -> Mapping {
+        let kind = |address: SocketAddr| (address.is_ipv6(), Reach::of(address.ip()));
+        let mut known = Mapping::Unknown;
+        let all: Vec<_> = self.homes.values().collect();
+        for (place, one) in all.iter().enumerate() {
+            for other in &all[place + 1..] {
+                if kind(one.observed) != kind(other.observed) || one.home == other.home {
+                    continue;
+                }
+                if one.observed != other.observed {
+                    return Mapping::Changing;
+                }
+                known = Mapping::Steady;
+            }
+        }
+        known
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(number: u8) -> PeerId {
+        PeerId([number; 32])
+    }
+
+    fn home(number: u8) -> SocketAddr {
+        SocketAddr::from(([203, 0, 113, number], 7780))
+    }
+
+    fn seen(port: u16) -> SocketAddr {
+        SocketAddr::from(([198, 51, 100, 1], port))
+    }
+
+    #[test]
+    fn one_that_is_reached_is_public_and_looks_again_after_an_hour() {
+        let mut outlook = Outlook::default();
+        assert_eq!((outlook.next_deadline(), outlook.nature()), (None, Nature::default()));
+        outlook.attached(Time(5), peer(1), home(1), seen(9));
+        assert_eq!(outlook.next_deadline(), Some(Time(5)));
+        assert_eq!(outlook.on_deadline(Time(5)), Some(peer(1)));
+        assert_eq!(outlook.on_deadline(Time(6)), None, "one at a time");
+        outlook.told(Time(7), &peer(2), Some(true));
+        assert_eq!(outlook.nature().reachability, Reachability::Unknown, "of one that was not asked");
+        outlook.told(Time(7), &peer(1), Some(true));
+        assert_eq!(outlook.nature().reachability, Reachability::Public);
+        outlook.attached(Time(8), peer(2), home(2), seen(9));
+        let due = Time(7) + limits::REACHED_LIFETIME;
+        assert_eq!(outlook.next_deadline(), Some(due), "another home changes nothing");
+        assert!(outlook.on_deadline(due).is_some());
+    }
+
+    #[test]
+    fn two_homes_must_miss_it_if_there_are_two() {
+        let mut outlook = Outlook::default();
+        outlook.attached(Time(0), peer(1), home(1), seen(9));
+        outlook.attached(Time(0), peer(2), home(2), seen(9));
+        assert_eq!(outlook.on_deadline(Time(0)), Some(peer(1)));
+        outlook.told(Time(1), &peer(1), Some(false));
+        assert_eq!(outlook.nature().reachability, Reachability::Unknown);
+        assert_eq!(outlook.on_deadline(Time(1)), Some(peer(2)));
+        outlook.told(Time(2), &peer(2), Some(false));
+        assert_eq!(outlook.nature(), Nature { reachability: Reachability::Natted, mapping: Mapping::Steady });
+        assert_eq!(outlook.next_deadline(), Some(Time(2) + limits::UNREACHED_LIFETIME));
+        outlook.attached(Time(3), peer(3), home(3), seen(9));
+        assert_eq!(outlook.on_deadline(Time(3)), Some(peer(1)), "a new home is a reason to look again");
+    }
+
+    #[test]
+    fn one_that_is_silent_or_busy_or_gone_is_no_answer() {
+        let mut outlook = Outlook::default();
+        outlook.attached(Time(0), peer(1), home(1), seen(9));
+        outlook.on_deadline(Time(0));
+        outlook.told(Time(1), &peer(1), None);
+        assert_eq!(outlook.next_deadline(), Some(Time(1) + limits::LEAF_DIAL_BACK_PAUSE));
+        let again = Time(1) + limits::LEAF_DIAL_BACK_PAUSE;
+        assert_eq!(outlook.on_deadline(again), Some(peer(1)));
+        let late = again + limits::DIAL_BACK_PATIENCE;
+        assert_eq!(outlook.on_deadline(late), None);
+        let much_later = late + limits::LEAF_DIAL_BACK_PAUSE;
+        assert_eq!(outlook.on_deadline(much_later), Some(peer(1)));
+        outlook.lost(much_later, &peer(1));
+        assert_eq!((outlook.next_deadline(), outlook.nature().reachability), (None, Reachability::Unknown));
+    }
+
+    #[test]
+    fn ports_tell_how_a_nat_maps() {
+        let mut outlook = Outlook::default();
+        outlook.attached(Time(0), peer(1), home(1), seen(9));
+        assert_eq!(outlook.nature().mapping, Mapping::Unknown);
+        outlook.attached(Time(0), peer(2), home(2), SocketAddr::from(([10, 0, 0, 1], 7780)));
+        assert_eq!(outlook.nature().mapping, Mapping::Unknown, "a home in the same site says nothing of the NAT");
+        outlook.attached(Time(0), peer(3), home(3), seen(9));
+        assert_eq!(outlook.nature().mapping, Mapping::Steady);
+        outlook.attached(Time(0), peer(4), home(4), seen(10));
+        assert_eq!(outlook.nature().mapping, Mapping::Changing);
+    }
+}
