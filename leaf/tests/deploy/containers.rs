@@ -80,7 +80,7 @@ fn programs_accept_what_the_fleet_tells_them() {
         }
         let words: Vec<_> = list(&service["command"]).iter().map(text).collect();
         let program = if words[0] == "quictrack" { Program::Leaf } else { Program::Ultrapeer };
-        let mut command = program.command(&bed.path(name), &["config", "show", "--origin", "--json"]);
+        let mut command = program.command(None, &bed.path(name), &["config", "show", "--origin", "--json"]);
         let environment = service["environment"].as_object().unwrap();
         command.envs(environment.iter().map(|(key, value)| (key, text(value))));
         let output = command.output().unwrap();

@@ -61,7 +61,7 @@ impl Supervised {
         let socket = UnixDatagram::bind(&path).unwrap();
         socket.set_read_timeout(Some(Duration::from_mins(1))).unwrap();
         let child = program
-            .command(&bed.path(name), options)
+            .command(None, &bed.path(name), options)
             .env("NOTIFY_SOCKET", Path::new(&path))
             .env("WATCHDOG_USEC", WATCHDOG.as_micros().to_string())
             .stdout(Stdio::null())

@@ -14,6 +14,7 @@ mod http;
 mod life;
 mod names;
 mod namespace;
+mod nat;
 mod network;
 mod shares;
 mod wishes;

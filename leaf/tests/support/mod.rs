@@ -16,6 +16,7 @@ use std::{
 
 use serde_json::Value;
 
+pub(crate) mod nats;
 #[path = "../../../overlay/tests/support/promtool.rs"]
 mod promtool;
 
@@ -155,9 +156,9 @@ impl Program {
         path
     }
 
-    /// A command on a data folder, without anything of the caller's environment.
-    pub(crate) fn command(self, data: &Path, arguments: &[&str]) -> Command {
-        let mut command = Command::new(self.path());
+    /// A command on a data folder, without anything of the caller's environment; in a network namespace if one is named.
+    pub(crate) fn command(self, namespace: Option<&str>, data: &Path, arguments: &[&str]) -> Command {
+        let mut command = within_namespace(namespace, &self.path());
         // Nothing of the developer's own node may leak in.
         command.env_clear().env("HOME", data.parent().unwrap_or(data)).stdin(Stdio::null());
         command.arg("--data-dir").arg(data).args(arguments);
@@ -166,10 +167,23 @@ impl Program {
 
     /// Runs a command to its end.
     pub(crate) fn run(self, data: &Path, arguments: &[&str]) -> Ended {
-        let output = self.command(data, arguments).output().unwrap();
+        self.run_in(None, data, arguments)
+    }
+
+    fn run_in(self, namespace: Option<&str>, data: &Path, arguments: &[&str]) -> Ended {
+        let output = self.command(namespace, data, arguments).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
+}
+
+/// A command that runs in a network namespace, if one is named.
+fn within_namespace(namespace: Option<&str>, program: &Path) -> Command {
+    let Some(namespace) = namespace else { return Command::new(program) };
+    let [ip, words @ ..] = nats::inside(namespace);
+    let mut command = Command::new(ip);
+    command.args(words).arg(program);
+    command
 }
 
 /// A folder that goes with the test; daemons and shares lie in it.
@@ -219,6 +233,8 @@ impl Bed {
 /// A running daemon; killed when it is dropped.
 pub(crate) struct Daemon {
     program: Program,
+    /// The network namespace in which it runs, if that is another one than the test's.
+    namespace: Option<String>,
     child: Child,
     data: PathBuf,
     log: PathBuf,
@@ -229,6 +245,11 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// Starts a daemon on a data folder and waits for its ready line.
     pub(crate) fn start(program: Program, data: &Path, options: &[&str]) -> Self {
+        Self::start_in(None, program, data, options)
+    }
+
+    /// The same in a network namespace of [`nats`].
+    pub(crate) fn start_in(namespace: Option<&str>, program: Program, data: &Path, options: &[&str]) -> Self {
         let log = data.with_extension("log");
         let mut arguments = if matches!(program, Program::Leaf) { vec!["leaf"] } else { Vec::new() };
         // Those that the configuration sets are left to it.
@@ -238,7 +259,7 @@ impl Daemon {
         arguments.extend(free.flat_map(|option| [*option, "127.0.0.1:0"]));
         arguments.extend(ALONE.iter().chain(options));
         let mut child = program
-            .command(data, &arguments)
+            .command(namespace, data, &arguments)
             .stdout(Stdio::piped())
             .stderr(fs::File::create(&log).unwrap())
             .spawn()
@@ -247,7 +268,7 @@ impl Daemon {
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
         let ready: Value = serde_json::from_str(&line).unwrap_or_default();
         assert_eq!(ready["event"], "ready", "{line:?}: {}", fs::read_to_string(&log).unwrap());
-        Self { program, child, data: data.into(), log, ready }
+        Self { program, namespace: namespace.map(str::to_owned), child, data: data.into(), log, ready }
     }
 
     pub(crate) fn data(&self) -> &Path {
@@ -268,12 +289,13 @@ impl Daemon {
 
     /// Runs a command of this daemon to its end.
     pub(crate) fn run(&self, arguments: &[&str]) -> Ended {
-        self.program.run(&self.data, &[&["--json"], arguments].concat())
+        self.program.run_in(self.namespace.as_deref(), &self.data, &[&["--json"], arguments].concat())
     }
 
     /// Starts a command of this daemon.
     pub(crate) fn start_command(&self, arguments: &[&str]) -> Running {
-        let mut command = self.program.command(&self.data, &[&["--json"], arguments].concat());
+        let arguments = [&["--json"], arguments].concat();
+        let mut command = self.program.command(self.namespace.as_deref(), &self.data, &arguments);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let said = Arc::new(Mutex::new(String::new()));
         let (heard, stdout) = (said.clone(), BufReader::new(child.stdout.take().unwrap()));
@@ -287,7 +309,7 @@ impl Daemon {
 
     /// What a command says to a person, on both streams.
     pub(crate) fn text(&self, arguments: &[&str]) -> String {
-        let ended = self.program.run(&self.data, arguments);
+        let ended = self.program.run_in(self.namespace.as_deref(), &self.data, arguments);
         format!("{}{}", ended.stdout, ended.stderr)
     }
 
@@ -365,9 +387,20 @@ impl Daemon {
         (answer.status, String::from_utf8(answer.body).unwrap())
     }
 
+    fn metrics(&self) -> String {
+        let Some(namespace) = &self.namespace else { return self.probe("/metrics").1 };
+        let server = text(&self.ready["metrics"]).trim_start_matches("http://").trim_end_matches("/metrics");
+        let ask = format!(
+            "exec 3<>/dev/tcp/{}; printf 'GET /metrics HTTP/1.0\\r\\nHost: {server}\\r\\n\\r\\n' >&3; cat <&3",
+            server.replace(':', "/"),
+        );
+        let output = within_namespace(Some(namespace), Path::new("/bin/bash")).args(["-c", &ask]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// What a counter stands at.
     pub(crate) fn counted(&self, series: &str) -> u64 {
-        let metrics = self.probe("/metrics").1;
+        let metrics = self.metrics();
         let value = |line: &str| line.strip_prefix(series)?.strip_prefix(' ')?.parse::<f64>().ok();
         metrics.lines().find_map(value).unwrap_or_else(|| panic!("no {series}: {metrics}")) as u64
     }

@@ -27,11 +27,11 @@ pub const RELAYS_NAMED: usize = 2;
 pub const INTRODUCE_RATE: f64 = 2.0;
 /// See [`INTRODUCE_RATE`].
 pub const INTRODUCE_BURST: f64 = 120.0;
-/// Introductions of one peer that a target takes in a second, and at once. Chosen: ten a minute, and each by up to three
-/// homes at once.
-pub const INTRODUCTION_RATE: f64 = 10.0 / 60.0;
+/// Introductions of one peer that a target takes in a second, and how many at once. Chosen: who looks through a share by
+/// one command after the other is introduced for each; what an introduction makes a leaf send is bounded by itself.
+pub const INTRODUCTION_RATE: f64 = 1.0;
 /// See [`INTRODUCTION_RATE`].
-pub const INTRODUCTION_BURST: f64 = 12.0;
+pub const INTRODUCTION_BURST: f64 = 60.0;
 /// Peers whose introductions a leaf remembers.
 pub const INTRODUCED_PEERS: usize = 1_024;
 /// Time for which an agreement holds: the other one comes within it, by the slowest way.

@@ -1,0 +1,228 @@
+//! Transfers between leaves behind NATs: real processes in network namespaces, each pair by the way that it needs.
+
+#![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
+
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::{
+    namespace,
+    support::{
+        Bed, Daemon, Program, awaited, bytes, content_of, eventually, list, nats,
+        nats::{Nat, address},
+        text, within,
+    },
+};
+
+/// Bytes of each file: over a relay, at its default rate, they take two seconds.
+const FILE_BYTES: usize = 400_000;
+
+/// Bytes of a file that takes longer over a relay than it takes until another way is tried.
+const LARGE_BYTES: usize = 40_000_000;
+/// Time in which a better way is tried, with a margin.
+const MOVED_OVER: Duration = Duration::from_secs(90);
+
+/// Ultrapeers and leaves of one network.
+struct Internet {
+    bed: Bed,
+    ultrapeers: Vec<Daemon>,
+}
+
+impl Internet {
+    /// With two ultrapeers, so that leaves are seen by two.
+    fn new() -> Self {
+        nats::build();
+        let bed = Bed::new();
+        let mut ultrapeers: Vec<Daemon> = Vec::new();
+        for (number, name) in [(1, "u1"), (2, "u2")] {
+            nats::public(name, number);
+            let begins = if ultrapeers.is_empty() { vec!["--founder"] } else { vec!["--join", "198.51.1.1:7780"] };
+            let options = [&["--network", "bed", "--listen", "0.0.0.0:7780"], &begins[..]].concat();
+            ultrapeers.push(Daemon::start_in(Some(name), Program::Ultrapeer, &bed.path(name), &options));
+        }
+        Self { bed, ultrapeers }
+    }
+
+    /// A leaf in the namespace of its name, which shares a file for each of those that want one of it.
+    fn leaf(&self, name: &str, askers: &[&str]) -> Daemon {
+        for asker in askers {
+            self.bed.write(&[(&format!("{name}-share/{name} for {asker}.bin"), &file(name, asker))]);
+        }
+        let share = self.bed.path(&format!("{name}-share"));
+        let join = format!("{}:7780", address(1));
+        let options = ["--network", "bed", "--listen", "0.0.0.0:7780", "--join", &join, "--volunteer", "never"];
+        let share = ["--share", share.to_str().unwrap()];
+        let options = [&options[..], if askers.is_empty() { &[] } else { &share }].concat();
+        Daemon::start_in(Some(name), Program::Leaf, &self.bed.path(name), &options)
+    }
+}
+
+/// Each is for one download only: whoever has downloaded it would be a source, too.
+fn file(name: &str, asker: &str) -> Vec<u8> {
+    bytes(&format!("{name} for {asker}"), FILE_BYTES)
+}
+
+/// Waits until a leaf knows what is in front of it.
+fn knows_itself(leaf: &Daemon, files: usize, reachability: &str) {
+    leaf.settled(2, files as u64);
+    awaited(&format!("a leaf is {reachability}"), || {
+        (text(&leaf.status()["reachability"]) == reachability).then_some(())
+    });
+}
+
+/// Downloads what the leaf `target` shares for the leaf `name`, and checks the bytes. How the two came together.
+fn way(leaf: &Daemon, name: &str, target: &str) -> String {
+    let expected = file(target, name);
+    let lines = leaf.lines(&["get", &content_of(&expected)]);
+    let done = lines.last().unwrap();
+    assert_eq!(done["type"], "done", "{lines:?}");
+    assert!(std::fs::read(text(&done["path"])).unwrap() == expected, "other bytes");
+    let sources = list(&done["sources"]);
+    assert_eq!(sources.len(), 1, "{done}");
+    text(&sources[0]["via"]).to_owned()
+}
+
+/// Who asks, of whom, and how they come together.
+const PAIRS: [(&str, &str, &str); 13] = [
+    ("home", "open", "direct"),
+    ("hard", "open", "direct"),
+    ("flat", "cone", "direct"),
+    ("home", "brother", "direct"),
+    ("open", "home", "push"),
+    ("open", "hard", "push"),
+    ("cone", "deep", "push"),
+    ("home", "flat", "punch"),
+    ("deep", "home", "punch"),
+    ("lossy", "flat", "punch"),
+    ("hard", "home", "relay"),
+    ("flat", "harder", "relay"),
+    ("harder", "hard", "relay"),
+];
+
+#[test]
+fn every_pair_comes_together_by_the_way_that_its_nats_leave() {
+    let name = "nat::every_pair_comes_together_by_the_way_that_its_nats_leave";
+    if !namespace::inside(name, &["--net", "--mount"]) {
+        return;
+    }
+    let internet = Internet::new();
+    nats::public("open", 30);
+    for (number, kind, name) in [
+        (40, Nat::FullCone, "cone"),
+        (41, Nat::Restricted, "home"),
+        (42, Nat::Restricted, "flat"),
+        (43, Nat::Symmetric, "hard"),
+        (44, Nat::Symmetric, "harder"),
+        (45, Nat::Double, "deep"),
+        (46, Nat::Lossy, "lossy"),
+    ] {
+        nats::nat(number, kind);
+        nats::host(name, number, 2);
+    }
+    nats::host("brother", 41, 3);
+    let names = ["open", "cone", "home", "flat", "hard", "harder", "deep", "lossy", "brother"];
+    let leaves: BTreeMap<_, _> = names
+        .into_iter()
+        .map(|name| {
+            let askers: Vec<_> = PAIRS.iter().filter(|pair| pair.1 == name).map(|pair| pair.0).collect();
+            (name, (internet.leaf(name, &askers), askers.len()))
+        })
+        .collect();
+    for (name, (leaf, files)) in &leaves {
+        knows_itself(leaf, *files, if ["open", "cone"].contains(name) { "public" } else { "natted" });
+    }
+    let leaf = |name| &leaves[name].0;
+    let found = leaf("open").finds(&["brother"], &["brother for home.bin"]);
+    assert_eq!(found.hits[0]["peers"][0]["reachability"], "natted");
+    for (asker, target, expected) in PAIRS {
+        assert_eq!(way(leaf(asker), asker, target), expected, "{asker} of {target}: {}", leaf(asker).log());
+    }
+    for (name, direction, via) in [
+        ("home", "in", "direct"),
+        ("brother", "out", "direct"),
+        ("open", "in", "push"),
+        ("deep", "out", "push"),
+        ("home", "in", "punch"),
+        ("flat", "out", "punch"),
+        ("hard", "in", "relay"),
+        ("harder", "out", "relay"),
+    ] {
+        let series = format!("quictrack_transfer_bytes_total{{direction=\"{direction}\",via=\"{via}\"}}");
+        assert!(leaf(name).counted(&series) >= FILE_BYTES as u64, "{name}: {series}");
+    }
+    for via in ["direct", "punch"] {
+        assert!(
+            leaf("home").counted(&format!("quictrack_transfer_attempts_total{{via=\"{via}\",result=\"ok\"}}")) > 0,
+            "{via}"
+        );
+    }
+    let all = |series: &str| internet.ultrapeers.iter().map(|ultrapeer| ultrapeer.counted(series)).sum::<u64>();
+    for kind in ["direct", "push", "punch", "relay"] {
+        let series = format!("quictrack_introductions_total{{kind=\"{kind}\",result=\"ok\"}}");
+        assert!(all(&series) > 0, "{series}");
+    }
+    let relayed = all("quictrack_relay_bytes_total");
+    assert!(relayed > 3 * FILE_BYTES as u64, "{relayed}");
+    assert_eq!(leaf("home").counted("quictrack_reachability{state=\"natted\"}"), 1);
+}
+
+/// An ultrapeer hangs while it is to introduce, and dies: another home introduces.
+#[test]
+fn an_ultrapeer_that_dies_in_the_middle_of_an_introduction_costs_time_only() {
+    let name = "nat::an_ultrapeer_that_dies_in_the_middle_of_an_introduction_costs_time_only";
+    if !namespace::inside(name, &["--net", "--mount"]) {
+        return;
+    }
+    let mut internet = Internet::new();
+    for (number, name) in [(41, "home"), (42, "flat")] {
+        nats::nat(number, Nat::Restricted);
+        nats::host(name, number, 2);
+    }
+    let (home, flat) = (internet.leaf("home", &[]), internet.leaf("flat", &["home"]));
+    knows_itself(&home, 0, "natted");
+    knows_itself(&flat, 1, "natted");
+    let content = content_of(&file("flat", "home"));
+    // So that the source is known before nobody can be asked.
+    home.finds(&["flat"], &["flat for home.bin"]);
+    let victim = internet.ultrapeers.remove(0);
+    victim.signal("STOP");
+    let get = home.start_command(&["get", &content]);
+    get.says("progress");
+    victim.kill();
+    let ended = get.end();
+    let done = ended.lines().pop().unwrap();
+    assert_eq!((&done["type"], &done["sources"][0]["via"]), (&"done".into(), &"punch".into()), "{ended:?}");
+    assert!(std::fs::read(text(&done["path"])).unwrap() == file("flat", "home"), "other bytes");
+}
+
+/// Two that reach each other only over a relay move over as soon as there is another way, without losing a byte.
+#[test]
+fn what_is_relayed_moves_over_as_soon_as_there_is_a_better_way() {
+    if !namespace::inside("nat::what_is_relayed_moves_over_as_soon_as_there_is_a_better_way", &["--net", "--mount"]) {
+        return;
+    }
+    let internet = Internet::new();
+    for (number, name) in [(41, "home"), (42, "flat")] {
+        nats::nat(number, Nat::Restricted);
+        nats::host(name, number, 2);
+    }
+    nats::cut(41, 42, true);
+    let large = bytes("large", LARGE_BYTES);
+    internet.bed.write(&[("flat-share/large.bin", &large)]);
+    let (home, flat) = (internet.leaf("home", &[]), internet.leaf("flat", &["home"]));
+    knows_itself(&home, 0, "natted");
+    knows_itself(&flat, 2, "natted");
+    let get = home.start_command(&["get", &content_of(&large)]);
+    let relayed = "quictrack_transfer_bytes_total{direction=\"in\",via=\"relay\"}";
+    eventually("bytes are relayed", || home.counted(relayed) > 0);
+    assert_eq!(list(&home.download()["sources"])[0]["via"], "relay");
+    let circuits = || internet.ultrapeers.iter().map(|up| up.counted("quictrack_relay_circuits")).sum::<u64>();
+    assert_eq!(circuits(), 1);
+    nats::cut(41, 42, false);
+    let punched = "quictrack_transfer_bytes_total{direction=\"in\",via=\"punch\"}";
+    within(MOVED_OVER, "bytes come through the NATs", || (home.counted(punched) > 0).then_some(()));
+    let ended = get.end();
+    let done = ended.lines().pop().unwrap();
+    assert_eq!(done["type"], "done", "{ended:?}");
+    assert!(std::fs::read(text(&done["path"])).unwrap() == large, "other bytes");
+    eventually("nothing is relayed any more", || circuits() == 0);
+}
