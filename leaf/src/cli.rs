@@ -70,6 +70,8 @@ pub enum Command {
     Demo(cmd::demo::Arguments),
     /// Print the id of this node; makes its key if there is none
     Id,
+    /// Look for what keeps this node from working well, and say what to do
+    Doctor,
     /// Show, check, export or import the configuration
     Config(ConfigArgs),
     /// Print the script by which a shell completes this command
@@ -130,6 +132,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         }
         Command::Bans => context.until_interrupted(commands::bans::bans(&context.surroundings())).await,
         Command::Id => commands::id(&context.surroundings()),
+        Command::Doctor => context.until_interrupted(cmd::doctor::run(context)).await,
         Command::Config(arguments) => commands::config(&context.surroundings(), &arguments).await,
         Command::Completions { shell } => commands::completions(&context.console, Cli::command(), shell),
         Command::Man => commands::man(&context.console, Cli::command()),

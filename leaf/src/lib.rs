@@ -10,7 +10,7 @@
 //! | [`outlook`], [`approach`] | cores: whether others can dial this leaf, and how it comes to others |
 //! | [`network`] | core: these composed; with `net` also its driver |
 //! | [`swarm`], [`queue`], [`bitmap`] | cores: which piece from which source, upload slots, sets of pieces |
-//! | `cli`, `cmd` | the command line and its commands |
+//! | `cli`, `cmd`, `doctor` | the command line and its commands; what one of them makes of what it saw |
 //! | [`names`], [`rate`] | pure: names made safe, bytes a second |
 //! | `store` | shares on the disk: scan, hash, watch, database |
 //! | `transfer`, `download` | contents on the wire; downloads as jobs that last |
@@ -39,6 +39,8 @@ pub mod cmd;
 pub mod daemon;
 #[cfg(feature = "net")]
 pub mod demo;
+#[cfg(feature = "net")]
+pub mod doctor;
 #[cfg(feature = "net")]
 pub mod download;
 #[cfg(feature = "net")]

@@ -259,17 +259,11 @@ fn in_words(value: &Value) -> String {
 }
 
 fn check(at: &Surroundings<'_>, file: &Path) -> Result<Exit, Failure> {
-    #[derive(Serialize)]
-    struct Check {
-        name: &'static str,
-        ok: bool,
-        message: String,
-        hint: Option<String>,
-    }
     Config::check_file(at.program, file, at.environment)?;
     let message = format!("{} is a valid configuration of {}", file.display(), at.program.name());
     if at.console.is_json() {
-        at.console.typed_line("check", &Check { name: "config", ok: true, message, hint: None })?;
+        at.console
+            .typed_line("check", &report::Check { name: "config".to_owned(), ok: Some(true), message, hint: None })?;
     } else {
         at.console.text(message)?;
     }

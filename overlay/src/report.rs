@@ -71,6 +71,20 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+/// Something that was looked at, and whether it is as it should be.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Check {
+    /// What was looked at, in a word for programs.
+    pub name: String,
+    /// Whether it is as it should be; `None` if that could not be tried.
+    pub ok: Option<bool>,
+    /// What was found.
+    pub message: String,
+    /// What to do, or what could be better.
+    pub hint: Option<String>,
+}
+
 /// An ultrapeer of a leaf.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]

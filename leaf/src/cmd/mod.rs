@@ -5,6 +5,7 @@
 
 pub mod browse;
 pub mod demo;
+pub mod doctor;
 pub mod downloads;
 pub mod get;
 pub mod leaf;

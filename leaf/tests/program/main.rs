@@ -6,6 +6,7 @@ mod support;
 mod bans;
 mod commands;
 mod disk;
+mod doctor;
 mod downloads;
 mod election;
 mod founding;

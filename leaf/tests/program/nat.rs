@@ -4,6 +4,8 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
+use serde_json::Value;
+
 use crate::{
     namespace,
     support::{
@@ -225,4 +227,33 @@ fn what_is_relayed_moves_over_as_soon_as_there_is_a_better_way() {
     assert_eq!(done["type"], "done", "{ended:?}");
     assert!(std::fs::read(text(&done["path"])).unwrap() == large, "other bytes");
     eventually("nothing is relayed any more", || circuits() == 0);
+}
+
+/// Without a daemon it finds out by itself what is in front of it.
+#[test]
+fn a_doctor_tells_kinds_of_nat_apart() {
+    if !namespace::inside("nat::a_doctor_tells_kinds_of_nat_apart", &["--net", "--mount"]) {
+        return;
+    }
+    let internet = Internet::new();
+    nats::public("open", 30);
+    for (number, kind, name) in [(41, Nat::Restricted, "home"), (42, Nat::Symmetric, "hard")] {
+        nats::nat(number, kind);
+        nats::host(name, number, 2);
+    }
+    let configuration = b"network = \"bed\"\nlisten = \"0.0.0.0:7780\"\njoin = [\"198.51.1.1:7780\"]\n";
+    for (name, code, nat, hint) in [
+        ("open", 0, "there is no NAT", Value::Null),
+        ("home", 0, "keeps one port", "forward it on the router".into()),
+        ("hard", 1, "another port for each destination", "forward it on the router".into()),
+    ] {
+        internet.bed.write(&[(&format!("{name}/leaf.toml"), configuration)]);
+        let ended = Program::Leaf.run_in(Some(name), &internet.bed.path(name), &["--json", "doctor"]);
+        assert_eq!(ended.code, Some(code), "{name}: {ended:?}");
+        let checks = ended.lines();
+        let check = |wanted: &str| checks.iter().find(|check| check["name"] == wanted).unwrap();
+        assert!(text(&check("nat")["message"]).contains(nat), "{name}: {ended:?}");
+        let told = &check("reachable")["hint"];
+        assert!(told == &hint || text(told).contains(text(&hint)), "{name}: {told}");
+    }
 }

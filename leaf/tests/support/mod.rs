@@ -170,7 +170,8 @@ impl Program {
         self.run_in(None, data, arguments)
     }
 
-    fn run_in(self, namespace: Option<&str>, data: &Path, arguments: &[&str]) -> Ended {
+    /// The same in a network namespace of [`nats`].
+    pub(crate) fn run_in(self, namespace: Option<&str>, data: &Path, arguments: &[&str]) -> Ended {
         let output = self.command(namespace, data, arguments).output().unwrap();
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Ended { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }

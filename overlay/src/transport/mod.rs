@@ -44,7 +44,7 @@ pub use dial_error::DialError;
 pub use endpoint::{Arrivals, Attempt, Dialled, Endpoint};
 pub use handshake::{Arrival, Greeting, Offer, Secret, Settings};
 pub use occupancy::{Occupancy, Occupant};
-pub use socket::{BindError, BindMode};
+pub use socket::{BindError, BindMode, socket_buffer, source_towards};
 pub use stats::{Event, Stats};
 pub use streams::{ReceiveError, Receiver, SendError, Sender};
 pub use tuning::Windows;

@@ -91,11 +91,22 @@ fn open_exactly(address: SocketAddr) -> io::Result<UdpSocket> {
 }
 
 /// The address of this machine from which packets to `address` go out. None is sent.
-pub(super) fn source_towards(address: SocketAddr) -> Option<IpAddr> {
+pub fn source_towards(address: SocketAddr) -> Option<IpAddr> {
     let any: IpAddr = if address.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let socket = UdpSocket::bind((any, 0)).ok()?;
     socket.connect(address).ok()?;
     Some(socket.local_addr().ok()?.ip().to_canonical())
+}
+
+/// Bytes of receive buffer that the system grants a node's socket, of [`limits::SOCKET_BUFFER`] wanted.
+///
+/// # Errors
+/// No socket can be had.
+pub fn socket_buffer() -> io::Result<usize> {
+    let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
+    // As above: the system may grant less.
+    let _ = socket.set_recv_buffer_size(limits::SOCKET_BUFFER);
+    socket.recv_buffer_size()
 }
 
 /// The address as people write it: IPv4 seen through a socket of both families is IPv4.
