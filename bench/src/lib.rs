@@ -8,6 +8,7 @@
 //! | `cargo run --release -p quictrack-bench --bin leaves` | what ten thousand leaves cost an ultrapeer, idle and when all come back at once, beside bare QUIC connections |
 //! | `cargo run --release -p quictrack-bench --features rivals --bin index` | size and speed of an ultrapeer's index, beside tantivy and SQLite |
 //! | `cargo run --release -p quictrack-bench --bin sim -- bench/scenarios/kill.toml --repeat 20` | what whole networks find and cost, quiet, under churn and when a third of the ultrapeers dies; `--baselines`: beside other designs; `validate`: these beside published results; `flow`: a million leaves |
+//! | `cargo run --release -p quictrack-bench --bin reach` | by which way leaves behind NATs of each kind come together, and how long that takes |
 //!
 //! `cargo run -p quictrack-bench --bin fault -- all ADDRESS` measures nothing: it misbehaves towards an ultrapeer on this
 //! machine in every way that [`fault`] knows, and tells what that one did.
