@@ -27,6 +27,7 @@ use overlay::{
     identity::Identity,
     introduction::Nature,
     limits,
+    metrics::{BOOTSTRAP_ATTEMPTS, BootstrapResult, BootstrapSource},
     transport::{CloseCode, Connection, DialError, Endpoint, Greeting, Sender},
     wire::{
         bounded::List,
@@ -602,6 +603,11 @@ impl Shared {
         }
     }
 
+    /// Who named an address.
+    pub(super) fn source_of(&self, address: SocketAddr) -> BootstrapSource {
+        if lock(&self.targets).contains_key(&address) { BootstrapSource::Config } else { BootstrapSource::Peer }
+    }
+
     fn problem(&self, key: String, target: &str, problem: JoinProblem) {
         let mut problems = lock(&self.problems);
         let is_news = problems.get(&key).is_none_or(|known| known.to_string() != problem.to_string());
@@ -666,6 +672,7 @@ async fn join(shared: Arc<Shared>, known: Vec<Input>) {
             match tokio::net::lookup_host((target.host.as_str(), target.port)).await {
                 Ok(found) => addresses.extend(found.inspect(|address| drop(owners.insert(*address, text.clone())))),
                 Err(error) => {
+                    BOOTSTRAP_ATTEMPTS.increment((BootstrapSource::Config, BootstrapResult::Empty));
                     shared.problem(text.clone(), &text, JoinProblem::Name(error.to_string()));
                     unresolved.push(text);
                 }

@@ -19,6 +19,7 @@ use overlay::{
     batch,
     id::PeerId,
     limits,
+    metrics::{BOOTSTRAP_ATTEMPTS, BootstrapResult},
     time::Time,
     transport::{CloseCode, CloseReason, Connection, DialError, Dialled, Link, Receiver, Sender},
     wire::{
@@ -116,7 +117,10 @@ impl HomePort {
 /// Dials an ultrapeer and stays attached to it until the connection ends.
 pub(super) async fn attach(shared: Arc<Shared>, address: SocketAddr, peer: Option<PeerId>, insists: bool) {
     let greeting = shared.greeting(insists).await;
-    match shared.endpoint.dial::<LeafMessage>(address, peer, greeting).await {
+    let dialled = shared.endpoint.dial::<LeafMessage>(address, peer, greeting).await;
+    let result = dialled.as_ref().map_or_else(BootstrapResult::from, |_| BootstrapResult::Ok);
+    BOOTSTRAP_ATTEMPTS.increment((shared.source_of(address), result));
+    match dialled {
         Ok(dialled) => stay(&shared, dialled, address).await,
         Err(error) => {
             let ended = match &error {

@@ -160,6 +160,8 @@ fn every_rule_and_every_panel_has_data() {
         r#"quictrack_query_duration_seconds_count{origin="leaf"}"#,
         r#"quictrack_queue_capacity{queue="digests"}"#,
         r#"quictrack_known_ultrapeers{state="alive",job="quictrack-leaf"}"#,
+        r#"quictrack_bootstrap_attempts_total{source="config",result="ok",job="quictrack-leaf"}"#,
+        r#"quictrack_rtt_seconds_count{kind="leaf",job="quictrack-leaf"}"#,
         "quictrack_index_budget_bytes",
     ] {
         wanted.push((moved.to_owned(), format!("sum({moved}) > 0")));

@@ -30,7 +30,10 @@ use rustc_hash::FxHashMap;
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::limits;
+use crate::{
+    limits,
+    metrics::{QUEUE_DROPPED, Queue},
+};
 
 /// The event that tells a client to load everything again.
 pub const RESET: &str = "reset";
@@ -139,7 +142,9 @@ impl RingFollower {
     fn take(&mut self) -> Option<Frame> {
         let ring = lock(&self.ring.state);
         let Some(position) = self.position.filter(|position| *position >= ring.oldest()) else {
-            self.position = Some(ring.next);
+            if self.position.replace(ring.next).is_some() {
+                QUEUE_DROPPED.increment(Queue::Events);
+            }
             let id = ring.next.checked_sub(1).map(|newest| self.ring.id(newest));
             return Some(Frame { id, event: RESET, data: Arc::from("{}") });
         };

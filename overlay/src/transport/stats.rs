@@ -7,7 +7,7 @@ use super::{
     dial_error::DialError,
 };
 use crate::{
-    metrics::{self, ConnectionKind, Direction, HANDSHAKES, HandshakeResult},
+    metrics::{self, BootstrapResult, ConnectionKind, Direction, HANDSHAKES, HandshakeResult},
     wire::Protocol,
 };
 
@@ -97,6 +97,20 @@ pub(super) fn handshake_out(error: Option<&DialError>) {
         Some(_) => HandshakeResult::Refused,
     };
     HANDSHAKES.increment((Direction::Out, result));
+}
+
+impl From<&DialError> for BootstrapResult {
+    fn from(error: &DialError) -> Self {
+        match error {
+            DialError::Timeout { .. } | DialError::Unreachable { .. } => Self::Timeout,
+            DialError::WrongNetwork { .. } => Self::WrongNetwork,
+            DialError::WrongSecret { .. } => Self::WrongSecret,
+            DialError::PeerOlder { .. } | DialError::PeerNewer { .. } | DialError::OtherProtocol { .. } => {
+                Self::Version
+            }
+            _ => Self::Refused,
+        }
+    }
 }
 
 /// The handshake result that a lost connection stands for.

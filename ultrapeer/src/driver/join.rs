@@ -145,15 +145,7 @@ fn outcome(error: Option<&JoinError>) -> BootstrapResult {
     match error {
         None => BootstrapResult::Ok,
         Some(JoinError::Name(_)) => BootstrapResult::Empty,
-        Some(JoinError::Dial(error)) => match error {
-            DialError::Timeout { .. } | DialError::Unreachable { .. } => BootstrapResult::Timeout,
-            DialError::WrongNetwork { .. } => BootstrapResult::WrongNetwork,
-            DialError::WrongSecret { .. } => BootstrapResult::WrongSecret,
-            DialError::PeerOlder { .. } | DialError::PeerNewer { .. } | DialError::OtherProtocol { .. } => {
-                BootstrapResult::Version
-            }
-            _ => BootstrapResult::Refused,
-        },
+        Some(JoinError::Dial(error)) => error.into(),
     }
 }
 
