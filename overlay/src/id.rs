@@ -1,6 +1,6 @@
 //! Names of things: nodes, contents, queries.
 //!
-//! Every identifier has one text form (`CONTRACT`: peer ids are base32, content ids are hex) and one
+//! Every identifier has one text form (peer ids are base32, content ids are hex) and one
 //! wire form (its bytes), and parsing accepts exactly what displaying prints, in either case.
 
 use std::{fmt, str::FromStr};
