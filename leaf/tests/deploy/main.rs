@@ -17,7 +17,7 @@ mod scrape;
 mod units;
 
 use std::{
-    fs,
+    env, fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -39,9 +39,22 @@ fn json_of(path: &str) -> Value {
     serde_json::from_str(&text_of(path)).unwrap_or_else(|error| panic!("deploy/{path}: {error}"))
 }
 
-/// What a tool says on both streams; it must succeed. `.ci/test` fetches those that the system does not have.
+/// A tool: of the system, or where `.ci/test` puts those that the system does not have.
+fn command(name: &str) -> Command {
+    let tools = deploy("../target/tools");
+    let mut path = env::var_os("PATH").unwrap_or_default();
+    for folder in ["usr/bin", "venv/bin"] {
+        path.push(":");
+        path.push(tools.join(folder));
+    }
+    let mut command = Command::new(name);
+    command.env("PATH", path);
+    command
+}
+
+/// What a tool says on both streams; it must succeed.
 fn tool(name: &str, arguments: &[&str]) -> String {
-    let output = Command::new(name).args(arguments).current_dir(deploy("")).output();
+    let output = command(name).args(arguments).current_dir(deploy("")).output();
     let output = output.unwrap_or_else(|error| panic!("`{name}` cannot be run ({error}): `.ci/test` fetches it"));
     let said = String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned();
     assert!(output.status.success(), "{name} {arguments:?}: {said}");
@@ -51,6 +64,8 @@ fn tool(name: &str, arguments: &[&str]) -> String {
 /// The documents of a file of YAML.
 fn yaml(path: &Path) -> Vec<Value> {
     let script = "import json, sys, yaml; print(json.dumps(list(yaml.safe_load_all(open(sys.argv[1])))))";
-    let said = tool("python3", &["-c", script, path.to_str().unwrap()]);
+    let python = deploy("../target/tools/venv/bin/python");
+    assert!(python.exists(), "{} is missing: `.ci/test` makes it", python.display());
+    let said = tool(python.to_str().unwrap(), &["-c", script, path.to_str().unwrap()]);
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("{}: {error}: {said}", path.display()))
 }

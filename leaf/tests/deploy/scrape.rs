@@ -4,14 +4,14 @@ use std::{
     fmt::Write,
     fs,
     net::TcpListener,
-    process::{Child, Command, Stdio},
+    process::{Child, Stdio},
     time::Duration,
 };
 
 use serde_json::{Value, json};
 
 use crate::{
-    dashboards, deploy,
+    command, dashboards, deploy,
     support::{Bed, Daemon, awaited, bytes, content_of, eventually, list, looked_for, request, text},
 };
 
@@ -50,7 +50,7 @@ impl Prometheus {
         awaited("Prometheus answers", || {
             // Another program may take the port in between: then it is another one.
             let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-            let mut child = Command::new("prometheus")
+            let mut child = command("prometheus")
                 .arg(format!("--config.file={}", folder.join("prometheus.yml").display()))
                 .arg(format!("--storage.tsdb.path={}", folder.join("data").display()))
                 .arg(format!("--web.listen-address={free}"))
