@@ -405,14 +405,21 @@ fn snake_case(name: &str) -> String {
 
 /// What a message is for, by its name.
 fn class_of(name: &str) -> ByteClass {
+    let has = |table: &[(u16, &str, usize)]| table.iter().any(|(_, known, _)| *known == name);
     match name {
         "Search" | "Accepted" | "Hits" | "Summary" | "Query" | "QueryHits" | "QueryHolders" | "QueryDone"
         | "QueryCancel" | "Wishes" | "WishHits" => ByteClass::Query,
         "CatalogRoot" | "CatalogWant" | "CatalogPart" | "CatalogAck" => ByteClass::Catalog,
         "Attachments" | "Follow" | "DigestWant" | "DigestPart" | "ProofAsk" | "Proof" | "ProofPart" | "Holdings"
         | "HoldingsAsk" => ByteClass::Digest,
-        "Open" | "NotHeld" | "Opened" | "Have" | "Queued" | "Granted" | "Revoked" | "Want" | "Pieces" | "Denied"
-        | "WantSegment" | "Segment" | "WantGroups" | "Groups" | "Browse" | "Page" => ByteClass::Transfer,
+        "RelayOffer" | "RelayOpen" | "RelayReady" | "Carried" => ByteClass::Relay,
+        // All that only leaves say to each other is about contents.
+        _ if has(wire::transfer::TransferMessage::TABLE)
+            && !has(wire::leaf::LeafMessage::TABLE)
+            && !has(wire::mesh::MeshMessage::TABLE) =>
+        {
+            ByteClass::Transfer
+        }
         _ => ByteClass::Control,
     }
 }
@@ -473,5 +480,30 @@ impl Drop for OpenConnection {
     fn drop(&mut self) {
         CONNECTIONS.decrement((self.kind, self.direction));
         CONNECTIONS_CLOSED.increment((self.kind, self.reason));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_of_messages_are_for_what_they_say() {
+        for (name, class) in [
+            ("Hello", ByteClass::Control),
+            ("Probe", ByteClass::Control),
+            ("Search", ByteClass::Query),
+            ("CatalogPart", ByteClass::Catalog),
+            ("DigestPart", ByteClass::Digest),
+            ("Pieces", ByteClass::Transfer),
+            ("Carried", ByteClass::Relay),
+        ] {
+            assert!(Messages::types().contains(&name), "there is no {name}");
+            assert_eq!(class_of(name), class, "{name}");
+        }
+        let classes: Vec<_> = Messages::types().into_iter().map(class_of).collect();
+        for class in ByteClass::ALL {
+            assert!(classes.contains(class), "no message is for {}", class.value());
+        }
     }
 }
