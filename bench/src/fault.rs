@@ -6,6 +6,7 @@
 //!   conduct   an ultrapeer that is let in (hello, welcome, its own descriptor as news), and then lies
 //!   made      leaves that such a one made itself
 //!   leaf      a leaf that lists what it does not have
+//!   guests    guests that want to be relayed to whom they were not introduced
 //!   node      what such a one must do rightly, or it would not be kept
 //! ```
 //!
@@ -13,6 +14,7 @@
 //! [`LONGEST`]; each uses keys made for it, and leaves nothing behind.
 
 mod conduct;
+mod guests;
 mod leaf;
 mod made;
 mod node;
@@ -99,6 +101,8 @@ pub enum Fault {
     CandidateFlood,
     /// Lists files, as a leaf, that it does not have
     MadeUpList,
+    /// Comes as a guest to be relayed, to whom it was not introduced, or to nobody
+    Guests,
 }
 
 impl Fault {
@@ -116,6 +120,7 @@ impl Fault {
     pub fn patience(self) -> Duration {
         match self {
             Self::Stall | Self::MadeUpList => LONGEST,
+            Self::Guests => limits::REQUEST_TIMEOUT * 2,
             _ => Duration::from_secs(5),
         }
     }
@@ -222,6 +227,7 @@ pub async fn play(fault: Fault, network: &str, victim: SocketAddr, until: &Cance
         Fault::Oversized => raw.oversized(&mut report).await,
         Fault::Stall => raw.stall(&mut report).await,
         Fault::MadeUpList => raw.made_up_list(&mut report).await,
+        Fault::Guests => raw.guests(&mut report).await,
         Fault::OtherNetwork => match raw.other_network(&mut report).await {
             Ok(()) => lie(&raw, &mut report).await,
             error => error,

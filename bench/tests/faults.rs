@@ -373,3 +373,21 @@ async fn faults_stay_on_this_machine() {
         assert!(refused.unwrap_err().to_string().contains("not on this machine"), "{address}");
     }
 }
+
+/// Who was not introduced is relayed to nobody; who wants nothing keeps no place from others for long.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn guests_are_relayed_to_nobody_and_keep_no_place() {
+    let net = Net::new(1).await;
+    let misbehaving = net.begin(Fault::Guests);
+    let report = timeout(PATIENCE, misbehaving.task).await.expect("guests are sent away").unwrap().unwrap();
+    assert_eq!(report.outcomes.len(), 4, "{report}");
+    for (what, outcome) in &report.outcomes {
+        assert!(matches!(outcome, Outcome::Closed(CloseReason::Remote(_))), "{what}: {report}");
+    }
+    assert_eq!(report.heard["RelayReady"], 1, "{report}");
+    let snapshot = net.bed.ultrapeers()[0].0.snapshot().await.unwrap();
+    assert_eq!(snapshot.attached.len(), LEAVES + 1, "a guest is no leaf");
+    net.is_complete("after guests").await;
+    assert_eq!(net.bed.panics(), 0);
+    net.bed.stop().await;
+}

@@ -270,6 +270,11 @@ impl Candidacy {
         })
     }
 
+    /// What homes saw this leaf send, in kbit/s; `None` if none measured it.
+    pub fn upstream_kbit(&self) -> Option<u32> {
+        self.measured().map(|measured| measured.bandwidth_kbit).filter(|kbit| *kbit > 0)
+    }
+
     /// How others reach this leaf: `None` if no home tried.
     pub fn is_reached(&self) -> Option<bool> {
         let mut tried = self.appraisals.values().filter_map(|appraisal| appraisal.reached).peekable();

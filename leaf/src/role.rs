@@ -187,7 +187,7 @@ impl Role {
         let before = std::mem::replace(&mut *lock(&self.inner.settings), settings);
         if let Some(service) = self.service() {
             // One that stopped takes nothing.
-            let _ = service.reconfigure(settings.takes).await;
+            let _ = service.reconfigure(self.affordable(settings).await).await;
             if settings.advertise != before.advertise {
                 let _ = service.set_address(settings.advertise, self.inner.endpoint.local_address()).await;
             }
@@ -284,14 +284,24 @@ impl Role {
         }
     }
 
+    /// What it takes when it serves; of what leaves send each other it relays what its line can bear, unless it serves in
+    /// any case.
+    async fn affordable(&self, Settings { willing, mut takes, .. }: Settings) -> leaves::Settings {
+        if willing != Willing::Always {
+            takes.relay = takes.relay.within(self.inner.network.upstream_kbit().await);
+        }
+        takes
+    }
+
     async fn launch(&self, begin: Begin) -> std::io::Result<Service> {
         let inner = &self.inner;
         let offered = !begin.founds();
-        let Settings { willing, takes, advertise } = *lock(&inner.settings);
+        let configured = *lock(&inner.settings);
+        let Settings { willing, advertise, .. } = configured;
         let invitations = inner.network.invitations().await;
         let start = Start {
             network: inner.network_name.clone(),
-            settings: takes,
+            settings: self.affordable(configured).await,
             terms: Terms { regime: inner.regime, volunteer: willing == Willing::Auto, invitations },
             // Whoever begins a network has just tried them; they are looked for again once it serves.
             join: if offered { lock(&inner.join).clone() } else { Vec::new() },

@@ -43,6 +43,18 @@ impl Default for Settings {
     }
 }
 
+impl Settings {
+    /// So little that all of it together stays under [`limits::RELAY_SHARE`] percent of what this node was seen to send,
+    /// in kbit/s; unchanged where nobody has measured that.
+    #[must_use]
+    pub fn within(self, upstream_kbit: Option<u32>) -> Self {
+        let Some(kbit) = upstream_kbit.filter(|kbit| *kbit > 0) else { return self };
+        let share = u64::from(kbit) * 1_000 / 8 * limits::RELAY_SHARE / 100;
+        let rate = self.rate.unwrap_or(share).clamp(1, share.max(1));
+        Self { circuits: self.circuits.min(u32::try_from(share / rate).unwrap_or(u32::MAX)), rate: Some(rate) }
+    }
+}
+
 /// What must be done.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Output {
@@ -307,6 +319,17 @@ mod tests {
             bench.agreed(1, token, 2);
         }
         assert_eq!(bench.core.agreed.len(), limits::RELAYS_AGREED);
+    }
+
+    #[test]
+    fn a_part_of_the_upstream_is_enough() {
+        let of = |circuits, rate| Settings { circuits, rate };
+        assert_eq!(of(8, Some(256_000)).within(None), of(8, Some(256_000)));
+        assert_eq!(of(8, Some(256_000)).within(Some(1_000_000)), of(8, Some(256_000)));
+        assert_eq!(of(8, Some(256_000)).within(Some(40_000)), of(3, Some(256_000)), "1 MB/s is a fifth of 40 Mbit/s");
+        assert_eq!(of(8, Some(256_000)).within(Some(8_000)), of(1, Some(200_000)));
+        assert_eq!(of(8, None).within(Some(8_000)), of(1, Some(200_000)));
+        assert_eq!(of(0, None).within(Some(8_000)).circuits, 0);
     }
 
     #[test]

@@ -43,10 +43,11 @@ const INSIDE: &str = "QUICTRACK_BENCH_INSIDE";
 const SETTLING: Duration = Duration::from_mins(1);
 
 /// What a leaf can be behind. Of each kind there are two, so that each meets itself.
-const KINDS: [(&str, Option<Nat>); 5] = [
+const KINDS: [(&str, Option<Nat>); 6] = [
     ("open", None),
     ("full cone", Some(Nat::FullCone)),
     ("restricted", Some(Nat::Restricted)),
+    ("unguarded", Some(Nat::Unguarded)),
     ("double", Some(Nat::Double)),
     ("symmetric", Some(Nat::Symmetric)),
 ];

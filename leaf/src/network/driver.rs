@@ -345,6 +345,11 @@ impl Network {
         self.shared.machine.inspect(look).await.unwrap_or_default()
     }
 
+    /// What homes saw this leaf send, in kbit/s; `None` if none measured it.
+    pub async fn upstream_kbit(&self) -> Option<u32> {
+        self.shared.machine.inspect(|core| core.candidacy().upstream_kbit()).await.ok().flatten()
+    }
+
     /// What this node is from now on; an ultrapeer with where it is dialled and what it covers.
     pub async fn set_role(&self, role: Role, own: Option<Own>) {
         // A machine that stopped dials nobody.
@@ -358,8 +363,10 @@ impl Network {
 
     /// Another leaf dialled this one, which is no ultrapeer: the answer.
     pub async fn refusal(&self, contact: Contact, situation: Situation) -> Refuse {
-        // A machine that stopped knows nobody.
-        let _ = self.shared.machine.input(Input::Knocked(contact, situation)).await;
+        // A guest wants something else than a home. A machine that stopped knows nobody.
+        if situation != Situation::Guest {
+            let _ = self.shared.machine.input(Input::Knocked(contact, situation)).await;
+        }
         let now = self.shared.clock.now();
         let look = move |core: &Core| {
             let founding = core.founding();

@@ -32,8 +32,14 @@ struct Internet {
 impl Internet {
     /// With two ultrapeers, so that leaves are seen by two.
     fn new() -> Self {
+        Self::configured(b"")
+    }
+
+    /// The same with settings of the ultrapeers.
+    fn configured(settings: &[u8]) -> Self {
         nats::build();
         let bed = Bed::new();
+        bed.write(&[("u1/ultrapeer.toml", settings), ("u2/ultrapeer.toml", settings)]);
         let mut ultrapeers: Vec<Daemon> = Vec::new();
         for (number, name) in [(1, "u1"), (2, "u2")] {
             nats::public(name, number);
@@ -165,6 +171,53 @@ fn every_pair_comes_together_by_the_way_that_its_nats_leave() {
     let relayed = all("quictrack_relay_bytes_total");
     assert!(relayed > 3 * FILE_BYTES as u64, "{relayed}");
     assert_eq!(leaf("home").counted("quictrack_reachability{state=\"natted\"}"), 1);
+}
+
+/// Without a filter of its own a NAT gives the port of a host to whoever comes from outside first. Then no punch works, and
+/// a relay stands in; who is first there is a matter of chance.
+#[test]
+fn nats_that_take_ports_away_keep_nobody_apart() {
+    if !namespace::inside("nat::nats_that_take_ports_away_keep_nobody_apart", &["--net", "--mount"]) {
+        return;
+    }
+    let internet = Internet::new();
+    for (number, name) in [(41, "loose"), (42, "looser")] {
+        nats::nat(number, Nat::Unguarded);
+        nats::host(name, number, 2);
+    }
+    let (loose, looser) = (internet.leaf("loose", &["looser"]), internet.leaf("looser", &["loose"]));
+    knows_itself(&loose, 1, "natted");
+    knows_itself(&looser, 1, "natted");
+    for (leaf, name, target) in [(&loose, "loose", "looser"), (&looser, "looser", "loose")] {
+        let way = way(leaf, name, target);
+        assert!(["punch", "relay"].contains(&&way[..]), "{way}");
+    }
+}
+
+/// Operators decide whether their ultrapeers relay, while these run.
+#[test]
+fn nothing_is_relayed_where_the_operators_do_not_want_it_until_they_do() {
+    let name = "nat::nothing_is_relayed_where_the_operators_do_not_want_it_until_they_do";
+    if !namespace::inside(name, &["--net", "--mount"]) {
+        return;
+    }
+    let internet = Internet::configured(b"relay_circuits = 0\n");
+    for (number, kind, name) in [(41, Nat::Restricted, "home"), (42, Nat::Symmetric, "hard")] {
+        nats::nat(number, kind);
+        nats::host(name, number, 2);
+    }
+    let (home, hard) = (internet.leaf("home", &[]), internet.leaf("hard", &["home"]));
+    knows_itself(&home, 0, "natted");
+    knows_itself(&hard, 1, "natted");
+    let content = content_of(&file("hard", "home"));
+    let given_up = home.run(&["get", "--timeout", "6", &content]);
+    assert_eq!(given_up.lines().pop().unwrap()["type"], "failed", "{given_up:?}");
+    assert!(home.counted("quictrack_transfer_attempts_total{via=\"relay\",result=\"unreachable\"}") > 0);
+    for ultrapeer in &internet.ultrapeers {
+        std::fs::write(ultrapeer.data().join("ultrapeer.toml"), "relay_circuits = 1\n").unwrap();
+        ultrapeer.signal("HUP");
+    }
+    assert_eq!(way(&home, "home", "hard"), "relay");
 }
 
 /// An ultrapeer hangs while it is to introduce, and dies: another home introduces.

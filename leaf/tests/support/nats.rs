@@ -7,8 +7,9 @@
 //!          a second NAT: 198.51.N.1 | 10.N.0.1 ─ 10.N.0.2 | 192.168.N.1
 //! ```
 //!
-//! To be built inside of namespaces of its own (`--net --mount`), with which all of it goes. What a real router drops
-//! is dropped: without that, a packet from outside that comes first takes the port away from the host behind it.
+//! To be built inside of namespaces of its own (`--net --mount`), with which all of it goes. What most routers drop is
+//! dropped: without that ([`Nat::Unguarded`]), a packet from outside that comes first takes the port away from the host
+//! behind it.
 
 use std::process::Command;
 
@@ -23,6 +24,8 @@ pub(crate) enum Nat {
     Double,
     /// [`Self::Restricted`] that loses one packet in twenty in each direction.
     Lossy,
+    /// Keeps the port, and lets in only who was sent something; but what comes before takes the port away.
+    Unguarded,
     /// Another port towards each, and lets in only who was sent something.
     Symmetric,
 }
@@ -121,11 +124,12 @@ fn rules(nat: &str, kind: Nat, number: u8) {
         ),
         _ => (String::new(), "iifname wan ct state new drop\n"),
     };
+    let guard = if kind == Nat::Unguarded { "" } else { "iifname wan ct state new drop\n" };
     let lossy = if kind == Nat::Lossy { "meta l4proto udp numgen random mod 100 < 5 drop\n" } else { "" };
     let rules = format!(
         "table ip nat {{\nchain before {{\ntype nat hook prerouting priority -100;\n{open}}}\n\
          chain after {{\ntype nat hook postrouting priority 100;\noifname wan masquerade{random}\n}}\n}}\n\
-         table ip filter {{\nchain input {{\ntype filter hook input priority 0;\niifname wan ct state new drop\n}}\n\
+         table ip filter {{\nchain input {{\ntype filter hook input priority 0;\n{guard}}}\n\
          chain forward {{\ntype filter hook forward priority 0;\n{lossy}{forward}}}\n}}\n"
     );
     run(&format!("ip netns exec {nat} nft -f - <<'RULES'\n{rules}RULES"));

@@ -88,5 +88,7 @@ pub const RELAY_UPGRADE: Duration = Duration::from_mins(1);
 pub const RELAY_HANDOVER: Duration = Duration::from_secs(10);
 /// Guests, who come only to be relayed, that may wait at an ultrapeer.
 pub const RELAY_GUESTS: usize = 256;
+/// Share of its upstream that a volunteer gives to all that it relays, in percent.
+pub const RELAY_SHARE: u64 = 20;
 /// Share of its places that an ultrapeer gives away before it relays no more, in percent.
 pub const RELAY_LOAD: u64 = 90;
