@@ -58,6 +58,8 @@ pub enum Command {
     Browse(cmd::browse::Arguments),
     /// Show how this node is doing
     Status,
+    /// Show how this node is doing, until you stop it
+    Top,
     /// List the nodes that this one knows
     Peers,
     /// Deal with a peer or a range of addresses no more, or block a content
@@ -123,6 +125,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Wish(arguments) => context.until_interrupted(cmd::wish::run(context, arguments)).await,
         Command::Browse(arguments) => context.until_interrupted(cmd::browse::run(context, arguments)).await,
         Command::Status => context.until_interrupted(cmd::status::run(context)).await,
+        Command::Top => context.until_interrupted(cmd::top::run(context)).await,
         Command::Peers => context.until_interrupted(cmd::peers::run(context)).await,
         Command::Ban(arguments) => {
             context.until_interrupted(commands::bans::ban(&context.surroundings(), arguments)).await

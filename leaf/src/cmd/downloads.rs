@@ -132,7 +132,8 @@ fn show(context: &Context, changed: &[Download]) -> Result<(), Failure> {
     Ok(())
 }
 
-fn table(downloads: &[Download]) -> Table {
+/// One row for each.
+pub(super) fn table(downloads: &[Download]) -> Table {
     let mut table = Table::new([
         Column::left("id"),
         Column::left("state"),

@@ -16,6 +16,7 @@ pub mod status;
 pub mod stream;
 #[cfg(test)]
 mod tests;
+pub mod top;
 pub mod uploads;
 pub mod wish;
 

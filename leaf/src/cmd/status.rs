@@ -21,15 +21,19 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
     if console.is_json() {
         console.typed_line("status", &status)?;
     } else {
-        for (label, text) in rows(&status) {
-            console.text(format_args!("{label:<13} {}", harmless(&text)))?;
-        }
+        console.bytes(overview(&status).as_bytes())?;
         problems(console, &status);
     }
     Ok(Exit::Done)
 }
 
-/// What a person wants to know first, as lines with a label.
+/// What a person wants to know first, as text.
+pub(super) fn overview(status: &Status) -> String {
+    let line = |(label, text): &(&str, String)| format!("{label:<13} {}", harmless(text));
+    rows(status).iter().map(line).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// The same as lines with a label.
 fn rows(status: &Status) -> Vec<(&'static str, String)> {
     let uptime = units::duration(Duration::from_secs(status.uptime_s));
     let mut rows = vec![

@@ -20,6 +20,15 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
         uploads.iter().try_for_each(|upload| console.typed_line("upload", upload))?;
         return Ok(Exit::Done);
     }
+    console.table(&table(&uploads))?;
+    if uploads.is_empty() {
+        console.note("nobody downloads from here now");
+    }
+    Ok(Exit::Done)
+}
+
+/// One row for each.
+pub(super) fn table(uploads: &[Upload]) -> Table {
     let mut table = Table::new([
         Column::left("peer"),
         Column::left("state"),
@@ -28,7 +37,7 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
         Column::right("rate"),
         Column::flexible("name"),
     ]);
-    for upload in &uploads {
+    for upload in uploads {
         let state = match upload.queue_position {
             Some(place) => format!("queued ({place})"),
             None if upload.state == UploadState::Queued => "queued".to_owned(),
@@ -43,9 +52,5 @@ pub async fn run(context: &Context) -> Result<Exit, Failure> {
             &upload.name,
         ]);
     }
-    console.table(&table)?;
-    if uploads.is_empty() {
-        console.note("nobody downloads from here now");
-    }
-    Ok(Exit::Done)
+    table
 }

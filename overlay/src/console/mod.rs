@@ -12,6 +12,7 @@ mod failure;
 mod options;
 mod printer;
 mod progress;
+mod screen;
 mod table;
 
 pub use self::{
@@ -19,5 +20,6 @@ pub use self::{
     options::{ColorChoice, GlobalOptions, parse, revision, version},
     printer::{Console, harmless},
     progress::{Bar, Progress},
+    screen::Screen,
     table::{Align, Column, Table},
 };

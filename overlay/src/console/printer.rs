@@ -138,8 +138,12 @@ impl Console {
     /// # Errors
     /// A reader that left.
     pub fn table(&self, table: &Table) -> Result<(), Failure> {
-        let heading = if lock(&self.out).color { Style::new().bold() } else { Style::new() };
-        self.write_out(table.render(self.width, heading).as_bytes())
+        self.write_out(table.render(self.width, self.heading()).as_bytes())
+    }
+
+    /// How headings look.
+    pub(super) fn heading(&self) -> Style {
+        if lock(&self.out).color { Style::new().bold() } else { Style::new() }
     }
 
     /// Says something on stderr that is no result, unless `-q`. A closed stderr is ignored.

@@ -136,7 +136,7 @@ const GAP: &str = "  ";
 const FLEXIBLE_MIN: usize = 12;
 
 /// The longest beginning that fits, with an ellipsis if something was cut.
-fn cut(cell: &str, width: usize) -> String {
+pub(super) fn cut(cell: &str, width: usize) -> String {
     if cell.width() <= width {
         return cell.to_owned();
     }
