@@ -36,7 +36,7 @@ pub(crate) const PORT: u16 = 7780;
 /// Makes the public network. To be called once.
 pub(crate) fn build() {
     // Names of namespaces are files there, and must not be seen elsewhere.
-    run("mkdir -p /run/netns && mount -t tmpfs nats /run/netns");
+    run("mount -t tmpfs nats /run && mkdir /run/netns");
     run("ip link set lo up && ip link add internet type bridge && ip link set internet up");
 }
 
@@ -136,7 +136,9 @@ fn rules(nat: &str, kind: Nat, number: u8) {
 }
 
 fn run(script: &str) {
-    let output = Command::new("sh").args(["-ec", script]).output().expect("every system has `sh`");
+    // Both are tools of administrators, which others do not have at hand.
+    let script = format!("PATH=$PATH:/usr/sbin:/sbin\n{script}");
+    let output = Command::new("sh").args(["-ec", &script]).output().expect("every system has `sh`");
     let said = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script}: {said}\nhint: `ip` comes with iproute2, `nft` with nftables");
 }
