@@ -158,7 +158,7 @@ impl Ultrapeer {
         share * limits::BUSY_RATIO + limits::BUSY_SLACK
     }
 
-    /// Where a leaf can go instead, with their loads: least loaded first, and of equals another one first for each
+    /// Where a leaf can go instead, with their loads: those that carry less than the mean first, in another order for each
     /// leaf, so that those who are sent on together do not arrive together. Homes of `handle` are no use to it.
     fn alternatives(&self, leaf: &PeerId, handle: Option<u64>) -> Vec<(f64, SignedDescriptor)> {
         let is_home = |member: &Descriptor| handle.is_some_and(|leaf| self.attachments.is_home(&member.peer, leaf));
@@ -169,8 +169,9 @@ impl Ultrapeer {
             .map(|member| (load(self.attachments.leaves_of(&member.peer), member.capacity), member))
             .collect();
         let mean = others.iter().map(|(load, _)| load).sum::<f64>() / others.len().max(1) as f64;
-        // A tenth of the mean is no difference.
-        let step = |load: f64| if mean > 0.0 { (load / mean * 10.0) as u64 } else { 0 };
+        // A tenth of the mean is no difference, and up to the mean all are alike: whom its leaves leave because it lies has
+        // the fewest, and must not be named to everybody first.
+        let step = |load: f64| if mean > 0.0 { ((load / mean * 10.0) as u64).max(10) } else { 0 };
         others.sort_by_key(|(load, member)| (step(*load), mixed(leaf, &member.peer), member.peer));
         others.truncate(limits::ALTERNATIVES);
         let signed =
