@@ -32,7 +32,10 @@ use overlay::{
         },
     },
 };
-use tokio::{sync::mpsc, time::timeout};
+use tokio::{
+    sync::mpsc,
+    time::{Instant, timeout, timeout_at},
+};
 
 /// Things heard that may wait to be looked at.
 const INBOX: usize = 1024;
@@ -173,18 +176,25 @@ impl Node {
         if let Err(error) = self.dial(victim).await {
             return Ok(Err(error));
         }
-        let mut known = BTreeSet::new();
+        let (mut known, mut again) = (BTreeSet::new(), Instant::now() + limits::APPLY_SOON);
         let asked = async {
             // Of a network of one or two, one vote is enough.
             while known.is_empty() || self.endorsements.len() < election::needed(known.len() as u32) {
-                match self.next().await.context("the node lives as long as this")? {
+                let Ok(event) = timeout_at(again, self.next()).await else {
+                    again += limits::APPLY_SOON;
+                    // A voter that did not get through to it says so, and is asked again.
+                    for link in self.links.keys().copied().collect::<Vec<_>>() {
+                        self.send(link, [self.application().into()]).await;
+                    }
+                    continue;
+                };
+                match event.context("the node lives as long as this")? {
                     Event::Up(link) => {
                         known.insert(link.connection.peer());
                         let link = self.open(link);
-                        let apply = Apply { descriptor: self.describe(), invitations: List::default(), meeting: false };
                         // It tells of the others before it answers.
                         let all = SyncWant { buckets: [0xff; limits::SYNC_BUCKETS / 8] };
-                        self.send(link, [all.into(), apply.into()]).await;
+                        self.send(link, [all.into(), self.application().into()]).await;
                     }
                     Event::Heard(link, message) => {
                         if let MeshMessage::News(news) = &*message {
@@ -210,6 +220,10 @@ impl Node {
         timeout(PATIENCE, asked).await.context("nobody votes for it")??;
         self.sequence += 1;
         Ok(Ok(()))
+    }
+
+    fn application(&self) -> Apply {
+        Apply { descriptor: self.describe(), invitations: List::default(), meeting: false }
     }
 
     /// Asks to be let in at an address that is not its own.
