@@ -277,7 +277,7 @@ impl Ultrapeer {
         self.dismiss_strangers(cx.now, out);
         let shard = self.shard_load();
         self.demand.look(cx.now, &shard);
-        self.share_out(cx, out);
+        self.share_out(cx.now, out);
         let idle = self.is_surplus(cx.now, &shard);
         let since = match (idle, self.idle_since) {
             (false, _) => None,

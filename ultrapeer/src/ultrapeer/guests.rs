@@ -8,6 +8,8 @@
 //! its share is its part of all capacity, and how many leaves others have is in their logs. So ultrapeers that come into
 //! being in a crowd soon carry their part of it. A leaf whose place it does not cover is sent on, too. Nobody is sent on from a network in which every leaf needs every ultrapeer.
 
+use std::cmp::Reverse;
+
 use overlay::{
     id::PeerId,
     limits,
@@ -73,18 +75,20 @@ impl Ultrapeer {
         self.leaves.has_room_for(leaf) || (self.leaves.has_reserve() && self.spare_leaf().is_some())
     }
 
-    /// The leaves that can do without this home, as they have two others or more, with the number of those.
-    fn spare_leaves(&self) -> impl Iterator<Item = (usize, u64, Session)> + '_ {
+    /// The leaves that can do without this home, as they have two others or more, with the number of those. Of these the
+    /// youngest go first, here and below: how long a leaf is there counts when it wants to serve, and each home counts for
+    /// itself.
+    fn spare_leaves(&self) -> impl Iterator<Item = (usize, Session)> + '_ {
         let others = |handle| self.attachments.homes(handle).iter().filter(|(home, _)| *home != self.me).count();
         let may_go = |(session, peer): (Session, &PeerId)| !self.asked_to_leave.contains(&session) && *peer != self.me;
         let leaves = self.leaves.iter().filter(move |(session, leaf)| may_go((*session, &leaf.peer)));
-        let spare = leaves.map(move |(session, leaf)| (others(leaf.handle), leaf.handle, session));
-        spare.filter(|(others, ..)| *others + 1 >= limits::HOMES)
+        let spare = leaves.map(move |(session, leaf)| (others(leaf.handle), session));
+        spare.filter(|(others, _)| *others + 1 >= limits::HOMES)
     }
 
     /// The leaf that can best do without this home.
     fn spare_leaf(&self) -> Option<Session> {
-        self.spare_leaves().max().map(|(.., session)| session)
+        self.spare_leaves().max().map(|(_, session)| session)
     }
 
     fn ask_to_leave(&mut self, session: Session, alternatives: Vec<(f64, SignedDescriptor)>, out: &mut Outbox<Output>) {
@@ -108,11 +112,11 @@ impl Ultrapeer {
 
     /// Asks some leaves to move that can, if this home has clearly more than its share: few at a time, as each brings its
     /// list to another home, and only to homes that carry clearly less.
-    pub(super) fn share_out(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
-        if cx.now < self.share_out_at {
+    pub(super) fn share_out(&mut self, now: Time, out: &mut Outbox<Output>) {
+        if now < self.share_out_at {
             return;
         }
-        self.share_out_at = cx.now + limits::SHARE_OUT_EACH;
+        self.share_out_at = now + limits::SHARE_OUT_EACH;
         self.asked_to_leave.retain(|session| self.leaves.get(*session).is_some());
         let stay = self.leaves.len() - self.asked_to_leave.len();
         let surplus = stay.saturating_sub(self.fair_share(self.membership.shard().bits) as usize);
@@ -120,13 +124,10 @@ impl Ultrapeer {
             return;
         }
         let most = (stay as f64 * limits::SHARE_OUT_PART).ceil() as usize;
-        let mut spare: Vec<_> = self.spare_leaves().map(|(.., session)| session).collect();
+        let mut spare: Vec<_> = self.spare_leaves().map(|(_, session)| session).collect();
+        spare.sort_unstable_by_key(|session| Reverse(*session));
         let own = load(stay, self.leaves.capacity());
-        for _ in 0..most.min(surplus) {
-            if spare.is_empty() {
-                return;
-            }
-            let session = spare.swap_remove(cx.rng.random_range(0..spare.len()));
+        for session in spare.into_iter().take(most.min(surplus)) {
             let Some(leaf) = self.leaves.get(session) else { continue };
             let mut others = self.alternatives(&leaf.peer, Some(leaf.handle));
             others.retain(|(load, _)| load * limits::BUSY_RATIO < own);
