@@ -50,7 +50,10 @@ use crate::{
     network::{self, Service as Network},
     role::{self, Role},
     searches::Searches,
-    store::{Database, DatabaseError, Outboards, Share, ShareSpec, Shares, SharesConfig, SharesError, StoreError},
+    store::{
+        Database, DatabaseError, Outboards, Share, ShareSpec, Shares, SharesConfig, SharesError, StoreError,
+        check_slowly,
+    },
     transfer::{
         ReachError,
         holding::Holdings,
@@ -470,6 +473,7 @@ impl Node {
         tasks.spawn("load", self.clone().follow_load());
         tasks.spawn("remember", self.clone().follow_homes());
         tasks.spawn("look around", self.clone().look_around());
+        tasks.spawn("slow check", check_slowly(self.inner.shares.clone()));
     }
 
     async fn take_arrivals(self, mut arrivals: Arrivals) {

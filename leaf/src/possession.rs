@@ -74,7 +74,12 @@ pub(crate) async fn prove(library: &dyn Library, ask: PossessionAsk) -> Possessi
     });
     match made.await {
         Ok(Some(proof)) => PossessionAnswer::Proven(Box::new(proof)),
-        Ok(None) => PossessionAnswer::Gone,
+        Ok(None) => {
+            if let Err(error) = library.damaged(ask.content).await {
+                tracing::warn!(%error, content = %ask.content.short(), "a damaged file cannot be hashed again");
+            }
+            PossessionAnswer::Gone
+        }
         Err(_) => PossessionAnswer::NotNow,
     }
 }

@@ -15,7 +15,13 @@ use leaf::{
         record::{Priority, Reason, SourceState, State},
     },
     store::Shares,
-    transfer::{Library, LibraryError, LocalFile, Via, session::ask},
+    swarm::RequestId,
+    transfer::{
+        Library, LibraryError, LocalFile, Via,
+        holding::Holding,
+        session::{self, RequestNews, ask},
+        throttle::Throttle,
+    },
 };
 use overlay::{
     bans::{Rules, Target},
@@ -24,10 +30,10 @@ use overlay::{
     limits,
     metrics::{self, Build, Role},
     transport::{Arrival, Arrivals, BindMode, CloseCode, CloseReason, Endpoint, Greeting, Settings},
-    verify::Value,
+    verify::{Layout, Value},
     wire::{
         bounded::{List, Text},
-        transfer::{Browse, Cursor, DenyReason, NotHeld, Open, Opened, Page, TransferMessage, Want},
+        transfer::{Browse, Cursor, Denied, DenyReason, NotHeld, Open, Opened, Page, TransferMessage, Want, WantPart},
     },
 };
 use tokio::time::timeout;
@@ -62,6 +68,10 @@ impl Library for Liar {
 
     fn pieces(&self, content: ContentId, size: u64) -> BoxFuture<'_, Result<Option<Vec<Value>>, LibraryError>> {
         Library::pieces(&self.honest, content, size)
+    }
+
+    fn damaged(&self, content: ContentId) -> BoxFuture<'_, Result<(), LibraryError>> {
+        Library::damaged(&self.honest, content)
     }
 
     fn add_download(&self, _: PathBuf, _: ContentId, _: Vec<Value>) -> BoxFuture<'_, Result<(), LibraryError>> {
@@ -236,6 +246,79 @@ async fn a_source_that_sends_wrong_bytes_is_dropped_and_nothing_of_it_stays() {
     assert!(counted(r#"quictrack_verified_pieces_total{result="corrupt"}"#) > 0.0);
     honest.uploads.set_rate(None);
     check(&done(node.outcome(&download.id, &mut events).await), &data);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_the_groups_that_are_wrong_are_fetched_again() {
+    let network = Network::default();
+    let data = bytes(MIB);
+    let content = request(&data).content;
+    let honest = Node::new(&network, 1, &[("a.bin", &data)]).await;
+    let node = Node::new(&network, 2, &[]).await;
+    let lease = node.parts.pool.connect(honest.peer, vec![]).await.unwrap();
+    let (mut sender, mut receiver) = lease.connection().open::<TransferMessage>().await.unwrap();
+    sender.send(&Open { content, homes: List::default() }.into()).await.unwrap();
+    while !matches!(receiver.next().await.unwrap(), Some(TransferMessage::Granted(_))) {}
+    let layout = Layout::new(data.len() as u64).unwrap();
+    let values = Library::pieces(&honest.shares, content, layout.size()).await.unwrap().unwrap();
+    let tops = overlay::verify::segment_values(layout.size(), &values).unwrap();
+    let holding = Arc::new(Holding::part(content, "a".into(), tempfile::tempfile().unwrap(), layout, tops));
+    holding.add_segment(0, values).unwrap();
+
+    // Of the second piece of 256 KiB, the groups 0, 1 and 9 came wrong.
+    let piece = layout.piece_range(1).unwrap();
+    let mut spoiled = data[piece.start as usize..piece.end as usize].to_vec();
+    for at in [0, (16 << 10) + 5, (9 << 14) + 16_383] {
+        spoiled[at] ^= 0x10;
+    }
+    let (events, mut inbox) = tokio::sync::mpsc::channel(64);
+    let asked = session::Request {
+        id: RequestId(7),
+        lease: Arc::clone(&lease),
+        holding: Arc::clone(&holding),
+        throttle: Arc::new(Throttle::new(node.parts.clock, None)),
+        buffers: Arc::default(),
+        events,
+    };
+    asked.repair(1, spoiled, node.peer).await;
+    let mut last = None;
+    while let Some(session::Event::Request { news, .. }) = inbox.recv().await {
+        last = Some(news);
+    }
+    assert!(matches!(last, Some(RequestNews::Piece { piece: 1, last: true })), "{last:?}");
+    assert!(holding.verify(1).unwrap());
+    assert_eq!(honest.uploads.list()[0].bytes, 3 * (16 << 10));
+    for want in [(1, 0, 0), (1, 16, 1), (1, 15, u32::MAX), (u64::MAX, 0, 1)] {
+        let want = WantPart { content, piece: want.0, first: want.1, count: want.2 };
+        let denied = ask(lease.connection(), want).await.unwrap();
+        assert_eq!(denied, Some(Denied { reason: DenyReason::Malformed }.into()), "{want:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_source_that_is_told_of_wrong_bytes_looks_at_its_disk() {
+    let network = Network::default();
+    // Larger than what is hashed anew whenever its values are wanted.
+    let data = bytes(66 * MIB);
+    let source = Node::new(&network, 1, &[("a.bin", &data)]).await;
+    let node = Node::new(&network, 2, &[]).await;
+    let path = source.folder.join("Share/a.bin");
+    let modified = fs::metadata(&path).unwrap().modified().unwrap();
+    let mut rotten = data.clone();
+    rotten[33 * MIB] ^= 1;
+    let file = File::options().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[rotten[33 * MIB]], 33 * MIB as u64).unwrap();
+    file.set_modified(modified).unwrap();
+    node.downloads.add(request(&data)).await.unwrap();
+    let rotten = ContentId(*blake3::hash(&rotten).as_bytes());
+    let found = async {
+        let mut catalog = source.shares.watch_catalog();
+        while source.shares.open(rotten).await.unwrap().is_none() {
+            catalog.changed().await.unwrap();
+        }
+    };
+    timeout(PATIENCE, found).await.expect("it is listed as what it is");
+    assert!(source.shares.open(request(&data).content).await.unwrap().is_none());
 }
 
 /// What may happen to a shared file while it is served.

@@ -136,6 +136,11 @@ pub const SOURCE_RETRY_MAX: Duration = Duration::from_mins(5);
 /// First pause after a source said that it does not have the content; doubles with each failure. Chosen: a file
 /// that is being hashed anew is there again by then.
 pub const SOURCE_RETRY_NOT_HELD: Duration = Duration::from_secs(10);
+/// Bytes a second that are read of what lies here to see that it is still what it was. Chosen: a hundredth of what a hard
+/// disk reads, and yet a terabyte in two weeks.
+pub const CHECK_RATE: u64 = 1 << 20;
+/// Contents that begin with one byte and are looked at in one round of that check: of 256 times as many in all.
+pub const CHECK_CONTENTS: usize = 65_536;
 /// Time after the last read of a content that comes in which it still comes in order. Chosen: a player reads ahead
 /// for less.
 pub const READ_LAPSE: Duration = Duration::from_secs(20);

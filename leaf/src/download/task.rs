@@ -123,6 +123,8 @@ struct Runner {
     unflushed: u64,
     flushing: Option<JoinHandle<io::Result<()>>>,
     finished: bool,
+    /// A piece that came wrong just now, with what came, and from whom.
+    spoiled: Option<(u64, Vec<u8>, PeerId)>,
     /// True once others may fetch what is verified.
     serving: bool,
     buffers: Arc<Buffers>,
@@ -174,6 +176,7 @@ pub(super) async fn run(
         unflushed: 0,
         flushing: None,
         finished: false,
+        spoiled: None,
         serving: false,
         buffers: Arc::default(),
         shared,
@@ -393,9 +396,20 @@ impl Runner {
                 self.requests.remove(&id);
                 self.shared.holdings.lost(&self.record.content, &peer);
                 VERIFIED_PIECES.increment(PieceResult::Corrupt);
-                self.blame(peer, corruption);
+                tracing::warn!(?peer, content = %self.record.content.short(), "a source sent wrong data and is dropped");
                 self.complain(peer);
-                self.input(Input::Corrupt(id)).await
+                let piece = match corruption {
+                    Corruption::Answer => None,
+                    Corruption::Piece { piece, data } => {
+                        self.accuse(peer, piece);
+                        self.spoiled = Some((piece, data, peer));
+                        Some(piece)
+                    }
+                };
+                let result = self.input(Input::Corrupt { request: id, piece }).await;
+                // If nobody can repair it, it is fetched whole.
+                self.spoiled = None;
+                result
             }
             RequestNews::Disk(error) => Err(error.into()),
         }
@@ -437,18 +451,11 @@ impl Runner {
         self.shared.finder.complain(FoundSource { peer, homes }, self.record.content);
     }
 
-    /// Names who sent something wrong, and which groups of a piece it was if another source can tell.
-    fn blame(&self, peer: PeerId, corruption: Corruption) {
-        tracing::warn!(?peer, content = %self.record.content.short(), "a source sent wrong data and is dropped");
-        let Corruption::Piece { piece, data } = corruption else { return };
-        let other = self.sessions.iter().find(|(other, session)| **other != peer && session.lease.is_some());
-        let lease = other.and_then(|(_, session)| session.lease.clone());
-        let (Some(lease), Some(holding)) = (lease, self.holding.clone()) else { return };
-        self.shared.tasks.spawn("blame", async move {
-            if let Some(groups) = session::name_bad_groups(lease, holding, piece, data).await {
-                tracing::warn!(?peer, piece, ?groups, "these groups of 16 KiB were wrong");
-            }
-        });
+    /// Tells a source that a piece of it was wrong.
+    fn accuse(&self, peer: PeerId, piece: u64) {
+        if let Some(lease) = self.sessions.get(&peer).and_then(|session| session.lease.clone()) {
+            self.shared.tasks.spawn("accuse", session::accuse(lease, self.record.content, piece));
+        }
     }
 
     fn set_position(&mut self, peer: PeerId, position: Option<u32>) {
@@ -528,6 +535,10 @@ impl Runner {
         let task = match work {
             Work::Segment(segment) => self.shared.tasks.spawn("download values", request.segment(segment)),
             Work::Pieces(run) => self.shared.tasks.spawn("download pieces", request.pieces(run)),
+            Work::Repair(piece) => {
+                let Some((_, data, accused)) = self.spoiled.take_if(|(spoiled, ..)| *spoiled == piece) else { return };
+                self.shared.tasks.spawn("download repair", request.repair(piece, data, accused))
+            }
         };
         self.requests.insert(id, (peer, task));
     }

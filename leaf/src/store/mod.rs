@@ -10,6 +10,7 @@
 //! | `known` | what is on record, as the walk compares with it |
 //! | `watch` | being told of changes |
 //! | `shares` | the driver: keeps the catalog true to the folders |
+//! | `check` | a slow look whether everything is still what was hashed |
 //!
 //! Order of writing: an outboard first, then the record that needs it; the catalog is saved before anybody is
 //! told of it. So whatever was cut off by a crash is done again by the next pass, and nothing
@@ -17,6 +18,7 @@
 
 use std::{io, path::PathBuf};
 
+mod check;
 pub mod database;
 mod hash;
 mod known;
@@ -28,6 +30,7 @@ mod shares;
 mod tags;
 mod watch;
 
+pub(crate) use check::check_slowly;
 pub use database::{Batch, Database, DatabaseError, Table};
 pub use hash::Outboards;
 pub use pass::give_way;

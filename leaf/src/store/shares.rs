@@ -291,6 +291,15 @@ impl Shares {
         Ok(pieces)
     }
 
+    /// What lies here of a content is not what was hashed, though nothing shows that it was changed: it is hashed again, and
+    /// listed as what it is.
+    pub async fn damaged(&self, content: ContentId) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        let stale = blocking(move || shared.damaged(content)).await?;
+        self.look_at(stale);
+        Ok(())
+    }
+
     /// Contents that lie here whose ids start with these bytes, ascending: what a shortened id may mean.
     pub async fn contents_from(&self, prefix: Vec<u8>, limit: usize) -> Result<Vec<ContentId>, StoreError> {
         let shared = self.shared.clone();

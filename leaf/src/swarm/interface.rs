@@ -24,6 +24,8 @@ pub enum Work {
     Segment(u64),
     /// Pieces whose values are known.
     Pieces(Run),
+    /// A piece that came wrong from elsewhere: the groups of it that are wrong.
+    Repair(u64),
 }
 
 /// Why a session ended or could not be opened.
@@ -108,7 +110,12 @@ pub enum Input {
     /// A request ended before it brought everything.
     RequestFailed(RequestId),
     /// A request brought something wrong.
-    Corrupt(RequestId),
+    Corrupt {
+        /// Which request.
+        request: RequestId,
+        /// The piece that was wrong, if what came of it is still there to be repaired.
+        piece: Option<u64>,
+    },
 }
 
 /// What the driver must do.

@@ -14,7 +14,8 @@
 //!   nothing to do doubles the requests of those that would take more than twice as long; so it may at any time with
 //!   the piece that proves the size, and with those that a reader waits for.
 //! - *Who need not give us a slot*: a source that holds a part and nothing of what is missing here is told so.
-//! - *Whom to leave*: who sends one wrong byte is dropped for this content; who fails or falls silent is
+//! - *Whom to leave*: who sends one wrong byte is dropped for this content, and another source is asked for those groups
+//!   of the piece that are wrong; who fails or falls silent is
 //!   tried again, later and later; its pieces go to the others at once.
 //! - *Which size to believe*: the first that is claimed by a source with a slot, until its last piece is
 //!   verified. While that does not happen and another size is claimed, the claims take turns.
@@ -314,6 +315,25 @@ impl Swarm {
         out.push(Output::Close(peer));
     }
 
+    /// Has the source that is through with its requests first send what is wrong of a piece, if any can; otherwise the
+    /// piece is missing as any other.
+    fn repair(&mut self, now: Time, piece: u64, out: &mut Outbox<Output>) {
+        let Some(plan) = self.plan.as_ref().filter(|plan| plan.is_missing(piece)) else { return };
+        let size = plan.layout().size();
+        // It is little that is asked for: a source that has enough to do can send it, too.
+        if self.outstanding + plan.bytes_of(piece) > limits::JOB_IN_FLIGHT_BYTES {
+            return;
+        }
+        let can = |(_, source): &(&PeerId, &Source)| {
+            source.state == SourceState::Granted && source.size == Some(size) && source.holds(piece)
+        };
+        let able = self.sources.iter().filter(|source| can(source));
+        let soonest = able.min_by(|(_, one), (_, other)| one.backlog_s(now).total_cmp(&other.backlog_s(now)));
+        if let Some(peer) = soonest.map(|(peer, _)| *peer) {
+            self.send(now, peer, Work::Repair(piece), out);
+        }
+    }
+
     fn on_failed(&mut self, cx: &mut Context<'_>, id: RequestId, out: &mut Outbox<Output>) {
         let Some(request) = self.end_request(id) else { return };
         let peer = request.peer;
@@ -466,7 +486,7 @@ impl Swarm {
 
     fn assign_one(&mut self, cx: &mut Context<'_>, peer: PeerId, piece_bytes: u64, out: &mut Outbox<Output>) -> bool {
         let (Some(plan), Some(source)) = (&self.plan, self.sources.get(&peer)) else { return false };
-        let room = (source.budget(piece_bytes) - source.outstanding)
+        let room = (source.budget(piece_bytes).saturating_sub(source.outstanding))
             .min(limits::JOB_IN_FLIGHT_BYTES - self.outstanding)
             .min(source.run_bytes(piece_bytes));
         let max_pieces = (room / piece_bytes).clamp(1, limits::RUN_PIECES.into());
@@ -538,6 +558,7 @@ impl Swarm {
         let mut pending = Vec::new();
         match work {
             Work::Segment(segment) => plan.segment_asked(segment, now),
+            Work::Repair(piece) => pending.extend(Some(piece).filter(|piece| plan.depart(*piece, id))),
             Work::Pieces(run) => {
                 pending.extend((run.first..run.first + u64::from(run.count)).filter(|piece| plan.depart(*piece, id)));
             }
@@ -630,9 +651,12 @@ impl Machine for Swarm {
             Input::SegmentArrived(id) => self.on_segment(id),
             Input::PieceArrived { request, piece } => self.on_piece(request, piece, out),
             Input::RequestFailed(id) => self.on_failed(cx, id, out),
-            Input::Corrupt(id) => {
-                if let Some(peer) = self.requests.get(&id).map(|request| request.peer) {
+            Input::Corrupt { request, piece } => {
+                if let Some(peer) = self.requests.get(&request).map(|request| request.peer) {
                     self.drop_source(peer, out);
+                    if let Some(piece) = piece {
+                        self.repair(cx.now, piece, out);
+                    }
                 }
             }
         }

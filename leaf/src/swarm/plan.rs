@@ -307,7 +307,8 @@ impl Plan {
         Some(flight.map(|flight| [Some(flight.first), flight.second]).unwrap_or_default())
     }
 
-    fn is_missing(&self, piece: u64) -> bool {
+    /// True if a piece is neither here nor on its way.
+    pub(super) fn is_missing(&self, piece: u64) -> bool {
         piece < self.layout.pieces() && !self.have.contains(piece) && !self.flights.contains_key(&piece)
     }
 

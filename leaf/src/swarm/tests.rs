@@ -63,6 +63,8 @@ struct World {
     searches: u32,
     /// What each source was told last of what is wanted of it.
     appetites: BTreeMap<PeerId, bool>,
+    /// Pieces of which something wrong came.
+    spoiled: BTreeSet<u64>,
     /// Pieces in the order in which they were asked for.
     asked: Vec<u64>,
     /// The piece that somebody reads at.
@@ -92,6 +94,7 @@ impl World {
             size: None,
             searches: 0,
             appetites: BTreeMap::new(),
+            spoiled: BTreeSet::new(),
             asked: Vec::new(),
             reading: None,
             finished: false,
@@ -144,7 +147,7 @@ impl World {
                 pending.remove(&piece);
             }
         }
-        if let Input::RequestFailed(id) | Input::SegmentArrived(id) | Input::Corrupt(id) = input
+        if let Input::RequestFailed(id) | Input::SegmentArrived(id) | Input::Corrupt { request: id, .. } = input
             && !self.live.contains_key(&id)
         {
             return;
@@ -212,6 +215,10 @@ impl World {
             Output::Request { id, peer, work } => {
                 let pending = match work {
                     Work::Segment(_) => BTreeSet::new(),
+                    Work::Repair(piece) => {
+                        assert!(self.spoiled.contains(&piece), "nothing of it came");
+                        BTreeSet::from([piece])
+                    }
                     Work::Pieces(run) => (run.first..run.first + u64::from(run.count)).collect(),
                 };
                 self.check_request(&pending);
@@ -295,12 +302,13 @@ impl World {
                 self.at(Duration::ZERO, Event::Input(Input::SegmentArrived(id)));
                 self.done(peer);
             }
-            (Work::Pieces(_), None) => self.done(peer),
-            (Work::Pieces(_), Some(_)) if lies => {
-                self.at(Duration::ZERO, Event::Input(Input::Corrupt(id)));
+            (Work::Pieces(_) | Work::Repair(_), None) => self.done(peer),
+            (Work::Pieces(_) | Work::Repair(_), Some(piece)) if lies => {
+                self.spoiled.insert(piece);
+                self.at(Duration::ZERO, Event::Input(Input::Corrupt { request: id, piece: Some(piece) }));
                 self.done(peer);
             }
-            (Work::Pieces(_), Some(piece)) => {
+            (Work::Pieces(_) | Work::Repair(_), Some(piece)) => {
                 self.at(Duration::ZERO, Event::Input(Input::PieceArrived { request: id, piece }));
                 if matches!(kind, Kind::Revokes) {
                     self.at(Duration::ZERO, Event::Input(Input::Revoked(peer)));
@@ -384,7 +392,7 @@ proptest! {
                 12 => Input::SegmentArrived(id),
                 13 => Input::PieceArrived { request: id, piece: random % 50 },
                 14 => Input::RequestFailed(id),
-                _ => Input::Corrupt(id),
+                _ => Input::Corrupt { request: id, piece: (random >> 50 & 1 == 0).then_some(random % 50) },
             };
             now += Duration::from_millis(random % 3000);
             let cx = &mut Context::new(now, &mut rng);
@@ -487,4 +495,65 @@ fn sessions_are_opened_with_any_of_many_sources() {
     let (one, other) = (open(1), open(2));
     assert_eq!((one.len(), other.len()), (limits::SESSIONS_PER_JOB, limits::SESSIONS_PER_JOB));
     assert_ne!(one, other);
+}
+
+#[test]
+fn what_came_wrong_is_repaired_by_another_source_and_only_if_it_still_is_missing() {
+    let size = 200 << 20;
+    let layout = Layout::new(size).unwrap();
+    let mut have = Bitmap::new(layout.pieces());
+    have.insert(layout.pieces() - 1);
+    let mut swarm = Swarm::resume(size, have, [0]);
+    let (mut rng, mut out) = (Pcg32::seed_from_u64(1), Outbox::new());
+    let mut tell = |swarm: &mut Swarm, input| {
+        swarm.handle(&mut Context::new(Time(1), &mut rng), input, &mut out);
+        out.drain().collect::<Vec<_>>()
+    };
+    let (liar, honest) = (peer(0), peer(1));
+    tell(&mut swarm, Input::SourcesFound(vec![liar, honest]));
+    let mut asked = BTreeMap::new();
+    for peer in [liar, honest] {
+        tell(&mut swarm, Input::Opened { peer, size, complete: true });
+        for output in tell(&mut swarm, Input::Granted(peer)) {
+            if let Output::Request { id, peer, work: Work::Pieces(run) } = output {
+                asked.entry(peer).or_insert((id, run));
+            }
+        }
+    }
+    let (request, Run { first: piece, .. }) = asked[&liar];
+    let outputs = tell(&mut swarm, Input::Corrupt { request, piece: Some(piece) });
+    assert!(outputs.contains(&Output::Close(liar)));
+    let repair = outputs.iter().find_map(|output| match output {
+        Output::Request { id, peer, work: Work::Repair(repaired) } if (*peer, *repaired) == (honest, piece) => {
+            Some(*id)
+        }
+        _ => None,
+    });
+    // Nobody else is asked for it meanwhile, and if that fails it is missing as before.
+    let is_asked = |outputs: &[Output]| {
+        outputs.iter().any(|output| match output {
+            Output::Request { work: Work::Pieces(run), .. } => {
+                (run.first..run.first + u64::from(run.count)).contains(&piece)
+            }
+            _ => false,
+        })
+    };
+    assert!(!is_asked(&outputs));
+    let outputs = tell(&mut swarm, Input::PieceArrived { request: repair.unwrap(), piece });
+    assert!(swarm.have().unwrap().contains(piece) && !is_asked(&outputs));
+    // What is here needs no repair.
+    let (request, _) = asked[&honest];
+    let outputs = tell(&mut swarm, Input::Corrupt { request, piece: Some(piece) });
+    assert!(!outputs.iter().any(|output| matches!(output, Output::Request { work: Work::Repair(_), .. })));
+}
+
+#[test]
+fn a_swarm_of_liars_does_not_keep_the_honest_one_from_being_found() {
+    for seed in 0..20 {
+        let mut sources: Vec<_> = (0..60).map(|_| (Kind::Corrupt, 5_000_000)).collect();
+        sources.insert(seed as usize * 3, (Kind::Honest, 500_000));
+        let mut world = World::new(sources, seed);
+        assert!(world.run(Duration::from_mins(5)), "{seed}");
+        assert_eq!(world.size, Some(SIZE));
+    }
 }

@@ -7,7 +7,10 @@ use std::{
     collections::BTreeMap,
     fs::File,
     io,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
     time::SystemTime,
 };
 
@@ -45,6 +48,7 @@ pub struct Holding {
     /// Time of the last change when the content was known to be this, for files that are not ours to write.
     modified: Option<SystemTime>,
     tops: Vec<Value>,
+    damaged: AtomicBool,
     state: Mutex<State>,
 }
 
@@ -73,13 +77,31 @@ impl Holding {
         verify::check_tops(content, layout.size(), &tops)?;
         let segments = (0u64..).zip(pieces.chunks(SEGMENT_PIECES as usize).map(Arc::from)).collect();
         let state = State::new(segments, Bitmap::full(layout.pieces()));
-        Ok(Self { content, name, layout, file, modified: metadata.modified().ok(), tops, state: Mutex::new(state) })
+        Ok(Self {
+            content,
+            name,
+            layout,
+            file,
+            modified: metadata.modified().ok(),
+            tops,
+            damaged: AtomicBool::new(false),
+            state: Mutex::new(state),
+        })
     }
 
     /// A content that is being downloaded into `file`. `tops` fit the content id.
     pub fn part(content: ContentId, name: String, file: File, layout: Layout, tops: Vec<Value>) -> Self {
         let state = State::new(BTreeMap::new(), Bitmap::new(layout.pieces()));
-        Self { content, name, layout, file, modified: None, tops, state: Mutex::new(state) }
+        Self {
+            content,
+            name,
+            layout,
+            file,
+            modified: None,
+            tops,
+            damaged: AtomicBool::new(false),
+            state: Mutex::new(state),
+        }
     }
 
     /// Which content.
@@ -203,8 +225,16 @@ impl Holding {
         Ok(true)
     }
 
-    /// True if the file is still the one that was hashed, as far as its size and time tell.
+    /// A piece was found not to be what was hashed, though nothing shows that the file was changed.
+    pub fn set_damaged(&self) {
+        self.damaged.store(true, Ordering::Relaxed);
+    }
+
+    /// True if the file is still the one that was hashed, as far as its size and time tell and nobody found otherwise.
     pub fn is_unchanged(&self) -> bool {
+        if self.damaged.load(Ordering::Relaxed) {
+            return false;
+        }
         let Some(modified) = self.modified else { return true };
         let metadata = self.file.metadata();
         metadata.is_ok_and(|now| now.len() == self.layout.size() && now.modified().is_ok_and(|at| at == modified))

@@ -33,6 +33,10 @@ impl Library for Shares {
         )
     }
 
+    fn damaged(&self, content: ContentId) -> BoxFuture<'_, Result<(), LibraryError>> {
+        Box::pin(async move { Self::damaged(self, content).await.map_err(|error| LibraryError(error.to_string())) })
+    }
+
     fn add_download(
         &self,
         path: PathBuf,

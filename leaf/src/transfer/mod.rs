@@ -141,6 +141,9 @@ pub trait Library: Debug + Send + Sync + 'static {
     /// The piece values of a content of `size` bytes that lies here.
     fn pieces(&self, content: ContentId, size: u64) -> BoxFuture<'_, Result<Option<Vec<Value>>, LibraryError>>;
 
+    /// What lies here of a content is not what was hashed: it is listed no more, and hashed again.
+    fn damaged(&self, content: ContentId) -> BoxFuture<'_, Result<(), LibraryError>>;
+
     /// Enters a finished, verified download.
     fn add_download(
         &self,

@@ -11,9 +11,10 @@
 //! Invariant: on each connection at most [`limits::RUNS_AT_ONCE`] runs are in memory.
 
 mod answers;
+mod pieces;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     net::IpAddr,
     sync::{
@@ -22,13 +23,11 @@ use std::{
     },
 };
 
-use bytes::Bytes;
 use overlay::{
     bans::Rules,
     drive::{Clock, Driver, Handle, Tasks, random_token, system_rng},
     id::{ContentId, PeerId},
     limits,
-    metrics::Direction,
     time::Time,
     transport::{
         CloseCode, CloseReason, Connection, Occupancy, Occupant, ReceiveError, Receiver, SendError, Sender, Windows,
@@ -38,8 +37,8 @@ use overlay::{
         Message,
         bounded::List,
         transfer::{
-            Appetite, Browse, Denied, DenyReason, Granted, NotHeld, Open, Opened, Other, Others, Page, Pieces, Queued,
-            Revoked, Suggest, TransferMessage, Want,
+            Appetite, Browse, Denied, DenyReason, Granted, NotHeld, Open, Opened, Other, Others, Page, Queued, Revoked,
+            Suggest, TransferMessage,
         },
     },
 };
@@ -50,7 +49,7 @@ use tokio::{
     time::{interval, timeout},
 };
 
-use self::answers::{deny, find, groups, judge, read, segment, send_have};
+use self::answers::{groups, segment, send_have};
 use super::{
     FoundSource, Library, Via,
     holding::{Holding, Holdings},
@@ -59,7 +58,7 @@ use super::{
 use crate::{
     bitmap::Bitmap,
     file_id,
-    metrics::{TRANSFER_BYTES, UPLOAD_QUEUE, UPLOADS_FINISHED, UploadResult},
+    metrics::{UPLOAD_QUEUE, UPLOADS_FINISHED, UploadResult},
     queue::{self, Queue, Refusal, SessionId},
     rate::Rate,
 };
@@ -206,6 +205,8 @@ struct Client {
     connection: Connection,
     via: Via,
     sessions: Mutex<BTreeMap<ContentId, Arc<Session>>>,
+    /// Contents that it was sent something of since it last complained of them.
+    served: Mutex<BTreeSet<ContentId>>,
     runs: Semaphore,
 }
 
@@ -329,6 +330,7 @@ impl Shared {
             connection: connection.clone(),
             via,
             sessions: Mutex::new(BTreeMap::new()),
+            served: Mutex::default(),
             runs: Semaphore::new(limits::RUNS_AT_ONCE),
         });
         loop {
@@ -361,6 +363,8 @@ impl Shared {
         match request {
             TransferMessage::Open(open) => return self.session(client, open, sender, receiver).await,
             TransferMessage::Want(want) => self.pieces(client, want, &mut sender).await?,
+            TransferMessage::WantPart(want) => self.part(client, want, &mut sender).await?,
+            TransferMessage::Spoiled(spoiled) => self.spoiled(client, spoiled).await,
             TransferMessage::WantSegment(want) => sender.send(&segment(client, want)).await?,
             TransferMessage::WantGroups(want) => sender.send(&groups(client, want).await).await?,
             TransferMessage::Browse(browse) => sender.send(&self.page(browse).await).await?,
@@ -557,75 +561,6 @@ impl Shared {
         sessions.insert(session.holding.content(), Arc::clone(&session));
         lock(&self.sessions).insert(session.id, Arc::clone(&session));
         Ok(Registration { shared: Arc::clone(self), client: Arc::clone(client), session })
-    }
-
-    async fn pieces(
-        &self,
-        client: &Client,
-        want: Want,
-        sender: &mut Sender<TransferMessage>,
-    ) -> Result<(), StreamError> {
-        let session = match find(client, &want.content) {
-            Ok(session) if session.may_ask(self.clock.now()) => session,
-            Ok(_) => return deny(sender, DenyReason::NotGranted).await,
-            Err(reason) => return deny(sender, reason).await,
-        };
-        let holding = &session.holding;
-        let (start, end) = match judge(holding, want) {
-            Ok(bytes) => bytes,
-            Err(reason) => return deny(sender, reason).await,
-        };
-        let _permit = client.runs.acquire().await.map_err(|_| StreamError::Ending)?;
-        if matches!(*session.place.borrow(), Place::Refused(_)) {
-            return deny(sender, DenyReason::Quota).await;
-        }
-        if !holding.is_unchanged() {
-            self.holdings.remove(&want.content);
-            return deny(sender, DenyReason::Changed).await;
-        }
-        let head = Pieces { first: want.first, count: want.count, bytes: end - start };
-        // Announcements and lists of other sessions go before bulk.
-        sender.set_priority(-1);
-        sender.send(&head.into()).await?;
-        let mut next = Some(read(holding, start, end));
-        let mut position = start;
-        while let Some(reading) = next.take() {
-            let data = match reading.await {
-                Ok(Ok(data)) => Bytes::from(data),
-                _ => {
-                    sender.reset();
-                    return Err(StreamError::Read);
-                }
-            };
-            position += data.len() as u64;
-            if position < end {
-                next = Some(read(holding, position, end));
-            }
-            self.send_bytes(&session, data, sender).await?;
-        }
-        session.pieces.send_modify(|pieces| *pieces += u64::from(want.count));
-        // It has something of the content now: others may fetch that from it.
-        self.holdings.heard(self.clock.now(), want.content, session.peer, &session.homes);
-        Ok(())
-    }
-
-    async fn send_bytes(
-        &self,
-        session: &Session,
-        mut data: Bytes,
-        sender: &mut Sender<TransferMessage>,
-    ) -> Result<(), StreamError> {
-        while !data.is_empty() {
-            let part = data.split_to(self.throttle.release(data.len()).await);
-            let bytes = part.len() as u64;
-            sender.send_raw(part).await?;
-            session.sent.fetch_add(bytes, Ordering::Relaxed);
-            TRANSFER_BYTES.add((Direction::Out, session.via.into()), bytes);
-            lock(&session.rate).add(self.clock.now(), bytes);
-            // A full inbox only delays the end of the turn.
-            let _ = self.queue.try_input(queue::Input::Sent { session: session.id, bytes });
-        }
-        Ok(())
     }
 
     /// A page that fits its frame.

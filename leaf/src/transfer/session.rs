@@ -15,8 +15,12 @@ use overlay::{
     transport::{CloseCode, Connection, ReceiveError, Receiver},
     verify::{self, Layout, Value},
     wire::{
+        Message,
         bounded::List,
-        transfer::{Appetite, DenyReason, Groups, Open, Opened, TransferMessage, Want, WantGroups, WantSegment},
+        transfer::{
+            Appetite, DenyReason, Groups, Open, Opened, Spoiled, TransferMessage, Want, WantGroups, WantPart,
+            WantSegment,
+        },
     },
 };
 use tokio::{
@@ -310,7 +314,7 @@ impl Request {
                     Err(_) => RequestNews::Corrupt(Corruption::Answer),
                 }
             }
-            other => self.denial(other.map(|answer| answer.map(|_| ()))),
+            other => self.denial(other),
         };
         self.tell(news).await;
     }
@@ -324,6 +328,57 @@ impl Request {
         }
     }
 
+    /// Has the source name those groups of a piece that came wrong from `accused`, and fetches these alone.
+    pub async fn repair(self, piece: u64, data: Vec<u8>, accused: PeerId) {
+        let news = match self.mend(piece, data, accused).await {
+            Ok(()) => RequestNews::Piece { piece, last: true },
+            Err(news) => news,
+        };
+        self.tell(news).await;
+    }
+
+    async fn mend(&self, piece: u64, mut data: Vec<u8>, accused: PeerId) -> Result<(), RequestNews> {
+        let wrong = || RequestNews::Corrupt(Corruption::Answer);
+        let (content, layout) = (self.holding.content(), self.holding.layout());
+        let answer = ask(self.lease.connection(), WantGroups { content, piece }).await;
+        let Ok(Some(TransferMessage::Groups(Groups { groups }))) = answer else { return Err(self.denial(answer)) };
+        let value = self.holding.value(piece).ok_or(RequestNews::Failed)?;
+        let size = layout.size();
+        verify::check_groups(size, piece, &value, &groups).map_err(|_| wrong())?;
+        let bad = verify::bad_groups(size, piece, &groups, &data).map_err(|_| RequestNews::Failed)?;
+        tracing::warn!(peer = ?accused, content = %content.short(), piece, groups = ?bad, "a source sent these groups of 16 KiB wrong");
+        let start = layout.piece_range(piece).map_err(|_| RequestNews::Failed)?.start;
+        for run in bad.chunk_by(|one, next| *next == *one + 1) {
+            let (Some(first), count) = (run.first().copied(), run.len() as u32) else { continue };
+            let bounds = (layout.group_range(piece, first), layout.group_range(piece, first + count - 1));
+            let (Ok(from), Ok(to)) = bounds else { return Err(RequestNews::Failed) };
+            let length = (to.end - from.start) as usize;
+            let want = WantPart { content, piece, first, count };
+            let (mut receiver, answer) = begin(self.lease.connection(), want).await.map_err(|_| RequestNews::Failed)?;
+            let Some(TransferMessage::Pieces(head)) = answer else { return Err(self.denial(Ok(answer))) };
+            if (head.first, head.count, head.bytes) != (piece, 1, length as u64) {
+                return Err(wrong());
+            }
+            let mut part = Vec::with_capacity(length);
+            while part.len() < length {
+                let most = self.throttle.release(length - part.len()).await;
+                let target = part.len() + most;
+                receiver.receive_raw(&mut part, target).await.map_err(|_| RequestNews::Failed)?;
+                self.tell(RequestNews::Progress(most as u64)).await;
+            }
+            let place = (from.start - start) as usize;
+            data[place..place + length].copy_from_slice(&part);
+        }
+        let holding = Arc::clone(&self.holding);
+        match spawn_blocking(move || holding.write_verified(piece, &data)).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(wrong()),
+            Ok(Err(error)) => Err(RequestNews::Disk(error)),
+            // A panic there is a defect here; the piece is asked for again.
+            Err(_) => Err(RequestNews::Failed),
+        }
+    }
+
     async fn receive(&self, run: Run, unreported: &mut Unreported) -> Result<(), RequestNews> {
         let layout = self.holding.layout();
         let last = run.first + u64::from(run.count) - 1;
@@ -331,7 +386,7 @@ impl Request {
         let (Ok(first), Ok(last)) = bounds else { return Err(RequestNews::Failed) };
         let want = Want { content: self.holding.content(), first: run.first, count: run.count };
         let (mut receiver, answer) = begin(self.lease.connection(), want).await.map_err(|_| RequestNews::Failed)?;
-        let Some(TransferMessage::Pieces(head)) = answer else { return Err(self.denial(Ok(answer.map(|_| ())))) };
+        let Some(TransferMessage::Pieces(head)) = answer else { return Err(self.denial(Ok(answer))) };
         if (head.first, head.count, head.bytes) != (run.first, run.count, last.end - first.start) {
             return Err(RequestNews::Corrupt(Corruption::Answer));
         }
@@ -395,7 +450,8 @@ impl Request {
     }
 
     /// An answer that is not the one that was asked for.
-    fn denial(&self, answer: Result<Option<()>, ReceiveError>) -> RequestNews {
+    fn denial(&self, answer: Result<Option<TransferMessage>, ReceiveError>) -> RequestNews {
+        let answer = answer.map(|answer| answer.map(|message| message.name()));
         tracing::debug!(peer = ?self.lease.connection().peer(), ?answer, "a request was not answered");
         RequestNews::Failed
     }
@@ -412,16 +468,11 @@ struct Unreported {
     since: Instant,
 }
 
-/// Names the groups of a bad piece by the values of another source, for the log: `None` if that source does not
-/// know better. The groups are those whose bytes the blamed source made up.
-pub async fn name_bad_groups(lease: Arc<Lease>, holding: Arc<Holding>, piece: u64, data: Vec<u8>) -> Option<Vec<u32>> {
-    let want = WantGroups { content: holding.content(), piece };
-    let Ok(Some(TransferMessage::Groups(Groups { groups }))) = ask(lease.connection(), want).await else {
-        return None;
-    };
-    let (size, value) = (holding.layout().size(), holding.value(piece)?);
-    verify::check_groups(size, piece, &value, &groups).ok()?;
-    spawn_blocking(move || verify::bad_groups(size, piece, &groups, &data).ok()).await.ok()?
+/// Tells a source that it sent something wrong, which may be its disk's fault.
+pub async fn accuse(lease: Arc<Lease>, content: ContentId, piece: u64) {
+    if let Err(error) = ask(lease.connection(), Spoiled { content, piece }).await {
+        tracing::debug!(peer = ?lease.connection().peer(), %error, "a source does not hear that it sent something wrong");
+    }
 }
 
 /// Sends a request on a stream of its own, and returns the stream with the first answer.

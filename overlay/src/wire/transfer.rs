@@ -6,6 +6,8 @@
 //!                  downloader: Want          uploader: Pieces and the raw bytes | Denied
 //!                  downloader: WantSegment   uploader: Segment | Denied
 //!                  downloader: WantGroups    uploader: Groups | Denied
+//!                  downloader: WantPart      uploader: Pieces and the raw bytes | Denied
+//!                  downloader: Spoiled
 //!                  downloader: Browse        uploader: Page | Denied
 //! ```
 //!
@@ -78,6 +80,10 @@ messages! {
         22 Suggest(Suggest) up to 64,
         /// The downloader has nothing to ask for now, or has again.
         23 Appetite(Appetite) up to 64,
+        /// Asks for some groups of a piece of which others came wrong from elsewhere.
+        24 WantPart(WantPart) up to 64,
+        /// What the receiver sent for a piece was wrong.
+        25 Spoiled(Spoiled) up to 64,
     }
 }
 
@@ -115,6 +121,29 @@ pub struct Suggest {
     pub first: u64,
     /// How many, in `1..=`[`limits::RUN_PIECES`].
     pub count: u32,
+}
+
+/// Asks for neighbouring groups of a piece, which are answered as [`Pieces`] of that piece alone, with the bytes of these
+/// groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantPart {
+    /// Of which content; its session must be open and granted.
+    pub content: ContentId,
+    /// Which piece, from 0.
+    pub piece: u64,
+    /// The first group.
+    pub first: u32,
+    /// How many, in `1..=`[`limits::GROUPS_PER_PIECE`].
+    pub count: u32,
+}
+
+/// The uploader sent something wrong: before it is left for that, it may look whether its disk is damaged.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Spoiled {
+    /// Of which content.
+    pub content: ContentId,
+    /// Which piece, from 0.
+    pub piece: u64,
 }
 
 /// Whether the downloader would ask for something if it had a slot. One that would not gives its slot or its turn to
@@ -411,6 +440,8 @@ mod tests {
         round_trip(Others { others: List::new(vec![Other { peer, homes }; limits::OTHERS_TOLD]) });
         round_trip(Suggest { first: u64::MAX, count: u32::MAX });
         round_trip(Appetite { wants: true });
+        round_trip(WantPart { content, piece: u64::MAX, first: u32::MAX, count: u32::MAX });
+        round_trip(Spoiled { content, piece: u64::MAX });
         round_trip(NotHeld { reason: DenyReason::NotHeld });
         round_trip(Opened { size: u64::MAX, complete: false, tops: List::new(vec![value; limits::TOPS]) });
         round_trip(Have { first: u64::MAX, bits: Blob::new(vec![0xff; limits::HAVE_PART_BYTES]).expect("fits") });

@@ -381,6 +381,8 @@ pub(crate) fn transfer() -> Vec<TransferMessage> {
         Others { others: List::new([Other { peer: PeerId([15; 32]), homes: List::new([PeerId([3; 32])]) }]) }.into(),
         Suggest { first: 300, count: 4 }.into(),
         Appetite { wants: false }.into(),
+        WantPart { content, piece: 8000, first: 63, count: 1 }.into(),
+        Spoiled { content, piece: 8000 }.into(),
     ]
 }
 

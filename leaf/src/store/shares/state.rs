@@ -359,13 +359,19 @@ impl Shared {
             }
             return Ok((None, stale));
         }
-        // Without its records the files are found as new, and hashed.
+        stale.extend(self.damaged(content)?);
+        Ok((None, stale))
+    }
+
+    /// Forgets all files with a content: without their records they are found as new, and hashed.
+    pub(super) fn damaged(&self, content: ContentId) -> Result<Vec<Below>, StoreError> {
+        let mut stale = Vec::new();
         self.outboards.remove(content)?;
-        for (place, _, _) in located {
+        for (place, _, _) in self.located(content)? {
             self.forget_damaged(&place)?;
             stale.push((place.root, path::from_bytes(&place.below)));
         }
-        Ok((None, stale))
+        Ok(stale)
     }
 
     /// Forgets a file that is not what its record says: in a share it is found as new, and hashed.

@@ -9,7 +9,9 @@ use overlay::{
     verify,
     wire::{
         bounded::{Blob, List},
-        transfer::{Denied, DenyReason, Groups, Have, Segment, TransferMessage, Want, WantGroups, WantSegment},
+        transfer::{
+            Denied, DenyReason, Groups, Have, Segment, TransferMessage, Want, WantGroups, WantPart, WantSegment,
+        },
     },
 };
 use tokio::task::{JoinHandle, spawn_blocking};
@@ -26,7 +28,7 @@ pub(super) fn find(client: &Client, content: &ContentId) -> Result<Arc<Session>,
 }
 
 /// The bytes of a run, if it may be asked for.
-pub(super) fn judge(holding: &Holding, want: Want) -> Result<(u64, u64), DenyReason> {
+pub(super) fn judge(holding: &Holding, want: Want) -> Result<Range<u64>, DenyReason> {
     if want.count == 0 || want.count > limits::RUN_PIECES {
         return Err(DenyReason::Malformed);
     }
@@ -40,7 +42,15 @@ pub(super) fn judge(holding: &Holding, want: Want) -> Result<(u64, u64), DenyRea
     if (want.first..=last).any(|piece| !holding.has(piece)) {
         return Err(DenyReason::NotHeld);
     }
-    Ok((start, end))
+    Ok(start..end)
+}
+
+/// The bytes of some groups of a piece, if they may be asked for.
+pub(super) fn judge_part(holding: &Holding, want: WantPart) -> Result<Range<u64>, DenyReason> {
+    let last = want.count.checked_sub(1).and_then(|more| want.first.checked_add(more)).ok_or(DenyReason::Malformed)?;
+    let group = |group| holding.layout().group_range(want.piece, group).map_err(|_| DenyReason::Malformed);
+    let bytes = group(want.first)?.start..group(last)?.end;
+    if holding.has(want.piece) { Ok(bytes) } else { Err(DenyReason::NotHeld) }
 }
 
 /// Reads what comes next of a run, on a thread that may block.
