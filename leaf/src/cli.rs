@@ -62,6 +62,8 @@ pub enum Command {
     Top,
     /// List the nodes that this one knows
     Peers,
+    /// Open the web page of the running daemon
+    Open,
     /// Deal with a peer or a range of addresses no more, or block a content
     Ban(BanArgs),
     /// Lift a ban
@@ -126,6 +128,7 @@ pub async fn run(context: &Context, command: Command) -> Result<Exit, Failure> {
         Command::Browse(arguments) => context.until_interrupted(cmd::browse::run(context, arguments)).await,
         Command::Status => context.until_interrupted(cmd::status::run(context)).await,
         Command::Top => context.until_interrupted(cmd::top::run(context)).await,
+        Command::Open => context.until_interrupted(cmd::open::run(context)).await,
         Command::Peers => context.until_interrupted(cmd::peers::run(context)).await,
         Command::Ban(arguments) => {
             context.until_interrupted(commands::bans::ban(&context.surroundings(), arguments)).await

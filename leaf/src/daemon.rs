@@ -39,7 +39,7 @@ const SCHEDULE_TICK: Duration = Duration::from_secs(20);
 /// What keeps it from starting.
 pub async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure> {
     let families = &[metrics::FAMILIES, ultrapeer::metrics::FAMILIES];
-    let plan = Plan { program: Program::Leaf, role: Role::Leaf, families, page: false };
+    let plan = Plan { program: Program::Leaf, role: Role::Leaf, families, page: true };
     let (mut daemon, arrivals) = startup::prepare(plan, at.global, at.environment, options).await?;
     metrics::begin();
     let settings = daemon.config.settings();

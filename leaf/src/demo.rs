@@ -331,7 +331,7 @@ impl Bed {
         readiness.set_listening(true);
         readiness.set_network(true);
         let ready = Ready::new("demo", node.peer(), "demo", node.endpoint().local_address())
-            .api(Some(api.url()), false)
+            .api(Some(api.url()), true)
             .metrics(Some(scraped.url()));
         let state = State { node, readiness: readiness.clone(), tickets: Tickets::default(), common: None };
         let router = http::router(state, Guard::new(api.address(), &[], tokens.hashes()));

@@ -48,6 +48,7 @@ mod file_id;
 #[cfg(feature = "net")]
 mod file_io;
 pub mod founding;
+pub mod history;
 pub mod home_audits;
 pub mod homes;
 #[cfg(feature = "net")]

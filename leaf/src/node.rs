@@ -47,6 +47,7 @@ use tokio::task::JoinHandle;
 
 use crate::{
     download::{self, Downloads},
+    history::{Chart, History, Rates},
     network::{self, Service as Network},
     role::{self, Role},
     searches::Searches,
@@ -133,6 +134,7 @@ struct Inner {
     events: Arc<EventRing>,
     clock: Clock,
     started: Time,
+    history: Mutex<History>,
     tasks: Tasks,
     remembered: Mutex<(Remembered, Volunteers)>,
     scanner: Mutex<Option<JoinHandle<()>>>,
@@ -242,6 +244,7 @@ impl Node {
             events: Arc::new(EventRing::new(random_token()?)),
             clock,
             started: clock.now(),
+            history: Mutex::default(),
             tasks,
             remembered: Mutex::new((remembered, volunteers)),
             scanner: Mutex::new(Some(scanner)),
@@ -252,6 +255,15 @@ impl Node {
         let node = Self { inner: Arc::new(inner) };
         node.spawn_all(arrivals);
         Ok(node)
+    }
+
+    /// What it moved in the last `hours`.
+    pub fn chart(&self, hours: u64) -> Chart {
+        self.history().chart(self.inner.clock.now(), hours)
+    }
+
+    fn history(&self) -> MutexGuard<'_, History> {
+        self.inner.history.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// This node's key.
@@ -562,6 +574,11 @@ impl Node {
                 crate::metrics::collect_known(homes, known.len() - homes);
             }
             crate::metrics::collect(&share_list, inner.network.homes().len(), &job_list, &upload_list);
+            let rates = Rates {
+                upload: upload_list.iter().map(|upload| upload.rate).sum(),
+                download: job_list.iter().map(|job| job.rate).sum(),
+            };
+            self.history().record(inner.clock.now(), rates);
             let ring = &inner.events;
             let known = crate::status::peers(&self).await;
             peers.publish(ring, known.into_iter().map(|peer| (peer.peer.clone(), peer)), &["rtt_ms"]);

@@ -657,6 +657,12 @@ pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 pub const REMEMBER_PAUSE: Duration = Duration::from_secs(2);
 /// Time between two looks at the node for gauges and events.
 pub const LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// Length of a step in the history of rates. Chosen: an hour is 360 points, as many as a chart has pixels to show.
+pub const HISTORY_STEP: Duration = Duration::from_secs(10);
+/// Hours of rates that are kept. Chosen: a day, which is 140 kB.
+pub const HISTORY_HOURS: u64 = 24;
+/// Steps that are kept of the history of rates.
+pub const HISTORY_STEPS: usize = (HISTORY_HOURS * 3600 / HISTORY_STEP.as_secs()) as usize;
 
 // --- bans -----------------------------------------------------------------------------------------
 

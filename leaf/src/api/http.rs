@@ -7,13 +7,15 @@
 //! | `files` | `files`, and links to them |
 //! | `shares` | `shares`, `browse` |
 //! | `wishes` | `wishes` |
-//! | `state` | `status`, `peers`, `uploads` |
+//! | `state` | `status`, `peers`, `uploads`, `history` |
+//! | `page` | none: the web page |
 //!
 //! Handlers translate: they read a request, call the node, and shape the answer. Whatever takes a decision
 //! lies elsewhere.
 
 mod downloads;
 mod files;
+mod page;
 mod searches;
 mod shares;
 mod state;
@@ -62,6 +64,11 @@ pub fn router(state: State, guard: Guard) -> Router {
         .endpoint(Endpoint::get("status", "how the node is doing"), state::status)
         .endpoint(Endpoint::get("peers", "ultrapeers and leaves that it knows").list(), state::peers)
         .endpoint(Endpoint::get("uploads", "what others fetch from here").list(), state::uploads)
+        .endpoint(
+            Endpoint::get("history", "what was uploaded and downloaded a second in the last hours")
+                .query("hours", "1 to 24, default 1"),
+            state::history,
+        )
         .endpoint(Endpoint::get("shares", "shared folders").list(), shares::list)
         .endpoint(Endpoint::post("shares", "share a folder"), shares::add)
         .endpoint(
@@ -78,8 +85,12 @@ pub fn router(state: State, guard: Guard) -> Router {
             shares::browse,
         );
     let api = wishes::routes(searches::routes(files::routes(downloads::routes(api))));
-    let api = if state.common.is_some() { common::add(api) } else { api };
-    api.into_router(state, guard)
+    let api = if state.common.is_some() {
+        common::add(api)
+    } else {
+        api.endpoint(Endpoint::get("events", "everything that happens, as it happens").events(), state::events)
+    };
+    page::routes(api).into_router(state, guard)
 }
 
 /// The content of a full id, or of a prefix of 8 or more digits that only one known content has.

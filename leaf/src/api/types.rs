@@ -322,6 +322,26 @@ impl From<&file::FileEntry> for Entry {
     }
 }
 
+/// What the node moved, in steps.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct History {
+    /// Seconds of a step.
+    pub step_s: u64,
+    /// When the first step began.
+    pub from_at: Option<String>,
+    /// The steps.
+    pub series: Series,
+}
+
+/// Bytes a second in each step, oldest first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Series {
+    /// To others.
+    pub upload: Vec<u64>,
+    /// From others.
+    pub download: Vec<u64>,
+}
+
 /// `POST shares`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NewShare {

@@ -9,6 +9,7 @@ pub mod doctor;
 pub mod downloads;
 pub mod get;
 pub mod leaf;
+pub mod open;
 pub mod peers;
 pub mod search;
 pub mod shares;

@@ -1,16 +1,23 @@
-//! `status`, `peers`, `uploads`: how the node is doing.
+//! `status`, `peers`, `uploads`, `history`: how the node is doing.
 
-use axum::{Json, extract::State as Shared};
+use axum::{Json, extract::State as Shared, response::Response};
 use overlay::{
     admin::{
         error::{ApiError, Query},
+        events::{LastEventId, respond},
         list::{ListQuery, Page},
     },
-    report::{Peer, Status},
+    drive::wall_clock_s,
+    limits,
+    report::{Peer, Status, timestamp},
 };
+use serde::Deserialize;
 
 use super::State;
-use crate::transfer::serve::Upload;
+use crate::{
+    api::types::{History, Series},
+    transfer::serve::Upload,
+};
 
 pub(super) async fn status(Shared(state): Shared<State>) -> Json<Status> {
     Json(crate::status::status(&state).await)
@@ -30,4 +37,35 @@ pub(super) async fn uploads(
 ) -> Result<Json<Page<Upload>>, ApiError> {
     let uploads = state.node.uploads().list().into_iter().map(|upload| (upload.id.clone(), upload));
     query.page(uploads, |upload| upload).map(Json)
+}
+
+/// What `history` takes.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct HistoryQuery {
+    hours: Option<u64>,
+}
+
+pub(super) async fn history(
+    Shared(state): Shared<State>,
+    Query(query): Query<HistoryQuery>,
+) -> Result<Json<History>, ApiError> {
+    let hours = query.hours.unwrap_or(1);
+    if !(1..=limits::HISTORY_HOURS).contains(&hours) {
+        return Err(ApiError::bad_request(format!("hours must be 1 to {}, not {hours}", limits::HISTORY_HOURS)));
+    }
+    let chart = state.node.chart(hours);
+    let from_s = wall_clock_s().saturating_sub(chart.began_s);
+    Ok(Json(History {
+        step_s: chart.step_s,
+        from_at: i64::try_from(from_s).ok().and_then(timestamp),
+        series: Series {
+            upload: chart.steps.iter().map(|rates| rates.upload).collect(),
+            download: chart.steps.iter().map(|rates| rates.download).collect(),
+        },
+    }))
+}
+
+pub(super) async fn events(Shared(state): Shared<State>, LastEventId(last): LastEventId) -> Response {
+    respond(state.node.events().follow(last.as_deref()))
 }
