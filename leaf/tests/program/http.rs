@@ -123,3 +123,52 @@ fn a_player_gets_what_it_asks_for_first() {
     let before = bits[..3].iter().map(|byte| byte.count_ones()).sum::<u32>();
     assert!(before < 24, "{bits:?}");
 }
+
+#[test]
+fn the_page_and_its_files_are_given_to_everybody_who_knows_the_name() {
+    let bed = Bed::new();
+    let founder = bed.founder("u0");
+    let leaf = bed.leaf("leaf", &founder, &[]);
+    let server = text(&leaf.ready["api"]);
+    assert_eq!(text(&leaf.ready["web"]), format!("{server}/"));
+    let page = request(server, "GET /", "", "");
+    assert_eq!((page.status, page.header("content-type")), (200, Some("text/html; charset=utf-8")));
+    assert_eq!(page.header("cache-control"), Some("no-cache"));
+    let policy = page.header("content-security-policy").unwrap();
+    assert!(policy.starts_with("default-src 'self'") && !policy.contains("unsafe"), "{policy}");
+    let known = format!("If-None-Match: {}\r\n", page.header("etag").unwrap());
+    assert_eq!(request(server, "GET /", &known, "").status, 304);
+
+    let html = String::from_utf8(page.body).unwrap();
+    let files: Vec<_> = html.split('"').filter(|part| part.starts_with("/page/")).collect();
+    assert_eq!(files.len(), 4, "{html}");
+    for path in &files {
+        let file = request(server, &format!("GET {path}"), "", "");
+        let caching = file.header("cache-control").unwrap();
+        assert!(file.status == 200 && caching.contains("immutable"), "{path}: {caching}");
+    }
+    let script = files.iter().find(|path| path.ends_with(".js")).unwrap();
+    let other = script.replacen(script.split('/').nth(2).unwrap(), "0", 1);
+    let file = request(server, &format!("GET {other}"), "", "");
+    assert_eq!((file.status, file.header("cache-control")), (200, Some("no-cache")), "that of another version");
+    assert_eq!(file.header("content-type"), Some("text/javascript; charset=utf-8"));
+    assert_eq!(request(server, "GET /page/0/../Cargo.toml", "", "").status, 404);
+    assert_eq!(request(server, "POST /", "", "").status, 405);
+    let foreign = request(server, "GET /", "Origin: http://example.com\r\n", "");
+    assert_eq!(foreign.code(403), "origin_refused");
+}
+
+#[test]
+fn rates_of_the_last_hours_are_told() {
+    let bed = Bed::new();
+    let founder = bed.founder("u0");
+    let leaf = bed.leaf("leaf", &founder, &[]);
+    let history = leaf.api("history?hours=6");
+    assert_eq!(history["step_s"], 60);
+    assert!(history["from_at"].is_string() && history["series"]["upload"].is_array());
+    assert_eq!(
+        history["series"]["download"].as_array().map(Vec::len),
+        history["series"]["upload"].as_array().map(Vec::len)
+    );
+    assert_eq!(leaf.asks("GET history?hours=25", "").code(400), "bad_request");
+}

@@ -1,0 +1,264 @@
+//! A headless Chromium, driven over the pipe of its DevTools protocol: commands and events are JSON between NUL bytes
+//! on the file descriptors 3 and 4.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader, Write},
+    os::unix::process::CommandExt,
+    path::Path,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{Arc, Condvar, Mutex},
+    thread,
+    time::Duration,
+};
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+
+use crate::support::{awaited, send_signal, text};
+
+/// Time after which the browser counts as dead.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Without a user's profile, updates, or anything else that asks the network by itself. As root it runs without its
+/// sandbox only.
+const OPTIONS: [&str; 13] = [
+    "--headless=new",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--hide-scrollbars",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-default-apps",
+    "--disable-extensions",
+    "--disable-sync",
+    "--disable-quic",
+    "--remote-debugging-pipe",
+];
+
+/// What came from the browser and was not fetched yet.
+#[derive(Debug, Default)]
+struct Inbox {
+    answers: BTreeMap<u64, Value>,
+    events: Vec<Value>,
+    is_gone: bool,
+}
+
+/// A browser with one tab; it ends with the value.
+#[derive(Debug)]
+pub(crate) struct Tab {
+    child: Child,
+    commands: ChildStdin,
+    inbox: Arc<(Mutex<Inbox>, Condvar)>,
+    last: u64,
+    session: String,
+    _profile: tempfile::TempDir,
+}
+
+impl Tab {
+    /// Starts a browser with an empty tab of 1200 by 800.
+    pub(crate) fn open() -> Self {
+        let profile = tempfile::tempdir().unwrap();
+        // The shell puts the pipes where the browser looks for them.
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec chromium \"$@\" 3<&0 4>&1 </dev/null >/dev/null 2>&1", "sh"]).args(OPTIONS);
+        command.arg(format!("--user-data-dir={}", profile.path().display())).arg("about:blank");
+        let has_chromium =
+            Command::new("sh").args(["-c", "command -v chromium"]).stdout(Stdio::null()).status().unwrap();
+        assert!(has_chromium.success(), "there is no `chromium`: `.ci/test` installs it");
+        let mut child = command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+        let commands = child.stdin.take().unwrap();
+        let inbox: Arc<(Mutex<Inbox>, Condvar)> = Arc::default();
+        let (filled, output) = (inbox.clone(), child.stdout.take().unwrap());
+        thread::spawn(move || {
+            for message in BufReader::new(output).split(0).map_while(Result::ok) {
+                let message: Value = serde_json::from_slice(&message).unwrap();
+                let mut inbox = filled.0.lock().unwrap();
+                match message["id"].as_u64() {
+                    Some(id) => drop(inbox.answers.insert(id, message)),
+                    None => inbox.events.push(message),
+                }
+                filled.1.notify_all();
+            }
+            filled.0.lock().unwrap().is_gone = true;
+            filled.1.notify_all();
+        });
+        let mut tab = Self { child, commands, inbox, last: 0, session: String::new(), _profile: profile };
+        let target = tab.call("Target.createTarget", json!({ "url": "about:blank" }));
+        let attached = tab.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
+        text(&attached["sessionId"]).clone_into(&mut tab.session);
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            tab.call(&format!("{domain}.enable"), json!({}));
+        }
+        tab.resize(1200, 800);
+        tab
+    }
+
+    /// Sends a command and waits for its result.
+    pub(crate) fn call(&mut self, method: &str, parameters: Value) -> Value {
+        self.last += 1;
+        let mut message = json!({ "id": self.last, "method": method, "params": parameters });
+        if !self.session.is_empty() {
+            message["sessionId"] = self.session.clone().into();
+        }
+        self.commands.write_all(&[message.to_string().as_bytes(), b"\0"].concat()).unwrap();
+        let (inbox, filled) = &*self.inbox;
+        let is_waiting = |inbox: &mut Inbox| !inbox.answers.contains_key(&self.last) && !inbox.is_gone;
+        let (mut inbox, _) = filled.wait_timeout_while(inbox.lock().unwrap(), PATIENCE, is_waiting).unwrap();
+        let answer = inbox.answers.remove(&self.last).unwrap_or_else(|| panic!("no answer to {method}"));
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    /// Loads an address.
+    pub(crate) fn go(&mut self, url: &str) {
+        self.call("Page.navigate", json!({ "url": url }));
+    }
+
+    /// The value of an expression, which may be a promise.
+    pub(crate) fn value(&mut self, expression: &str) -> Value {
+        let asked = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
+        let answer = self.call("Runtime.evaluate", asked);
+        assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
+        answer["result"]["value"].clone()
+    }
+
+    /// Waits until an expression is true.
+    pub(crate) fn until(&mut self, expression: &str) {
+        let is_true = format!("Boolean({expression})");
+        let seen = crate::support::looked_for(PATIENCE, || (self.value(&is_true) == true).then_some(()));
+        if seen.is_none() {
+            let page = self.value("location.href + '\\n' + document.body.innerText");
+            panic!("not in time: {expression}\n{}\n{:?}", page.as_str().unwrap_or_default(), self.errors());
+        }
+    }
+
+    /// Waits until the page shows this text.
+    pub(crate) fn shows(&mut self, what: &str) {
+        self.until(&format!("document.body?.innerText.includes({})", json!(what)));
+    }
+
+    /// Waits for an element that a selector finds, with this text in it, and clicks on it with the mouse.
+    pub(crate) fn click(&mut self, selector: &str, holding: &str) {
+        let find = format!(
+            "[...document.querySelectorAll({})].find(node => node.textContent.includes({}) && !node.disabled)",
+            json!(selector),
+            json!(holding)
+        );
+        self.until(&format!("{find}?.getClientRects().length"));
+        let place = self.value(&format!(
+            "(() => {{ const node = {find}; node.scrollIntoView({{ block: 'center' }}); const box = node.getBoundingClientRect(); \
+             return [box.x + box.width / 2, box.y + box.height / 2]; }})()"
+        ));
+        for kind in ["mousePressed", "mouseReleased"] {
+            let event = json!({ "type": kind, "x": place[0], "y": place[1], "button": "left", "clickCount": 1 });
+            self.call("Input.dispatchMouseEvent", event);
+        }
+    }
+
+    /// Presses a key such as `Enter`, as a keyboard does.
+    pub(crate) fn press(&mut self, key: &str) {
+        let code = BTreeMap::from([("Tab", 9), ("Enter", 13), ("Escape", 27), (" ", 32)])[key];
+        for kind in ["keyDown", "keyUp"] {
+            let typed = match (kind, key) {
+                ("keyDown", "Enter") => "\r",
+                ("keyDown", " ") => " ",
+                _ => "",
+            };
+            self.call(
+                "Input.dispatchKeyEvent",
+                json!({ "type": kind, "key": key, "windowsVirtualKeyCode": code, "text": typed }),
+            );
+        }
+    }
+
+    /// Types into what has the focus.
+    pub(crate) fn enter(&mut self, typed: &str) {
+        self.call("Input.insertText", json!({ "text": typed }));
+    }
+
+    /// Replaces the text of a field.
+    pub(crate) fn fill(&mut self, selector: &str, typed: &str) {
+        let field = format!("document.querySelector({})", json!(selector));
+        self.until(&field);
+        self.value(&format!("{field}.focus(), {field}.select()"));
+        self.enter(typed);
+        self.until(&format!("{field}.value === {}", json!(typed)));
+    }
+
+    /// Shows a page of the web page.
+    pub(crate) fn page(&mut self, name: &str) {
+        self.value(&format!("location.hash = '#/{name}', undefined"));
+        self.until(&format!(
+            "document.querySelector('nav a[aria-current]')?.hash === '#/{}'",
+            name.split('/').next().unwrap()
+        ));
+    }
+
+    pub(crate) fn resize(&mut self, width: u32, height: u32) {
+        let size = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.call("Emulation.setDeviceMetricsOverride", size);
+    }
+
+    /// Sets what the user's system prefers.
+    pub(crate) fn prefer(&mut self, scheme: &str) {
+        let features = json!({ "features": [{ "name": "prefers-color-scheme", "value": scheme }] });
+        self.call("Emulation.setEmulatedMedia", features);
+    }
+
+    /// Saves what is seen, if the tests are told where to.
+    pub(crate) fn photograph(&mut self, name: &str) {
+        let Some(folder) = std::env::var_os("QUICTRACK_SCREENSHOTS") else { return };
+        let shot = self.call("Page.captureScreenshot", json!({ "format": "png" }));
+        fs::create_dir_all(&folder).unwrap();
+        let bytes = BASE64.decode(text(&shot["data"]).as_bytes()).unwrap();
+        fs::write(Path::new(&folder).join(format!("{name}.png")), bytes).unwrap();
+    }
+
+    /// What axe-core finds wrong with the page as it is.
+    pub(crate) fn barriers(&mut self) -> Vec<String> {
+        if self.value("typeof axe") == "undefined" {
+            self.call("Runtime.evaluate", json!({ "expression": include_str!("vendor/axe.min.js") }));
+        }
+        let found = self.value(
+            "axe.run().then(result => result.violations.map(found => found.id + ': ' + found.nodes.map(node => node.html + ' ' + node.any.map(check => check.message)).join('; ')))",
+        );
+        found.as_array().unwrap().iter().map(|found| text(found).to_owned()).collect()
+    }
+
+    /// Errors and warnings of the page so far, but for those of addresses that hold one of `expected`.
+    pub(crate) fn errors_beside(&self, expected: &[&str]) -> Vec<String> {
+        let inbox = self.inbox.0.lock().unwrap();
+        let is_error = |event: &&Value| match event["method"].as_str() {
+            Some("Runtime.exceptionThrown") => true,
+            Some("Runtime.consoleAPICalled") => matches!(event["params"]["type"].as_str(), Some("error" | "warning")),
+            Some("Log.entryAdded") => matches!(event["params"]["entry"]["level"].as_str(), Some("error" | "warning")),
+            _ => false,
+        };
+        let told = inbox.events.iter().filter(is_error).map(|event| event["params"].to_string());
+        told.filter(|told| !expected.iter().any(|expected| told.contains(expected))).collect()
+    }
+
+    /// Errors and warnings of the page so far.
+    pub(crate) fn errors(&self) -> Vec<String> {
+        self.errors_beside(&[])
+    }
+
+    /// Every address that the page asked for.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        let inbox = self.inbox.0.lock().unwrap();
+        let asked = inbox.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
+        asked.map(|event| text(&event["params"]["request"]["url"]).to_owned()).collect()
+    }
+}
+
+impl Drop for Tab {
+    fn drop(&mut self) {
+        // Its helpers are in its process group and end with it.
+        send_signal(&self.child, "TERM");
+        awaited("the browser ends", || self.child.try_wait().unwrap());
+    }
+}

@@ -1,0 +1,41 @@
+//! The web page in a real browser, before real daemons on loopback.
+
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
+
+#[path = "../support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "the tests of the program use the rest")]
+mod support;
+
+mod browser;
+mod changes;
+mod pages;
+mod searches;
+
+use std::fs;
+
+use crate::{
+    browser::Tab,
+    support::{Daemon, text},
+};
+
+/// The address of a leaf's page, with the token.
+fn address(leaf: &Daemon) -> String {
+    let token = fs::read_to_string(leaf.data().join("api-token")).unwrap();
+    format!("{}#token={}", text(&leaf.ready["web"]), token.trim())
+}
+
+/// A tab in which a leaf's page is.
+fn visit(leaf: &Daemon) -> Tab {
+    let mut tab = Tab::open();
+    tab.go(&address(leaf));
+    tab.until("document.querySelector('form.search')");
+    tab
+}
+
+/// Types a query and sends it.
+fn search(tab: &mut Tab, query: &str) {
+    tab.page("search");
+    tab.fill("form.search input", query);
+    tab.press("Enter");
+}
