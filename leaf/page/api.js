@@ -14,6 +14,20 @@ export function takeToken() {
 export const setToken = token => sessionStorage.setItem(TOKEN_KEY, token.trim());
 export const hasToken = () => Boolean(sessionStorage.getItem(TOKEN_KEY));
 
+/** Other tabs of this page give the token to a new one, and take it from one that has it. */
+export function shareToken(taken) {
+  const channel = new BroadcastChannel("token");
+  channel.onmessage = ({ data }) => {
+    const own = sessionStorage.getItem(TOKEN_KEY);
+    if (data === "wanted" && own) channel.postMessage({ token: own });
+    if (data.token && !own) {
+      setToken(data.token);
+      taken();
+    }
+  };
+  if (!hasToken()) channel.postMessage("wanted");
+}
+
 /** What the daemon refused, or `code: "gone"` if it does not answer. */
 export class Refusal extends Error {
   constructor(error) {

@@ -1,7 +1,7 @@
 // The frame around the pages: navigation by the address's fragment, and what is said when the daemon is gone.
 
 import { html, render, useEffect, useState } from "./vendor/htm-preact.js";
-import { setToken, takeToken } from "./api.js";
+import { setToken, shareToken, takeToken } from "./api.js";
 import { follow, useStore } from "./store.js";
 import { rate } from "./format.js";
 import { Search } from "./search.js";
@@ -123,3 +123,4 @@ function Token() {
 takeToken();
 render(html`<${App} />`, document.getElementById("app"));
 follow();
+shareToken(follow);

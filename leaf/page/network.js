@@ -27,13 +27,16 @@ export function Network({ state }) {
     ${status.problems.map(problem => html`<div class="notice bad" key=${problem.code + problem.message}><strong>${problem.message}</strong>${problem.hint && html`<br />${problem.hint}`}</div>`)}
     <div class="columns">
       <${Role} status=${status} />
-      <${Me} status=${status} />
+      <div><${Me} status=${status} /><${Around} status=${status} peers=${peers} /></div>
     </div>
     <${Rates} />
-    <${Homes} homes=${status.homes ?? []} />
-    <section><h2>The network from here</h2>
-      <p>${count(status.ultrapeers, "ultrapeer")} in ${count(status.shards, "shard")} of the network <strong>${status.network}</strong>.</p>
-      <${Picture} status=${status} peers=${peers} /></section>`;
+    <${Homes} homes=${status.homes ?? []} />`;
+}
+
+function Around({ status, peers }) {
+  return html`<section class="card"><h2>The network from here</h2>
+    <p>${count(status.ultrapeers, "ultrapeer")} in ${count(status.shards, "shard")} of the network <strong>${status.network}</strong>.</p>
+    <${Picture} status=${status} peers=${peers} /></section>`;
 }
 
 function Role({ status }) {
@@ -64,7 +67,7 @@ function Me({ status }) {
 
 function Homes({ homes }) {
   return html`<section><h2>${count(homes.length, "home")}</h2>
-    ${homes.length ? html`<div class="scroll" tabindex="0" role="region" aria-label="Homes"><table><thead><tr><th>Ultrapeer</th><th>Address</th><th>Round trip</th><th>Since</th><th>Files of mine</th></tr></thead>
+    ${homes.length ? html`<div class="scroll nowrap" tabindex="0" role="region" aria-label="Homes"><table><thead><tr><th>Ultrapeer</th><th>Address</th><th>Round trip</th><th>Since</th><th>Files of mine</th></tr></thead>
       <tbody>${homes.map(home => html`<tr key=${home.peer}><td class="mono" title=${home.peer}>${short(home.peer)}</td><td class="mono">${home.address}</td><td>${milliseconds(home.rtt_ms)}</td>
         <td>${time(home.since_at)}</td><td>${home.acknowledged.toLocaleString("en")}</td></tr>`)}</tbody></table></div>`
       : html`<${Empty}>This node is attached to no ultrapeer. Add the address of a node of the network to <a href="#/settings">join</a> in the settings.</${Empty}>`}
@@ -76,7 +79,7 @@ function Rates() {
   const [history, setHistory] = useState(null);
   const [error, setError] = useState(null);
   useEffect(() => {
-    const look = () => get(`history?hours=${hours}`).then(answer => { setHistory(answer); setError(null); }, setError);
+    const look = () => get(`history?hours=${hours}`).then(answer => { setHistory({ ...answer, hours }); setError(null); }, setError);
     look();
     const timer = setInterval(look, LOOK);
     return () => clearInterval(timer);
@@ -84,6 +87,6 @@ function Rates() {
   return html`<section class="card"><header><h2>Rates</h2><div class="chips" role="group" aria-label="Span">${SPANS.map(([span, label]) => html`
       <button type="button" class="chip" aria-pressed=${hours === span} onClick=${() => setHours(span)}>${label}</button>`)}</div></header>
     ${!history && html`<${Problem} error=${error} />`}
-    ${history && (history.series.download.length > 1 ? html`<${Chart} history=${history} />` : html`<${Empty}>There is a chart after some seconds.</${Empty}>`)}
+    ${history && (history.series.download.length > 1 ? html`<${Chart} history=${history} hours=${history.hours} />` : html`<${Empty}>There is a chart after some seconds.</${Empty}>`)}
   </section>`;
 }

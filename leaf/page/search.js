@@ -1,6 +1,6 @@
 // Search: results as they are found, one row for each content.
 
-import { html, useEffect, useRef, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
 import { events, get, post, remove, segment } from "./api.js";
 import { put } from "./store.js";
 import { List } from "./list.js";
@@ -14,7 +14,7 @@ const HISTORY_KEY = "searches";
 const HISTORY_LENGTH = 30;
 
 /** The search that is shown. It outlives a look at another page. */
-const shown = { id: null, query: "", hits: new Map(), summary: null, error: null, state: "none", stop: null, all: false };
+const shown = { id: null, query: "", hits: new Map(), summary: null, error: null, state: "none", stop: null, all: false, version: 0 };
 const watchers = new Set();
 let timer = null;
 
@@ -61,7 +61,10 @@ async function listen(id, signal) {
   await events(`searches/${segment(id)}/events`, {
     signal,
     on: ({ event, data }) => {
-      if (event === "hit") shown.hits.set(data.content, data);
+      if (event === "hit") {
+        shown.hits.set(data.content, data);
+        shown.version += 1;
+      }
       if (event === "summary") {
         Object.assign(shown, { summary: data, state: "done" });
         remember({ query: shown.query, hits: data.hits, at: new Date().toISOString() });
@@ -85,11 +88,13 @@ function remember(search) {
   localStorage.setItem(HISTORY_KEY, JSON.stringify(kept));
 }
 
+const { compare } = new Intl.Collator();
+const byName = (a, b) => compare(a.name, b.name) || (a.content < b.content ? -1 : 1);
 const ORDERS = {
   rank: ["Best first", (a, b) => b.score - a.score],
   sources: ["Sources", (a, b) => b.sources - a.sources],
   size: ["Size", (a, b) => b.size - a.size],
-  name: ["Name", (a, b) => a.name.localeCompare(b.name)],
+  name: ["Name", byName],
 };
 
 export function Search({ parts, state }) {
@@ -126,7 +131,7 @@ export function Search({ parts, state }) {
     event.preventDefault();
     search(text);
   };
-  const hits = [...shown.hits.values()].sort((a, b) => ORDERS[order][1](a, b) || a.name.localeCompare(b.name) || (a.content < b.content ? -1 : 1));
+  const hits = useMemo(() => [...shown.hits.values()].sort((a, b) => ORDERS[order][1](a, b) || byName(a, b)), [shown.hits, shown.version, order]);
   const jobs = new Map([...state.downloads.values()].map(job => [job.content, job]));
   const hit = details && shown.hits.get(details);
 
@@ -140,11 +145,10 @@ export function Search({ parts, state }) {
     </form>
     <${Chips} text=${text} edit=${edit} hits=${hits} />
     <div id="query-problem"><${QueryProblem} error=${shown.error} query=${shown.query} /></div>
-    ${shown.state !== "none" && html`<${Outcome} all=${() => search(shown.query, true)} />`}
-    ${hits.length > 0 && html`
-      <div class="tools"><label>Order <select value=${order} onChange=${event => setOrder(event.target.value)}>
-        ${Object.entries(ORDERS).map(([key, [label]]) => html`<option value=${key}>${label}</option>`)}</select></label></div>
-      <${List} kind="hits" label="Results" items=${hits} id=${one => one.content}
+    ${shown.state !== "none" && html`<div class="tools"><${Outcome} all=${() => search(shown.query, true)} />
+      ${hits.length > 0 && html`<label>Order <select value=${order} onChange=${event => setOrder(event.target.value)}>
+        ${Object.entries(ORDERS).map(([key, [label]]) => html`<option value=${key}>${label}</option>`)}</select></label>`}</div>`}
+    ${hits.length > 0 && html`<${List} kind="hits" label="Results" items=${hits} id=${one => one.content}
         row=${one => html`<${Hit} hit=${one} job=${jobs.get(one.content)} open=${() => setDetails(one.content)} />`} />`}
     ${shown.state === "none" && html`<${Past} search=${search} />`}
     ${hit && html`<${Details} hit=${hit} job=${jobs.get(hit.content)} me=${state.status.peer_id} close=${() => setDetails(null)} />`}`;
@@ -154,13 +158,8 @@ function Chips({ text, edit, hits }) {
   const kinds = values(text, "kind");
   const chip = (label, is, query) => html`<button type="button" class="chip" aria-pressed=${is} onClick=${() => edit(query)}>${label}</button>`;
   const only = (filter, [label, value]) => chip(label, values(text, filter).includes(value), toggleOnly(text, filter, value));
-  const extensions = new Map();
-  for (const { name } of hits) {
-    const found = /\.([a-z0-9]{1,8})$/i.exec(name)?.[1].toLowerCase();
-    if (found) extensions.set(found, (extensions.get(found) ?? 0) + 1);
-  }
+  const frequent = useMemo(() => frequentExtensions(hits), [hits]);
   const chosen = values(text, "ext");
-  const frequent = [...extensions].sort((a, b) => b[1] - a[1]).slice(0, 6).map(([name]) => name);
   return html`<div class="chips">
     <div role="group" aria-label="Kind">${KINDS.map(kind => chip(kind, kinds.includes(kind), toggleListed(text, "kind", kind)))}</div>
     <div role="group" aria-label="Size">${SIZES.map(one => only("size", one))}</div>
@@ -168,6 +167,15 @@ function Chips({ text, edit, hits }) {
     ${frequent.length + chosen.length > 0 && html`<div role="group" aria-label="Extension">
       ${[...new Set([...chosen, ...frequent])].map(name => chip(`.${name}`, chosen.includes(name), toggleListed(text, "ext", name)))}</div>`}
   </div>`;
+}
+
+function frequentExtensions(hits) {
+  const seen = new Map();
+  for (const { name } of hits) {
+    const found = /\.([a-z0-9]{1,8})$/i.exec(name)?.[1].toLowerCase();
+    if (found) seen.set(found, (seen.get(found) ?? 0) + 1);
+  }
+  return [...seen].sort((a, b) => b[1] - a[1]).slice(0, 6).map(([extension]) => extension);
 }
 
 function QueryProblem({ error, query }) {
@@ -279,7 +287,7 @@ function Details({ hit, job, me, close }) {
       <dt>Content</dt><dd class="mono">${hit.content}</dd>
     </dl>
     <h3>${count(hit.sources, "source")}</h3>
-    <div class="scroll" tabindex="0" role="region" aria-label="Sources"><table><thead><tr><th>Peer</th><th>Reachability</th><th>Free slots</th><th>Queue</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
+    <div class="scroll nowrap" tabindex="0" role="region" aria-label="Sources"><table><thead><tr><th>Peer</th><th>Reachability</th><th>Free slots</th><th>Queue</th><th><span class="visually-hidden">Actions</span></th></tr></thead>
       <tbody>${hit.peers.map(peer => html`<tr><td><${Peer} id=${peer.peer} me=${me} /></td><td>${peer.reachability}</td><td>${peer.free_slots}</td><td>${peer.queue}</td>
         <td>${peer.peer !== me && html`<a class="button quiet" href="#/browse/${peer.peer}">Browse</a>
           <button type="button" class="quiet danger" onClick=${() => ban(peer.peer, `The peer ${short(peer.peer)} is blocked`)}>Block<span class="visually-hidden"> ${short(peer.peer)}</span></button>`}</td></tr>`)}</tbody></table></div>

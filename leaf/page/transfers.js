@@ -108,10 +108,12 @@ function doing(job) {
 
 const TONE = { active: "good", done: "good", failed: "bad", stalled: "warn", paused: "", queued: "", cancelled: "" };
 
+const folderOf = job => job.path.replace(/[/\\][^/\\]*$/, "");
+
 function Actions({ job, run, busy }) {
   const button = (label, action) => can[action](job) && html`<button type="button" class="quiet" disabled=${busy}
     onClick=${() => run(() => act(job, action))}>${label}<span class="visually-hidden"> this download</span></button>`;
-  return html`${button("Pause", "pause")}${button("Resume", "resume")}${button("Retry", "retry")}${button("Cancel", "cancel")}`;
+  return html`${job.path && html`<${Copy} text=${folderOf(job)} label="Copy folder" />`}${button("Pause", "pause")}${button("Resume", "resume")}${button("Retry", "retry")}${button("Cancel", "cancel")}`;
 }
 
 function Job({ job, chosen, pick, open }) {
@@ -136,7 +138,6 @@ function Details({ job, me, close }) {
     const timer = setInterval(look, LOOK);
     return () => clearInterval(timer);
   }, [job.id, job.state]);
-  const folder = job.path?.replace(/[/\\][^/\\]*$/, "");
   const forgetIt = () => run(() => forget(job)).then(done => done && close());
   return html`<${Dialog} title="Download" close=${close}>
     <p class="whole-name"><${Name} text=${job.name || job.content} /></p>
@@ -149,13 +150,13 @@ function Details({ job, me, close }) {
     <${Problem} error=${error} />
     <dl class="facts">
       <dt>Done</dt><dd>${size(job.bytes)} of ${size(job.size)}</dd>
-      ${job.path && html`<dt>File</dt><dd><${Name} text=${job.path} /> <${Copy} text=${folder} label="Copy folder" /></dd>`}
+      ${job.path && html`<dt>File</dt><dd><${Name} text=${job.path} /></dd>`}
       <dt>Begun</dt><dd>${time(job.created_at)}</dd>
       <dt>Content</dt><dd class="mono">${job.content}</dd>
     </dl>
     ${pieces?.size > 0 && job.size > 0 && html`<h3>Pieces of ${size(pieces.size)}</h3><${Pieces} pieces=${pieces} size=${job.size} />`}
     <h3>${count(job.sources.length, "source")}</h3>
-    ${job.sources.length > 0 && html`<div class="scroll" tabindex="0" role="region" aria-label="Sources"><table><thead><tr><th>Peer</th><th>State</th><th>Via</th><th>Rate</th><th>Bytes</th><th>Queue</th></tr></thead>
+    ${job.sources.length > 0 && html`<div class="scroll nowrap" tabindex="0" role="region" aria-label="Sources"><table><thead><tr><th>Peer</th><th>State</th><th>Via</th><th>Rate</th><th>Bytes</th><th>Queue</th></tr></thead>
       <tbody>${job.sources.map(source => html`<tr><td><${Peer} id=${source.peer} me=${me} /></td><td>${source.state}</td><td>${source.via ?? "–"}</td>
         <td>${rate(source.rate)}</td><td>${size(source.bytes)}</td><td>${source.queue_position ?? "–"}</td></tr>`)}</tbody></table></div>`}
   </${Dialog}>`;

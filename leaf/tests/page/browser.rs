@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use crate::support::{awaited, send_signal, text};
 
 /// Time after which the browser counts as dead.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Without a user's profile, updates, or anything else that asks the network by itself. As root it runs without its
 /// sandbox only.
@@ -47,7 +47,7 @@ struct Inbox {
     is_gone: bool,
 }
 
-/// A browser with one tab; it ends with the value.
+/// A browser and the tab that is looked at; it ends with the value.
 #[derive(Debug)]
 pub(crate) struct Tab {
     child: Child,
@@ -87,14 +87,20 @@ impl Tab {
             filled.1.notify_all();
         });
         let mut tab = Self { child, commands, inbox, last: 0, session: String::new(), _profile: profile };
-        let target = tab.call("Target.createTarget", json!({ "url": "about:blank" }));
-        let attached = tab.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
-        text(&attached["sessionId"]).clone_into(&mut tab.session);
-        for domain in ["Page", "Runtime", "Log", "Network"] {
-            tab.call(&format!("{domain}.enable"), json!({}));
-        }
-        tab.resize(1200, 800);
+        tab.open_another();
         tab
+    }
+
+    /// Opens another tab and turns to it; the one before stays.
+    pub(crate) fn open_another(&mut self) {
+        self.session.clear();
+        let target = self.call("Target.createTarget", json!({ "url": "about:blank" }));
+        let attached = self.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
+        text(&attached["sessionId"]).clone_into(&mut self.session);
+        for domain in ["Page", "Runtime", "Log", "Network"] {
+            self.call(&format!("{domain}.enable"), json!({}));
+        }
+        self.resize(1200, 800);
     }
 
     /// Sends a command and waits for its result.

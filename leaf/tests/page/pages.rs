@@ -1,6 +1,6 @@
 //! Each page as it looks: in both colour schemes, on wide and narrow screens, to assistive technology, and to others.
 
-use std::time::Duration;
+use std::{path::Path, process::Command, time::Duration};
 
 use crate::{
     address, search,
@@ -116,4 +116,22 @@ fn a_tab_without_the_token_asks_for_it() {
     tab.fill("#token input", text(&printed["url"]));
     tab.press("Enter");
     tab.until("document.querySelector('form.search')");
+    // Another tab gets it from this one.
+    tab.open_another();
+    tab.go(text(&leaf.ready["web"]));
+    tab.until("document.querySelector('form.search')");
+}
+
+#[test]
+fn the_code_of_others_is_as_they_published_it() {
+    for folder in ["page/vendor", "tests/page/vendor"] {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(folder);
+        let output =
+            Command::new("sha256sum").args(["--check", "--strict", "SHA256"]).current_dir(&folder).output().unwrap();
+        assert!(output.status.success(), "{}: {}", folder.display(), String::from_utf8_lossy(&output.stdout));
+        let listed = std::fs::read_to_string(folder.join("SHA256")).unwrap().lines().count();
+        let is_code = |name: &str| matches!(name.rsplit('.').next(), Some("js" | "css"));
+        let files = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        assert_eq!(files.filter(|name| is_code(name)).count(), listed, "{}", folder.display());
+    }
 }

@@ -147,7 +147,7 @@ fn the_page_and_its_files_are_given_to_everybody_who_knows_the_name() {
         let caching = file.header("cache-control").unwrap();
         assert!(file.status == 200 && caching.contains("immutable"), "{path}: {caching}");
     }
-    let script = files.iter().find(|path| path.ends_with(".js")).unwrap();
+    let script = files.iter().find(|path| path.ends_with("/app.js")).unwrap();
     let other = script.replacen(script.split('/').nth(2).unwrap(), "0", 1);
     let file = request(server, &format!("GET {other}"), "", "");
     assert_eq!((file.status, file.header("cache-control")), (200, Some("no-cache")), "that of another version");
