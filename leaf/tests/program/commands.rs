@@ -1,8 +1,8 @@
 //! Exits and error lines of the commands, which scripts rely on.
 
-use std::fs;
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
-use crate::support::{Bed, Daemon, Ended, Program, content_of, number, text};
+use crate::support::{Bed, Daemon, Ended, Program, awaited, content_of, number, text};
 
 /// Digits of a content that nobody has.
 const UNKNOWN: &str = "00112233445566778899aabbccddeeff00112233445566778899aabbccddeeff";
@@ -140,4 +140,29 @@ fn a_command_that_is_told_to_end_says_what_it_has_and_what_goes_on() {
         );
         assert!(ended.stderr.contains("goes on") && job["state"] != "cancelled", "{ended:?}");
     }
+}
+
+#[test]
+fn the_page_is_opened_without_its_token_among_the_arguments() {
+    let bed = Bed::new();
+    let founder = bed.founder("u0");
+    let leaf = bed.leaf("leaf", &founder, &[]);
+    let token = fs::read_to_string(leaf.data().join("api-token")).unwrap();
+    let url = format!("{}#token={}", text(&leaf.ready["web"]), token.trim());
+    let without = leaf.text(&["open"]);
+    assert!(without.contains(&url) && without.contains("no browser here"), "{without}");
+
+    bed.write(&[("bin/xdg-open", b"#!/bin/sh\necho \"$@\" >\"$HOME/opened\"\n")]);
+    let browser = bed.path("bin/xdg-open");
+    fs::set_permissions(&browser, fs::Permissions::from_mode(0o700)).unwrap();
+    let mut command = Program::Leaf.command(None, leaf.data(), &["open"]);
+    let opened = command.env("DISPLAY", ":0").env("PATH", bed.path("bin")).output().unwrap();
+    assert_eq!(String::from_utf8(opened.stdout).unwrap().trim(), url);
+    let file = awaited("the browser is started", || {
+        fs::read_to_string(bed.path("opened")).ok().filter(|file| !file.is_empty())
+    });
+    assert!(!file.contains(token.trim()), "{file}");
+    let lead = Path::new(file.trim());
+    assert!(fs::read_to_string(lead).unwrap().contains(&url));
+    assert_eq!(fs::metadata(lead).unwrap().permissions().mode() & 0o777, 0o600);
 }
