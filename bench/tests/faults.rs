@@ -382,7 +382,9 @@ async fn guests_are_relayed_to_nobody_and_keep_no_place() {
     let report = timeout(PATIENCE, misbehaving.task).await.expect("guests are sent away").unwrap().unwrap();
     assert_eq!(report.outcomes.len(), 4, "{report}");
     for (what, outcome) in &report.outcomes {
-        assert!(matches!(outcome, Outcome::Closed(CloseReason::Remote(_))), "{what}: {report}");
+        // The word of the end may be lost; then it is told that nobody knows it there.
+        let ended = matches!(outcome, Outcome::Closed(CloseReason::Remote(_) | CloseReason::Reset));
+        assert!(ended, "{what}: {report}");
     }
     assert_eq!(report.heard["RelayReady"], 1, "{report}");
     let snapshot = net.bed.ultrapeers()[0].0.snapshot().await.unwrap();
