@@ -94,12 +94,13 @@ impl Hints {
         may
     }
 
-    /// The next of the nodes that may know others and may be dialled now.
+    /// The next of the nodes that may know others and may be dialled now. Who may not now keeps its place.
     fn next_contact(&mut self, now: Time) -> Option<Contact> {
-        for _ in 0..self.contacts.len() {
-            let contact = self.contacts.pop_front()?;
-            self.contacts.push_back(contact);
+        for place in 0..self.contacts.len() {
+            let contact = self.contacts[place];
             if self.try_once(now, contact.address) {
+                self.contacts.remove(place);
+                self.contacts.push_back(contact);
                 return Some(contact);
             }
         }
@@ -196,7 +197,7 @@ impl Membership {
         if self.hints.known.is_empty() && self.hints.contacts.is_empty() {
             return;
         }
-        let is_small = self.total() as usize <= limits::SMALL_NETWORK as usize;
+        let is_small = self.total() <= limits::SMALL_NETWORK;
         let asks_contact = is_small || self.hints.known.is_empty() || cx.rng.random_bool(0.5);
         let contact = if asks_contact { self.hints.next_contact(cx.now) } else { None };
         let dialled = contact.map(|contact| (contact.peer, contact.address)).or_else(|| {

@@ -328,6 +328,32 @@ fn who_is_only_named_is_dialled_once_an_hour_whatever_keys_are_named_there() {
 }
 
 #[test]
+fn a_small_network_asks_those_it_knew_one_after_the_other_and_each_of_their_networks_once_an_hour() {
+    let mut net = Net::new(15, 1);
+    let alone = net.ids()[0];
+    let contact = |key: u8, address: &str| Contact {
+        peer: Identity::from_seed([key; 32]).peer_id(),
+        address: address.parse().expect("an address"),
+    };
+    let known = [contact(90, "192.0.2.1:1"), contact(91, "192.0.2.2:1"), contact(92, "198.51.100.1:1")];
+    net.input(alone, Input::Contacts(known.into()));
+    net.run(Duration::from_mins(2));
+    let networks = |net: &Net| {
+        let of = |(_, address): &(Time, SocketAddr)| network_prefix(*address, 24, 48);
+        let all: Vec<_> = net.dials.iter().map(of).collect();
+        let distinct = all.iter().collect::<BTreeSet<_>>().len();
+        (all.len(), distinct)
+    };
+    assert_eq!(networks(&net), (2, 2), "{:?}", net.dials);
+    net.run(Duration::from_mins(58 + 4));
+    assert_eq!(networks(&net), (4, 2), "{:?}", net.dials);
+    // In the end the two that share a network have had their turns.
+    net.run(Duration::from_mins(120));
+    let asked: BTreeSet<_> = net.dials.iter().map(|(_, address)| *address).collect();
+    assert_eq!(asked.len(), 3, "{:?}", net.dials);
+}
+
+#[test]
 fn what_is_refused_is_counted_by_reason() {
     let mut net = Net::joined(13, 3);
     let ids = net.ids();
