@@ -125,6 +125,13 @@ pub const LISTING_ITEMS: usize = 2 * CHUNKS_PER_LEAF * CHUNK_FILES;
 pub const SOURCES_PER_JOB: usize = 256;
 /// Sessions that a download keeps open at once. Chosen: 32 waiting places find a free slot soon.
 pub const SESSIONS_PER_JOB: usize = 32;
+/// Time between two sessions without a slot that make room for untried sources, while all that may be are open. Simulated
+/// (bench/src/bin/swarm.rs): without it a third of a crowd of 64 is never asked for anything. Each costs an introduction.
+pub const SESSION_ROTATION: Duration = Duration::from_secs(2);
+/// Time for which a session waits for a slot before it may have to make room.
+pub const SESSION_PATIENCE: Duration = Duration::from_secs(10);
+/// Time after which a source that had to make room is tried again.
+pub const SESSION_PAUSE: Duration = Duration::from_mins(2);
 /// Bytes asked of one source and not written yet: a second at 134 Mbit/s, more on shorter paths.
 pub const SOURCE_IN_FLIGHT_BYTES: u64 = 16 << 20;
 /// Bytes asked of all sources of one download and not written yet.
@@ -148,8 +155,9 @@ pub const READ_LAPSE: Duration = Duration::from_secs(20);
 pub const OTHERS_TOLD: usize = 16;
 /// Other holders of a content that a node remembers to tell of: as many as a download remembers.
 pub const OTHERS_KNOWN: usize = SOURCES_PER_JOB;
-/// Time between two tellings of other holders. Chosen: within that time a swarm doubles at usual rates of home lines.
-pub const OTHERS_INTERVAL: Duration = Duration::from_secs(5);
+/// Time between two tellings of other holders, of those that were not told yet. Simulated (bench/src/bin/swarm.rs): a crowd
+/// that comes at once finds itself sooner than with five.
+pub const OTHERS_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after which another holder that was not heard of again is told of no more.
 pub const OTHERS_LIFETIME: Duration = Duration::from_mins(10);
 /// Least time between two reports of new pieces in one session. Chosen: half of what a piece of 1 MiB takes at 20 Mbit/s.
@@ -187,14 +195,15 @@ pub const UPLOAD_QUEUE: usize = 1024;
 pub const UPLOAD_QUEUE_PER_PEER: usize = 32;
 /// Bytes of a turn in an ordinary slot. Chosen: most files are done in one turn.
 pub const TURN_BYTES: u64 = 256 << 20;
-/// Time of a turn in an ordinary slot.
-pub const TURN: Duration = Duration::from_mins(2);
+/// Time of a turn in an ordinary slot. Simulated (bench/src/bin/swarm.rs): with two minutes the last of a crowd of 64 takes a
+/// third longer, because some wait for many turns of others.
+pub const TURN: Duration = Duration::from_secs(20);
 /// Bytes of a turn in the optimistic slot.
 pub const OPTIMISTIC_TURN_BYTES: u64 = 16 << 20;
 /// Time of a turn in the optimistic slot: as BitTorrent's optimistic unchoke.
 pub const OPTIMISTIC_TURN: Duration = Duration::from_secs(30);
-/// Time without a byte sent after which a turn ends. Chosen: longer than a stalled path takes to recover.
-pub const TURN_IDLE: Duration = Duration::from_secs(15);
+/// Time without a byte sent after which a turn ends. Chosen: longer than a lost packet takes to be sent again.
+pub const TURN_IDLE: Duration = Duration::from_secs(5);
 /// Time for which the place of a peer that left the queue is kept for it. Chosen: a router restarts in that time.
 pub const PLACE_KEPT: Duration = Duration::from_mins(5);
 /// Time over which the quota of a peer counts.

@@ -14,6 +14,8 @@
 //!   nothing to do doubles the requests of those that would take more than twice as long; so it may at any time with
 //!   the piece that proves the size, and with those that a reader waits for.
 //! - *Who need not give us a slot*: a source that holds a part and nothing of what is missing here is told so.
+//! - *Whom to ask for a slot*: any of those known; while all sessions are open, those that wait longest make room for
+//!   sources that were never tried.
 //! - *Whom to leave*: who sends one wrong byte is dropped for this content, and another source is asked for those groups
 //!   of the piece that are wrong; who fails or falls silent is
 //!   tried again, later and later; its pieces go to the others at once.
@@ -26,6 +28,7 @@
 
 mod interface;
 mod plan;
+mod sessions;
 mod source;
 pub mod spread;
 
@@ -75,6 +78,7 @@ pub struct Swarm {
     next_request: u64,
     outstanding: u64,
     next_search: Time,
+    next_rotation: Time,
     end_game_tick: Option<Time>,
     values_deadline: Option<Time>,
     /// The byte that somebody reads at, and until when that counts.
@@ -95,6 +99,7 @@ impl Swarm {
             next_request: 0,
             outstanding: 0,
             next_search: Time::ZERO,
+            next_rotation: Time::ZERO,
             end_game_tick: None,
             values_deadline: None,
             reading: None,
@@ -181,13 +186,14 @@ impl Swarm {
         Self::forget_part(self.plan.as_mut(), &mut source);
     }
 
-    fn on_opened(&mut self, peer: PeerId, size: u64, complete: bool, out: &mut Outbox<Output>) {
+    fn on_opened(&mut self, now: Time, peer: PeerId, size: u64, complete: bool, out: &mut Outbox<Output>) {
         let Some(source) = self.sources.get_mut(&peer) else { return out.push(Output::Close(peer)) };
         if source.state != SourceState::Opening {
             return;
         }
         let Some(layout) = transferable(size) else { return self.drop_source(peer, out) };
         source.state = SourceState::Waiting { position: None };
+        source.waits_since = now;
         source.size = Some(size);
         source.partial = (!complete).then(|| Bitmap::new(layout.pieces()));
         source.suggested.clear();
@@ -401,40 +407,6 @@ impl Swarm {
         out.push(Output::Sized(size));
     }
 
-    /// Opens sessions that are due, as many as are allowed: with any of them, so that the sources of a large swarm are not
-    /// the same few for all.
-    fn open_sessions(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
-        let room = limits::SESSIONS_PER_JOB.saturating_sub(self.engaged());
-        if room == 0 {
-            return;
-        }
-        let is_due = |source: &Source| matches!(source.state, SourceState::Idle { retry_at } if retry_at <= cx.now);
-        let due = self.sources.iter().filter(|(_, source)| is_due(source)).map(|(peer, _)| *peer);
-        let mut due: Vec<PeerId> = due.collect();
-        for _ in 0..room.min(due.len()) {
-            let peer = due.swap_remove((cx.rng.next_u64() % due.len() as u64) as usize);
-            if let Some(source) = self.sources.get_mut(&peer) {
-                source.state = SourceState::Opening;
-                out.push(Output::Open(peer));
-            }
-        }
-    }
-
-    /// Tells sources that hold a part whether there is something in it for us.
-    fn tell_appetite(&mut self, out: &mut Outbox<Output>) {
-        let Some(plan) = self.plan.as_ref().filter(|_| std::mem::take(&mut self.appetite_due)) else { return };
-        let (size, pieces) = (plan.layout().size(), plan.layout().pieces());
-        for (peer, source) in self.sources.iter_mut().filter(|(_, source)| source.is_open()) {
-            // Under another size nobody knows.
-            let part = source.partial.as_ref().filter(|_| source.size == Some(size));
-            let wants = part.is_none_or(|part| part.offers(plan.have(), 0..pieces));
-            if wants != source.wanted {
-                source.wanted = wants;
-                out.push(Output::Appetite { peer: *peer, wants });
-            }
-        }
-    }
-
     fn on_read(&mut self, now: Time, offset: u64) {
         self.reading = Some((offset, now + limits::READ_LAPSE));
         if let Some(plan) = &mut self.plan {
@@ -449,10 +421,6 @@ impl Swarm {
         {
             plan.read(None);
         }
-    }
-
-    fn engaged(&self) -> usize {
-        self.sources.values().filter(|source| source.is_engaged()).count()
     }
 
     /// Gives every source with a slot as much to do as it can take.
@@ -601,6 +569,7 @@ impl Swarm {
             out.push(Output::FindSources);
         }
         self.end_reading(cx.now);
+        self.rotate_sessions(cx.now, out);
         self.open_sessions(cx, out);
         self.settle_size(cx.now, out);
         self.tell_appetite(out);
@@ -631,7 +600,7 @@ impl Machine for Swarm {
         match input {
             Input::SourcesFound(peers) => peers.into_iter().for_each(|peer| self.on_found(cx.now, peer)),
             Input::SourceLost(peer) => self.on_lost(peer, out),
-            Input::Opened { peer, size, complete } => self.on_opened(peer, size, complete, out),
+            Input::Opened { peer, size, complete } => self.on_opened(cx.now, peer, size, complete, out),
             Input::Have { peer, first, bits } => self.on_have(peer, first, &bits),
             Input::Queued { peer, position } => {
                 if self.sources.get(&peer).is_some_and(|source| source.state != SourceState::Granted) {
@@ -645,7 +614,12 @@ impl Machine for Swarm {
             }
             Input::Read(offset) => self.on_read(cx.now, offset),
             Input::Granted(peer) => self.on_state(peer, SourceState::Granted),
-            Input::Revoked(peer) => self.on_state(peer, SourceState::Waiting { position: None }),
+            Input::Revoked(peer) => {
+                self.on_state(peer, SourceState::Waiting { position: None });
+                if let Some(source) = self.sources.get_mut(&peer) {
+                    source.waits_since = cx.now;
+                }
+            }
             Input::Closed { peer, reason } => self.on_closed(cx, peer, reason, out),
             Input::Progress { peer, bytes } => self.on_progress(cx.now, peer, bytes),
             Input::SegmentArrived(id) => self.on_segment(id),

@@ -47,6 +47,10 @@ pub(super) struct Source {
     pub(super) partial: Option<Bitmap>,
     /// Pieces that it would rather send than others.
     pub(super) suggested: VecDeque<Run>,
+    /// True once a session was tried.
+    pub(super) tried: bool,
+    /// When it last opened a session or took a slot back.
+    pub(super) waits_since: Time,
     /// False if it was told that nothing is wanted of it now.
     pub(super) wanted: bool,
     pub(super) requests: BTreeSet<RequestId>,
@@ -68,6 +72,8 @@ impl Source {
             size: None,
             partial: None,
             suggested: VecDeque::new(),
+            tried: false,
+            waits_since: now,
             wanted: true,
             requests: BTreeSet::new(),
             outstanding: 0,

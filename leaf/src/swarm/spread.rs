@@ -5,7 +5,7 @@
 //! serves or fetches a content names to its downloaders others who do, so that a swarm holds together without a list of it
 //! anywhere. Both are bounded and forget.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use overlay::{id::PeerId, limits, time::Time};
 use rand::Rng;
@@ -75,15 +75,27 @@ impl Others {
         self.known.is_empty()
     }
 
-    /// Some of them for `listener`, at most [`limits::OTHERS_TOLD`], which are others each time.
-    pub fn sample(&mut self, now: Time, listener: &PeerId, rng: &mut dyn Rng) -> Vec<(PeerId, Vec<PeerId>)> {
+    /// Some of them for `listener` that are not among those that it was `told` of, at most [`limits::OTHERS_TOLD`]; they are
+    /// from then on. After [`limits::OTHERS_KNOWN`] it is told of all again.
+    pub fn sample(
+        &mut self,
+        now: Time,
+        listener: &PeerId,
+        told: &mut BTreeSet<PeerId>,
+        rng: &mut dyn Rng,
+    ) -> Vec<(PeerId, Vec<PeerId>)> {
         self.known.retain(|_, (_, at)| now < *at + limits::OTHERS_LIFETIME);
-        let mut left: Vec<_> = self.known.iter().filter(|(peer, _)| *peer != listener).collect();
+        let is_news = |peer: &PeerId| peer != listener && !told.contains(peer);
+        let mut left: Vec<_> = self.known.iter().filter(|(peer, _)| is_news(peer)).collect();
         let mut chosen = Vec::new();
         while chosen.len() < limits::OTHERS_TOLD && !left.is_empty() {
             let (peer, (homes, _)) = left.swap_remove((rng.next_u64() % left.len() as u64) as usize);
             chosen.push((*peer, homes.clone()));
         }
+        if told.len() + chosen.len() > limits::OTHERS_KNOWN {
+            told.clear();
+        }
+        told.extend(chosen.iter().map(|(peer, _)| *peer));
         chosen
     }
 }
@@ -122,12 +134,22 @@ mod tests {
         }
         assert_eq!(others.len(), limits::OTHERS_KNOWN);
         let listener = peer(999);
-        let told = others.sample(Time(1000), &listener, rng);
+        let mut known = BTreeSet::new();
+        let told = others.sample(Time(1000), &listener, &mut known, rng);
         assert_eq!(told.len(), limits::OTHERS_TOLD);
         assert!(told.iter().all(|(peer, homes)| *peer != listener && homes.len() == limits::HOMES));
-        assert_ne!(told, others.sample(Time(1000), &listener, rng));
+        let mut all = told.len();
+        loop {
+            let more = others.sample(Time(1000), &listener, &mut known, rng);
+            assert!(more.iter().all(|other| !told.contains(other)));
+            all += more.len();
+            if more.is_empty() {
+                break;
+            }
+        }
+        assert_eq!((all, known.len()), (limits::OTHERS_KNOWN - 1, limits::OTHERS_KNOWN - 1));
         others.lost(&peer(998));
         assert_eq!(others.len(), limits::OTHERS_KNOWN - 1);
-        assert!(others.sample(Time(2000) + limits::OTHERS_LIFETIME, &listener, rng).is_empty());
+        assert!(others.sample(Time(2000) + limits::OTHERS_LIFETIME, &listener, &mut BTreeSet::new(), rng).is_empty());
     }
 }

@@ -557,3 +557,40 @@ fn a_swarm_of_liars_does_not_keep_the_honest_one_from_being_found() {
         assert_eq!(world.size, Some(SIZE));
     }
 }
+
+#[test]
+fn sessions_that_wait_make_room_for_sources_that_were_never_tried() {
+    let mut swarm = Swarm::new();
+    let (mut rng, mut out) = (Pcg32::seed_from_u64(1), Outbox::new());
+    let all: Vec<PeerId> = (0..2 * limits::SESSIONS_PER_JOB).map(peer).collect();
+    let mut now = Time(1);
+    swarm.handle(&mut Context::new(now, &mut rng), Input::SourcesFound(all.clone()), &mut out);
+    let (mut tried, mut open) = (BTreeSet::new(), BTreeSet::new());
+    let mut granted = None;
+    for _ in 0..200 {
+        for output in out.drain().collect::<Vec<_>>() {
+            match output {
+                Output::Open(peer) => {
+                    assert!(tried.insert(peer), "none is tried twice while others were not");
+                    open.insert(peer);
+                    let cx = &mut Context::new(now, &mut rng);
+                    swarm.handle(cx, Input::Opened { peer, size: SIZE, complete: true }, &mut out);
+                    if *granted.get_or_insert(peer) == peer {
+                        swarm.handle(cx, Input::Granted(peer), &mut out);
+                    } else {
+                        swarm.handle(cx, Input::Queued { peer, position: 9 }, &mut out);
+                    }
+                }
+                Output::Close(peer) => assert!(open.remove(&peer)),
+                _ => {}
+            }
+        }
+        assert!(open.len() <= limits::SESSIONS_PER_JOB);
+        now += Duration::from_millis(500);
+        // The one with a slot keeps sending.
+        let progress = Input::Progress { peer: granted.unwrap(), bytes: 1 };
+        swarm.handle(&mut Context::new(now, &mut rng), progress, &mut out);
+    }
+    assert_eq!(tried.len(), all.len());
+    assert!(open.contains(&granted.unwrap()), "who sends stays");
+}

@@ -4,7 +4,7 @@
 //! had only after it was verified and written, and values are only ever those that fit the content id.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs::File,
     io,
     sync::{
@@ -296,10 +296,17 @@ impl Holdings {
         self.others().get(content).map_or(0, Others::len) as u32
     }
 
-    /// Others to tell `listener` of.
-    pub fn others_for(&self, now: Time, content: &ContentId, listener: &PeerId, rng: &mut dyn Rng) -> Vec<FoundSource> {
+    /// Others to tell `listener` of that it was not `told` of; see [`Others::sample`].
+    pub fn others_for(
+        &self,
+        now: Time,
+        content: &ContentId,
+        listener: &PeerId,
+        told: &mut BTreeSet<PeerId>,
+        rng: &mut dyn Rng,
+    ) -> Vec<FoundSource> {
         let mut others = self.others();
-        let others = others.get_mut(content).map(|others| others.sample(now, listener, rng)).unwrap_or_default();
+        let others = others.get_mut(content).map(|others| others.sample(now, listener, told, rng)).unwrap_or_default();
         others.into_iter().map(|(peer, homes)| FoundSource { peer, homes }).collect()
     }
 

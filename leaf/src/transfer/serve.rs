@@ -406,6 +406,7 @@ impl Shared {
         let holding = &session.holding;
         let (mut news, mut others) = (interval(limits::HAVE_INTERVAL), interval(limits::OTHERS_INTERVAL));
         let (mut sent, mut suggested) = (session.pieces.subscribe(), 0);
+        let mut named = BTreeSet::new();
         let mut rng = system_rng().map_err(|_| StreamError::Ending)?;
         let mut told = holding.have();
         let complete = told.is_full();
@@ -457,7 +458,7 @@ impl Shared {
                         told = now;
                     }
                 }
-                _ = others.tick() => self.send_others(&mut sender, session, &mut rng).await?,
+                _ = others.tick() => self.send_others(&mut sender, session, &mut named, &mut rng).await?,
                 Ok(()) = sent.changed() => {
                     let total = *sent.borrow_and_update();
                     let more = (total - std::mem::replace(&mut suggested, total)).min(limits::RUN_PIECES.into());
@@ -525,9 +526,10 @@ impl Shared {
         &self,
         sender: &mut Sender<TransferMessage>,
         session: &Session,
+        told: &mut BTreeSet<PeerId>,
         rng: &mut Pcg64Mcg,
     ) -> Result<(), StreamError> {
-        let others = self.holdings.others_for(self.clock.now(), &session.holding.content(), &session.peer, rng);
+        let others = self.holdings.others_for(self.clock.now(), &session.holding.content(), &session.peer, told, rng);
         if !others.is_empty() {
             let named = |other: FoundSource| Other { peer: other.peer, homes: List::new(other.homes) };
             sender.send(&Others { others: List::new(others.into_iter().map(named)) }.into()).await?;
