@@ -9,6 +9,7 @@
 //! | `cargo run --release -p quictrack-bench --features rivals --bin index` | size and speed of an ultrapeer's index, beside tantivy and SQLite |
 //! | `cargo run --release -p quictrack-bench --bin sim -- bench/scenarios/kill.toml --repeat 20` | what whole networks find and cost, quiet, under churn and when a third of the ultrapeers dies; `--baselines`: beside other designs; `validate`: these beside published results; `flow`: a million leaves |
 //! | `cargo run --release -p quictrack-bench --bin reach` | by which way leaves behind NATs of each kind come together, and how long that takes |
+//! | `cargo run --release -p quictrack-bench --bin swarm` | how long a crowd of downloaders of one file takes, simulated, beside what is possible |
 //!
 //! `cargo run -p quictrack-bench --bin fault -- all ADDRESS` measures nothing: it misbehaves towards an ultrapeer on this
 //! machine in every way that [`fault`] knows, and tells what that one did.
@@ -36,6 +37,7 @@
 //! | [`engine`], `rivals` | the index, and what it is compared with |
 //! | [`clock`] | CPU time |
 //! | [`sim`] | the simulator: the program's cores on a virtual clock, and models of other systems |
+//! | [`swarm`] | many downloaders of one file on a virtual clock, with the program's cores |
 //! | [`table`] | percentiles, and how results are printed |
 
 pub mod any_key;
@@ -56,4 +58,5 @@ pub mod process;
 #[cfg(feature = "rivals")]
 pub mod rivals;
 pub mod sim;
+pub mod swarm;
 pub mod table;
