@@ -12,6 +12,7 @@
 //! | [`shards`] | parts of the leaf space |
 //! | [`membership`] | core: who the ultrapeers are |
 //! | [`election`] | who may be one: votes, limits, demand |
+//! | [`discovery`] | how the network is found: DNS, the local network, the BitTorrent DHT |
 //! | [`introduction`] | by which ways two leaves come together |
 //! | [`bans`] | who is not dealt with, and which contents are blocked |
 //! | [`units`], [`address`] | sizes, rates and durations as people write them; addresses, prefixes, network names |
@@ -39,6 +40,7 @@ pub mod config;
 #[cfg(feature = "net")]
 pub mod console;
 pub mod credit;
+pub mod discovery;
 #[cfg(feature = "net")]
 pub mod drive;
 pub mod election;

@@ -3,6 +3,7 @@
 //! A cap protects the node that enforces it, so it holds whatever the other side believes. Numbers
 //! marked *chosen* have no outside source: the sentence says what they trade.
 
+mod discovery;
 mod election;
 mod founding;
 mod reach;
@@ -10,7 +11,7 @@ mod ultrapeers;
 
 use std::time::Duration;
 
-pub use self::{election::*, founding::*, reach::*, ultrapeers::*};
+pub use self::{discovery::*, election::*, founding::*, reach::*, ultrapeers::*};
 
 // --- files and catalogs ---------------------------------------------------------------------------
 
