@@ -115,6 +115,7 @@ impl Bed {
             terms: Terms::operated(NETWORK, false),
             join: self.join(),
             founder: self.ultrapeers.is_empty(),
+            expects_names: false,
             advertise: None,
             remembered: Vec::new(),
             contacts: Vec::new(),
@@ -142,6 +143,7 @@ impl Bed {
             network: NETWORK.to_owned(),
             regime: Regime::of(NETWORK, false),
             join: self.join(),
+            seeks: false,
             shares: SharesConfig {
                 shares: folders.into_iter().map(|path| ShareSpec { path, origin: Origin::CommandLine }).collect(),
                 exclude: Vec::new(),

@@ -121,6 +121,7 @@ impl Crowd {
                 network: NETWORK.to_owned(),
                 regime: Regime::of(NETWORK, false),
                 join,
+                seeks: false,
                 remembered: Vec::new(),
                 volunteers: Vec::new(),
                 willing: Willing::Never,

@@ -12,6 +12,7 @@ use overlay::{
     commands::Surroundings,
     config::{Config, Layer, Program, Rate, ScheduleLine, Settings, Volunteer},
     console::{Console, Exit, Failure},
+    discovery,
     election::Regime,
     limits,
     metrics::Role,
@@ -46,7 +47,8 @@ pub async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure>
     let start = Start {
         network: settings.network.to_string(),
         regime: Regime::of(settings.network.as_str(), settings.network_secret_file.is_some()),
-        join: startup::join_targets(&settings),
+        join: settings.join.clone(),
+        seeks: discovery::is_seeking(&settings, &daemon.endpoint),
         data: daemon.data_dir().to_owned(),
         shares: shares(&daemon.config, &settings),
         uploads: UploadLimits {
@@ -93,7 +95,9 @@ fn greet(console: &Console, daemon: &Daemon, node: &Node) {
     }
     let settings = daemon.config.settings();
     let is_alone = settings.join.is_empty() && !node.is_in_network();
-    if is_alone && settings.volunteer != Volunteer::Always {
+    if is_alone && discovery::is_seeking(&settings, node.endpoint()) {
+        console.note("looking for others; to name one: --join ADDRESS");
+    } else if is_alone && settings.volunteer != Volunteer::Always {
         console.note("no node to join is set; name one with --join ADDRESS");
     } else {
         console.note("to search: quictrack search WORDS");
@@ -153,6 +157,7 @@ fn spawn(daemon: &Daemon, node: &Node, common: &Arc<Common>) {
         seen: daemon.config.settings(),
     };
     daemon.tasks.spawn("settings", follower.run());
+    daemon.look_around(Arc::new(node.clone()));
 }
 
 /// Puts the status among the events whenever it is another one.
@@ -210,8 +215,8 @@ impl Follower {
 
     async fn follow(&self, settings: &Settings) {
         let old = &*self.seen;
-        if (&settings.join, &settings.dns) != (&old.join, &old.dns) {
-            self.node.set_join(startup::join_targets(settings));
+        if settings.join != old.join {
+            self.node.set_join(settings.join.clone());
         }
         if settings.listen != old.listen {
             match self.endpoint.rebind(settings.listen) {

@@ -166,6 +166,7 @@ impl Bed {
             terms: Terms::operated("demo", false),
             join: self.join(),
             founder: number == 0,
+            expects_names: false,
             advertise: None,
             remembered: Vec::new(),
             contacts: Vec::new(),
@@ -200,6 +201,7 @@ impl Bed {
             network: "demo".to_owned(),
             regime: Regime::of("demo", false),
             join: self.join(),
+            seeks: false,
             shares: SharesConfig {
                 shares: shares.into_iter().map(|path| ShareSpec { path, origin: Origin::CommandLine }).collect(),
                 exclude: Vec::new(),

@@ -16,6 +16,7 @@
 //! | `transfer`, `download` | contents on the wire; downloads as jobs that last |
 //! | `role` | the ultrapeer inside this process: started, served by, stepped down |
 //! | `node` | the leaf, whole: owns the parts and their order |
+//! | `seeking` | what is done for it with whom others name |
 //! | `daemon`, `demo` | the programs around it: one leaf for real, a small network to look at |
 //! | `searches`, `status`, `api`, `metrics` | searches that users started, what a leaf says of itself, its local HTTP |
 //!
@@ -69,6 +70,8 @@ pub mod role;
 pub mod search;
 #[cfg(feature = "net")]
 pub mod searches;
+#[cfg(feature = "net")]
+mod seeking;
 #[cfg(feature = "net")]
 pub mod status;
 #[cfg(feature = "net")]

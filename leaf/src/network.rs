@@ -11,6 +11,8 @@ mod driver;
 #[cfg(feature = "net")]
 mod home_link;
 #[cfg(feature = "net")]
+mod joining;
+#[cfg(feature = "net")]
 mod meet;
 #[cfg(feature = "net")]
 mod reach;

@@ -74,6 +74,8 @@ pub struct Start {
     pub regime: Regime,
     /// Nodes to join through.
     pub join: Vec<JoinAddress>,
+    /// Whether nodes are looked for in other ways, too: by names, in the local network, in the DHT.
+    pub seeks: bool,
     /// Where the database, the outboards and the list of ultrapeers lie.
     pub data: PathBuf,
     /// What is shared, and where downloads go.
@@ -180,6 +182,7 @@ impl Node {
             network: start.network.clone(),
             regime: start.regime,
             join: start.join.clone(),
+            seeks: start.seeks,
             remembered: known,
             volunteers: others,
             willing: start.role.willing,

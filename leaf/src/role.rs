@@ -89,6 +89,8 @@ struct Inner {
     regime: Regime,
     tasks: Tasks,
     join: Mutex<Vec<JoinAddress>>,
+    /// Names that are nodes to join through, too.
+    names: Mutex<Vec<JoinAddress>>,
     settings: Mutex<Settings>,
     running: watch::Sender<Option<Running>>,
     serves: watch::Sender<bool>,
@@ -124,6 +126,7 @@ impl Role {
             regime,
             tasks,
             join: Mutex::new(join),
+            names: Mutex::default(),
             settings: Mutex::new(settings),
             running: watch::Sender::new(None),
             serves: watch::Sender::new(false),
@@ -210,6 +213,14 @@ impl Role {
         *lock(&self.inner.join) = join;
     }
 
+    /// These names are nodes to join through, too, from now on.
+    pub fn set_names(&self, names: Vec<JoinAddress>) {
+        if let Some(service) = self.service() {
+            service.set_names(names.clone());
+        }
+        *lock(&self.inner.names) = names;
+    }
+
     /// This node listens elsewhere now.
     pub async fn moved(&self) {
         if let Some(service) = self.service() {
@@ -242,7 +253,8 @@ impl Role {
         self.step_down(RoleReason::Operator).await;
     }
 
-    fn service(&self) -> Option<Service> {
+    /// The ultrapeer, while it runs.
+    pub(crate) fn service(&self) -> Option<Service> {
         self.inner.running.borrow().as_ref().map(|running| running.service.clone())
     }
 
@@ -306,6 +318,7 @@ impl Role {
             // Whoever begins a network has just tried them; they are looked for again once it serves.
             join: if offered { lock(&inner.join).clone() } else { Vec::new() },
             founder: !offered,
+            expects_names: false,
             advertise,
             remembered: inner.network.remember().await,
             contacts: inner.network.contacts().await,
@@ -345,6 +358,7 @@ impl Role {
         if begin.founds() {
             service.set_join(lock(&self.inner.join).clone());
         }
+        service.set_names(lock(&self.inner.names).clone());
         drop(change);
         self.follow_retirement(&service).await;
     }

@@ -51,6 +51,7 @@ fn found(tasks: &Tasks) -> (Service, Endpoint) {
         terms: Terms::operated("test", false),
         join: Vec::new(),
         founder: true,
+        expects_names: false,
         advertise: None,
         remembered: Vec::new(),
         contacts: Vec::new(),
@@ -77,6 +78,7 @@ fn join(data: &Path, share: &Path, through: &Endpoint, tasks: &Tasks) -> Node {
         network: "test".to_owned(),
         regime: Regime::of("test", false),
         join: vec![JoinAddress { peer: None, host: address.ip().to_string(), port: address.port() }],
+        seeks: false,
         shares: SharesConfig {
             shares: vec![ShareSpec { path: share.to_owned(), origin: Origin::CommandLine }],
             exclude: Vec::new(),

@@ -15,7 +15,13 @@
 //! - a source that is switched off is not asked, and what it said before is forgotten;
 //! - who is in touch with enough ultrapeers asks nobody.
 
+#[cfg(feature = "net")]
+mod dht;
+#[cfg(feature = "net")]
+mod lan;
 mod rendezvous;
+#[cfg(feature = "net")]
+mod service;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -26,6 +32,8 @@ use std::{
 use rand::RngExt;
 
 pub use self::rendezvous::Rendezvous;
+#[cfg(feature = "net")]
+pub use self::service::{Site, is_seeking, run};
 use crate::{
     credit::TokenBucket,
     id::PeerId,

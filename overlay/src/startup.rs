@@ -38,7 +38,6 @@ use std::{
 use axum::Router;
 
 use crate::{
-    address::JoinAddress,
     admin::{
         Code,
         auth::Guard,
@@ -49,6 +48,7 @@ use crate::{
     bans::keeper::Bans,
     config::{self, Config, Layer, Program, Settings},
     console::{Console, Failure, GlobalOptions, revision},
+    discovery::{self, Site},
     drive::{Clock, Tasks},
     environment::Environment,
     folders::DataFolder,
@@ -191,6 +191,13 @@ impl Daemon {
         Ok(())
     }
 
+    /// Looks for others on behalf of the node, and shows it to them, until the daemon's tasks end.
+    pub fn look_around(&self, site: Arc<dyn Site>) {
+        let (endpoint, settings) = (self.endpoint.clone(), self.config.subscribe());
+        let (tasks, token) = (self.tasks.child(), self.tasks.token());
+        self.tasks.spawn_to_end("discovery", discovery::run(site, endpoint, self.clock, settings, tasks, token));
+    }
+
     /// Answers on the listeners that are on; returns what the ready line says.
     fn listen(&mut self, settings: &Settings, router: impl FnOnce(Guard) -> Router) -> Result<Ready, Failure> {
         let stop = self.http.token();
@@ -311,18 +318,6 @@ impl From<TelemetryError> for Failure {
             _ => internal(error),
         }
     }
-}
-
-/// Nodes to join through: those named, then the names of `dns`.
-pub fn join_targets(settings: &Settings) -> Vec<JoinAddress> {
-    let names = settings.dns.iter().filter_map(|name| match name.parse() {
-        Ok(target) => Some(target),
-        Err(error) => {
-            tracing::warn!(name, %error, "an entry of `dns` is no name");
-            None
-        }
-    });
-    settings.join.iter().cloned().chain(names).collect()
 }
 
 impl From<KeyFileError> for Failure {

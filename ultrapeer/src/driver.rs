@@ -25,9 +25,11 @@ use std::{
 
 use futures_util::future::{BoxFuture, ready};
 use overlay::{
+    address::JoinAddress,
     bans::keeper::Known,
     batch::{self, Assembler, BatchError},
     config::{self, Config},
+    discovery::{Hint, Site, Standing},
     drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng, wall_clock_s},
     election::Finding,
     file::FileEntry,
@@ -36,7 +38,7 @@ use overlay::{
     limits,
     machine::Context,
     membership::{Refused, State},
-    metrics::Role,
+    metrics::{BootstrapResult, BootstrapSource, Role},
     time::Time,
     transport::{CloseCode, DialError, Endpoint, Greeting, Occupancy, Offer, Reached},
     wire::{
@@ -74,9 +76,11 @@ pub struct Start {
     /// On what terms it serves.
     pub terms: Terms,
     /// Nodes to join through.
-    pub join: Vec<overlay::address::JoinAddress>,
+    pub join: Vec<JoinAddress>,
     /// Whether it begins a network if nobody is found.
     pub founder: bool,
+    /// Whether names will follow, too, that are nodes to join through: a founder waits for what they lead to.
+    pub expects_names: bool,
     /// The address to announce instead of the one that others observe.
     pub advertise: Option<SocketAddr>,
     /// Ultrapeers of earlier sessions.
@@ -228,7 +232,7 @@ impl Service {
             admitted: watch::Sender::new(false),
             drained: watch::Sender::new(false),
             retired: watch::Sender::new(None),
-            join: join::Joining::new(start.join),
+            join: join::Joining::new(start.join.clone()),
             numbers: AtomicU64::new(1),
             queries: AtomicU64::new(0),
             builders: Arc::new(Semaphore::new(builders())),
@@ -237,7 +241,11 @@ impl Service {
         });
         shared.run(driver, rng);
         shared.tasks.spawn("bans", follow_bans(shared.clone()));
-        shared.tasks.spawn("join", join::run(shared.clone(), start.founder, start.remembered, start.contacts));
+        let founding = start.founder.then(|| {
+            let alone = start.join.is_empty() && !start.expects_names;
+            if alone { Duration::ZERO } else { limits::FOUNDING_PATIENCE }
+        });
+        shared.tasks.spawn("join", join::run(shared.clone(), founding, start.remembered, start.contacts));
         Ok(Self { shared })
     }
 
@@ -286,8 +294,35 @@ impl Service {
     }
 
     /// Other nodes to join through count from now on.
-    pub fn set_join(&self, join: Vec<overlay::address::JoinAddress>) {
-        self.shared.join.set(join);
+    pub fn set_join(&self, join: Vec<JoinAddress>) {
+        self.shared.join.set(BootstrapSource::Config, join);
+    }
+
+    /// These names are nodes to join through, too, from now on.
+    pub fn set_names(&self, names: Vec<JoinAddress>) {
+        self.shared.join.set(BootstrapSource::Dns, names);
+    }
+
+    /// Dials an address where somebody says that a node of the network is; what came of it.
+    pub async fn try_hint(&self, hint: Hint) -> BootstrapResult {
+        join::try_hint(&self.shared, hint).await
+    }
+
+    /// Other ultrapeers that it knows, and how many it should know before it looks for no others: as many as a leaf,
+    /// and while it serves as many as a network has that was not founded twice.
+    pub async fn standing(&self) -> Standing {
+        let serves = *self.shared.admitted.borrow();
+        let wanted = if serves { limits::SMALL_NETWORK as usize } else { limits::GOOD_ULTRAPEERS };
+        let total = self.shared.machine.inspect(|machine| machine.membership().total()).await;
+        // One that stopped needs nobody.
+        let good = total.map_or(wanted, |total| total.saturating_sub(u32::from(serves)) as usize);
+        Standing { good, wanted }
+    }
+
+    /// Where others reach it, or where it listens if it does not know; `None` unless it serves.
+    pub fn serves_at(&self) -> Option<SocketAddr> {
+        let address = || self.shared.address.current().unwrap_or_else(|| self.shared.endpoint.local_address());
+        self.shared.admitted.borrow().then(address)
     }
 
     /// The node moved to the address `bound`, or its operator names another one to announce.
@@ -345,6 +380,24 @@ impl Known for Service {
     /// It keeps lists of others and looks at none of them by name.
     fn contents_from<'a>(&'a self, _digits: &'a str) -> BoxFuture<'a, Vec<ContentId>> {
         Box::pin(ready(Vec::new()))
+    }
+}
+
+impl Site for Service {
+    fn standing(&self) -> BoxFuture<'_, Standing> {
+        Box::pin(Self::standing(self))
+    }
+
+    fn use_names(&self, names: Vec<JoinAddress>) {
+        self.set_names(names);
+    }
+
+    fn dial(&self, hint: Hint) -> BoxFuture<'_, BootstrapResult> {
+        Box::pin(self.try_hint(hint))
+    }
+
+    fn serves_at(&self) -> BoxFuture<'_, Option<SocketAddr>> {
+        Box::pin(ready(Self::serves_at(self)))
     }
 }
 

@@ -17,7 +17,6 @@ use overlay::{
     limits,
     remembered::Remembered,
     report::{Check, Status},
-    startup,
     transport::{
         self, Arrivals, BindError, BindMode, CloseCode, Connection, DialError, Endpoint, Greeting, Link, Secret,
     },
@@ -220,7 +219,7 @@ async fn without_daemon(config: &Config, settings: &Settings, folders: &Folders,
         good("port", format!("UDP port {} is taken; a leaf would take a free one", settings.listen.port()))
     });
     checks.push(buffers());
-    let (targets, join) = resolved(&startup::join_targets(settings), &endpoint).await;
+    let (targets, join) = resolved(&[&settings.join[..], &settings.dns].concat(), &endpoint).await;
     checks.extend(join);
     // Its key is new, so it is none of those.
     let (_, remembered) = Remembered::load(&folders.data, identity.peer_id());

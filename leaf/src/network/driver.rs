@@ -6,7 +6,7 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
@@ -21,13 +21,14 @@ use overlay::{
     bans::Rules,
     batch,
     credit::TokenBucket,
+    discovery::Hint,
     drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng},
     election::Regime,
     id::{ContentId, HandleSalt, PeerId},
     identity::Identity,
     introduction::Nature,
     limits,
-    metrics::{BOOTSTRAP_ATTEMPTS, BootstrapResult, BootstrapSource},
+    metrics::{BootstrapResult, BootstrapSource},
     transport::{CloseCode, Connection, DialError, Endpoint, Greeting, Sender},
     wire::{
         bounded::List,
@@ -44,7 +45,11 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Input, Network as Core, Output, home_link::HomePort};
+use super::{
+    Input, Network as Core, Output,
+    home_link::HomePort,
+    joining::{self, Join},
+};
 use crate::{
     approach::Approaches,
     candidacy::{Criterion, Machinery},
@@ -95,6 +100,8 @@ pub struct Start {
     pub regime: Regime,
     /// Nodes to join through.
     pub join: Vec<JoinAddress>,
+    /// Whether nodes are looked for in other ways, too: by names, in the local network, in the DHT.
+    pub seeks: bool,
     /// Ultrapeers of earlier sessions.
     pub remembered: Vec<SignedDescriptor>,
     /// Leaves of earlier sessions that would be ultrapeers.
@@ -123,10 +130,12 @@ pub(super) struct Shared {
     pub(super) homes: Mutex<BTreeMap<PeerId, HomePort>>,
     pub(super) changed: watch::Sender<u64>,
     salt: HandleSalt,
-    join: Mutex<Vec<JoinAddress>>,
-    join_changed: Notify,
-    /// The addresses of the join targets, and which target each is of.
-    targets: Mutex<BTreeMap<SocketAddr, String>>,
+    pub(super) join: Mutex<Join>,
+    pub(super) join_changed: Notify,
+    /// The addresses of the join targets, which target each is of, and how that came to be one.
+    targets: Mutex<BTreeMap<SocketAddr, (String, BootstrapSource)>>,
+    /// Where ultrapeers of earlier sessions were.
+    remembered: BTreeSet<SocketAddr>,
     problems: Mutex<BTreeMap<String, JoinProblem>>,
     searches: Mutex<BTreeMap<Ticket, mpsc::Sender<SearchNews>>>,
     streams: Mutex<BTreeMap<(Ticket, PeerId), tokio::task::AbortHandle>>,
@@ -221,9 +230,10 @@ impl Network {
             homes: Mutex::default(),
             changed: watch::Sender::new(0),
             salt: HandleSalt::random()?,
-            join: Mutex::new(start.join),
+            join: Mutex::new(Join::new(start.join, start.seeks)),
             join_changed: Notify::new(),
             targets: Mutex::default(),
+            remembered: start.remembered.iter().filter_map(|known| Some(known.open().ok()?.address)).collect(),
             problems: Mutex::default(),
             searches: Mutex::default(),
             streams: Mutex::default(),
@@ -247,7 +257,7 @@ impl Network {
             Input::Volunteers(start.volunteers),
             Input::Remembered(start.remembered),
         ];
-        shared.tasks.spawn("join", join(shared.clone(), known));
+        shared.tasks.spawn("join", joining::run(shared.clone(), known));
         Ok(Self { shared })
     }
 
@@ -385,8 +395,20 @@ impl Network {
 
     /// Other nodes to join through count from now on.
     pub fn set_join(&self, join: Vec<JoinAddress>) {
-        *self.shared.join.lock().unwrap_or_else(PoisonError::into_inner) = join;
+        lock(&self.shared.join).targets = join;
         self.shared.join_changed.notify_one();
+    }
+
+    /// These names are nodes to join through, too, from now on.
+    pub fn set_names(&self, names: Vec<JoinAddress>) {
+        lock(&self.shared.join).names = names;
+        self.shared.join_changed.notify_one();
+    }
+
+    /// Dials an address where somebody says that a node of the network is, and stays attached to it if it is an
+    /// ultrapeer; what came of it.
+    pub async fn try_hint(&self, hint: Hint) -> BootstrapResult {
+        super::home_link::try_hint(&self.shared, hint).await
     }
 
     /// Tells the homes how busy this leaf is: how many upload slots are free, and how many wait for one.
@@ -605,17 +627,19 @@ impl Shared {
     /// is news.
     pub(super) fn join_failed(&self, address: SocketAddr, error: DialError) {
         tracing::debug!(%address, %error, "an ultrapeer could not be joined");
-        if let Some(target) = lock(&self.targets).get(&address) {
+        if let Some((target, _)) = lock(&self.targets).get(&address) {
             self.problem(address.to_string(), target, JoinProblem::Dial(error));
         }
     }
 
     /// Who named an address.
     pub(super) fn source_of(&self, address: SocketAddr) -> BootstrapSource {
-        if lock(&self.targets).contains_key(&address) { BootstrapSource::Config } else { BootstrapSource::Peer }
+        let target = lock(&self.targets).get(&address).map(|(_, source)| *source);
+        let other = if self.remembered.contains(&address) { BootstrapSource::Cache } else { BootstrapSource::Peer };
+        target.unwrap_or(other)
     }
 
-    fn problem(&self, key: String, target: &str, problem: JoinProblem) {
+    pub(super) fn problem(&self, key: String, target: &str, problem: JoinProblem) {
         let mut problems = lock(&self.problems);
         let is_news = problems.get(&key).is_none_or(|known| known.to_string() != problem.to_string());
         if is_news {
@@ -631,7 +655,7 @@ impl Shared {
     }
 
     /// Other addresses are those of the join targets now; what is not among them is nobody's problem any more.
-    fn set_targets(&self, addresses: BTreeMap<SocketAddr, String>, unresolved: &[String]) {
+    pub(super) fn set_targets(&self, addresses: BTreeMap<SocketAddr, (String, BootstrapSource)>, unresolved: &[String]) {
         lock(&self.problems).retain(|key, problem| match problem {
             JoinProblem::Name(_) => unresolved.contains(key),
             JoinProblem::Dial(_) => key.parse().is_ok_and(|address| addresses.contains_key(&address)),
@@ -663,34 +687,6 @@ fn pick(catalog: &Catalog, random: u64) -> Option<Picked> {
 pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Every operation leaves the value whole, so a panic elsewhere does not spoil it.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Keeps the machine's join targets resolved: at the start, when they change, and while homeless.
-async fn join(shared: Arc<Shared>, known: Vec<Input>) {
-    // Without a machine there is nobody to tell; the task ends with the others.
-    for input in known {
-        let _ = shared.machine.input(input).await;
-    }
-    loop {
-        let targets = lock(&shared.join).clone();
-        let (mut addresses, mut owners, mut unresolved) = (Vec::new(), BTreeMap::new(), Vec::new());
-        for target in targets.iter().take(limits::JOIN_TARGETS) {
-            let text = target.to_string();
-            match tokio::net::lookup_host((target.host.as_str(), target.port)).await {
-                Ok(found) => addresses.extend(found.inspect(|address| drop(owners.insert(*address, text.clone())))),
-                Err(error) => {
-                    BOOTSTRAP_ATTEMPTS.increment((BootstrapSource::Config, BootstrapResult::Empty));
-                    shared.problem(text.clone(), &text, JoinProblem::Name(error.to_string()));
-                    unresolved.push(text);
-                }
-            }
-        }
-        shared.set_targets(owners, &unresolved);
-        let _ = shared.machine.input(Input::Targets(addresses)).await;
-        let _ = shared.machine.input(Input::Sources(!targets.is_empty())).await;
-        // A name may lead elsewhere later; what changes is seen within the longest pause between two dials.
-        let _ = timeout(limits::REDIAL_MAX, shared.join_changed.notified()).await;
-    }
 }
 
 /// Carries one search to one home and its answers back.

@@ -17,11 +17,12 @@ use std::{
 
 use overlay::{
     batch,
+    discovery::Hint,
     id::PeerId,
     limits,
     metrics::{BOOTSTRAP_ATTEMPTS, BootstrapResult},
     time::Time,
-    transport::{CloseCode, CloseReason, Connection, DialError, Dialled, Link, Receiver, Sender},
+    transport::{Attempt, CloseCode, CloseReason, Connection, DialError, Dialled, Link, Receiver, Sender},
     wire::{
         bounded::{Blob, List},
         hello::{Contact, Goodbye, RefuseReason},
@@ -131,6 +132,33 @@ pub(super) async fn attach(shared: Arc<Shared>, address: SocketAddr, peer: Optio
             shared.join_failed(address, error);
             // A machine that stopped dials nobody.
             let _ = shared.machine.input(ended).await;
+        }
+    }
+}
+
+/// Dials an address where somebody says that a node of the network is, with care for whoever else may be there, and stays
+/// attached to it in a task of its own if it is an ultrapeer.
+pub(super) async fn try_hint(shared: &Arc<Shared>, hint: Hint) -> BootstrapResult {
+    let Hint { address, peer } = hint;
+    let is_home = |(known, port): (&PeerId, &HomePort)| Some(*known) == peer || port.address == address;
+    if shared.homes().iter().any(is_home) {
+        return BootstrapResult::Ok;
+    }
+    let greeting = shared.greeting(false).await;
+    match shared.endpoint.dial_as::<LeafMessage>(Attempt::Named, address, peer, greeting).await {
+        Ok(dialled) => {
+            let staying = shared.clone();
+            shared.tasks.spawn("home", async move { stay(&staying, dialled, address).await });
+            BootstrapResult::Ok
+        }
+        Err(error) => {
+            answered(shared, &error).await;
+            let result = (&error).into();
+            if let DialError::Refused { alternatives, .. } = error {
+                // A machine that stopped dials nobody.
+                let _ = shared.machine.input(Input::Named(alternatives)).await;
+            }
+            result
         }
     }
 }

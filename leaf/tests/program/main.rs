@@ -5,6 +5,7 @@ mod support;
 
 mod bans;
 mod commands;
+mod discovery;
 mod disk;
 mod doctor;
 mod downloads;

@@ -254,11 +254,14 @@ impl Daemon {
         let log = data.with_extension("log");
         let mut arguments = if matches!(program, Program::Leaf) { vec!["leaf"] } else { Vec::new() };
         // Those that the configuration sets are left to it.
-        let configured = fs::read_to_string(data.join("leaf.toml")).unwrap_or_default();
-        let is_set = |option: &&&str| options.contains(*option) || configured.contains(&option[2..]);
+        let file = if matches!(program, Program::Leaf) { "leaf.toml" } else { "ultrapeer.toml" };
+        let configured = fs::read_to_string(data.join(file)).unwrap_or_default();
+        let is_configured = |key: &str| configured.lines().any(|line| line.starts_with(&format!("{key} =")));
+        let is_set = |option: &&&str| options.contains(*option) || is_configured(&option[2..]);
         let free = ADDRESSES.iter().filter(|option| !is_set(option));
         arguments.extend(free.flat_map(|option| [*option, "127.0.0.1:0"]));
-        arguments.extend(ALONE.iter().chain(options));
+        let alone = ALONE.iter().filter(|option| !is_configured(option.trim_start_matches("--no-")));
+        arguments.extend(alone.chain(options));
         let mut child = program
             .command(namespace, data, &arguments)
             .stdout(Stdio::piped())

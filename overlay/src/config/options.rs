@@ -206,8 +206,8 @@ options! {
     advertise: Option<SocketAddr> = both(Nothing, Nothing).option("IP:PORT").live();
     /// Node to contact first, as [PEER@]HOST[:PORT]; may be repeated
     join: Vec<JoinAddress> = both(Text(""), Text("")).option("ADDRESS").live();
-    /// DNS names whose addresses are nodes to contact first
-    dns: Vec<String> = both(Text(""), Text("")).live();
+    /// Names NAME[:PORT], all of whose addresses are nodes to contact if no other is found at once
+    dns: Vec<JoinAddress> = both(Text(""), Text("")).live();
     /// Name of the network; nodes of other networks are refused
     network: NetworkName = both(Text("public"), Text("public")).option("NAME");
     /// File with the secret of a private network
@@ -226,6 +226,8 @@ options! {
     lan: bool = both(Text("true"), Text("true")).option("").live();
     /// Find nodes through the BitTorrent mainline DHT
     dht: bool = both(Text("true"), Text("true")).option("").live();
+    /// Nodes HOST:PORT through which the DHT is entered, instead of the usual ones
+    dht_bootstrap: Vec<String> = both(Text(""), Text("")).live();
     /// Ask the router to forward the port
     portmap: bool = both(Text("true"), Text("true")).option("").live();
     /// Bytes a second for all uploads together

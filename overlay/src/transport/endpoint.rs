@@ -39,6 +39,7 @@ use super::{
 };
 use crate::{
     bans::Rules,
+    discovery::Rendezvous,
     drive::{Clock, Tasks},
     id::PeerId,
     identity::Identity,
@@ -202,6 +203,11 @@ impl Endpoint {
     /// The key of this node.
     pub fn peer(&self) -> PeerId {
         self.shared.own
+    }
+
+    /// Under which names the nodes of this network find each other.
+    pub fn rendezvous(&self) -> Rendezvous {
+        self.shared.settings.rendezvous()
     }
 
     /// Moves to another address. Connections that this node dialled move along; those that others dialled

@@ -22,6 +22,7 @@ use super::{
     streams::{ReceiveError, SendError},
 };
 use crate::{
+    discovery::Rendezvous,
     id::{HandleSalt, PeerId},
     limits,
     metrics::{Direction, HandshakeResult},
@@ -65,6 +66,11 @@ impl std::fmt::Debug for Secret {
 }
 
 impl Settings {
+    /// Under which names the nodes of this network find each other.
+    pub(super) fn rendezvous(&self) -> Rendezvous {
+        Rendezvous::new(&self.network, self.secret.as_ref().map(|secret| &secret.0[..]))
+    }
+
     /// The proof that `from` gives `to` on `connection`; `None` on networks without a secret.
     fn proof(&self, connection: &Connection, from: &PeerId, to: &PeerId) -> Option<[u8; 32]> {
         let secret = self.secret.as_ref()?;

@@ -8,10 +8,11 @@ use std::{
 
 use overlay::{
     address::{JoinAddress, Reach},
+    discovery::Hint,
     id::PeerId,
     limits,
     metrics::{BOOTSTRAP_ATTEMPTS, BootstrapResult, BootstrapSource},
-    transport::DialError,
+    transport::{Attempt, DialError},
     wire::{descriptor::SignedDescriptor, hello::Contact, mesh::MeshMessage},
 };
 use tokio::{
@@ -45,51 +46,73 @@ pub enum JoinError {
 /// The join targets and how they went.
 #[derive(Debug)]
 pub(crate) struct Joining {
-    targets: Mutex<Vec<(JoinAddress, Option<JoinError>)>>,
+    targets: Mutex<Vec<Target>>,
     changed: Notify,
+}
+
+#[derive(Debug)]
+struct Target {
+    address: JoinAddress,
+    source: BootstrapSource,
+    error: Option<JoinError>,
+}
+
+impl Target {
+    fn new(address: JoinAddress, source: BootstrapSource) -> Self {
+        Self { address, source, error: None }
+    }
 }
 
 impl Joining {
     pub(crate) fn new(targets: Vec<JoinAddress>) -> Self {
-        let targets = targets.into_iter().take(limits::JOIN_TARGETS).map(|target| (target, None)).collect();
-        Self { targets: Mutex::new(targets), changed: Notify::new() }
+        let joining = Self { targets: Mutex::default(), changed: Notify::new() };
+        joining.set(BootstrapSource::Config, targets);
+        joining
     }
 
-    pub(crate) fn set(&self, targets: Vec<JoinAddress>) {
-        let targets = targets.into_iter().take(limits::JOIN_TARGETS).map(|target| (target, None)).collect();
-        *self.targets.lock().unwrap_or_else(PoisonError::into_inner) = targets;
+    /// These are the targets from that source from now on.
+    pub(crate) fn set(&self, source: BootstrapSource, targets: Vec<JoinAddress>) {
+        let mut known = self.lock();
+        known.retain(|target| target.source != source);
+        let room = limits::JOIN_TARGETS.saturating_sub(known.len());
+        known.extend(targets.into_iter().map(|address| Target::new(address, source)).take(room));
         self.changed.notify_one();
     }
 
     pub(crate) fn status(&self) -> Vec<JoinStatus> {
-        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let status = |(target, error): &(JoinAddress, Option<JoinError>)| JoinStatus {
-            target: target.to_string(),
-            error: error.clone(),
-        };
-        targets.iter().map(status).collect()
+        let status = |target: &Target| JoinStatus { target: target.address.to_string(), error: target.error.clone() };
+        self.lock().iter().map(status).collect()
     }
 
-    fn targets(&self) -> Vec<JoinAddress> {
-        let targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        targets.iter().map(|(target, _)| target.clone()).collect()
+    fn targets(&self) -> Vec<(JoinAddress, BootstrapSource)> {
+        self.lock().iter().map(|target| (target.address.clone(), target.source)).collect()
     }
 
-    fn note(&self, target: &JoinAddress, error: Option<JoinError>) {
-        let mut targets = self.targets.lock().unwrap_or_else(PoisonError::into_inner);
-        let Some(entry) = targets.iter_mut().find(|(known, _)| known == target) else { return };
+    fn note(&self, address: &JoinAddress, error: Option<JoinError>) {
+        let mut targets = self.lock();
+        let Some(target) = targets.iter_mut().find(|known| known.address == *address) else { return };
         let said = |error: &Option<JoinError>| error.as_ref().map(ToString::to_string);
-        if let Some(why) = said(&error).filter(|why| said(&entry.1).as_ref() != Some(why)) {
-            tracing::warn!(join = %target, "this join target does not lead into the network, and is tried again: {why}");
+        if let Some(why) = said(&error).filter(|why| said(&target.error).as_ref() != Some(why)) {
+            tracing::warn!(join = %address, "this join target does not lead into the network, and is tried again: {why}");
         }
-        entry.1 = error;
+        target.error = error;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Target>> {
+        // Every operation leaves the value whole, so a panic elsewhere does not spoil it.
+        self.targets.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Tries the join targets: at once and with growing pauses until the node serves, then now and then, so that
 /// networks which were founded apart find each other. A founder that finds
-/// nobody in [`limits::FOUNDING_PATIENCE`] begins the network.
-pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<SignedDescriptor>, contacts: Vec<Contact>) {
+/// nobody in its patience begins the network.
+pub(super) async fn run(
+    shared: Arc<Shared>,
+    patience: Option<Duration>,
+    remembered: Vec<SignedDescriptor>,
+    contacts: Vec<Contact>,
+) {
     if let Some(address) = shared.address.first() {
         // A machine that stopped needs no address.
         let _ = shared.machine.input(Input::Address(address)).await;
@@ -100,11 +123,9 @@ pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<Sign
     if !remembered.is_empty() {
         let _ = shared.machine.input(Input::Remembered(remembered)).await;
     }
-    let patience = if shared.join.targets().is_empty() { Duration::ZERO } else { limits::FOUNDING_PATIENCE };
-    let founding = Instant::now() + patience;
     let mut admitted = shared.admitted.subscribe();
     let mut pause = limits::REDIAL_MIN;
-    let mut founding = founder.then_some(founding);
+    let mut founding = patience.map(|patience| Instant::now() + patience);
     let mut looks: usize = 0;
     loop {
         let serves = *admitted.borrow_and_update();
@@ -121,10 +142,10 @@ pub(super) async fn run(shared: Arc<Shared>, founder: bool, remembered: Vec<Sign
         let all = !serves || small(&shared).await;
         let turn = looks.checked_rem(targets.len()).unwrap_or(0);
         looks += 1;
-        for (number, target) in targets.into_iter().enumerate() {
+        for (number, (target, source)) in targets.into_iter().enumerate() {
             if all || number == turn {
                 let error = attempt(&shared, &target).await.err();
-                BOOTSTRAP_ATTEMPTS.increment((BootstrapSource::Config, outcome(error.as_ref())));
+                BOOTSTRAP_ATTEMPTS.increment((source, outcome(error.as_ref())));
                 shared.join.note(&target, error);
             }
         }
@@ -167,7 +188,7 @@ async fn attempt(shared: &Arc<Shared>, target: &JoinAddress) -> Result<(), JoinE
         if shared.ports.is_linked_at(address) {
             return Ok(());
         }
-        match dial(shared, target.peer, address).await {
+        match dial(shared, Attempt::Usual, target.peer, address).await {
             Ok(()) => return Ok(()),
             Err(error) => last = JoinError::Dial(error),
         }
@@ -175,8 +196,25 @@ async fn attempt(shared: &Arc<Shared>, target: &JoinAddress) -> Result<(), JoinE
     Err(last)
 }
 
-async fn dial(shared: &Arc<Shared>, peer: Option<PeerId>, address: SocketAddr) -> Result<(), DialError> {
-    let dialled = match shared.endpoint.dial::<MeshMessage>(address, peer, greeting()).await {
+/// Dials an address where somebody says that a node of the network is.
+pub(super) async fn try_hint(shared: &Arc<Shared>, hint: Hint) -> BootstrapResult {
+    let is_known = hint.peer.is_some_and(|peer| shared.ports.is_linked(&peer));
+    if is_known || shared.ports.is_linked_at(hint.address) {
+        return BootstrapResult::Ok;
+    }
+    match dial(shared, Attempt::Named, hint.peer, hint.address).await {
+        Ok(()) => BootstrapResult::Ok,
+        Err(error) => (&error).into(),
+    }
+}
+
+async fn dial(
+    shared: &Arc<Shared>,
+    attempt: Attempt,
+    peer: Option<PeerId>,
+    address: SocketAddr,
+) -> Result<(), DialError> {
+    let dialled = match shared.endpoint.dial_as::<MeshMessage>(attempt, address, peer, greeting()).await {
         Ok(dialled) => dialled,
         Err(DialError::Refused { alternatives, .. }) if !alternatives.is_empty() => {
             // A leaf, or one that is full: those it names are dialled by the machine.

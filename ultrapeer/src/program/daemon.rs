@@ -85,8 +85,9 @@ fn start(config: &Config, remembered: Vec<SignedDescriptor>) -> Start {
         network: settings.network.to_string(),
         settings: driver::settings_of(config, &settings),
         terms: Terms::operated(settings.network.as_str(), settings.network_secret_file.is_some()),
-        join: startup::join_targets(&settings),
+        join: settings.join.clone(),
         founder: settings.founder,
+        expects_names: !settings.dns.is_empty(),
         advertise: settings.advertise,
         remembered,
         contacts: Vec::new(),
@@ -113,6 +114,7 @@ fn spawn(daemon: &Daemon, service: &Service, arrivals: Arrivals, view: &Arc<View
         seen: daemon.config.settings(),
     };
     daemon.tasks.spawn("settings", follower.run());
+    daemon.look_around(Arc::new(service.clone()));
 }
 
 /// Gives those who dial this node to whom they want.
@@ -203,8 +205,8 @@ impl Follower {
 
     async fn follow(&self, settings: &Settings) -> Result<(), Stopped> {
         let old = &*self.seen;
-        if (&settings.join, &settings.dns) != (&old.join, &old.dns) {
-            self.service.set_join(startup::join_targets(settings));
+        if settings.join != old.join {
+            self.service.set_join(settings.join.clone());
         }
         if settings.listen != old.listen
             && let Err(error) = self.endpoint.rebind(settings.listen)
