@@ -158,6 +158,13 @@ fn spawn(daemon: &Daemon, node: &Node, common: &Arc<Common>) {
     };
     daemon.tasks.spawn("settings", follower.run());
     daemon.look_around(Arc::new(node.clone()));
+    let (network, mut mapped) = (node.network().clone(), daemon.map_port());
+    daemon.tasks.spawn("mapped port", async move {
+        while mapped.changed().await.is_ok() {
+            let address = *mapped.borrow_and_update();
+            network.set_mapped(address).await;
+        }
+    });
 }
 
 /// Puts the status among the events whenever it is another one.

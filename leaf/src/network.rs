@@ -76,6 +76,8 @@ pub enum Input {
     },
     /// A home dialled this leaf back; `None` if it did not try.
     DialledBack(PeerId, Option<bool>),
+    /// A router says that it forwards packets to this leaf from there; `None` if none does any more.
+    Mapped(Option<SocketAddr>),
     /// A dial ended in a refusal that names others, the best first.
     Refused(SocketAddr, Vec<SignedDescriptor>),
     /// A dial ended otherwise.
@@ -517,6 +519,7 @@ impl Network {
                 self.wishes.attached(now, &peer);
                 homes::Input::Attached { peer, address, descriptor }
             }
+            Input::Mapped(address) => return self.outlook.mapped(now, address),
             Input::DialledBack(peer, reached) => return self.outlook.told(now, &peer, reached),
             Input::Lost(peer) => {
                 self.outlook.lost(now, &peer);

@@ -30,6 +30,10 @@ use overlay::{
 pub struct Outlook {
     homes: BTreeMap<PeerId, Seen>,
     reached: Option<bool>,
+    /// Where it was reached last.
+    reached_at: Option<SocketAddr>,
+    /// Where a router says that it forwards packets to it. Nobody believes that until it was reached there.
+    mapped: Option<SocketAddr>,
     /// Homes that did not reach it, or did not try, since it was last asked anew.
     tried: BTreeSet<PeerId>,
     /// Who is asked, and until when it may answer.
@@ -57,6 +61,21 @@ impl Outlook {
         }
     }
 
+    /// A router forwards packets to the leaf from there, as it says; `None` if none does any more.
+    pub fn mapped(&mut self, now: Time, address: Option<SocketAddr>) {
+        let before = std::mem::replace(&mut self.mapped, address);
+        if before == address {
+            return;
+        }
+        if before.is_some() && self.reached_at == before {
+            self.reached = None;
+        }
+        self.tried.clear();
+        if self.asked.is_none() {
+            self.due = Some(now);
+        }
+    }
+
     /// A home is one no more.
     pub fn lost(&mut self, now: Time, peer: &PeerId) {
         self.homes.remove(peer);
@@ -73,7 +92,10 @@ impl Outlook {
         }
         self.asked = None;
         match reached {
-            Some(true) => self.conclude(true, now),
+            Some(true) => {
+                self.reached_at = self.homes.get(peer).map(|seen| seen.observed);
+                self.conclude(true, now);
+            }
             Some(false) => {
                 self.tried.insert(*peer);
                 let all_tried = self.homes.keys().all(|home| self.tried.contains(home));
@@ -117,6 +139,7 @@ impl Outlook {
     /// What is in front of the leaf, as far as is known.
     pub fn nature(&self) -> Nature {
         let reachability = match self.reached {
+            Some(true) if self.mapped.is_some() && self.reached_at == self.mapped => Reachability::Mapped,
             Some(true) => Reachability::Public,
             Some(false) => Reachability::Natted,
             None => Reachability::Unknown,
@@ -209,6 +232,32 @@ mod tests {
         assert_eq!(outlook.on_deadline(much_later), Some(peer(1)));
         outlook.lost(much_later, &peer(1));
         assert_eq!((outlook.next_deadline(), outlook.nature().reachability), (None, Reachability::Unknown));
+    }
+
+    #[test]
+    fn a_mapping_counts_once_somebody_came_through_it() {
+        let mut outlook = Outlook::default();
+        let (mapped, pause) = (Some(seen(9)), limits::LEAF_DIAL_BACK_PAUSE);
+        outlook.attached(Time(0), peer(1), home(1), seen(9));
+        assert_eq!(outlook.on_deadline(Time(0)), Some(peer(1)));
+        outlook.told(Time(1), &peer(1), Some(false));
+        assert_eq!(outlook.nature().reachability, Reachability::Natted);
+        outlook.mapped(Time(2), mapped);
+        assert_eq!(outlook.nature().reachability, Reachability::Natted, "the router only says so");
+        assert_eq!(outlook.on_deadline(Time(2)), Some(peer(1)), "it is looked at again");
+        outlook.told(Time(3), &peer(1), None);
+        assert_eq!(outlook.on_deadline(Time(3) + pause), Some(peer(1)));
+        outlook.told(Time(3) + pause, &peer(1), Some(true));
+        assert_eq!(outlook.nature().reachability, Reachability::Mapped);
+        outlook.mapped(Time(4) + pause, mapped);
+        assert_eq!(outlook.next_deadline(), Some(Time(3) + pause + limits::REACHED_LIFETIME), "that is no news");
+        outlook.mapped(Time(5) + pause, None);
+        assert_eq!(outlook.nature().reachability, Reachability::Unknown);
+        assert_eq!(outlook.on_deadline(Time(5) + pause), Some(peer(1)));
+        outlook.told(Time(6) + pause, &peer(1), Some(true));
+        assert_eq!(outlook.nature().reachability, Reachability::Public, "it never needed one");
+        outlook.mapped(Time(7) + pause, Some(seen(10)));
+        assert_eq!(outlook.nature().reachability, Reachability::Public, "nobody came through that one");
     }
 
     #[test]

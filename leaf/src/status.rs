@@ -90,9 +90,9 @@ fn counts(states: &[&str], items: impl Iterator<Item = String>) -> BTreeMap<Stri
 /// would serve on their own account.
 const fn reachability(serves: bool, reached: Option<bool>, known: Reachability) -> &'static str {
     match (known, reached) {
+        (Reachability::Mapped, _) => "mapped",
         _ if serves => "public",
         (Reachability::Public, _) | (_, Some(true)) => "public",
-        (Reachability::Mapped, _) => "mapped",
         (Reachability::Natted, _) | (_, Some(false)) => "natted",
         (Reachability::Unknown, None) => "unknown",
     }

@@ -13,6 +13,7 @@
 //! | [`membership`] | core: who the ultrapeers are |
 //! | [`election`] | who may be one: votes, limits, demand |
 //! | [`discovery`] | how the network is found: DNS, the local network, the BitTorrent DHT |
+//! | `portmap` | asking the router to forward the port |
 //! | [`introduction`] | by which ways two leaves come together |
 //! | [`bans`] | who is not dealt with, and which contents are blocked |
 //! | [`units`], [`address`] | sizes, rates and durations as people write them; addresses, prefixes, network names |
@@ -61,6 +62,8 @@ pub mod machine;
 pub mod membership;
 #[cfg(feature = "net")]
 pub mod metrics;
+#[cfg(feature = "net")]
+pub mod portmap;
 pub mod query;
 #[cfg(feature = "net")]
 pub mod remembered;

@@ -36,6 +36,7 @@ use std::{
 };
 
 use axum::Router;
+use tokio::sync::watch;
 
 use crate::{
     admin::{
@@ -56,6 +57,7 @@ use crate::{
     life::{self, Life, Ready, supervisor},
     limits,
     metrics::{self, Build, Family, Metrics, ROLE, Role},
+    portmap,
     telemetry::{Telemetry, TelemetryError},
     transport::{self, Arrivals, BindMode, CloseCode, Endpoint, Secret},
 };
@@ -196,6 +198,14 @@ impl Daemon {
         let (endpoint, settings) = (self.endpoint.clone(), self.config.subscribe());
         let (tasks, token) = (self.tasks.child(), self.tasks.token());
         self.tasks.spawn_to_end("discovery", discovery::run(site, endpoint, self.clock, settings, tasks, token));
+    }
+
+    /// Has the router forward the node's port until the daemon's tasks end; where others should reach it then.
+    pub fn map_port(&self) -> watch::Receiver<Option<SocketAddr>> {
+        let (told, mapped) = watch::channel(None);
+        let running = portmap::run(self.endpoint.clone(), self.config.subscribe(), told, self.tasks.token());
+        self.tasks.spawn_to_end("port mapping", running);
+        mapped
     }
 
     /// Answers on the listeners that are on; returns what the ready line says.

@@ -411,6 +411,12 @@ impl Network {
         super::home_link::try_hint(&self.shared, hint).await
     }
 
+    /// A router says that it forwards packets to this leaf from there; `None` if none does any more.
+    pub async fn set_mapped(&self, address: Option<SocketAddr>) {
+        // A machine that stopped is reached nowhere.
+        let _ = self.shared.machine.input(Input::Mapped(address)).await;
+    }
+
     /// Tells the homes how busy this leaf is: how many upload slots are free, and how many wait for one.
     pub fn set_load(&self, free_slots: u16, queue: u32) {
         self.shared.load.send_if_modified(|known| {
@@ -655,7 +661,11 @@ impl Shared {
     }
 
     /// Other addresses are those of the join targets now; what is not among them is nobody's problem any more.
-    pub(super) fn set_targets(&self, addresses: BTreeMap<SocketAddr, (String, BootstrapSource)>, unresolved: &[String]) {
+    pub(super) fn set_targets(
+        &self,
+        addresses: BTreeMap<SocketAddr, (String, BootstrapSource)>,
+        unresolved: &[String],
+    ) {
         lock(&self.problems).retain(|key, problem| match problem {
             JoinProblem::Name(_) => unresolved.contains(key),
             JoinProblem::Dial(_) => key.parse().is_ok_and(|address| addresses.contains_key(&address)),

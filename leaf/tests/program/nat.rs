@@ -52,6 +52,11 @@ impl Internet {
 
     /// A leaf in the namespace of its name, which shares a file for each of those that want one of it.
     fn leaf(&self, name: &str, askers: &[&str]) -> Daemon {
+        self.leaf_with(name, askers, &[])
+    }
+
+    /// The same with more options.
+    fn leaf_with(&self, name: &str, askers: &[&str], more: &[&str]) -> Daemon {
         for asker in askers {
             self.bed.write(&[(&format!("{name}-share/{name} for {asker}.bin"), &file(name, asker))]);
         }
@@ -59,7 +64,7 @@ impl Internet {
         let join = format!("{}:7780", address(1));
         let options = ["--network", "bed", "--listen", "0.0.0.0:7780", "--join", &join, "--volunteer", "never"];
         let share = ["--share", share.to_str().unwrap()];
-        let options = [&options[..], if askers.is_empty() { &[] } else { &share }].concat();
+        let options = [&options[..], if askers.is_empty() { &[] } else { &share }, more].concat();
         Daemon::start_in(Some(name), Program::Leaf, &self.bed.path(name), &options)
     }
 }
@@ -308,5 +313,33 @@ fn a_doctor_tells_kinds_of_nat_apart() {
         assert!(text(&check("nat")["message"]).contains(nat), "{name}: {ended:?}");
         let told = &check("reachable")["hint"];
         assert!(told == &hint || text(told).contains(text(&hint)), "{name}: {told}");
+    }
+}
+
+/// Time in which a leaf that was not reached is dialled again, with a margin.
+const DIALLED_AGAIN: Duration = Duration::from_secs(100);
+
+#[test]
+fn a_router_that_is_asked_forwards_the_port_and_is_told_when_that_ends() {
+    let name = "nat::a_router_that_is_asked_forwards_the_port_and_is_told_when_that_ends";
+    if !namespace::inside(name, &["--net", "--mount"]) {
+        return;
+    }
+    let internet = Internet::new();
+    let folder = internet.bed.path("");
+    for (number, kind, name) in [(41, Nat::Asked, "pcp"), (42, Nat::Asked, "upnp"), (43, Nat::Restricted, "home")] {
+        nats::nat(number, kind);
+        nats::host(name, number, 2);
+    }
+    let routers = [nats::forwards(41, &folder, true, false), nats::forwards(42, &folder, false, true)];
+    let leaves = ["pcp", "upnp"].map(|name| internet.leaf_with(name, &["home"], &["--portmap"]));
+    let home = internet.leaf("home", &[]);
+    for ((leaf, router), name) in leaves.into_iter().zip(&routers).zip(["pcp", "upnp"]) {
+        leaf.settled(2, 1);
+        within(DIALLED_AGAIN, name, || (text(&leaf.status()["reachability"]) == "mapped").then_some(()));
+        assert!(router.rules().contains("7780"), "{}", router.rules());
+        assert_eq!(way(&home, "home", name), "direct", "{}", home.log());
+        assert!(leaf.terminate(Duration::from_secs(20)).success());
+        assert!(!router.rules().contains("7780"), "it was given back: {}", router.rules());
     }
 }

@@ -11,7 +11,10 @@
 //! dropped: without that ([`Nat::Unguarded`]), a packet from outside that comes first takes the port away from the host
 //! behind it.
 
-use std::process::Command;
+use std::{
+    path::Path,
+    process::{Child, Command, Stdio},
+};
 
 /// What is in front of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +23,8 @@ pub(crate) enum Nat {
     FullCone,
     /// Keeps the port, and lets in only who was sent something.
     Restricted,
+    /// The same, until somebody behind it asks it to forward a port, by PCP, NAT-PMP or UPnP ([`forwards`]).
+    Asked,
     /// The same behind another one of the kind, as of a provider.
     Double,
     /// [`Self::Restricted`] that loses one packet in twenty in each direction.
@@ -91,6 +96,65 @@ pub(crate) fn cut(nat: u8, other: u8, cut: bool) {
     run(&format!("ip netns exec nat-{nat} nft -f - <<'RULES'\n{rules}RULES"));
 }
 
+/// A real program that forwards ports on a NAT of kind [`Nat::Asked`]; ends with the value.
+pub(crate) struct Forwarder {
+    nat: u8,
+    child: Child,
+}
+
+/// Starts it, with the protocols that are switched on. Its files lie in `folder`.
+pub(crate) fn forwards(nat: u8, folder: &Path, pcp: bool, upnp: bool) -> Forwarder {
+    let chain = |kind, hook, priority| {
+        format!("chain {hook} {{\ntype {kind} hook {hook} priority {priority};\njump asked_{hook}\n}}\n")
+    };
+    let chains = ["forward", "prerouting", "postrouting"].map(|hook| format!("chain asked_{hook} {{\n}}\n")).concat();
+    let hooks = chain("filter", "forward", 0) + &chain("nat", "prerouting", -100) + &chain("nat", "postrouting", 100);
+    run(&format!("ip netns exec nat-{nat} nft -f - <<'RULES'\ntable inet asked {{\n{chains}{hooks}}}\nRULES"));
+    let switch = |on| if on { "yes" } else { "no" };
+    let configuration = format!(
+        "ext_ifname=wan\nlistening_ip=lan\nport=0\nenable_natpmp={}\nenable_upnp={}\nsecure_mode=yes\n\
+         upnp_table_name=asked\nupnp_nat_table_name=asked\nupnp_forward_chain=asked_forward\n\
+         upnp_nat_chain=asked_prerouting\nupnp_nat_postrouting_chain=asked_postrouting\n\
+         uuid=00000000-0000-4000-8000-0000000000{nat}\nallow 1024-65535 192.168.{nat}.0/24 1024-65535\n",
+        switch(pcp),
+        switch(upnp),
+    );
+    let file = folder.join(format!("miniupnpd-{nat}.conf"));
+    std::fs::write(&file, configuration).expect("a folder of the test can be written to");
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/usr/sbin");
+    let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", fetched.display());
+    let name = format!("nat-{nat}");
+    let [ip, words @ ..] = inside(&name);
+    let child = Command::new(ip)
+        .args(words)
+        .args(["miniupnpd", "-d", "-P", "/dev/null", "-f"])
+        .arg(&file)
+        .env("PATH", path)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(std::fs::File::create(folder.join(format!("miniupnpd-{nat}.log"))).expect("as above"))
+        .spawn()
+        .expect("`ip` comes with iproute2");
+    Forwarder { nat, child }
+}
+
+impl Forwarder {
+    /// What it forwards, as the system says.
+    pub(crate) fn rules(&self) -> String {
+        let list = format!("ip netns exec nat-{} nft list chain inet asked asked_prerouting", self.nat);
+        let output = Command::new("sh").args(["-ec", &list]).output().expect("every system has `sh`");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    }
+}
+
+impl Drop for Forwarder {
+    fn drop(&mut self) {
+        // Fails if it has ended, which is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// The words before a command that runs it in a namespace.
 pub(crate) fn inside(name: &str) -> [&str; 4] {
     ["/usr/sbin/ip", "netns", "exec", name]
@@ -122,6 +186,7 @@ fn rules(nat: &str, kind: Nat, number: u8) {
             format!("iifname wan udp dport {PORT} dnat to 192.168.{number}.2:{PORT}\n"),
             "ct status dnat accept\niifname wan ct state new drop\n",
         ),
+        Nat::Asked => (String::new(), "ct status dnat accept\niifname wan ct state new drop\n"),
         _ => (String::new(), "iifname wan ct state new drop\n"),
     };
     let guard = if kind == Nat::Unguarded { "" } else { "iifname wan ct state new drop\n" };

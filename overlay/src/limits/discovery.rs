@@ -46,3 +46,18 @@ pub const DHT_ADDRESSES: usize = 256;
 pub const DHT_ANNOUNCE: Duration = Duration::from_mins(15);
 /// The same after one that failed.
 pub const DHT_ANNOUNCE_RETRY: Duration = Duration::from_mins(1);
+
+// --- port mapping ---------------------------------------------------------------------------------
+
+/// Time for which a router is asked to forward a port; it is asked again when half of it is over. Short, so that what is
+/// left behind by a node that was killed goes by itself.
+pub const MAPPING_LEASE: Duration = Duration::from_hours(1);
+/// Time between two looks at whether the mapping is still the one that is needed.
+pub const MAPPING_LOOK: Duration = Duration::from_secs(5);
+/// Time after a vain attempt before the router is asked again.
+pub const MAPPING_RETRY: Duration = Duration::from_mins(10);
+/// Time for a router's first answer to PCP or NAT-PMP, which is a question to the next machine; doubles with each of two
+/// repetitions.
+pub const MAPPING_TIMEOUT: Duration = Duration::from_millis(250);
+/// Time for routers to answer a search by UPnP.
+pub const MAPPING_SEARCH: Duration = Duration::from_secs(3);

@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use super::{
     bounded::{Blob, List},
     descriptor::SignedDescriptor,
-    search::Reachability,
 };
 use crate::{
     id::PeerId,
@@ -248,7 +247,7 @@ pub struct Carried {
 impl Nature {
     /// True if others can dial a leaf of this nature.
     pub const fn is_open(self) -> bool {
-        matches!(self.reachability, Reachability::Public | Reachability::Mapped)
+        self.reachability.is_open()
     }
 }
 

@@ -104,6 +104,13 @@ pub enum Reachability {
     Natted,
 }
 
+impl Reachability {
+    /// True if others can dial such a node.
+    pub const fn is_open(self) -> bool {
+        matches!(self, Self::Public | Self::Mapped)
+    }
+}
+
 /// Hits of a search, in one of several frames.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hits {

@@ -19,6 +19,7 @@ use overlay::{
     transport::Endpoint,
     wire::{descriptor::SignedDescriptor, election::Hurdle},
 };
+use tokio::sync::watch;
 
 use crate::{
     driver::{JoinError, JoinStatus, Service, Snapshot},
@@ -38,6 +39,8 @@ pub(super) struct View {
     cached: Vec<(PeerId, SocketAddr)>,
     /// True once another node dialled this one.
     reached: AtomicBool,
+    /// Where a router says that it forwards packets to it.
+    mapped: watch::Receiver<Option<SocketAddr>>,
     rate: Mutex<Rate>,
 }
 
@@ -53,14 +56,29 @@ impl View {
             network: daemon.config.settings().network.to_string(),
             cached: cached.map(|descriptor| (descriptor.peer, descriptor.address)).collect(),
             reached: AtomicBool::new(false),
+            mapped: daemon.map_port(),
             rate: Mutex::default(),
         })
     }
 
     /// Another node dialled this one and proved its key.
     pub(super) fn was_reached(&self) {
-        if !self.reached.swap(true, Ordering::Relaxed) {
-            REACHABILITY.set_only(Reachability::Public);
+        self.reached.store(true, Ordering::Relaxed);
+    }
+
+    /// Where others see it, a router forwards packets to it.
+    fn is_mapped(&self, snapshot: &Snapshot) -> bool {
+        let mapped = *self.mapped.borrow();
+        mapped.is_some() && mapped == snapshot.address
+    }
+
+    fn reachability(&self, snapshot: &Snapshot) -> Reachability {
+        if !self.reached.load(Ordering::Relaxed) {
+            Reachability::Unknown
+        } else if self.is_mapped(snapshot) {
+            Reachability::Mapped
+        } else {
+            Reachability::Public
         }
     }
 
@@ -71,13 +89,18 @@ impl View {
     /// Brings the gauges up to date. Called every few seconds.
     pub(super) fn collect(&self, snapshot: &Snapshot) {
         crate::view::collect(snapshot, self.endpoint.stats());
+        REACHABILITY.set_only(self.reachability(snapshot));
         KNOWN_ULTRAPEERS.set(KnownState::Cached, self.cached(snapshot).count() as f64);
         self.rate.lock().unwrap_or_else(PoisonError::into_inner).sample(self.clock.now(), snapshot.queries);
     }
 
     /// The object `status`.
     pub(super) fn status(&self, snapshot: &Snapshot) -> Status {
-        let reachability = if self.reached.load(Ordering::Relaxed) { "public" } else { "unknown" };
+        let reachability = match self.reachability(snapshot) {
+            Reachability::Mapped => "mapped",
+            Reachability::Public => "public",
+            _ => "unknown",
+        };
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             role: "ultrapeer".to_owned(),

@@ -6,7 +6,7 @@ use overlay::{
     limits,
     wire::{
         bounded::List,
-        search::{HITS_CAP, Hit, HitPeer, Holder, Reachability},
+        search::{HITS_CAP, Hit, HitPeer, Holder},
     },
 };
 use rustc_hash::FxHashMap;
@@ -155,8 +155,7 @@ fn merge_peers(first: &[HitPeer], second: &[HitPeer]) -> List<HitPeer, { limits:
             None => peers.push(peer.clone()),
         }
     }
-    let public = |peer: &HitPeer| peer.reachability == Reachability::Public;
-    peers.sort_by_key(|peer| (peer.free_slots == 0, !public(peer), peer.queue, peer.peer));
+    peers.sort_by_key(|peer| (peer.free_slots == 0, !peer.reachability.is_open(), peer.queue, peer.peer));
     List::new(peers)
 }
 

@@ -13,7 +13,7 @@ use overlay::{
         bounded::{List, Text},
         leaf::LeafMessage,
         mesh::{ContentKey, KnownContent, Query, QueryDone, QueryHits, Scope},
-        search::{Hit, HitPeer, Holder, Incomplete, IncompleteSet, Reachability, Search, Target},
+        search::{Hit, HitPeer, Holder, Incomplete, IncompleteSet, Search, Target},
     },
 };
 use rand::RngExt;
@@ -179,7 +179,7 @@ impl Ultrapeer {
             prefix: network_prefix(leaf.address, 24, 48),
             free_slots: leaf.state.free_slots,
             queue: leaf.state.queue,
-            public: leaf.state.reachability == Reachability::Public,
+            public: leaf.state.reachability.is_open(),
             doubted: self.possessions.is_doubted(&leaf.peer),
             order: leaf.peer.0.first_chunk().map_or(0, |first| u64::from_be_bytes(*first)),
         }
