@@ -98,6 +98,7 @@ struct Shared {
     names: AtomicBool,
     /// The table is asked one question at a time.
     asking: AtomicBool,
+    announce_at: Mutex<Instant>,
 }
 
 /// Looks for others on behalf of `site` until `shutdown`, as the latest settings say.
@@ -122,6 +123,7 @@ pub async fn run(
         lan: Mutex::default(),
         names: AtomicBool::new(false),
         asking: AtomicBool::new(false),
+        announce_at: Mutex::new(Instant::now()),
     });
     let (carrier, token) = (shared.clone(), shutdown.clone());
     shared.tasks.spawn("discovery", async move {
@@ -142,7 +144,6 @@ async fn follow(shared: &Arc<Shared>, endpoint: &Endpoint, mut settings: watch::
     let mut ticks = interval(limits::STANDING_LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut listening: Option<(Shown, Tasks)> = None;
-    let mut announce_at = Instant::now();
     loop {
         ticks.tick().await;
         let plan = Plan::new(&settings.borrow_and_update(), endpoint);
@@ -166,16 +167,19 @@ async fn follow(shared: &Arc<Shared>, endpoint: &Endpoint, mut settings: watch::
         }
         let standing = shared.site.standing().await;
         let _ = shared.machine.input(Input::Standing(standing)).await;
-        if let Some(table) = plan.dht.filter(|_| announce_at <= Instant::now())
+        if let Some(table) = plan.dht.filter(|_| *lock(&shared.announce_at) <= Instant::now())
             && let Some(address) = shared.site.serves_at().await
             && (address.ip().to_canonical().is_ipv4() || address.ip().is_unspecified())
             && table.is_for(address.ip())
         {
-            announce_at = Instant::now() + limits::DHT_ANNOUNCE;
-            if let Err(error) = table.announce(&shared.rendezvous, address.port()).await {
-                tracing::debug!(%error, "this ultrapeer could not be announced in the DHT");
-                announce_at = Instant::now() + limits::DHT_ANNOUNCE_RETRY;
-            }
+            *lock(&shared.announce_at) = Instant::now() + limits::DHT_ANNOUNCE;
+            let announcing = shared.clone();
+            shared.tasks.spawn("announce", async move {
+                if let Err(error) = table.announce(&announcing.rendezvous, address.port()).await {
+                    tracing::debug!(%error, "this ultrapeer could not be announced in the DHT");
+                    *lock(&announcing.announce_at) = Instant::now() + limits::DHT_ANNOUNCE_RETRY;
+                }
+            });
         }
     }
 }
