@@ -146,6 +146,14 @@ struct Inner {
     shared_at_run_time: tokio::sync::Mutex<SharedFolders>,
 }
 
+/// Records that a folder is shared, or no more. If that fails, what was recorded stays.
+async fn record_share(recorded: &mut SharedFolders, path: PathBuf, shared: bool) -> Result<(), SharesError> {
+    let mut changed = recorded.clone();
+    let record = move || changed.set(&path, shared).map(|()| changed);
+    *recorded = tokio::task::spawn_blocking(record).await.map_err(|_| SharesError::Stopped)??;
+    Ok(())
+}
+
 /// The folders shared at run time that are not configured as well.
 fn run_time_shares(recorded: &SharedFolders, configured: &[ShareSpec]) -> Vec<ShareSpec> {
     let new = recorded.paths().filter(|path| configured.iter().all(|share| share.path != *path));
@@ -359,11 +367,13 @@ impl Node {
 
     /// Shares a folder, also after a restart.
     pub async fn add_share(&self, path: PathBuf) -> Result<Share, SharesError> {
+        // Held until it is recorded: what is configured meanwhile would not know of it, and take it away.
+        let mut recorded = self.inner.shared_at_run_time.lock().await;
         let share = self.inner.shares.add(ShareSpec { path, origin: Origin::Settings }).await?;
         if share.origin != Origin::Settings {
             return Ok(share);
         }
-        if let Err(error) = self.record_share(PathBuf::from(&share.path), true).await {
+        if let Err(error) = record_share(&mut recorded, PathBuf::from(&share.path), true).await {
             // It would be gone after a restart: it is not shared, then. The first error counts.
             let _ = self.inner.shares.remove(&share.path).await;
             return Err(error);
@@ -373,8 +383,9 @@ impl Node {
 
     /// Stops sharing a folder that was shared at run time, named by its name or path.
     pub async fn remove_share(&self, share: &str) -> Result<(), SharesError> {
+        let mut recorded = self.inner.shared_at_run_time.lock().await;
         let removed = self.inner.shares.remove(share).await?;
-        self.record_share(PathBuf::from(removed.path), false).await
+        record_share(&mut recorded, PathBuf::from(removed.path), false).await
     }
 
     /// Takes over other configured shares and rules, and the download folder; those shared at run time stay.
@@ -385,14 +396,6 @@ impl Node {
             tracing::error!(%error, "downloads go on to the folder before");
         }
         self.inner.shares.configure(config).await
-    }
-
-    async fn record_share(&self, path: PathBuf, shared: bool) -> Result<(), SharesError> {
-        let mut recorded = self.inner.shared_at_run_time.lock().await;
-        let mut changed = recorded.clone();
-        let record = move || changed.set(&path, shared).map(|()| changed);
-        *recorded = tokio::task::spawn_blocking(record).await.map_err(|_| SharesError::Stopped)??;
-        Ok(())
     }
 
     /// Contents that this leaf knows of whose ids begin with these hex digits: of hits, also of wishes, downloads and

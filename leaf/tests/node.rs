@@ -70,6 +70,18 @@ fn found(tasks: &Tasks) -> (Service, Endpoint) {
     (service, endpoint)
 }
 
+/// What a leaf is configured to share.
+fn sharing(data: &Path, share: &Path) -> SharesConfig {
+    SharesConfig {
+        shares: vec![ShareSpec { path: share.to_owned(), origin: Origin::CommandLine }],
+        exclude: Vec::new(),
+        rescan_interval: Duration::from_hours(1),
+        hash_threads: 1,
+        downloads: data.join("downloads"),
+        share_downloads: false,
+    }
+}
+
 fn join(data: &Path, share: &Path, through: &Endpoint, tasks: &Tasks) -> Node {
     let (endpoint, arrivals, identity) = bind();
     let address = through.local_address();
@@ -79,14 +91,7 @@ fn join(data: &Path, share: &Path, through: &Endpoint, tasks: &Tasks) -> Node {
         regime: Regime::of("test", false),
         join: vec![JoinAddress { peer: None, host: address.ip().to_string(), port: address.port() }],
         seeks: false,
-        shares: SharesConfig {
-            shares: vec![ShareSpec { path: share.to_owned(), origin: Origin::CommandLine }],
-            exclude: Vec::new(),
-            rescan_interval: Duration::from_hours(1),
-            hash_threads: 1,
-            downloads: data.join("downloads"),
-            share_downloads: false,
-        },
+        shares: sharing(data, share),
         data: data.to_owned(),
         uploads: UploadLimits { slots: 4, rate: None, quota: None },
         download_rate: None,
@@ -134,4 +139,22 @@ async fn a_leaf_that_was_stopped_leaves_no_task_and_no_connection() {
     timeout(PATIENCE, home.wait_idle()).await.expect("its connections end");
     assert_eq!(network_tasks.shutdown(PATIENCE).await, 0);
     assert_eq!((network_tasks.panics(), home.connections(), home.tasks()), (0, 0, 0));
+}
+
+#[tokio::test]
+async fn a_folder_that_is_shared_while_settings_change_stays_shared() {
+    let folder = tempfile::tempdir().unwrap();
+    let [share, more, data] = ["share", "more", "leaf"].map(|name| folder.path().join(name));
+    fs::create_dir(&share).unwrap();
+    fs::create_dir(&more).unwrap();
+    let (network_tasks, leaf_tasks) = (Tasks::new(), Tasks::new());
+    let (_service, home) = found(&network_tasks);
+    let node = join(&data, &share, &home, &leaf_tasks);
+    // The folder is known to the task before it is on record.
+    let (added, configured) = tokio::join!(node.add_share(more), node.configure_shares(sharing(&data, &share)));
+    added.unwrap();
+    configured.unwrap();
+    let names: Vec<String> = node.shares().list().into_iter().map(|share| share.name).collect();
+    assert_eq!(names, ["more", "share"]);
+    timeout(PATIENCE, node.stop()).await.expect("it stops");
 }
