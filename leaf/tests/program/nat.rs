@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     namespace,
     support::{
-        Bed, Daemon, Program, awaited, bytes, content_of, eventually, list, nats,
+        Bed, Daemon, Program, acquainted, awaited, bytes, content_of, eventually, list, nats,
         nats::{Nat, address},
         text, within,
     },
@@ -47,6 +47,7 @@ impl Internet {
             let options = [&["--network", "bed", "--listen", "0.0.0.0:7780"], &begins[..]].concat();
             ultrapeers.push(Daemon::start_in(Some(name), Program::Ultrapeer, &bed.path(name), &options));
         }
+        acquainted(&ultrapeers);
         Self { bed, ultrapeers }
     }
 

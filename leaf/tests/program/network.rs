@@ -4,7 +4,7 @@ use std::{fs, time::Duration};
 
 use crate::{
     namespace,
-    support::{Bed, Daemon, Program, awaited, content_of, eventually, list, number, text, within},
+    support::{Bed, Daemon, Program, acquainted, awaited, content_of, eventually, list, number, text, within},
 };
 
 /// Time within which leaves and ultrapeers notice that an ultrapeer died.
@@ -257,6 +257,7 @@ fn a_partition_is_survived_on_both_sides_and_heals_by_itself() {
     let ultrapeer = |name, listen| bed.ultrapeer(name, &[&["--listen", listen], &join[..]].concat());
     let others =
         [ultrapeer("u1", "10.77.1.2:7780"), ultrapeer("u2", "10.77.2.1:7780"), ultrapeer("u3", "10.77.2.2:7780")];
+    acquainted(others.iter().chain([&first]));
     let one = bed.sharing("one-leaf", &first, "one", &["--listen", "10.77.1.3:7780"]);
     let two = bed.sharing("two-leaf", &others[1], "two", &["--listen", "10.77.2.3:7780"]);
     for (leaf, own) in [(&one, "one"), (&two, "two")] {

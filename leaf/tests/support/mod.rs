@@ -59,6 +59,14 @@ pub(crate) fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     awaited(what, || holds().then_some(()));
 }
 
+/// Waits until all of these ultrapeers know each other.
+pub(crate) fn acquainted<'a>(ultrapeers: impl IntoIterator<Item = &'a Daemon>) {
+    let ultrapeers: Vec<_> = ultrapeers.into_iter().collect();
+    for ultrapeer in &ultrapeers {
+        eventually("all ultrapeers know each other", || ultrapeer.status()["ultrapeers"] == ultrapeers.len());
+    }
+}
+
 /// Bytes that look random and are the same in each run.
 pub(crate) fn bytes(seed: &str, length: usize) -> Vec<u8> {
     let mut bytes = vec![0; length];
