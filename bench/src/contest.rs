@@ -2,26 +2,32 @@
 //!
 //! Every contender has its file ready and served before the clock runs. The clock of a fetch runs from the start of
 //! the fetching program to its end: for Quictrack that is the command `get`, with the daemons of both sides running,
-//! as its users have them; the file that it writes is complete and has its final name then.
+//! as its users have them; the file that it writes is complete and has its final name then. Where several fetch at once,
+//! it runs from the start of the first to the end of the last.
 //! All processes are started here; what they write lies below one folder that goes with them.
+
+mod rivals;
+mod serving;
+
+pub use self::rivals::python_with_libtorrent;
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
-    net::{Ipv4Addr, TcpListener},
     path::{Path, PathBuf},
-    process::{Child, ChildStdout, Command, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{bare::now, plain::Tuning};
+use crate::{
+    bare::now,
+    contest::serving::{Server, ticks, watch_memory},
+    plain::Tuning,
+};
 
 /// The first argument of this program when it plays a part; the second says which.
 pub const PLAY: &str = "play";
-/// Ticks a second of the times in `/proc`, the same on all of Linux.
-const TICKS: f64 = 100.0;
 
 /// What a fetch took.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,6 +36,22 @@ pub struct Fetch {
     pub wall: Duration,
     /// Processor time of all processes of both sides, in seconds.
     pub cpu: f64,
+    /// The most resident bytes that one process had until now, of whichever side. Pages of files that are mapped count.
+    pub resident: u64,
+}
+
+/// How many have the file, and how many fetch it at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Mesh {
+    /// Nodes that have the whole file.
+    pub sources: usize,
+    /// Nodes that fetch it, and send each other what they have if their program can.
+    pub sinks: usize,
+}
+
+impl Mesh {
+    /// One to one.
+    pub const PAIR: Self = Self { sources: 1, sinks: 1 };
 }
 
 /// Somebody who fetches files, with the processes that serve.
@@ -44,9 +66,11 @@ pub struct Contender {
 enum Kind {
     Tcp { address: String },
     Quic { tuning: Tuning, address: String },
-    Quictrack { sink: PathBuf, target: String },
+    Quictrack { sinks: Vec<PathBuf>, target: String },
+    Curl { program: PathBuf, address: String },
     Sendme { program: PathBuf, ticket: String },
-    Rqbit { program: PathBuf, magnet: String, peer: String },
+    Rqbit { program: PathBuf, magnet: String, sources: Vec<u16>, sinks: usize },
+    Libtorrent { python: PathBuf, torrent: PathBuf, sources: Vec<u16>, sinks: usize },
 }
 
 impl Contender {
@@ -64,8 +88,8 @@ impl Contender {
         Self::new(folder, vec![server], kind)
     }
 
-    /// Quictrack: an ultrapeer, `sources` leaves that share the folder `share`, and one that fetches `what`.
-    pub fn quictrack(share: &Path, what: What<'_>, folder: &Path, sources: usize) -> Result<Self> {
+    /// Quictrack: an ultrapeer, leaves that share the folder `share`, and leaves that fetch `what`.
+    pub fn quictrack(share: &Path, what: What<'_>, folder: &Path, mesh: Mesh) -> Result<Self> {
         let daemon = |program: &str, data: &Path, arguments: &[&str]| {
             let mut command = part(program);
             command.args(["--json", "--data-dir"]).arg(data).args(arguments);
@@ -77,7 +101,7 @@ impl Contender {
         };
         let (ultrapeer, at) = daemon("quictrack-ultrapeer", &folder.join("ultrapeer"), &["--founder"])?;
         let (mut servers, mut holder) = (vec![ultrapeer], String::new());
-        for source in 0..sources {
+        for source in 0..mesh.sources {
             let data = folder.join(format!("source-{source}"));
             let (leaf, ready) = daemon("quictrack", &data, &["leaf", "--join", &at.quic])?;
             servers.push(leaf);
@@ -85,47 +109,78 @@ impl Contender {
             // Returns once everything is hashed and searchable.
             run(quictrack(&data).args(["shares", "add", "--wait"]).arg(share))?;
         }
-        let sink = folder.join("sink");
-        servers.push(daemon("quictrack", &sink, &["leaf", "--join", &at.quic])?.0);
-        // As users find it: from then on the sources are known.
-        run(quictrack(&sink).args(["search", "--json"]).arg(what.name()))?;
+        let sinks: Vec<PathBuf> = (0..mesh.sinks).map(|sink| folder.join(format!("sink-{sink}"))).collect();
+        for sink in &sinks {
+            servers.push(daemon("quictrack", sink, &["leaf", "--join", &at.quic])?.0);
+            // As users find it: from then on the sources are known.
+            run(quictrack(sink).args(["search", "--json"]).arg(what.name()))?;
+        }
         let target = match what {
             What::Content(content, _) => content.to_string(),
             What::Folder(name) => {
                 format!("{holder}/{}/{name}", share.file_name().unwrap_or_default().to_string_lossy())
             }
         };
-        Self::new(folder, servers, Kind::Quictrack { sink, target })
+        Self::new(folder, servers, Kind::Quictrack { sinks, target })
     }
 
-    /// `sendme`, which serves and verifies by iroh; without relays.
-    pub fn sendme(program: PathBuf, file: &Path, folder: &Path) -> Result<Self> {
-        fs::create_dir_all(folder)?;
-        let mut command = Command::new(&program);
-        command.current_dir(folder).args(["send", "--no-progress", "--relay", "disabled"]).arg(file);
-        let mut server = Server::start(&mut command)?;
-        let ticket = server.line_after("sendme receive ")?;
-        Self::new(folder, vec![server], Kind::Sendme { program, ticket })
-    }
-
-    /// `rqbit`, a BitTorrent client, with nothing but the one peer to ask. Not encrypted, checked by SHA-1.
-    pub fn rqbit(program: PathBuf, file: &Path, folder: &Path) -> Result<Self> {
-        let port = free_port()?;
-        let mut server =
-            Server::start(rqbit(&program, port).args(["--http-api-listen-addr", "127.0.0.1:0", "share"]).arg(file))?;
-        let magnet = server.line_after("share this magnet link: ")?;
-        Self::new(folder, vec![server], Kind::Rqbit { program, magnet, peer: format!("127.0.0.1:{port}") })
-    }
-
-    /// Fetches into a new folder. Returns what it took, and where the file or folder lies now.
-    pub fn fetch(&self, name: &str) -> Result<(Fetch, PathBuf)> {
-        let target = self.folder.join("fetched");
-        if target.exists() {
-            fs::remove_dir_all(&target)?;
+    /// Fetches into new folders, one of each sink. Returns what it took, and where the files or folders lie now.
+    pub fn fetch(&self, name: &str) -> Result<(Fetch, Vec<PathBuf>)> {
+        let targets = self.targets()?;
+        let commands = self.commands(name, &targets)?;
+        let (cpu, begun) = (self.cpu()?, now());
+        let mut running = Vec::new();
+        for mut command in commands {
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+            running.push(
+                command.spawn().with_context(|| format!("{} cannot be started", command.get_program().display()))?,
+            );
         }
-        fs::create_dir_all(&target)?;
+        let memory = watch_memory(running.iter().map(std::process::Child::id).collect());
+        // All are waited for before one failure ends the whole.
+        let ended: Vec<_> = running.into_iter().map(std::process::Child::wait_with_output).collect();
+        let mut fetch = Fetch { wall: begun.elapsed(), ..Fetch::default() };
+        fetch.resident = self.servers.iter().map(Server::resident).fold(memory.most(), u64::max);
+        for output in ended {
+            let output = output?;
+            ensure!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
+        }
+        fetch.cpu = self.cpu()? - cpu;
+        if let Kind::Quictrack { sinks, .. } = &self.kind {
+            for sink in sinks {
+                run(quictrack(sink).args(["downloads", "clear"]))?;
+            }
+        }
+        let copies: Vec<PathBuf> = targets.iter().map(|target| target.join(name)).collect();
+        for copy in &copies {
+            ensure!(copy.exists(), "{} is not there", copy.display());
+        }
+        Ok((fetch, copies))
+    }
+
+    /// New, empty folders, one of each sink.
+    fn targets(&self) -> Result<Vec<PathBuf>> {
+        let sinks = match &self.kind {
+            Kind::Quictrack { sinks, .. } => sinks.len(),
+            Kind::Rqbit { sinks, .. } | Kind::Libtorrent { sinks, .. } => *sinks,
+            Kind::Tcp { .. } | Kind::Quic { .. } | Kind::Curl { .. } | Kind::Sendme { .. } => 1,
+        };
+        let fetched = self.folder.join("fetched");
+        if fetched.exists() {
+            fs::remove_dir_all(&fetched)?;
+        }
+        let targets: Vec<PathBuf> = (0..sinks).map(|sink| fetched.join(sink.to_string())).collect();
+        for target in &targets {
+            fs::create_dir_all(target)?;
+        }
+        Ok(targets)
+    }
+
+    /// What fetches into `targets`.
+    fn commands(&self, name: &str, targets: &[PathBuf]) -> Result<Vec<Command>> {
+        let target = targets.first().context("somebody fetches")?;
         let copy = target.join(name);
-        let mut command = match &self.kind {
+        let command = match &self.kind {
             Kind::Tcp { address } => {
                 let mut command = part("receive-tcp");
                 command.arg(address).arg(&copy);
@@ -136,31 +191,24 @@ impl Contender {
                 command.arg(tuning_name(*tuning)).arg(address).arg(&copy);
                 command
             }
-            Kind::Quictrack { sink, target: what } => {
-                let mut command = quictrack(sink);
-                command.arg("get").arg("-o").arg(&target).arg(what);
-                command
+            Kind::Quictrack { sinks, target: what } => {
+                let get = |(sink, target): (&PathBuf, &PathBuf)| {
+                    let mut command = quictrack(sink);
+                    command.arg("get").arg("-o").arg(target).arg(what);
+                    command
+                };
+                return Ok(sinks.iter().zip(targets).map(get).collect());
             }
-            Kind::Sendme { program, ticket } => {
-                let mut command = Command::new(program);
-                command.current_dir(&target).args(["receive", "--no-progress", "--relay", "disabled", ticket]);
-                command
+            Kind::Curl { program, address } => rivals::curl_fetch(program, address, name, &copy),
+            Kind::Sendme { program, ticket } => rivals::sendme_fetch(program, ticket, target),
+            Kind::Rqbit { program, magnet, sources, .. } => {
+                return rivals::rqbit_fetches(program, magnet, sources, targets);
             }
-            Kind::Rqbit { program, magnet, peer } => {
-                let mut command = rqbit(program, free_port()?);
-                command.args(["download", "--disable-http-api", "-e", "--initial-peers", peer, "-o"]);
-                command.arg(&target).arg(magnet);
-                command
+            Kind::Libtorrent { python, torrent, sources, .. } => {
+                return rivals::libtorrent_fetches(python, torrent, sources, targets);
             }
         };
-        let (cpu, begun) = (self.cpu()?, now());
-        run(&mut command)?;
-        let fetch = Fetch { wall: begun.elapsed(), cpu: self.cpu()? - cpu };
-        if let Kind::Quictrack { sink, .. } = &self.kind {
-            run(quictrack(sink).args(["downloads", "clear"]))?;
-        }
-        ensure!(copy.exists(), "{} is not there", copy.display());
-        Ok((fetch, copy))
+        Ok(vec![command])
     }
 
     fn new(folder: &Path, servers: Vec<Server>, kind: Kind) -> Result<Self> {
@@ -172,9 +220,9 @@ impl Contender {
     fn cpu(&self) -> Result<f64> {
         let mut ticks = ticks("self", 15..17)?;
         for server in &self.servers {
-            ticks += self::ticks(&server.child.id().to_string(), 13..15)?;
+            ticks += server.ticks()?;
         }
-        Ok(ticks as f64 / TICKS)
+        Ok(ticks as f64 / serving::TICKS)
     }
 }
 
@@ -221,19 +269,6 @@ fn part(name: &str) -> Command {
     command
 }
 
-/// `rqbit`, which listens on `port` and looks for nobody.
-fn rqbit(program: &Path, port: u16) -> Command {
-    let mut command = Command::new(program);
-    command.args(["-v", "error", "--disable-dht", "--disable-trackers", "--disable-lsd"]);
-    command.args(["--disable-upnp-port-forward", "--listen-ip", "127.0.0.1", "--listen-port", &port.to_string()]);
-    command
-}
-
-/// A TCP port that nobody has now.
-fn free_port() -> Result<u16> {
-    Ok(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port())
-}
-
 fn tuning_name(tuning: Tuning) -> &'static str {
     match tuning {
         Tuning::Stock => "stock",
@@ -247,57 +282,4 @@ fn run(command: &mut Command) -> Result<()> {
     let error = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{}: {}: {error}", command.get_program().display(), output.status);
     Ok(())
-}
-
-/// The sum of some fields of `/proc/PROCESS/stat`, counted from 0.
-fn ticks(process: &str, fields: std::ops::Range<usize>) -> Result<u64> {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat")).context("processor times are read from /proc")?;
-    // The second field is a name that may hold anything; what follows it does not.
-    let (_, rest) = stat.rsplit_once(") ").context("/proc has another form")?;
-    let values: Vec<&str> = rest.split(' ').skip(fields.start - 2).take(fields.len()).collect();
-    values.iter().map(|value| Ok(value.parse::<u64>()?)).sum()
-}
-
-/// A process that serves until this goes.
-#[derive(Debug)]
-struct Server {
-    child: Child,
-    output: BufReader<ChildStdout>,
-}
-
-impl Server {
-    fn start(command: &mut Command) -> Result<Self> {
-        let mut child = command
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("{} cannot be started", command.get_program().display()))?;
-        let output = BufReader::new(child.stdout.take().context("the output is a pipe")?);
-        Ok(Self { child, output })
-    }
-
-    /// The next line that it says.
-    fn line(&mut self) -> Result<String> {
-        let mut line = String::new();
-        ensure!(self.output.read_line(&mut line)? > 0, "a server ended early");
-        Ok(line)
-    }
-
-    /// What follows `mark` in the first line that has it.
-    fn line_after(&mut self, mark: &str) -> Result<String> {
-        loop {
-            if let Some((_, rest)) = self.line()?.split_once(mark) {
-                return Ok(rest.trim().to_owned());
-            }
-        }
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        // It may have ended before; then there is nothing to do.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

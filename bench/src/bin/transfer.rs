@@ -1,4 +1,4 @@
-//! How fast a download is, beside plain streams of QUIC and TCP, `sendme` and `rqbit`.
+//! How fast a download is, beside plain streams of QUIC and TCP, and beside `curl`, `sendme`, `rqbit` and libtorrent.
 //!
 //! See [`bench::contest`] for what the clock counts. All take turns, round by round, so that whatever else the
 //! machine does meets all of them; every copy is compared with the original after the clock.
@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use bench::{
-    contest::{Contender, Fetch, PLAY, What},
+    contest::{Contender, Fetch, Mesh, PLAY, What, python_with_libtorrent},
     plain::{self, Tuning},
     table::median,
 };
@@ -37,9 +37,21 @@ struct Options {
     /// Measure only what has this in its name
     #[arg(long, value_name = "PART")]
     only: Vec<String>,
-    /// Where `sendme` and `rqbit` are, if not in the PATH
+    /// Nodes that have the file; if more than one has or fetches it, only who can fetch from many takes part
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    sources: u8,
+    /// Nodes that fetch it at once
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    sinks: u8,
+    /// Where `nginx`, `sendme`, `rqbit` and a `python3` with libtorrent are, if not in the PATH
     #[arg(long, value_name = "DIR")]
     rivals: Option<PathBuf>,
+}
+
+impl Options {
+    fn mesh(&self) -> Mesh {
+        Mesh { sources: self.sources.into(), sinks: self.sinks.into() }
+    }
 }
 
 /// A part that this program plays in a process of its own.
@@ -114,22 +126,32 @@ fn measure(options: &Options) -> Result<()> {
     }
     for _ in 0..options.rounds {
         for (name, contender, fetches) in &mut rows {
-            let (fetch, copy) = contender.fetch(NAME).with_context(|| name.clone())?;
-            ensure!(hash(&copy)? == content, "{name}: the copy is wrong");
+            let (fetch, copies) = contender.fetch(NAME).with_context(|| name.clone())?;
+            for copy in copies {
+                ensure!(hash(&copy)? == content, "{name}: the copy is wrong");
+            }
             fetches.push(fetch);
         }
     }
-    println!("{} MiB, median of {} rounds", options.size, options.rounds);
-    println!("{:<40}{:>9}{:>9}{:>9}{:>9}{:>14}", "", "wall s", "MiB/s", "time", "least s", "CPU s per GiB");
+    println!("{} MiB, {} to {}, median of {} rounds", options.size, options.sources, options.sinks, options.rounds);
+    println!(
+        "{:<40}{:>9}{:>9}{:>9}{:>9}{:>14}{:>14}",
+        "", "wall s", "MiB/s", "time", "least s", "CPU s per GiB", "resident MiB"
+    );
+    let mebibytes = options.size * u32::from(options.sinks);
     let rows: Vec<(String, Row)> =
-        rows.into_iter().map(|(name, _, fetches)| (name, Row::of(&fetches, options.size))).collect();
+        rows.into_iter().map(|(name, _, fetches)| (name, Row::of(&fetches, mebibytes))).collect();
     let unit = rows.first().map_or(1.0, |(_, row)| row.wall);
-    for (name, Row { wall, least, cpu }) in rows {
-        let rate = f64::from(options.size) / wall;
-        println!("{name:<40}{wall:>9.2}{rate:>9.0}{:>9.2}{least:>9.2}{cpu:>14.2}", wall / unit);
+    for (name, Row { wall, least, cpu, resident }) in rows {
+        let rate = f64::from(mebibytes) / wall;
+        let resident = resident >> 20;
+        println!("{name:<40}{wall:>9.2}{rate:>9.0}{:>9.2}{least:>9.2}{cpu:>14.2}{resident:>14}", wall / unit);
     }
-    println!("time: as a multiple of the first line; CPU: of both sides");
-    if options.only.is_empty() {
+    println!(
+        "time: as a multiple of the first line; MiB/s: of all sinks; CPU: of all sides; resident: the most that one \
+         process had, with the pages of files that it maps"
+    );
+    if options.only.is_empty() && options.mesh() == Mesh::PAIR {
         small_files(options.rounds, folder.path())?;
     }
     Ok(())
@@ -144,10 +166,11 @@ fn small_files(rounds: u32, folder: &Path) -> Result<()> {
         rng.fill_bytes(&mut data);
         fs::write(share.join(NAME).join(format!("{number}")), data)?;
     }
-    let contender = Contender::quictrack(&share, What::Folder(NAME), &folder.join("quictrack-small"), 1)?;
+    let contender = Contender::quictrack(&share, What::Folder(NAME), &folder.join("quictrack-small"), Mesh::PAIR)?;
     let mut walls = Vec::new();
     for _ in 0..rounds {
-        let (fetch, copy) = contender.fetch(NAME)?;
+        let (fetch, copies) = contender.fetch(NAME)?;
+        let copy = copies.first().context("there is one sink")?;
         ensure!(fs::read_dir(copy)?.count() == SMALL_FILES as usize, "files are missing");
         walls.push(fetch.wall.as_secs_f64());
     }
@@ -167,36 +190,61 @@ fn contenders<'a>(
 ) -> Vec<(String, Maker<'a>)> {
     let own = move |name: &str| folder.join(name);
     let share = file.parent().unwrap_or(file);
-    let quictrack = move |sources: usize| {
-        let what = What::Content(content, NAME);
-        move || Contender::quictrack(share, what, &own(&format!("quictrack-{sources}")), sources)
+    let mesh = options.mesh();
+    let paths = std::env::var_os("PATH").unwrap_or_default();
+    let given = options.rivals.iter().flat_map(|dir| [dir.clone(), dir.join("bin")]);
+    let places: Vec<PathBuf> =
+        given.chain(std::env::split_paths(&paths)).chain(["/usr/bin".into(), "/usr/sbin".into()]).collect();
+    let find =
+        move |name: &str| places.iter().map(|dir| dir.join(name)).filter(|path| path.is_file()).collect::<Vec<_>>();
+    let one = {
+        let find = find.clone();
+        move |name: &str, source: &str| {
+            find(name).into_iter().next().with_context(|| format!("{name} is not found; {source} has it"))
+        }
     };
-    let mut all: Vec<(String, Maker<'a>)> = vec![
-        (
+    let mut all: Vec<(String, Maker<'a>)> = Vec::new();
+    if mesh == Mesh::PAIR {
+        let (curl, sendme) = (one.clone(), one.clone());
+        all.push((
             "QUIC stream, BLAKE3, our settings".into(),
             Box::new(move || Contender::quic(file, &own("ours"), Tuning::Ours)),
-        ),
-        (
+        ));
+        all.push((
             "QUIC stream, BLAKE3, quinn's settings".into(),
             Box::new(move || Contender::quic(file, &own("stock"), Tuning::Stock)),
-        ),
-        ("TCP stream, no hash, not encrypted".into(), Box::new(move || Contender::tcp(file, &own("tcp")))),
-        ("quictrack, 1 source".into(), Box::new(quictrack(1))),
-        ("quictrack, 3 sources".into(), Box::new(quictrack(3))),
-    ];
-    let rivals = options.rivals.clone();
-    let find = move |name: &'static str| {
-        let paths = std::env::var_os("PATH").unwrap_or_default();
-        let places = rivals
-            .iter()
-            .flat_map(|dir| [dir.clone(), dir.join("bin")])
-            .chain(std::env::split_paths(&paths).collect::<Vec<_>>());
-        let found = places.map(|dir| dir.join(name)).find(|path| path.is_file());
-        found.with_context(|| format!("not found; `cargo install --locked {name}` installs it"))
-    };
-    let other = find.clone();
-    all.push(("sendme".into(), Box::new(move || Contender::sendme(find("sendme")?, file, &own("sendme")))));
-    all.push(("rqbit".into(), Box::new(move || Contender::rqbit(other("rqbit")?, file, &own("rqbit")))));
+        ));
+        all.push(("TCP stream, no hash, not encrypted".into(), Box::new(move || Contender::tcp(file, &own("tcp")))));
+        all.push((
+            "curl from nginx, TLS, no hash".into(),
+            Box::new(move || {
+                let nginx = curl("nginx", "Debian's package nginx-light")?;
+                Contender::curl(&nginx, curl("curl", "Debian's package curl")?, file, &own("curl"))
+            }),
+        ));
+        all.push((
+            "sendme".into(),
+            Box::new(move || {
+                Contender::sendme(sendme("sendme", "`cargo install --locked sendme`")?, file, &own("sendme"))
+            }),
+        ));
+    }
+    all.push((
+        "rqbit, SHA-1, not encrypted".into(),
+        Box::new(move || Contender::rqbit(one("rqbit", "`cargo install --locked rqbit`")?, file, &own("rqbit"), mesh)),
+    ));
+    all.push((
+        "libtorrent, SHA-1, not encrypted".into(),
+        Box::new(move || {
+            let python = python_with_libtorrent(find("python3").into_iter())?;
+            Contender::libtorrent(python, file, &own("libtorrent"), mesh)
+        }),
+    ));
+    // The last to begin, because others open the file to write, and what may have changed is hashed anew.
+    all.push((
+        "quictrack".into(),
+        Box::new(move || Contender::quictrack(share, What::Content(content, NAME), &own("quictrack"), mesh)),
+    ));
     let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|part| name.contains(part.as_str()));
     all.retain(|(name, _)| wanted(name));
     all
@@ -207,6 +255,7 @@ struct Row {
     wall: f64,
     least: f64,
     cpu: f64,
+    resident: u64,
 }
 
 impl Row {
@@ -215,7 +264,8 @@ impl Row {
         let mut cpus: Vec<f64> = fetches.iter().map(|fetch| fetch.cpu).collect();
         let wall = median(&mut walls);
         let least = walls.first().copied().unwrap_or_default();
-        Self { wall, least, cpu: median(&mut cpus) * 1024.0 / f64::from(mebibytes) }
+        let resident = fetches.iter().map(|fetch| fetch.resident).max().unwrap_or(0);
+        Self { wall, least, cpu: median(&mut cpus) * 1024.0 / f64::from(mebibytes), resident }
     }
 }
 
