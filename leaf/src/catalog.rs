@@ -313,6 +313,7 @@ impl Catalog {
 
     /// The files whose paths start with `prefix`, in order. Their text is borrowed: one look at a million files
     /// allocates little.
+    #[cfg(feature = "net")]
     pub(crate) fn rows_below<'a>(&'a self, prefix: &'a str) -> impl Iterator<Item = Row<'a>> + 'a {
         self.rows_from(prefix).take_while(move |row| row.path.starts_with(prefix))
     }

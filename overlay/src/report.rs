@@ -5,10 +5,11 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// The object `status`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Status {
     /// The program's version.
@@ -60,7 +61,7 @@ pub struct Status {
 }
 
 /// Something that its operator should know.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Problem {
     /// A word for programs.
@@ -86,7 +87,7 @@ pub struct Check {
 }
 
 /// An ultrapeer of a leaf.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Home {
     /// Its id.
@@ -102,7 +103,7 @@ pub struct Home {
 }
 
 /// All shares together.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct SharesTotal {
     /// Files that are hashed.
@@ -114,7 +115,7 @@ pub struct SharesTotal {
 }
 
 /// The list of files, as others have it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct CatalogTotal {
     /// Files in the list.
@@ -126,7 +127,7 @@ pub struct CatalogTotal {
 }
 
 /// One condition for becoming an ultrapeer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Criterion {
     /// `volunteer reachable uptime bandwidth loss memory power prefix demand`.
@@ -140,7 +141,7 @@ pub struct Criterion {
 }
 
 /// What a node does as an ultrapeer.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct UltrapeerPart {
     /// `candidate admitted founder draining`.
@@ -160,7 +161,7 @@ pub struct UltrapeerPart {
 }
 
 /// The object `peer`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Peer {
     /// Its id.
@@ -182,7 +183,7 @@ pub struct Peer {
 }
 
 /// The object `ban`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Ban {
     /// A peer id, an address prefix or a content id.

@@ -21,6 +21,7 @@ use std::{
 };
 
 use owo_colors::{OwoColorize, Style};
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::sync::broadcast;
 use tracing::{
@@ -43,7 +44,7 @@ use crate::{
 };
 
 /// One line of the log. As JSON, these are its keys.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, JsonSchema)]
 pub struct LogLine {
     /// RFC 3339 in UTC with microseconds.
     pub timestamp: String,

@@ -105,7 +105,7 @@ impl Daemon {
 
 fn api() -> Api<Shared> {
     Api::new("test", "0.1.0")
-        .endpoint(Endpoint::get("numbers", "numbers from 0").list(), numbers)
+        .endpoint(Endpoint::get("numbers", "numbers from 0").list::<u32>(), numbers)
         .endpoint(Endpoint::post("searches", "starts a search").open_to_read_only(), search)
         .endpoint(Endpoint::delete("searches/{id}", "forgets a search").open_to_read_only(), forget)
         .endpoint(Endpoint::get("searches/{id}/events", "a search from the beginning").events(), search_events)
@@ -340,6 +340,9 @@ async fn the_list_of_endpoints_is_the_routes() {
     assert_eq!(endpoints.len(), 8 + 2);
     let document: Value = client.get("openapi.json").await.unwrap();
     assert_eq!(document["openapi"], "3.1.0");
+    let page =
+        &document["paths"]["/api/v1/numbers"]["get"]["responses"]["200"]["content"]["application/json"]["schema"];
+    assert_eq!(page["properties"]["items"]["items"]["type"], "integer");
     for endpoint in endpoints {
         let (method, path) = (endpoint["method"].as_str().unwrap(), endpoint["path"].as_str().unwrap());
         let operation = &document["paths"][path][method.to_lowercase()];

@@ -34,10 +34,14 @@ use overlay::{
     },
     id::{ContentId, PeerId},
     limits,
+    report::{Peer, Status},
 };
 
 pub use self::files::Tickets;
-use crate::node::Node;
+use crate::{
+    api::types::{History, Listed, NewShare, Share, Skipped, Upload},
+    node::Node,
+};
 
 /// What handlers work with. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -61,27 +65,28 @@ impl FromRef<State> for Arc<Common> {
 /// The routes, behind `guard`.
 pub fn router(state: State, guard: Guard) -> Router {
     let api = Api::new("quictrack", env!("CARGO_PKG_VERSION"))
-        .endpoint(Endpoint::get("status", "how the node is doing"), state::status)
-        .endpoint(Endpoint::get("peers", "ultrapeers and leaves that it knows").list(), state::peers)
-        .endpoint(Endpoint::get("uploads", "what others fetch from here").list(), state::uploads)
+        .endpoint(Endpoint::get("status", "how the node is doing").answers::<Status>(), state::status)
+        .endpoint(Endpoint::get("peers", "ultrapeers and leaves that it knows").list::<Peer>(), state::peers)
+        .endpoint(Endpoint::get("uploads", "what others fetch from here").list::<Upload>(), state::uploads)
         .endpoint(
             Endpoint::get("history", "what was uploaded and downloaded a second in the last hours")
-                .query("hours", "1 to 24, default 1"),
+                .query::<state::Hours>("hours", "1 to 24, default 1")
+                .answers::<History>(),
             state::history,
         )
-        .endpoint(Endpoint::get("shares", "shared folders").list(), shares::list)
-        .endpoint(Endpoint::post("shares", "share a folder"), shares::add)
+        .endpoint(Endpoint::get("shares", "shared folders").list::<Share>(), shares::list)
+        .endpoint(Endpoint::post("shares", "share a folder").request::<NewShare>().answers::<Share>(), shares::add)
         .endpoint(
-            Endpoint::get("shares/skipped", "files that lie in a share and are not shared").list(),
+            Endpoint::get("shares/skipped", "files that lie in a share and are not shared").list::<Skipped>(),
             shares::skipped,
         )
         .endpoint(Endpoint::post("shares/rescan", "look at all folders again").accepted(), shares::rescan)
         .endpoint(Endpoint::delete("shares/{name}", "stop sharing a folder"), shares::remove)
         .endpoint(
             Endpoint::get("browse/{peer}", "what a peer shares")
-                .list()
-                .query("path", "the folder, from the share's name down")
-                .query("recursive", "true for everything below it"),
+                .list::<Listed>()
+                .query::<String>("path", "the folder, from the share's name down")
+                .query::<bool>("recursive", "true for everything below it"),
             shares::browse,
         );
     let api = wishes::routes(searches::routes(files::routes(downloads::routes(api))));

@@ -10,6 +10,7 @@ use overlay::{
     id::{ContentId, PeerId},
     wire::search::{self as wire, Reachability, StopReason},
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::file_id::text;
@@ -21,7 +22,8 @@ pub use crate::{
 pub use overlay::{config::OptionRow, report::timestamp};
 
 /// `POST searches`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct SearchRequest {
     /// What is looked for, in the query language.
     pub query: String,
@@ -37,14 +39,14 @@ pub struct SearchRequest {
 }
 
 /// The answer that names what was made.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Created {
     /// Its name from now on.
     pub id: String,
 }
 
 /// A search with all it found so far.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Search {
     /// Its name.
     pub id: String,
@@ -59,7 +61,7 @@ pub struct Search {
 }
 
 /// Whether a search goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SearchState {
     /// Hits may come.
@@ -69,10 +71,11 @@ pub enum SearchState {
 }
 
 /// A content that matches.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Hit {
     /// What it is.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub content: ContentId,
     /// Bytes.
     pub size: u64,
@@ -131,10 +134,11 @@ pub(crate) fn shown_name(hit: &wire::Hit) -> String {
 }
 
 /// A source of a hit.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HitPeer {
     /// The leaf.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub peer: PeerId,
     /// Whether others can dial it.
     pub reachability: Reachability,
@@ -151,7 +155,7 @@ impl HitPeer {
 }
 
 /// Whether a content is here.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Have {
     /// Not a byte.
@@ -163,7 +167,7 @@ pub enum Have {
 }
 
 /// Media tags; only what is known is there.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct Tags {
     /// Who performs it.
@@ -209,7 +213,7 @@ impl From<&file::Tags> for Tags {
 }
 
 /// How a search ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Summary {
     /// Contents given out.
     pub hits: u32,
@@ -266,7 +270,7 @@ impl Summary {
 }
 
 /// A line of a listing, with its `type`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "lowercase")]
 pub enum Listed {
     /// A folder.
@@ -276,7 +280,7 @@ pub enum Listed {
 }
 
 /// A folder of a share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Folder {
     /// From the share's name down.
     pub path: String,
@@ -289,7 +293,7 @@ pub struct Folder {
 }
 
 /// A file of a share.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Entry {
     /// From the share's name to the file.
     pub path: String,
@@ -297,6 +301,7 @@ pub struct Entry {
     pub name: String,
     /// What it holds.
     #[serde(with = "text")]
+    #[schemars(with = "String")]
     pub content: ContentId,
     /// Bytes.
     pub size: u64,
@@ -323,7 +328,7 @@ impl From<&file::FileEntry> for Entry {
 }
 
 /// What the node moved, in steps.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct History {
     /// Seconds of a step.
     pub step_s: u64,
@@ -334,7 +339,7 @@ pub struct History {
 }
 
 /// Bytes a second in each step, oldest first.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Series {
     /// To others.
     pub upload: Vec<u64>,
@@ -343,14 +348,15 @@ pub struct Series {
 }
 
 /// `POST shares`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct NewShare {
     /// The folder, absolute.
     pub path: String,
 }
 
 /// A standing query.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Wish {
     /// Its name.
     pub id: String,
@@ -369,7 +375,8 @@ pub struct Wish {
 }
 
 /// `POST wishes`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[schemars(deny_unknown_fields)]
 pub struct WishRequest {
     /// What is looked for, in the query language.
     pub query: String,
@@ -382,8 +389,9 @@ pub struct WishRequest {
 }
 
 /// `POST downloads`: a content, or a file or folder of a peer.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct NewDownload {
     /// A content id, in either case, or a unique prefix of one that is known here.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -396,6 +404,7 @@ pub struct NewDownload {
     pub output: Option<String>,
     /// `low`, `normal` or `high`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Priority>")]
     pub priority: Option<String>,
     /// A peer id or a unique prefix of one that is known here.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -406,7 +415,7 @@ pub struct NewDownload {
 }
 
 /// The answer to `POST downloads`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(untagged)]
 pub enum NewDownloads {
     /// One job for each file of a folder.
@@ -419,14 +428,16 @@ pub enum NewDownloads {
 }
 
 /// `PATCH downloads/{id}`.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
+#[schemars(deny_unknown_fields)]
 pub struct DownloadChange {
     /// `paused`, `queued` or `cancelled`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// `low`, `normal` or `high`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<Priority>")]
     pub priority: Option<String>,
 }
 

@@ -2,12 +2,15 @@
 
 use clap::ValueEnum;
 use overlay::id::{ContentId, PeerId};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{file_id, transfer::Via};
 
 /// Which of the waiting downloads is started first.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, ValueEnum, JsonSchema,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Priority {
     /// After all others.
@@ -31,7 +34,7 @@ impl Priority {
 }
 
 /// What a download is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum State {
     /// It waits: here for others to end, or in the queues of its sources.
@@ -71,7 +74,7 @@ impl State {
 }
 
 /// Why a download is paused or failed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Reason {
     /// The user paused it.
@@ -144,12 +147,13 @@ pub struct Bits {
 }
 
 /// A download as shown to the user.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Download {
     /// Its name.
     pub id: String,
     /// What it fetches.
     #[serde(with = "file_id::text")]
+    #[schemars(with = "String")]
     pub content: ContentId,
     /// The file name.
     pub name: String,
@@ -180,10 +184,11 @@ pub struct Download {
 }
 
 /// A source of a download as shown to the user.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Source {
     /// Who.
     #[serde(with = "file_id::text")]
+    #[schemars(with = "String")]
     pub peer: PeerId,
     /// How far it is.
     pub state: SourceState,
@@ -198,7 +203,7 @@ pub struct Source {
 }
 
 /// How far a source is, as shown to the user.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SourceState {
     /// It is being reached.

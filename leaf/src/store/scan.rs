@@ -22,6 +22,7 @@ use ignore::{
 };
 use overlay::limits;
 use rustc_hash::FxHashSet;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{path, record::Stamp, watch::Follower};
@@ -30,7 +31,7 @@ use super::{path, record::Stamp, watch::Follower};
 const IGNORE_FILE: &str = ".quictrackignore";
 
 /// Why a file is not shared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum SkipReason {
     /// It cannot be opened or read.

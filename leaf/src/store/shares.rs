@@ -23,6 +23,7 @@ use std::{
 
 use arc_swap::ArcSwap;
 use overlay::{config::Origin, drive, id::ContentId, limits, list_file::ListError, verify::Value};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Notify, Semaphore, mpsc, oneshot, watch},
@@ -73,7 +74,7 @@ pub struct SharesConfig {
 }
 
 /// What a share is doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum ShareState {
     /// Its folders are walked, or wait for it; what is found is hashed meanwhile.
@@ -87,7 +88,7 @@ pub enum ShareState {
 }
 
 /// A share, as it is shown to the user.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Share {
     /// The first component of its files' paths.
     pub name: String,
@@ -121,7 +122,7 @@ impl Share {
 }
 
 /// A file that is not shared, and why.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Skipped {
     /// Where it lies on this machine.
     pub path: String,

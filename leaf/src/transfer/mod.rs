@@ -32,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 /// How a peer was reached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "net", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Via {
     /// It was dialled.

@@ -43,6 +43,7 @@ use overlay::{
     },
 };
 use rand_pcg::Pcg64Mcg;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tokio::{
     sync::{Semaphore, watch},
@@ -68,15 +69,17 @@ use crate::{
 const SUGGESTED: u32 = 4;
 
 /// An upload as shown to the user.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Upload {
     /// Its name, never used again.
     pub id: String,
     /// Who downloads.
     #[serde(with = "file_id::text")]
+    #[schemars(with = "String")]
     pub peer: PeerId,
     /// What.
     #[serde(with = "file_id::text")]
+    #[schemars(with = "String")]
     pub content: ContentId,
     /// The file's name.
     pub name: String,
@@ -95,7 +98,7 @@ pub struct Upload {
 }
 
 /// Whether an upload has a slot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum UploadState {
     /// It waits for one.

@@ -12,8 +12,6 @@ mod changes;
 mod pages;
 mod searches;
 
-use std::fs;
-
 use crate::{
     browser::Tab,
     support::{Daemon, text},
@@ -21,8 +19,8 @@ use crate::{
 
 /// The address of a leaf's page, with the token.
 fn address(leaf: &Daemon) -> String {
-    let token = fs::read_to_string(leaf.data().join("api-token")).unwrap();
-    format!("{}#token={}", text(&leaf.ready["web"]), token.trim())
+    let token = leaf.token();
+    format!("{}#token={}", text(&leaf.ready["web"]), token)
 }
 
 /// A tab in which a leaf's page is.

@@ -147,8 +147,8 @@ fn the_page_is_opened_without_its_token_among_the_arguments() {
     let bed = Bed::new();
     let founder = bed.founder("u0");
     let leaf = bed.leaf("leaf", &founder, &[]);
-    let token = fs::read_to_string(leaf.data().join("api-token")).unwrap();
-    let url = format!("{}#token={}", text(&leaf.ready["web"]), token.trim());
+    let token = leaf.token();
+    let url = format!("{}#token={}", text(&leaf.ready["web"]), token);
     let without = leaf.text(&["open"]);
     assert!(without.contains(&url) && without.contains("no browser here"), "{without}");
 

@@ -1,8 +1,10 @@
 //! The local HTTP as programs use it: bytes of contents, links to them, and what it refuses.
 
+use std::{path::Path, process::Command};
+
 use serde_json::json;
 
-use crate::support::{Bed, bytes, content_of, request, text};
+use crate::support::{Bed, Daemon, bytes, content_of, request, text};
 
 #[test]
 fn contents_are_given_out_whole_in_ranges_and_by_links() {
@@ -171,4 +173,40 @@ fn rates_of_the_last_hours_are_told() {
         history["series"]["upload"].as_array().map(Vec::len)
     );
     assert_eq!(leaf.asks("GET history?hours=25", "").code(400), "bad_request");
+}
+
+/// A fuzzer reads the document that a program has of its own API, and asks everything that the document allows and
+/// much that it does not: what is answered must be as the document says.
+#[test]
+fn the_api_is_as_its_document_says() {
+    let bed = Bed::new();
+    bed.write(&[("one/a song.mp3", b"a song")]);
+    let founder = bed.founder("u0");
+    let leaf = bed.sharing("leaf", &founder, "one", &[]);
+    leaf.settled(1, 1);
+    leaf.asks("POST searches", r#"{"query":"song"}"#);
+    leaf.asks("POST wishes", r#"{"query":"symphony"}"#);
+    leaf.asks("POST downloads", &format!(r#"{{"content":"{}"}}"#, content_of(b"another song")));
+    for daemon in [&leaf, &founder] {
+        fuzz(daemon);
+    }
+    assert_eq!(text(&leaf.status()["role"]), "leaf", "it goes on");
+}
+
+fn fuzz(daemon: &Daemon) {
+    let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/venv/bin/schemathesis");
+    let fuzzer = if fetched.exists() { fetched } else { "schemathesis".into() };
+    let mut command = Command::new(fuzzer);
+    // It keeps what it found there.
+    command.current_dir(daemon.data());
+    command.args(["run", &format!("{}/api/v1/openapi.json", text(&daemon.ready["api"])), "--no-color"]);
+    command.args(["--header", &format!("Authorization: Bearer {}", daemon.token())]);
+    command.args(["--phases", "coverage,fuzzing", "--max-examples", "20", "--generation-deterministic"]);
+    // A query, an id and a target have a form of their own, which schemas do not tell.
+    command.args(["--checks", "all", "--exclude-checks", "positive_data_acceptance", "--warnings", "off"]);
+    // The one does not end, the others share any folder of this machine, or end the program.
+    command.args(["--exclude-path-regex", "(events|shares|drain)$"]);
+    let ended = command.output();
+    let ended = ended.unwrap_or_else(|error| panic!("`schemathesis` is missing ({error}): `.ci/test` fetches it"));
+    assert!(ended.status.success(), "{}", String::from_utf8_lossy(&ended.stdout));
 }

@@ -424,6 +424,11 @@ impl Daemon {
         answer.json()
     }
 
+    /// What opens the local API.
+    pub(crate) fn token(&self) -> String {
+        fs::read_to_string(self.data.join("api-token")).unwrap().trim().to_owned()
+    }
+
     /// The answer of the local API to a request such as `GET status`.
     pub(crate) fn asks(&self, asked: &str, body: &str) -> Answer {
         self.asks_with(asked, "", body)
@@ -431,9 +436,8 @@ impl Daemon {
 
     /// The same with headers, which end with a line break each.
     pub(crate) fn asks_with(&self, asked: &str, headers: &str, body: &str) -> Answer {
-        let token = fs::read_to_string(self.data.join("api-token")).unwrap();
         let (method, path) = asked.split_once(' ').unwrap();
-        let headers = format!("Authorization: Bearer {}\r\n{headers}", token.trim());
+        let headers = format!("Authorization: Bearer {}\r\n{headers}", self.token());
         request(text(&self.ready["api"]), &format!("{method} /api/v1/{path}"), &headers, body)
     }
 

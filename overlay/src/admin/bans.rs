@@ -7,8 +7,8 @@ use axum::{
     extract::{FromRef, State},
     http::StatusCode,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::{
     common::Common,
@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The body of `POST bans`.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct BanRequest {
     /// A peer id, a content id, the beginning of one that is known here, an address, or a range of addresses.
@@ -48,20 +48,13 @@ where
     Arc<Common>: FromRef<S>,
 {
     api.endpoint(
-        Endpoint::get("bans", "who is not dealt with, and which contents are blocked").list().answers(ban),
+        Endpoint::get("bans", "who is not dealt with, and which contents are blocked").list::<report::Ban>(),
         all,
     )
     .endpoint(
         Endpoint::post("bans", "ban a peer or a range of addresses, or block a content")
-            .request(|| {
-                let text = json!({ "type": "string" });
-                json!({
-                    "type": "object",
-                    "required": ["target"],
-                    "properties": { "target": text, "for_s": { "type": "integer" }, "reason": text },
-                })
-            })
-            .answers(ban),
+            .request::<BanRequest>()
+            .answers::<report::Ban>(),
         make,
     )
     .endpoint(Endpoint::delete("bans/{target}", "lift a ban that was made at run time"), lift)
@@ -198,21 +191,4 @@ fn shown(ban: &Ban, origin: Origin) -> report::Ban {
         created_at: timestamp(ban.created_s),
         expires_at: ban.expires_s.and_then(timestamp),
     }
-}
-
-fn ban() -> Value {
-    let text = json!({ "type": "string" });
-    let optional = json!({ "type": ["string", "null"] });
-    json!({
-        "type": "object",
-        "required": ["target", "kind", "origin", "reason", "created_at", "expires_at"],
-        "properties": {
-            "target": text,
-            "kind": { "type": "string", "enum": ["peer", "prefix", "content"] },
-            "origin": { "type": "string", "enum": ["settings", "file"] },
-            "reason": optional,
-            "created_at": optional,
-            "expires_at": optional,
-        },
-    })
 }

@@ -16,7 +16,7 @@ use axum::{
     extract::{FromRef, State},
     response::Response,
 };
-use serde_json::{Value, json};
+use serde_json::Value;
 use tokio::sync::broadcast::error::RecvError;
 
 use crate::{
@@ -68,18 +68,14 @@ where
     Arc<Common>: FromRef<S>,
 {
     bans::add(api)
-        .endpoint(
-            Endpoint::get("config", "all settings with value, default and origin").list().answers(option),
-            options,
-        )
+        .endpoint(Endpoint::get("config", "all settings with value, default and origin").list::<OptionRow>(), options)
         .endpoint(
             Endpoint::patch("config", "changes settings for good; null gives one back to the origin below")
-                .list()
-                .request(|| json!({ "type": "object" }))
-                .answers(option),
+                .items::<OptionRow>()
+                .request::<BTreeMap<String, Value>>(),
             change,
         )
-        .endpoint(Endpoint::get("logs", "the last lines of the log, oldest first").list().answers(line), logs)
+        .endpoint(Endpoint::get("logs", "the last lines of the log, oldest first").list::<LogLine>(), logs)
         .endpoint(Endpoint::get("events", "everything that happens, as it happens").events(), follow)
 }
 
@@ -128,27 +124,4 @@ async fn logs(
 
 async fn follow(State(common): State<Arc<Common>>, LastEventId(last): LastEventId) -> Response {
     events::respond(common.events.follow(last.as_deref()))
-}
-
-fn option() -> Value {
-    json!({
-        "type": "object",
-        "required": ["key", "value", "default", "origin", "restart"],
-        "properties": {
-            "key": { "type": "string" },
-            "value": {},
-            "default": {},
-            "origin": { "type": "string", "enum": ["default", "file", "settings", "environment", "command-line"] },
-            "restart": { "type": "boolean" },
-        },
-    })
-}
-
-fn line() -> Value {
-    let text = json!({ "type": "string" });
-    json!({
-        "type": "object",
-        "required": ["timestamp", "level", "target", "message"],
-        "properties": { "timestamp": text, "level": text, "target": text, "message": text },
-    })
 }

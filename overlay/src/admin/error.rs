@@ -284,8 +284,11 @@ pub(super) async fn discard(mut body: axum::body::Body) {
 fn parse_body<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, ApiError> {
     let value: serde_json::Value = serde_json::from_slice(bytes)
         .map_err(|error| ApiError::bad_request(format!("the body is not JSON: {error}")))?;
-    if let Some(object) = value.as_object() {
-        refuse_unknown_fields::<T>(object.keys().map(String::as_str))?;
+    match value.as_object() {
+        Some(object) => refuse_unknown_fields::<T>(object.keys().map(String::as_str))?,
+        // serde would take a list for the fields in their order.
+        None if fields_of::<T>().is_some() => return Err(ApiError::bad_request("the body is no JSON object")),
+        None => {}
     }
     // Read again from the text, so that the message has line and column.
     serde_json::from_slice(bytes).map_err(|error| ApiError::bad_request(format!("the body does not fit: {error}")))
@@ -425,7 +428,16 @@ mod tests {
         assert_eq!(unknown.code, Code::BadRequest);
         assert!(unknown.message.contains("`prio`"), "{unknown}");
         assert_eq!(unknown.hint.as_deref(), Some("known are: content, priority"));
-        for bad in [&b"{"[..], b"", b"[]", b"{\"content\":1}", b"{\"content\":\"a\"} x", b"{\"priority\":1}", b"\xff"] {
+        for bad in [
+            &b"{"[..],
+            b"",
+            b"[]",
+            b"[\"a\",1]",
+            b"{\"content\":1}",
+            b"{\"content\":\"a\"} x",
+            b"{\"priority\":1}",
+            b"\xff",
+        ] {
             assert_eq!(parse_body::<Job>(bad).unwrap_err().code, Code::BadRequest, "{bad:?}");
         }
     }

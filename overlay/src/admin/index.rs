@@ -14,6 +14,7 @@ use axum::{
     routing::{MethodFilter, on},
 };
 use futures_util::FutureExt;
+use schemars::{JsonSchema, Schema, SchemaGenerator, generate::SchemaSettings};
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -66,6 +67,17 @@ enum Answer {
     Nothing,
 }
 
+/// Makes the JSON schema of a type.
+type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// A query parameter.
+#[derive(Clone, Debug)]
+struct Parameter {
+    name: &'static str,
+    meaning: &'static str,
+    schema: SchemaOf,
+}
+
 /// The declaration of an endpoint.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
@@ -73,25 +85,27 @@ pub struct Endpoint {
     path: &'static str,
     summary: &'static str,
     open_to_read_only: bool,
-    request: Option<fn() -> Value>,
-    item: Option<fn() -> Value>,
-    query: Vec<(&'static str, &'static str)>,
+    request: Option<SchemaOf>,
+    answers: Option<SchemaOf>,
+    query: Vec<Parameter>,
     status: u16,
+    may_exist: bool,
     answer: Answer,
 }
 
 impl Endpoint {
-    /// `GET` of a path below `/api/v1`, without a leading slash, parameters as `{name}`. 200 and an object.
+    /// `GET` of a path below `/api/v1`, without a leading slash, parameters as `{name}`. 200, and what [`Self::answers`],
+    /// [`Self::list`], [`Self::events`] or [`Self::bytes`] says.
     pub const fn get(path: &'static str, summary: &'static str) -> Self {
         Self::new(Method::Get, path, summary, 200, Answer::Json)
     }
 
-    /// `POST`: 201 and an object.
+    /// `POST`: 201, and what follows tells.
     pub const fn post(path: &'static str, summary: &'static str) -> Self {
         Self::new(Method::Post, path, summary, 201, Answer::Json)
     }
 
-    /// `PATCH`: 200 and an object.
+    /// `PATCH`: 200, and what follows tells.
     pub const fn patch(path: &'static str, summary: &'static str) -> Self {
         Self::new(Method::Patch, path, summary, 200, Answer::Json)
     }
@@ -108,18 +122,41 @@ impl Endpoint {
             summary,
             open_to_read_only: false,
             request: None,
-            item: None,
+            answers: None,
             query: Vec::new(),
             status,
+            may_exist: false,
             answer,
         }
     }
 
-    /// It answers a page of a list, see [`crate::admin::list`].
+    /// It answers a page of a list of `T`, see [`crate::admin::list`].
     #[must_use]
-    pub fn list(mut self) -> Self {
+    pub fn list<T: JsonSchema>(self) -> Self {
+        self.items::<T>()
+            .query::<PageSize>("limit", "items wanted, 1 to 1000, default 100")
+            .query::<String>("cursor", "`next` of the page before")
+    }
+
+    /// It answers all of a list of `T` as one page.
+    #[must_use]
+    pub fn items<T: JsonSchema>(mut self) -> Self {
         self.answer = Answer::List;
-        self.query("limit", "items wanted, 1 to 1000, default 100").query("cursor", "`next` of the page before")
+        self.answers::<T>()
+    }
+
+    /// It answers a `T`.
+    #[must_use]
+    pub fn answers<T: JsonSchema>(mut self) -> Self {
+        self.answers = Some(SchemaGenerator::subschema_for::<T>);
+        self
+    }
+
+    /// It takes a `T` as its body.
+    #[must_use]
+    pub fn request<T: JsonSchema>(mut self) -> Self {
+        self.request = Some(SchemaGenerator::subschema_for::<T>);
+        self
     }
 
     /// It answers server-sent events.
@@ -143,6 +180,13 @@ impl Endpoint {
         self
     }
 
+    /// It answers 200 instead, and the same, if what is wanted is there already.
+    #[must_use]
+    pub fn may_exist(mut self) -> Self {
+        self.may_exist = true;
+        self
+    }
+
     /// The read-only token opens it although it is no `GET`.
     #[must_use]
     pub fn open_to_read_only(mut self) -> Self {
@@ -150,24 +194,10 @@ impl Endpoint {
         self
     }
 
-    /// A query parameter and its meaning, for the document.
+    /// A query parameter, which reads as a `T`, and its meaning, for the document.
     #[must_use]
-    pub fn query(mut self, name: &'static str, meaning: &'static str) -> Self {
-        self.query.push((name, meaning));
-        self
-    }
-
-    /// The JSON schema of the request's body, for the document.
-    #[must_use]
-    pub fn request(mut self, schema: fn() -> Value) -> Self {
-        self.request = Some(schema);
-        self
-    }
-
-    /// The JSON schema of the answer, of a list the schema of an item, for the document.
-    #[must_use]
-    pub fn answers(mut self, schema: fn() -> Value) -> Self {
-        self.item = Some(schema);
+    pub fn query<T: JsonSchema>(mut self, name: &'static str, meaning: &'static str) -> Self {
+        self.query.push(Parameter { name, meaning, schema: SchemaGenerator::subschema_for::<T> });
         self
     }
 
@@ -255,13 +285,12 @@ impl<S: Clone + Send + Sync + 'static> Api<S> {
     }
 
     fn document(&self) -> String {
+        let mut schemas = Schemas::new();
         let mut paths = serde_json::Map::new();
         for endpoint in &self.endpoints {
             let methods = paths.entry(endpoint.full_path()).or_insert_with(|| json!({}));
-            methods[endpoint.method.name().to_lowercase()] = operation(endpoint);
+            methods[endpoint.method.name().to_lowercase()] = operation(endpoint, &mut schemas);
         }
-        let codes: Vec<&str> =
-            Code::ALL.iter().filter(|code| code.status().is_some()).map(|code| code.name()).collect();
         json!({
             "openapi": "3.1.0",
             "info": { "title": self.name, "version": self.version },
@@ -269,56 +298,101 @@ impl<S: Clone + Send + Sync + 'static> Api<S> {
             "paths": paths,
             "components": {
                 "securitySchemes": { "token": { "type": "http", "scheme": "bearer" } },
-                "schemas": { "Error": {
-                    "type": "object",
-                    "required": ["error"],
-                    "properties": { "error": {
-                        "type": "object",
-                        "required": ["code", "message", "hint", "position"],
-                        "properties": {
-                            "code": { "type": "string", "enum": codes },
-                            "message": { "type": "string" },
-                            "hint": { "type": ["string", "null"] },
-                            "position": { "type": ["integer", "null"], "minimum": 1 },
-                        },
-                    } },
-                } },
+                "schemas": schemas.into_definitions(),
             },
         })
         .to_string()
     }
 }
 
+/// A size of a page, see [`crate::admin::list`].
+#[derive(JsonSchema)]
+#[schemars(inline, transparent)]
+struct PageSize(
+    #[expect(dead_code, reason = "only its schema counts")]
+    #[schemars(range(min = 1, max = 1000))]
+    u32,
+);
+
+/// Where schemas of types come from, and what they refer to. What is read has other schemas than what is written: a
+/// field with a default may be absent in the first and never is in the second.
+struct Schemas {
+    read: SchemaGenerator,
+    written: SchemaGenerator,
+}
+
+impl Schemas {
+    fn new() -> Self {
+        let settings =
+            SchemaSettings::draft2020_12().with(|settings| settings.definitions_path = "/components/schemas".into());
+        let read = settings.clone().into_generator();
+        Self { read, written: settings.for_serialize().into_generator() }
+    }
+
+    /// All that was referred to, and the form of errors, by name.
+    fn into_definitions(mut self) -> serde_json::Map<String, Value> {
+        let mut definitions = self.read.take_definitions(true);
+        // Where a type is both read and written, what is written is the stricter.
+        definitions.extend(self.written.take_definitions(true));
+        definitions.insert("Error".to_owned(), error_schema());
+        definitions
+    }
+}
+
+/// The form of all errors.
+fn error_schema() -> Value {
+    let codes: Vec<&str> = Code::ALL.iter().filter(|code| code.status().is_some()).map(|code| code.name()).collect();
+    json!({
+        "type": "object",
+        "required": ["error"],
+        "properties": { "error": {
+            "type": "object",
+            "required": ["code", "message", "hint", "position"],
+            "properties": {
+                "code": { "type": "string", "enum": codes },
+                "message": { "type": "string" },
+                "hint": { "type": ["string", "null"] },
+                "position": { "type": ["integer", "null"], "minimum": 1 },
+            },
+        } },
+    })
+}
+
 /// One method of one path in the OpenAPI document.
-fn operation(endpoint: &Endpoint) -> Value {
+fn operation(endpoint: &Endpoint, schemas: &mut Schemas) -> Value {
     let in_path = endpoint.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
     let in_path = in_path.map(|name| {
         json!({ "name": name.trim_start_matches('*'), "in": "path", "required": true, "schema": { "type": "string" } })
     });
-    let in_query = endpoint.query.iter().map(|(name, meaning)| {
-        json!({ "name": name, "in": "query", "description": meaning, "schema": { "type": "string" } })
-    });
+    let mut parameters: Vec<Value> = in_path.collect();
+    for Parameter { name, meaning, schema } in &endpoint.query {
+        let schema = schema(&mut schemas.read);
+        parameters.push(json!({ "name": name, "in": "query", "description": meaning, "schema": schema }));
+    }
     let mut operation = json!({
         "summary": endpoint.summary,
         "operationId": operation_id(endpoint),
-        "parameters": in_path.chain(in_query).collect::<Vec<_>>(),
+        "parameters": parameters,
         "responses": {
-            endpoint.status.to_string(): success(endpoint),
+            endpoint.status.to_string(): success(endpoint, schemas),
             "default": {
                 "description": "error",
                 "content": { "application/json": { "schema": { "$ref": "#/components/schemas/Error" } } },
             },
         },
     });
+    if endpoint.may_exist {
+        operation["responses"]["200"] = success(endpoint, schemas);
+    }
     if let Some(schema) = endpoint.request {
-        operation["requestBody"] =
-            json!({ "required": true, "content": { "application/json": { "schema": schema() } } });
+        let schema = schema(&mut schemas.read);
+        operation["requestBody"] = json!({ "required": true, "content": { "application/json": { "schema": schema } } });
     }
     operation
 }
 
-fn success(endpoint: &Endpoint) -> Value {
-    let schema = endpoint.item.map_or_else(|| json!({ "type": "object" }), |schema| schema());
+fn success(endpoint: &Endpoint, schemas: &mut Schemas) -> Value {
+    let schema = endpoint.answers.map_or_else(|| json!(true), |schema| schema(&mut schemas.written).to_value());
     let content = match endpoint.answer {
         Answer::Json => json!({ "application/json": { "schema": schema } }),
         Answer::List => json!({ "application/json": { "schema": {
@@ -330,7 +404,7 @@ fn success(endpoint: &Endpoint) -> Value {
             },
         } } }),
         Answer::Events => json!({ "text/event-stream": { "schema": { "type": "string" } } }),
-        Answer::Bytes => json!({ "application/octet-stream": {} }),
+        Answer::Bytes => json!({ "*/*": {} }),
         Answer::Nothing => return json!({ "description": "done" }),
     };
     json!({ "description": "done", "content": content })

@@ -28,6 +28,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value as Json;
 use tokio::sync::watch;
@@ -89,7 +90,7 @@ impl Program {
 }
 
 /// Where a value in effect comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Origin {
     /// Nothing sets the key.
@@ -124,7 +125,7 @@ impl fmt::Display for Origin {
 }
 
 /// One key with its value in effect: the object `option` of the HTTP interface and of `config show`.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, JsonSchema)]
 pub struct OptionRow {
     /// The key.
     pub key: &'static str,

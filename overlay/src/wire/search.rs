@@ -91,6 +91,7 @@ pub struct HitPeer {
 
 /// Whether others can dial a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "net", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum Reachability {
     /// Not known yet.
@@ -145,6 +146,7 @@ pub struct Summary {
 
 /// Why a search ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "net", derive(schemars::JsonSchema))]
 #[serde(rename_all = "lowercase")]
 pub enum StopReason {
     /// Enough contents were found.

@@ -40,8 +40,8 @@ impl FromRef<App> for Arc<Common> {
 /// The routes.
 pub(super) fn router(app: App, guard: Guard) -> Router {
     let api = Api::new(Program::Ultrapeer.name(), env!("CARGO_PKG_VERSION"))
-        .endpoint(Endpoint::get("status", "how the daemon is doing"), status)
-        .endpoint(Endpoint::get("peers", "other ultrapeers, then the leaves of this one").list(), peers)
+        .endpoint(Endpoint::get("status", "how the daemon is doing").answers::<Status>(), status)
+        .endpoint(Endpoint::get("peers", "other ultrapeers, then the leaves of this one").list::<Peer>(), peers)
         .endpoint(Endpoint::post("drain", "hands over the leaves and ends the daemon").accepted(), drain);
     common::add(api).into_router(app, guard)
 }

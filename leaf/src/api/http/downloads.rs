@@ -22,6 +22,7 @@ use overlay::{
         transfer::{Browse, Cursor},
     },
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use std::sync::Arc;
 use tokio::sync::broadcast::error::RecvError;
@@ -38,10 +39,21 @@ use crate::{
 };
 
 pub(super) fn routes(api: Api<State>) -> Api<State> {
-    api.endpoint(Endpoint::get("downloads", "all downloads").list(), list)
-        .endpoint(Endpoint::post("downloads", "download a content, or what a peer shares"), start)
-        .endpoint(Endpoint::get("downloads/{id}", "a download and its pieces"), show)
-        .endpoint(Endpoint::patch("downloads/{id}", "pause, queue, cancel, or give another priority"), change)
+    api.endpoint(Endpoint::get("downloads", "all downloads").list::<Download>(), list)
+        .endpoint(
+            Endpoint::post("downloads", "download a content, or what a peer shares")
+                .request::<NewDownload>()
+                .answers::<Started>()
+                .may_exist(),
+            start,
+        )
+        .endpoint(Endpoint::get("downloads/{id}", "a download and its pieces").answers::<Detailed>(), show)
+        .endpoint(
+            Endpoint::patch("downloads/{id}", "pause, queue, cancel, or give another priority")
+                .request::<DownloadChange>()
+                .answers::<Download>(),
+            change,
+        )
         .endpoint(Endpoint::delete("downloads/{id}", "cancel and forget a download, never its finished file"), remove)
         .endpoint(Endpoint::get("downloads/{id}/events", "its progress, and how it ends").events(), events)
 }
@@ -54,7 +66,7 @@ async fn list(Shared(state): Shared<State>, Query(query): Query<ListQuery>) -> R
 }
 
 /// One job, or all jobs of a folder.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 #[serde(untagged)]
 enum Started {
     One(Box<Download>),
@@ -167,14 +179,14 @@ async fn start_from_peer(
 }
 
 /// A job and its pieces.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Detailed {
     #[serde(flatten)]
     job: Download,
     pieces: Pieces,
 }
 
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Pieces {
     size: u32,
     done: String,

@@ -33,6 +33,7 @@ use overlay::{
     limits,
     time::Time,
 };
+use schemars::JsonSchema;
 use serde::Serialize;
 use tokio::{
     sync::broadcast::{Receiver, error::RecvError},
@@ -48,7 +49,10 @@ pub(super) fn routes(api: Api<State>) -> Api<State> {
         Endpoint::get("files/{content}", "the bytes of a content, or of a range of it, as they are verified").bytes(),
         show,
     )
-    .endpoint(Endpoint::post("files/{content}/link", "an address of it that needs no token, for a day"), link)
+    .endpoint(
+        Endpoint::post("files/{content}/link", "an address of it that needs no token, for a day").answers::<Link>(),
+        link,
+    )
     .page("/files/{ticket}/{name}", follow)
 }
 
@@ -62,7 +66,7 @@ async fn show(
 }
 
 /// The answer to `POST files/{content}/link`.
-#[derive(Serialize)]
+#[derive(Serialize, JsonSchema)]
 struct Link {
     url: String,
     expires_at: Option<String>,

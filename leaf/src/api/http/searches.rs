@@ -17,9 +17,15 @@ use super::State;
 use crate::api::types::{Created, Search, SearchRequest};
 
 pub(super) fn routes(api: Api<State>) -> Api<State> {
-    api.endpoint(Endpoint::get("searches", "searches of the last hour").list(), list)
-        .endpoint(Endpoint::post("searches", "start a search").open_to_read_only(), start)
-        .endpoint(Endpoint::get("searches/{id}", "a search as it stands"), show)
+    api.endpoint(Endpoint::get("searches", "searches of the last hour").list::<Search>(), list)
+        .endpoint(
+            Endpoint::post("searches", "start a search")
+                .request::<SearchRequest>()
+                .answers::<Created>()
+                .open_to_read_only(),
+            start,
+        )
+        .endpoint(Endpoint::get("searches/{id}", "a search as it stands").answers::<Search>(), show)
         .endpoint(Endpoint::delete("searches/{id}", "cancel and forget a search").open_to_read_only(), remove)
         .endpoint(
             Endpoint::get("searches/{id}/events", "its hits and its summary, from the beginning").events(),

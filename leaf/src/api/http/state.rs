@@ -11,6 +11,7 @@ use overlay::{
     limits,
     report::{Peer, Status, timestamp},
 };
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::State;
@@ -38,6 +39,15 @@ pub(super) async fn uploads(
     let uploads = state.node.uploads().list().into_iter().map(|upload| (upload.id.clone(), upload));
     query.page(uploads, |upload| upload).map(Json)
 }
+
+/// What `history` can look back.
+#[derive(JsonSchema)]
+#[schemars(inline, transparent)]
+pub(super) struct Hours(
+    #[expect(dead_code, reason = "only its schema counts")]
+    #[schemars(range(min = 1, max = 24))]
+    u64,
+);
 
 /// What `history` takes.
 #[derive(Debug, Default, Deserialize)]

@@ -14,10 +14,18 @@ use super::State;
 use crate::api::types::{Hit, Wish, WishRequest};
 
 pub(super) fn routes(api: Api<State>) -> Api<State> {
-    api.endpoint(Endpoint::get("wishes", "standing queries").list(), list)
-        .endpoint(Endpoint::post("wishes", "be told when somebody shares what matches a query"), add)
+    api.endpoint(Endpoint::get("wishes", "standing queries").list::<Wish>(), list)
+        .endpoint(
+            Endpoint::post("wishes", "be told when somebody shares what matches a query")
+                .request::<WishRequest>()
+                .answers::<Wish>(),
+            add,
+        )
         .endpoint(Endpoint::delete("wishes/{id}", "remove a standing query and what it found, never a file"), remove)
-        .endpoint(Endpoint::get("wishes/{id}/hits", "what a standing query found, the oldest first").list(), hits)
+        .endpoint(
+            Endpoint::get("wishes/{id}/hits", "what a standing query found, the oldest first").list::<Hit>(),
+            hits,
+        )
 }
 
 async fn list(Shared(state): Shared<State>, Query(query): Query<ListQuery>) -> Result<Json<Page<Wish>>, ApiError> {
