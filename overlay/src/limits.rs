@@ -116,6 +116,19 @@ pub const RUN_PIECES: u32 = 16;
 /// Bytes of one request. Chosen: enough that a request for each costs nothing, few enough that the loss
 /// of a source gives little work back.
 pub const RUN_BYTES: u64 = 4 << 20;
+/// Bytes of a file that may be fetched together with others. Chosen: a file of that size takes as long as the round trips
+/// that a session of its own costs, at 20 Mbit/s.
+pub const SMALL_FILE_BYTES: usize = 64 << 10;
+/// Small files of one request; together they have at most [`RUN_BYTES`]. Measured (bench/src/bin/transfer.rs): with half as
+/// many a folder of files of 4 KiB takes longer, with more not less.
+pub const BUNDLE_FILES: usize = 512;
+/// Requests for small files that one downloader sends one uploader at once: one is written to the disk while the other
+/// comes.
+pub const BUNDLES_AT_ONCE: usize = 2;
+/// Bytes of one answer to a request for small files.
+pub const FILES_BYTES: usize = 256 << 10;
+/// Time for which a small file is fetched alone after it could not be had together with others.
+pub const ALONE: Duration = Duration::from_mins(5);
 /// Bytes of a page of a listing.
 pub const PAGE_BYTES: usize = 256 << 10;
 /// Folders and files of a page of a listing. Chosen: usual entries have 100 to 200 bytes.

@@ -49,6 +49,13 @@ pub struct Frame {
     pub data: Arc<str>,
 }
 
+impl Frame {
+    /// An event of a stream that cannot be continued; `None` for data that is not JSON.
+    pub fn of(event: &'static str, data: &impl Serialize) -> Option<Self> {
+        Some(Self { id: None, event, data: to_line(event, data)? })
+    }
+}
+
 /// An endless stream of events with a bounded past.
 pub struct EventRing {
     boot: u64,

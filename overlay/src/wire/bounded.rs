@@ -168,6 +168,11 @@ impl<const N: usize> Blob<N> {
     pub fn new(bytes: Vec<u8>) -> Option<Self> {
         (bytes.len() <= N).then_some(Self(bytes))
     }
+
+    /// The bytes.
+    pub fn into_vec(self) -> Vec<u8> {
+        self.0
+    }
 }
 
 impl<const N: usize> Deref for Blob<N> {

@@ -8,6 +8,7 @@
 //!                  downloader: WantGroups    uploader: Groups | Denied
 //!                  downloader: WantPart      uploader: Pieces and the raw bytes | Denied
 //!                  downloader: Spoiled
+//!                  downloader: WantFiles     uploader: Queued.., then Files.. | NotHeld
 //!                  downloader: Browse        uploader: Page | Denied
 //! ```
 //!
@@ -84,6 +85,10 @@ messages! {
         24 WantPart(WantPart) up to 64,
         /// What the receiver sent for a piece was wrong.
         25 Spoiled(Spoiled) up to 64,
+        /// Asks for many small files at once.
+        26 WantFiles(WantFiles) up to limits::BUNDLE_FILES * 32 + 64,
+        /// These are they, or some of them.
+        27 Files(Files) up to limits::FILES_BYTES,
     }
 }
 
@@ -144,6 +149,22 @@ pub struct Spoiled {
     pub content: ContentId,
     /// Which piece, from 0.
     pub piece: u64,
+}
+
+/// Asks for small contents, whole and without a session for each. The stream waits for one slot for all of them, and ends
+/// with the last.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WantFiles {
+    /// Which.
+    pub contents: List<ContentId, { limits::BUNDLE_FILES }>,
+}
+
+/// Small contents in the order in which they were asked for, going on where the message before ended.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Files {
+    /// The bytes of each; `None` if it is not here, is larger than [`limits::SMALL_FILE_BYTES`], or is one too many for
+    /// [`limits::RUN_BYTES`].
+    pub files: List<Option<Blob<{ limits::SMALL_FILE_BYTES }>>, { limits::BUNDLE_FILES }>,
 }
 
 /// Whether the downloader would ask for something if it had a slot. One that would not gives its slot or its turn to

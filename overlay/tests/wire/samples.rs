@@ -383,6 +383,8 @@ pub(crate) fn transfer() -> Vec<TransferMessage> {
         Appetite { wants: false }.into(),
         WantPart { content, piece: 8000, first: 63, count: 1 }.into(),
         Spoiled { content, piece: 8000 }.into(),
+        WantFiles { contents: List::new([content, ContentId([7; 32])]) }.into(),
+        Files { files: List::new([Blob::new(vec![1, 2, 3]), None]) }.into(),
     ]
 }
 
