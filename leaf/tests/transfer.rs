@@ -17,7 +17,7 @@ use leaf::{
     store::Shares,
     swarm::RequestId,
     transfer::{
-        Library, LibraryError, LocalFile, Via,
+        Finished, Library, LibraryError, LocalFile, SmallFile, Via,
         holding::Holding,
         session::{self, RequestNews, ask},
         throttle::Throttle,
@@ -74,7 +74,15 @@ impl Library for Liar {
         Library::damaged(&self.honest, content)
     }
 
-    fn add_download(&self, _: PathBuf, _: ContentId, _: Vec<Value>) -> BoxFuture<'_, Result<(), LibraryError>> {
+    fn small_files(&self, _: Vec<ContentId>) -> BoxFuture<'_, Result<Vec<Option<SmallFile>>, LibraryError>> {
+        Box::pin(async { Ok(Vec::new()) })
+    }
+
+    fn knows(&self, contents: Vec<ContentId>) -> BoxFuture<'_, Result<Vec<bool>, LibraryError>> {
+        Library::knows(&self.honest, contents)
+    }
+
+    fn add_downloads(&self, _: Vec<Finished>) -> BoxFuture<'_, Result<(), LibraryError>> {
         Box::pin(async { Ok(()) })
     }
 

@@ -1,7 +1,7 @@
 //! `get`: downloads, and waits for them.
 //!
 //! ```text
-//!   targets ── POST downloads ── jobs ──(events of each)──> progress ── done | failed
+//!   targets ── POST downloads ── jobs ──(ends of all, then events of each)──> progress ── done | failed
 //!                                  └── --detach: queued
 //! ```
 //!
@@ -16,10 +16,10 @@ use std::{
 };
 
 use clap::Args;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 use overlay::{
     admin::{
-        client::{Client, segment},
+        client::{Client, EventStream, segment},
         error::Code,
     },
     console::{Bar, Column, Exit, Failure, Progress as Bars, Table, harmless},
@@ -28,8 +28,9 @@ use overlay::{
 };
 use serde::Serialize;
 use tokio::{
+    sync::oneshot,
     task::spawn_blocking,
-    time::{Instant, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{Context, content_text, count, peer_text, seconds, short, usage};
@@ -107,11 +108,16 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failur
         let targets = targets(&arguments).await?;
         let output = arguments.output.as_deref().map(|path| output(context, path, targets.len())).transpose()?;
         let client = context.client()?;
+        // Before anything is asked for, so that no end is missed.
+        let ends = if arguments.detach { None } else { Some(client.events("downloads/ends", None)) };
+        let ends = match ends {
+            Some(ends) => Some(ends.await.map_err(|error| context.failure(error))?),
+            None => None,
+        };
         let (jobs, refused) = ask(context, &client, targets, output, arguments.priority).await?;
-        let exit = if arguments.detach {
-            queued(context, &jobs)?
-        } else {
-            Box::pin(wait(context, &client, jobs, arguments.timeout, &left)).await?
+        let exit = match ends {
+            None => queued(context, &jobs)?,
+            Some(ends) => Box::pin(wait(context, &client, jobs, ends, arguments.timeout, &left)).await?,
         };
         refused.map_or(Ok(exit), Err)
     };
@@ -249,6 +255,7 @@ async fn wait(
     context: &Context,
     client: &Client,
     jobs: Vec<Download>,
+    ends: EventStream,
     timeout: Option<Duration>,
     left: &Left,
 ) -> Result<Exit, Failure> {
@@ -259,10 +266,30 @@ async fn wait(
     }
     let bars = context.console.progress();
     let began = Instant::now();
-    let watches = jobs.into_iter().map(|job| Watch::new(context, client, &bars, job, began, timeout).follow());
-    let mut ends = stream::iter(watches).buffer_unordered(limits::CLIENT_FOLLOWED);
-    let mut exit = Exit::Done;
-    while let Some(end) = ends.next().await {
+    let head_start = if jobs.len() > limits::CLIENT_FOLLOWED { HEAD_START } else { Duration::ZERO };
+    let (watches, hearers) = jobs
+        .into_iter()
+        .map(|job| {
+            let (teller, told) = oneshot::channel();
+            let id = job.id.clone();
+            (Watch::new(context, client, &bars, job, began, timeout).follow(told, head_start), (id, teller))
+        })
+        .collect::<(Vec<_>, BTreeMap<_, _>)>();
+    let mut followed = stream::iter(watches).buffer_unordered(limits::CLIENT_FOLLOWED);
+    let telling = tell_ends(context, ends, hearers);
+    tokio::pin!(telling);
+    let (mut exit, mut is_telling) = (Exit::Done, true);
+    loop {
+        let end = tokio::select! {
+            biased;
+            told = &mut telling, if is_telling => {
+                told?;
+                is_telling = false;
+                continue;
+            }
+            end = followed.next() => end,
+        };
+        let Some(end) = end else { break };
         let ended = match end? {
             End::Done(done) => {
                 left.ended(&done.id);
@@ -283,6 +310,34 @@ async fn wait(
         exit = worse(exit, ended);
     }
     Ok(exit)
+}
+
+/// Tells each watch how its job ended, as the daemon tells of all, until it tells no more.
+async fn tell_ends(
+    context: &Context,
+    mut ends: EventStream,
+    mut hearers: BTreeMap<String, oneshot::Sender<End>>,
+) -> Result<(), Failure> {
+    let failed = |error| context.failure(error);
+    while let Some(event) = ends.next().await {
+        let event = event.map_err(failed)?;
+        let (id, end) = match event.event.as_str() {
+            "done" => {
+                let done: Done = event.json().map_err(failed)?;
+                (done.id.clone(), End::Done(done))
+            }
+            "failed" => {
+                let failure: Failed = event.json().map_err(failed)?;
+                (failure.id.clone(), End::Failed(failure))
+            }
+            _ => continue,
+        };
+        if let Some(hearer) = hearers.remove(&id) {
+            // It may have given up.
+            let _ = hearer.send(end);
+        }
+    }
+    Ok(())
 }
 
 /// A failure counts more than a missing source, and that more than success.
@@ -342,6 +397,8 @@ fn tell_gave_up(context: &Context, gave_up: &GaveUp) -> Result<(), Failure> {
 const FULL: &str = "it waits for room on the disk";
 const NO_SOURCE: &str = "no_source";
 const TIMEOUT: &str = "timeout";
+/// Time that a download has to end before its own events are asked for, when there are more than can be followed at once.
+const HEAD_START: Duration = Duration::from_millis(500);
 /// Without a source in this time, nobody seems to have it.
 const SOURCE_PATIENCE: Duration = Duration::from_secs(30);
 /// Least time between two `progress` lines of a download: four a second.
@@ -397,7 +454,15 @@ impl<'a> Watch<'a> {
     }
 
     /// Follows the job's events until it ends or the command gives up.
-    async fn follow(mut self) -> Result<End, Failure> {
+    ///
+    /// `told` says how it ended, if that comes first: most small files are done before their events are asked for.
+    async fn follow(mut self, told: oneshot::Receiver<End>, head_start: Duration) -> Result<End, Failure> {
+        let mut told = told.fuse();
+        if !self.job.state.is_ended()
+            && let Ok(Ok(end)) = timeout(head_start, &mut told).await
+        {
+            return Ok(end);
+        }
         if !self.is_final {
             // With many jobs this one may be looked at late; then its time begins late.
             self.deadline = self.deadline.max(Instant::now() + SOURCE_PATIENCE);
@@ -410,6 +475,7 @@ impl<'a> Watch<'a> {
         loop {
             let event = tokio::select! {
                 biased;
+                Ok(end) = &mut told => return Ok(end),
                 event = events.next() => event,
                 () = sleep_until(self.deadline), if self.is_final || !self.source_seen && !self.paused => {
                     return Ok(self.give_up());

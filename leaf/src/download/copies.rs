@@ -68,17 +68,23 @@ impl Copies {
     }
 
     /// Writes the copy of a job, or removes it if the job is ended. Blocking.
-    pub(super) fn keep(&self, record: &Record, downloads: &Path) -> io::Result<()> {
+    pub(super) fn keep(&self, record: &Record, downloads: impl FnOnce() -> PathBuf) -> io::Result<()> {
         if record.state.is_ended() {
             return self.remove(&record.id);
         }
-        let copy = Copy { record: record.clone(), downloads: downloads.to_owned() };
+        let copy = Copy { record: record.clone(), downloads: downloads() };
         let bytes = postcard::to_stdvec(&copy).map_err(io::Error::other)?;
         let path = self.path(&record.id);
         let writing = path.with_extension("new");
-        fs::create_dir_all(&self.folder)?;
-        written();
-        fs::write(&writing, [&blake3::hash(&bytes).as_bytes()[..], &bytes].concat())?;
+        let bytes = [&blake3::hash(&bytes).as_bytes()[..], &bytes].concat();
+        if let Err(error) = fs::write(&writing, &bytes) {
+            if error.kind() != io::ErrorKind::NotFound {
+                return Err(error);
+            }
+            fs::create_dir_all(&self.folder)?;
+            written();
+            fs::write(&writing, &bytes)?;
+        }
         written();
         fs::rename(writing, path)?;
         written();
@@ -150,7 +156,7 @@ mod tests {
         assert_eq!(copies.all().unwrap(), []);
         let (one, two) = (record("one"), record("two"));
         for job in [&one, &two] {
-            copies.keep(job, Path::new("/downloads")).unwrap();
+            copies.keep(job, || "/downloads".into()).unwrap();
         }
         let copy = |record: &Record| Copy { record: record.clone(), downloads: "/downloads".into() };
         let mut all = copies.all().unwrap();
@@ -171,7 +177,7 @@ mod tests {
         assert_eq!(copies.all().unwrap(), [copy(&two)]);
         assert!(!copies.has("one.new"), "the rest of a write that was cut short");
 
-        copies.keep(&Record { state: State::Done, ..two }, Path::new("/downloads")).unwrap();
+        copies.keep(&Record { state: State::Done, ..two }, || "/downloads".into()).unwrap();
         assert_eq!(copies.all().unwrap(), []);
         copies.remove("two").unwrap();
     }

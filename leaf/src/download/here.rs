@@ -11,7 +11,7 @@ use super::{
     record::Record,
     task::{Outcome, blocking},
 };
-use crate::transfer::Via;
+use crate::transfer::{Finished, Via};
 
 /// Done at once if the content lies here: in a share, among the downloads, or where it should go.
 pub(super) async fn already_here(
@@ -77,7 +77,7 @@ impl Shared {
 
     /// Lets others fetch a finished file from here.
     pub(super) async fn enter(&self, path: PathBuf, content: ContentId, pieces: Vec<Value>) {
-        if let Err(error) = self.library.add_download(path, content, pieces).await {
+        if let Err(error) = self.library.add_downloads(vec![Finished { path, content, pieces }]).await {
             tracing::warn!(%error, "a finished download could not be entered in the library");
         }
     }

@@ -33,6 +33,21 @@ pub(super) enum News {
 pub(super) struct Jobs {
     pub(super) by_id: BTreeMap<String, Job>,
     pub(super) next_order: u64,
+    /// Bundles that run, by the peer that they come from.
+    pub(super) bundles: BTreeMap<PeerId, usize>,
+    /// Jobs that ended since the start, by the number of their last end.
+    pub(super) ends: BTreeMap<u64, String>,
+    /// The number of the last end.
+    pub(super) last_end: u64,
+}
+
+impl Jobs {
+    /// Forgets a job.
+    pub(super) fn remove(&mut self, id: &str) -> Option<Job> {
+        let job = self.by_id.remove(id)?;
+        job.ended_as.and_then(|number| self.ends.remove(&number));
+        Some(job)
+    }
 }
 
 #[derive(Debug)]
@@ -51,6 +66,12 @@ pub(super) struct Job {
     pub(super) full_pause: Duration,
     /// True if the database lacks its last state.
     pub(super) unsaved: bool,
+    /// True while it runs in a bundle.
+    pub(super) bundled: bool,
+    /// In no bundle before.
+    pub(super) alone_until: Time,
+    /// The number of its last end in this run of the program.
+    pub(super) ended_as: Option<u64>,
 }
 
 impl Job {
@@ -68,7 +89,20 @@ impl Job {
             not_before: Time::ZERO,
             full_pause: limits::DISK_LOOK,
             unsaved: false,
+            bundled: false,
+            alone_until: Time::ZERO,
+            ended_as: None,
         }
+    }
+
+    /// The source from which it may be fetched together with others: it is small, nothing of it is here, and the name of
+    /// its file is not its user's choice.
+    pub(super) fn bundle_source(&self, now: Time) -> Option<&(PeerId, Vec<PeerId>)> {
+        let record = &self.record;
+        let is_small = record.size.is_some_and(|size| (1..=limits::SMALL_FILE_BYTES as u64).contains(&size));
+        let in_folder = record.output.as_deref().is_none_or(|output| output.ends_with(std::path::is_separator));
+        let may = is_small && in_folder && self.bits.is_none() && record.sources.is_empty() && self.alone_until <= now;
+        record.hints.first().filter(|_| may)
     }
 
     /// True if it waits for room on the disk.

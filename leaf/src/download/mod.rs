@@ -7,6 +7,7 @@
 //! | `saved`, `copies` | jobs in the database, and beside it, where they outlive it |
 //! | `scheduler` | which job runs, and what its end means |
 //! | `task` | the driver of one running job |
+//! | `bundle` | many small files for one request |
 //! | `partial`, `here` | its files, how a finished one gets its name, and what is here already |
 //!
 //! ```text
@@ -16,10 +17,13 @@
 //! ```
 //!
 //! Invariants: the table in memory and the database hold the same jobs; at most
-//! [`limits::ACTIVE_DOWNLOADS`] run at once, those of high priority and old age first; one content has at
+//! [`limits::ACTIVE_DOWNLOADS`] run at once (a bundle counts as one), those of high priority and old age first; one content has at
 //! most one job that is not ended.
 
+mod bundle;
 mod copies;
+mod durable;
+mod ends;
 mod here;
 mod job;
 #[cfg(test)]
@@ -33,6 +37,7 @@ mod scheduler;
 mod support;
 mod task;
 
+pub use self::ends::Ends;
 pub(crate) use self::partial::free_bytes;
 
 use std::{
@@ -49,6 +54,7 @@ use overlay::{
     time::Time,
     verify::Layout,
 };
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::{
     sync::{Notify, broadcast, watch},
     task::spawn_blocking,
@@ -164,6 +170,8 @@ struct Shared {
     /// Told when a task has ended.
     ended: Notify,
     events: broadcast::Sender<Event>,
+    /// Told when another job has ended, or is forgotten.
+    ends: watch::Sender<()>,
 }
 
 impl Downloads {
@@ -203,6 +211,7 @@ impl Downloads {
             wake: Notify::new(),
             ended: Notify::new(),
             events: broadcast::Sender::new(limits::DOWNLOAD_EVENTS),
+            ends: watch::Sender::new(()),
         });
         let scheduler = Arc::clone(&shared);
         shared.tasks.spawn("downloads", async move { scheduler.schedule().await });
@@ -212,36 +221,62 @@ impl Downloads {
     /// Starts a download. If one of the content is not ended, it is returned instead, and the second value is
     /// false. It is durable when this returns.
     pub async fn add(&self, request: Request) -> Result<(Download, bool), DownloadError> {
-        let id = file_id::short_id(random_token().map_err(|error| DownloadError::System(error.to_string()))?);
-        let existing = {
+        self.add_all(vec![request]).await?.pop().ok_or(DownloadError::NotFound)
+    }
+
+    /// Starts downloads, as if one after the other. All are durable when this returns, or none was added.
+    pub async fn add_all(&self, requests: Vec<Request>) -> Result<Vec<(Download, bool)>, DownloadError> {
+        let mut added = Vec::with_capacity(requests.len());
+        for _ in &requests {
+            let token = random_token().map_err(|error| DownloadError::System(error.to_string()))?;
+            added.push((file_id::short_id(token), true));
+        }
+        {
             let mut jobs = self.shared.jobs();
-            let full = jobs.by_id.len() >= limits::JOBS;
-            let wanted = |job: &&mut Job| job.record.content == request.content && !job.record.state.is_ended();
-            match jobs.by_id.values_mut().find(wanted) {
-                Some(job) => {
-                    job.add_sources(&request.sources);
-                    Some(job.record.id.clone())
-                }
-                None if full => return Err(DownloadError::TooMany),
-                None => {
-                    let record = Record::new(id.clone(), jobs.next_order, request);
-                    jobs.next_order += 1;
-                    jobs.by_id.insert(id.clone(), Job::new(record, None));
-                    None
-                }
+            let mut wanted: FxHashMap<ContentId, String> = jobs
+                .by_id
+                .values()
+                .filter(|job| !job.record.state.is_ended())
+                .map(|job| (job.record.content, job.record.id.clone()))
+                .collect();
+            let new: FxHashSet<ContentId> = requests.iter().map(|request| request.content).collect();
+            let new = new.iter().filter(|content| !wanted.contains_key(content)).count();
+            if jobs.by_id.len() + new > limits::JOBS {
+                return Err(DownloadError::TooMany);
             }
-        };
-        let (id, new) = existing.map_or((id, true), |id| (id, false));
-        if let Err(error) = self.shared.save(&id).await {
-            if new {
-                // It would be gone after a restart, so it was never there.
-                self.shared.jobs().by_id.remove(&id);
+            for (request, (id, is_new)) in requests.into_iter().zip(&mut added) {
+                if let Some(known) = wanted.get(&request.content) {
+                    (*id, *is_new) = (known.clone(), false);
+                    if let Some(job) = jobs.by_id.get_mut(known) {
+                        job.add_sources(&request.sources);
+                    }
+                    continue;
+                }
+                wanted.insert(request.content, id.clone());
+                let record = Record::new(id.clone(), jobs.next_order, request);
+                jobs.next_order += 1;
+                jobs.by_id.insert(id.clone(), Job::new(record, None));
+            }
+        }
+        if let Err(error) = self.shared.save_all(added.iter().map(|(id, _)| id.clone()).collect()).await {
+            // They would be gone after a restart, so they were never there.
+            let mut jobs = self.shared.jobs();
+            for (id, _) in added.iter().filter(|(_, is_new)| *is_new) {
+                jobs.by_id.remove(id);
             }
             return Err(error);
         }
         self.shared.wake.notify_one();
-        self.shared.changed(&id);
-        Ok((self.get(&id).ok_or(DownloadError::NotFound)?, new))
+        let now = self.shared.clock.now();
+        let shown: Vec<(Download, bool)> = {
+            let jobs = self.shared.jobs();
+            let show = |(id, is_new): &(String, bool)| Some((jobs.by_id.get(id)?.show(now), *is_new));
+            added.iter().filter_map(show).collect()
+        };
+        for (download, _) in &shown {
+            self.shared.tell(Event::Changed(Box::new(download.clone())));
+        }
+        Ok(shown)
     }
 
     /// All jobs, in the order of their creation.
@@ -356,7 +391,7 @@ impl Downloads {
     /// Cancels a job if it is not ended, and forgets it. The finished file stays.
     pub async fn remove(&self, id: &str) -> Result<(), DownloadError> {
         let id = self.cancel(id).await?.id;
-        self.shared.jobs().by_id.remove(&id);
+        self.shared.jobs().remove(&id);
         self.shared.forget(vec![id]).await
     }
 
@@ -364,10 +399,12 @@ impl Downloads {
     pub async fn clear(&self) -> Result<usize, DownloadError> {
         let ended: Vec<String> = {
             let mut jobs = self.shared.jobs();
-            jobs.by_id
-                .extract_if(.., |_, job| job.record.state.is_ended() && job.stop.is_none())
-                .map(|(id, _)| id)
-                .collect()
+            let is_over = |job: &&Job| job.record.state.is_ended() && job.stop.is_none();
+            let ended: Vec<String> = jobs.by_id.values().filter(is_over).map(|job| job.record.id.clone()).collect();
+            for id in &ended {
+                jobs.remove(id);
+            }
+            ended
         };
         let count = ended.len();
         self.shared.forget(ended).await?;
@@ -480,7 +517,7 @@ impl Downloads {
 impl Shared {
     /// Tells the last line of a job, if it is ended.
     fn tell_outcome(&self, id: &str) {
-        let outcome = self.jobs().by_id.get(id).and_then(|job| job.record.outcome());
+        let outcome = self.note_end(id);
         if let Some(outcome) = outcome {
             metrics::download_ended(&outcome);
             self.tell(outcome);

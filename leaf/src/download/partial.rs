@@ -149,6 +149,29 @@ impl Partial {
         Ok(())
     }
 
+    /// Begins anew with nothing but an empty file for the data, of which no values are kept.
+    pub(super) fn create_data(&self) -> io::Result<File> {
+        let options = || OpenOptions::new().write(true).create_new(true).open(&self.data);
+        match options() {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if let Some(folder) = self.data.parent() {
+                    fs::create_dir_all(folder)?;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => self.remove()?,
+            file => return file,
+        }
+        written();
+        options()
+    }
+
+    /// Gives complete data its name, and nothing else: the name is durable only with its folder. Returns the path.
+    pub(super) fn name_data(&self, target: &Target) -> Result<PathBuf, FinishError> {
+        let path = target.place(&self.data)?;
+        written();
+        Ok(path)
+    }
+
     /// Gives the complete data its name and removes the values. Returns the path.
     pub(super) fn finish(&self, target: &Target) -> Result<PathBuf, FinishError> {
         let path = target.place(&self.data)?;
@@ -237,6 +260,15 @@ impl Target {
             }
         }
         Ok(None)
+    }
+
+    /// True if the first name that it would give is taken, or cannot be looked at.
+    pub(super) fn is_taken(&self) -> bool {
+        let path = match self {
+            Self::Folder(folder, name) => folder.join(name),
+            Self::File(path) => path.clone(),
+        };
+        !matches!(path.symlink_metadata(), Err(error) if error.kind() == io::ErrorKind::NotFound)
     }
 
     /// The existing file that this target names, if it names one.

@@ -8,6 +8,7 @@ use tokio::task::spawn_blocking;
 use super::{
     DownloadError, Event, Shared,
     copies::Copies,
+    job::Job,
     lock,
     record::{Bits, Record},
 };
@@ -45,26 +46,41 @@ impl Shared {
 
     /// Makes the job in the database that of the table in memory.
     pub(super) async fn save(self: &Arc<Self>, id: &str) -> Result<(), DownloadError> {
-        let (shared, id) = (Arc::clone(self), id.to_owned());
-        let key = id.clone();
+        self.save_all(vec![id.to_owned()]).await
+    }
+
+    /// Makes jobs in the database those of the table in memory, all or none.
+    pub(super) async fn save_all(self: &Arc<Self>, ids: Vec<String>) -> Result<(), DownloadError> {
+        let (shared, ids) = (Arc::clone(self), Arc::new(ids));
+        let keys = Arc::clone(&ids);
         let save = move || -> Result<(), DatabaseError> {
             // Transactions follow one another, so the last one writes the last state.
             let mut batch = shared.database.write()?;
-            let state = shared.jobs().by_id.get(&id).map(|job| (job.record.clone(), job.bits.is_some()));
-            let Some((record, has_bits)) = state else { return Ok(()) };
-            batch.put(&JOBS, id.as_bytes(), &record)?;
-            if !has_bits {
-                batch.remove(&BITS, id.as_bytes())?;
-            }
+            let states: Vec<_> = {
+                let jobs = shared.jobs();
+                let state = |id| jobs.by_id.get(id).map(|job: &Job| (job.record.clone(), job.bits.is_some()));
+                ids.iter().filter_map(state).collect()
+            };
+            batch.put_all(&JOBS, states.iter().map(|(record, _)| (record.id.as_bytes(), record)))?;
+            batch.remove_all(
+                &BITS,
+                states.iter().filter(|(_, has_bits)| !has_bits).map(|(record, _)| record.id.as_bytes()),
+            )?;
             batch.commit()?;
-            shared.keep_copy(&id);
+            for (record, _) in &states {
+                shared.keep_copy(&record.id);
+            }
             Ok(())
         };
         let saved = spawn_blocking(save).await.map_err(|error| DownloadError::System(error.to_string()));
         let saved = saved.and_then(|saved| Ok(saved?));
-        if let Some(job) = self.jobs().by_id.get_mut(&key) {
-            job.unsaved = saved.is_err();
+        let mut jobs = self.jobs();
+        for id in &*keys {
+            if let Some(job) = jobs.by_id.get_mut(id) {
+                job.unsaved = saved.is_err();
+            }
         }
+        drop(jobs);
         saved
     }
 
@@ -72,7 +88,7 @@ impl Shared {
     fn keep_copy(&self, id: &str) {
         let copies = lock(&self.copies);
         let Some(record) = self.jobs().by_id.get(id).map(|job| job.record.clone()) else { return };
-        if let Err(error) = copies.keep(&record, &self.partial(record.content).downloads()) {
+        if let Err(error) = copies.keep(&record, || self.partial(record.content).downloads()) {
             tracing::debug!(%error, id, "a download has no copy beside the database");
         }
     }
@@ -87,10 +103,8 @@ impl Shared {
             }
             drop(copies);
             let mut batch = shared.database.write()?;
-            for id in &gone {
-                batch.remove(&JOBS, id.as_bytes())?;
-                batch.remove(&BITS, id.as_bytes())?;
-            }
+            batch.remove_all(&JOBS, gone.iter().map(String::as_bytes))?;
+            batch.remove_all(&BITS, gone.iter().map(String::as_bytes))?;
             Ok(batch.commit()?)
         };
         let removed = spawn_blocking(remove).await.unwrap_or_else(|error| Err(io::Error::other(error)));
@@ -139,7 +153,7 @@ pub(super) fn take_back(database: &Database, copies: &Copies) -> Result<(), Data
 pub(super) fn keep_if_missing(copies: &Copies, record: &Record, downloads: &std::path::Path) {
     if !record.state.is_ended()
         && !copies.has(&record.id)
-        && let Err(error) = copies.keep(record, downloads)
+        && let Err(error) = copies.keep(record, || downloads.to_owned())
     {
         tracing::debug!(%error, id = record.id, "a download has no copy beside the database");
     }

@@ -297,6 +297,36 @@ impl Batch<'_> {
         self.delete(table.definition, key)
     }
 
+    /// Writes values.
+    pub fn put_all<'b, V: Serialize + 'b>(
+        &mut self,
+        table: &Table<V>,
+        values: impl Iterator<Item = (&'b [u8], &'b V)>,
+    ) -> Result<(), DatabaseError> {
+        self.act(|inner| {
+            let mut table = inner.open_table(table.definition)?;
+            for (key, value) in values {
+                table.insert(key, &encode(value)[..])?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Removes values, those that there are.
+    pub fn remove_all<'b, V>(
+        &mut self,
+        table: &Table<V>,
+        keys: impl Iterator<Item = &'b [u8]>,
+    ) -> Result<(), DatabaseError> {
+        self.act(|inner| {
+            let mut table = inner.open_table(table.definition)?;
+            for key in keys {
+                table.remove(key)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Makes it so, on the disk.
     pub fn commit(self) -> Result<(), DatabaseError> {
         let Self { inner, database, _open } = self;

@@ -40,7 +40,10 @@ use super::{
     Database, DatabaseError, Outboards, SkipReason, StoreError,
     watch::{Coverage, Watch},
 };
-use crate::catalog::Catalog;
+use crate::{
+    catalog::Catalog,
+    transfer::{Finished, SmallFile},
+};
 
 mod driver;
 mod roots;
@@ -307,12 +310,27 @@ impl Shares {
         blocking(move || Ok(shared.database.contents_from(&prefix, limit)?)).await
     }
 
-    /// Registers a finished, verified file, wherever it lies: it is served without being hashed again for as long as
-    /// it stays what it is.
-    pub async fn add_download(&self, file: PathBuf, content: ContentId, pieces: Vec<Value>) -> Result<(), StoreError> {
+    /// Reads small files, at most [`limits::RUN_BYTES`] in all; `None` for each that is not here, is too large or is one too
+    /// many.
+    pub async fn small_files(&self, contents: Vec<ContentId>) -> Result<Vec<Option<SmallFile>>, StoreError> {
         let shared = self.shared.clone();
-        let root = blocking(move || shared.add_download(&file, content, &pieces)).await?;
-        self.look_at(root.into_iter().collect());
+        let (files, stale) = blocking(move || shared.small_files(&contents)).await?;
+        self.look_at(stale);
+        Ok(files)
+    }
+
+    /// Which of some contents are on record here.
+    pub async fn knows(&self, contents: Vec<ContentId>) -> Result<Vec<bool>, StoreError> {
+        let shared = self.shared.clone();
+        blocking(move || Ok(shared.database.knows(&contents)?)).await
+    }
+
+    /// Registers finished, verified files, wherever they lie: each is served without being hashed again for as long as it
+    /// stays what it is. What cannot be read is left out.
+    pub async fn add_downloads(&self, files: Vec<Finished>) -> Result<(), StoreError> {
+        let shared = self.shared.clone();
+        let below = blocking(move || shared.add_downloads(&files)).await?;
+        self.look_at(below);
         Ok(())
     }
 

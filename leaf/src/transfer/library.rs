@@ -1,7 +1,5 @@
 //! The shares as the library that is served, and where finished downloads are entered.
 
-use std::path::PathBuf;
-
 use futures_util::future::BoxFuture;
 use overlay::{
     id::ContentId,
@@ -13,7 +11,7 @@ use overlay::{
     },
 };
 
-use super::{Library, LibraryError, LocalFile};
+use super::{Finished, Library, LibraryError, LocalFile, SmallFile};
 use crate::{
     catalog::{self, Item},
     store::Shares,
@@ -37,15 +35,18 @@ impl Library for Shares {
         Box::pin(async move { Self::damaged(self, content).await.map_err(|error| LibraryError(error.to_string())) })
     }
 
-    fn add_download(
-        &self,
-        path: PathBuf,
-        content: ContentId,
-        pieces: Vec<Value>,
-    ) -> BoxFuture<'_, Result<(), LibraryError>> {
-        Box::pin(async move {
-            Self::add_download(self, path, content, pieces).await.map_err(|error| LibraryError(error.to_string()))
-        })
+    fn small_files(&self, contents: Vec<ContentId>) -> BoxFuture<'_, Result<Vec<Option<SmallFile>>, LibraryError>> {
+        Box::pin(
+            async move { Self::small_files(self, contents).await.map_err(|error| LibraryError(error.to_string())) },
+        )
+    }
+
+    fn knows(&self, contents: Vec<ContentId>) -> BoxFuture<'_, Result<Vec<bool>, LibraryError>> {
+        Box::pin(async move { Self::knows(self, contents).await.map_err(|error| LibraryError(error.to_string())) })
+    }
+
+    fn add_downloads(&self, files: Vec<Finished>) -> BoxFuture<'_, Result<(), LibraryError>> {
+        Box::pin(async move { Self::add_downloads(self, files).await.map_err(|error| LibraryError(error.to_string())) })
     }
 
     fn browse(&self, request: Browse) -> BoxFuture<'_, Option<Page>> {

@@ -129,6 +129,26 @@ pub struct LocalFile {
     pub path: PathBuf,
 }
 
+/// A small file of this node that was found to be as it was hashed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SmallFile {
+    /// Its file name.
+    pub name: String,
+    /// All of it, at most [`overlay::limits::SMALL_FILE_BYTES`].
+    pub data: Vec<u8>,
+}
+
+/// A finished, verified download.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finished {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What it is.
+    pub content: ContentId,
+    /// Its piece values.
+    pub pieces: Vec<Value>,
+}
+
 /// The library failed; nothing was changed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("the library failed: {0}")]
@@ -145,13 +165,15 @@ pub trait Library: Debug + Send + Sync + 'static {
     /// What lies here of a content is not what was hashed: it is listed no more, and hashed again.
     fn damaged(&self, content: ContentId) -> BoxFuture<'_, Result<(), LibraryError>>;
 
-    /// Enters a finished, verified download.
-    fn add_download(
-        &self,
-        path: PathBuf,
-        content: ContentId,
-        pieces: Vec<Value>,
-    ) -> BoxFuture<'_, Result<(), LibraryError>>;
+    /// Reads small files, each `None` if it is not here, is larger than [`overlay::limits::SMALL_FILE_BYTES`], or is one too many
+    /// for [`overlay::limits::RUN_BYTES`].
+    fn small_files(&self, contents: Vec<ContentId>) -> BoxFuture<'_, Result<Vec<Option<SmallFile>>, LibraryError>>;
+
+    /// Which of some contents are on record here, whether or not their files still are what they were.
+    fn knows(&self, contents: Vec<ContentId>) -> BoxFuture<'_, Result<Vec<bool>, LibraryError>>;
+
+    /// Enters finished, verified downloads. Those that cannot be read are left out.
+    fn add_downloads(&self, files: Vec<Finished>) -> BoxFuture<'_, Result<(), LibraryError>>;
 
     /// A page of what is shared; `None` if there is no such folder or file. It may have more than the wire takes:
     /// the caller cuts it.

@@ -3,14 +3,17 @@
 //! ```text
 //!   connection ─ accept ─> stream task ─ Open ──> session: registered with the queue, told of its slot
 //!                                      ─ Want ──> pieces: slot checked, file checked, read and sent
+//!                                      ─ WantFiles ─> one slot for many small files, which are sent whole
 //!                                      ─ WantSegment, WantGroups, Browse ──> one answer
 //! ```
 //!
 //! The sender hashes nothing and believes nothing: a request is judged by its session's slot, the content's
 //! layout and the pieces that are here. The file must still be as it was hashed, else it is denied.
-//! Invariant: on each connection at most [`limits::RUNS_AT_ONCE`] runs are in memory.
+//! Invariant: on each connection at most [`limits::RUNS_AT_ONCE`] runs and [`limits::BUNDLES_AT_ONCE`] bundles of small
+//! files are in memory.
 
 mod answers;
+mod files;
 mod pieces;
 
 use std::{
@@ -19,7 +22,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
 };
 
@@ -124,22 +127,42 @@ enum Place {
     Refused(Refusal),
 }
 
+/// A content that somebody fetches.
 #[derive(Debug)]
 struct Session {
-    id: SessionId,
-    name: String,
-    peer: PeerId,
+    turn: Arc<Turn>,
     homes: Vec<PeerId>,
-    via: Via,
     holding: Arc<Holding>,
     /// Pieces that were sent.
     pieces: watch::Sender<u64>,
+}
+
+/// What stands in the queue for a slot: the session of one content, or a bundle of small files.
+#[derive(Debug)]
+struct Turn {
+    id: SessionId,
+    name: String,
+    peer: PeerId,
+    via: Via,
+    /// What is sent, or was last.
+    shown: Mutex<Shown>,
     place: watch::Sender<Place>,
+    /// Bytes of that which were sent.
     sent: AtomicU64,
+    /// True once anything was.
+    served: AtomicBool,
     rate: Mutex<Rate>,
 }
 
-impl Session {
+/// A content as it is shown to the user.
+#[derive(Debug)]
+struct Shown {
+    content: ContentId,
+    name: String,
+    size: u64,
+}
+
+impl Turn {
     /// True if requests are answered now.
     fn may_ask(&self, now: Time) -> bool {
         match *self.place.borrow() {
@@ -155,12 +178,13 @@ impl Session {
             Place::Waiting { position, .. } => (UploadState::Queued, (position > 0).then_some(position)),
             Place::Refused(_) => (UploadState::Queued, None),
         };
+        let shown = lock(&self.shown);
         Upload {
             id: self.name.clone(),
             peer: self.peer,
-            content: self.holding.content(),
-            name: self.holding.name().to_owned(),
-            size: self.holding.layout().size(),
+            content: shown.content,
+            name: shown.name.clone(),
+            size: shown.size,
             bytes: self.sent.load(Ordering::Relaxed),
             rate: lock(&self.rate).shown(now),
             state,
@@ -197,7 +221,7 @@ struct Shared {
     clock: Clock,
     tasks: Tasks,
     next_session: AtomicU64,
-    sessions: Mutex<BTreeMap<SessionId, Arc<Session>>>,
+    turns: Mutex<BTreeMap<SessionId, Arc<Turn>>>,
     places: Occupancy,
     load: watch::Sender<Load>,
 }
@@ -211,6 +235,7 @@ struct Client {
     /// Contents that it was sent something of since it last complained of them.
     served: Mutex<BTreeSet<ContentId>>,
     runs: Semaphore,
+    bundles: Semaphore,
 }
 
 impl Uploads {
@@ -234,7 +259,7 @@ impl Uploads {
             clock,
             tasks: tasks.clone(),
             next_session: AtomicU64::new(0),
-            sessions: Mutex::new(BTreeMap::new()),
+            turns: Mutex::new(BTreeMap::new()),
             places: Occupancy::new(limits::TRANSFER_CONNECTIONS, limits::TRANSFER_CONNECTIONS_PER_PREFIX),
             load: watch::Sender::new(Load { free_slots: slots + 1, queue: 0 }),
         });
@@ -265,7 +290,7 @@ impl Uploads {
     /// The uploads, oldest first.
     pub fn list(&self) -> Vec<Upload> {
         let now = self.shared.clock.now();
-        lock(&self.shared.sessions).values().map(|session| session.show(now)).collect()
+        lock(&self.shared.turns).values().map(|turn| turn.show(now)).collect()
     }
 
     /// How busy the uploads are, and changes of that.
@@ -303,8 +328,8 @@ impl Shared {
             queue::Output::Position { session, position } => (session, Place::Waiting { position, revoked_at: None }),
             queue::Output::Refuse { session, why } => (session, Place::Refused(why)),
         };
-        if let Some(session) = lock(&self.sessions).get(&session) {
-            session.place.send_modify(|current| {
+        if let Some(turn) = lock(&self.turns).get(&session) {
+            turn.place.send_modify(|current| {
                 *current = match (*current, place) {
                     // A new position keeps the grace of a slot that was just taken back.
                     (Place::Waiting { revoked_at, .. }, Place::Waiting { position, revoked_at: None }) => {
@@ -335,6 +360,7 @@ impl Shared {
             sessions: Mutex::new(BTreeMap::new()),
             served: Mutex::default(),
             runs: Semaphore::new(limits::RUNS_AT_ONCE),
+            bundles: Semaphore::new(limits::BUNDLES_AT_ONCE),
         });
         loop {
             let (sender, receiver) = match timeout(limits::TRANSFER_IDLE, connection.accept::<TransferMessage>()).await
@@ -367,6 +393,7 @@ impl Shared {
             TransferMessage::Open(open) => return self.session(client, open, sender, receiver).await,
             TransferMessage::Want(want) => self.pieces(client, want, &mut sender).await?,
             TransferMessage::WantPart(want) => self.part(client, want, &mut sender).await?,
+            TransferMessage::WantFiles(want) => self.files(client, want, &mut sender).await?,
             TransferMessage::Spoiled(spoiled) => self.spoiled(client, spoiled).await,
             TransferMessage::WantSegment(want) => sender.send(&segment(client, want)).await?,
             TransferMessage::WantGroups(want) => sender.send(&groups(client, want).await).await?,
@@ -399,12 +426,13 @@ impl Shared {
                 return Ok(());
             }
         };
-        let (session, asked_at) = (&registration.session, self.clock.now());
+        let (session, turn) = (&registration.session, &registration.session.turn);
+        let asked_at = self.clock.now();
         let mut waited = false;
         let mut bans = self.bans.clone();
-        let mut place = session.place.subscribe();
+        let mut place = turn.place.subscribe();
         let copies = self.holdings.copies(&open.content);
-        let join = queue::Input::Join { session: session.id, peer: session.peer, copies };
+        let join = queue::Input::Join { session: turn.id, peer: turn.peer, copies };
         self.queue.input(join).await.map_err(|_| StreamError::Ending)?;
         let holding = &session.holding;
         let (mut news, mut others) = (interval(limits::HAVE_INTERVAL), interval(limits::OTHERS_INTERVAL));
@@ -509,7 +537,7 @@ impl Shared {
 
     /// A session that wants nothing for now gives its slot or its turn to others; one that wants again lines up again.
     async fn rest(&self, session: &Session, rests: bool) -> Result<(), StreamError> {
-        let (id, peer) = (session.id, session.peer);
+        let (id, peer) = (session.turn.id, session.turn.peer);
         let input = if rests {
             queue::Input::Leave(id)
         } else {
@@ -519,7 +547,8 @@ impl Shared {
         if rests {
             // What the queue decided before it heard of this has been told then.
             self.queue.inspect(|_| ()).await.map_err(|_| StreamError::Ending)?;
-            session.place.send_replace(Place::Waiting { position: 0, revoked_at: Some(self.clock.now()) });
+            let revoked_at = Some(self.clock.now());
+            session.turn.place.send_replace(Place::Waiting { position: 0, revoked_at });
         }
         Ok(())
     }
@@ -532,7 +561,8 @@ impl Shared {
         told: &mut BTreeSet<PeerId>,
         rng: &mut Pcg64Mcg,
     ) -> Result<(), StreamError> {
-        let others = self.holdings.others_for(self.clock.now(), &session.holding.content(), &session.peer, told, rng);
+        let others =
+            self.holdings.others_for(self.clock.now(), &session.holding.content(), &session.turn.peer, told, rng);
         if !others.is_empty() {
             let named = |other: FoundSource| Other { peer: other.peer, homes: List::new(other.homes) };
             sender.send(&Others { others: List::new(others.into_iter().map(named)) }.into()).await?;
@@ -550,22 +580,30 @@ impl Shared {
         if sessions.len() >= limits::UPLOAD_QUEUE_PER_PEER || sessions.contains_key(&holding.content()) {
             return Err(DenyReason::Busy);
         }
+        let (content, name) = (holding.content(), holding.name().to_owned());
+        let entry = self.enter(client, Shown { content, name, size: holding.layout().size() })?;
+        let turn = Arc::clone(&entry.turn);
+        let session = Arc::new(Session { turn, homes, holding, pieces: watch::Sender::new(0) });
+        sessions.insert(content, Arc::clone(&session));
+        Ok(Registration { client: Arc::clone(client), session, _entry: entry })
+    }
+
+    /// Enters somebody in the table who will stand in the queue.
+    fn enter(self: &Arc<Self>, client: &Arc<Client>, shown: Shown) -> Result<Entry, DenyReason> {
         let name = random_token().map_err(|_| DenyReason::Busy)?;
-        let session = Arc::new(Session {
+        let turn = Arc::new(Turn {
             id: SessionId(self.next_session.fetch_add(1, Ordering::Relaxed)),
             name: file_id::short_id(name),
             peer: client.connection.peer(),
-            homes,
             via: client.via,
-            holding,
-            pieces: watch::Sender::new(0),
+            shown: Mutex::new(shown),
             place: watch::Sender::new(Place::Waiting { position: 0, revoked_at: None }),
             sent: AtomicU64::new(0),
+            served: AtomicBool::new(false),
             rate: Mutex::default(),
         });
-        sessions.insert(session.holding.content(), Arc::clone(&session));
-        lock(&self.sessions).insert(session.id, Arc::clone(&session));
-        Ok(Registration { shared: Arc::clone(self), client: Arc::clone(client), session })
+        lock(&self.turns).insert(turn.id, Arc::clone(&turn));
+        Ok(Entry { shared: Arc::clone(self), client: Arc::clone(client), turn })
     }
 
     /// A page that fits its frame.
@@ -592,23 +630,36 @@ impl Shared {
     }
 }
 
-/// A session in the tables. Dropping it takes it out of them and of the queue.
+/// A session in the table of its connection. Dropping it takes it out.
 #[derive(Debug)]
 struct Registration {
-    shared: Arc<Shared>,
     client: Arc<Client>,
     session: Arc<Session>,
+    _entry: Entry,
 }
 
 impl Drop for Registration {
     fn drop(&mut self) {
+        lock(&self.client.sessions).remove(&self.session.holding.content());
+    }
+}
+
+/// Somebody who stands in the queue or has a slot. Dropping it takes them out of the table and of the queue.
+#[derive(Debug)]
+struct Entry {
+    shared: Arc<Shared>,
+    client: Arc<Client>,
+    turn: Arc<Turn>,
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
         let broken = self.client.connection.close_reason();
         let in_order = matches!(broken, None | Some(CloseReason::Remote(CloseCode::Done)));
-        let served = in_order && self.session.sent.load(Ordering::Relaxed) > 0;
+        let served = in_order && self.turn.served.load(Ordering::Relaxed);
         UPLOADS_FINISHED.increment(if served { UploadResult::Ok } else { UploadResult::Aborted });
-        lock(&self.client.sessions).remove(&self.session.holding.content());
-        lock(&self.shared.sessions).remove(&self.session.id);
-        let (shared, session) = (Arc::clone(&self.shared), self.session.id);
+        lock(&self.shared.turns).remove(&self.turn.id);
+        let (shared, session) = (Arc::clone(&self.shared), self.turn.id);
         self.shared.tasks.spawn("upload leave", async move {
             // Without a queue the node is ending.
             let _ = shared.queue.input(queue::Input::Leave(session)).await;

@@ -16,10 +16,10 @@ use overlay::{
     verify::{self, Layout, Value},
     wire::{
         Message,
-        bounded::List,
+        bounded::{Blob, List},
         transfer::{
-            Appetite, DenyReason, Groups, Open, Opened, Spoiled, TransferMessage, Want, WantGroups, WantPart,
-            WantSegment,
+            Appetite, DenyReason, Groups, Open, Opened, Spoiled, TransferMessage, Want, WantFiles, WantGroups,
+            WantPart, WantSegment,
         },
     },
 };
@@ -460,6 +460,49 @@ impl Request {
         // Without a listener the download has ended.
         let _ = self.events.send(Event::Request { id: self.id, news }).await;
     }
+}
+
+/// What an uploader says when it is asked for small files.
+#[derive(Debug)]
+pub enum Answer {
+    /// The next of them; `None` for what it does not send.
+    Files(Vec<Option<Vec<u8>>>),
+    /// Its place in the queue.
+    Queued(u32),
+    /// Nothing more.
+    End,
+}
+
+/// The answers to a request for small files.
+#[derive(Debug)]
+pub struct Answers(Receiver<TransferMessage>);
+
+impl Answers {
+    /// The next one. Cancelling loses nothing.
+    pub async fn next(&mut self) -> Answer {
+        match self.0.next().await {
+            Ok(Some(TransferMessage::Files(files))) => {
+                Answer::Files(files.files.into_iter().map(|file| file.map(Blob::into_vec)).collect())
+            }
+            Ok(Some(TransferMessage::Queued(queued))) => Answer::Queued(queued.position),
+            Ok(Some(TransferMessage::NotHeld(_) | TransferMessage::Denied(_)) | None) | Err(_) => Answer::End,
+            Ok(Some(_)) => {
+                self.0.connection().close(CloseCode::Violation);
+                Answer::End
+            }
+        }
+    }
+}
+
+/// Asks for small files, which are not verified yet when they come; `None` if the connection is gone.
+pub async fn files(connection: &Connection, contents: impl Iterator<Item = ContentId>) -> Option<Answers> {
+    let work = async {
+        let (mut sender, receiver) = connection.open::<TransferMessage>().await.ok()?;
+        sender.send(&WantFiles { contents: List::new(contents) }.into()).await.ok()?;
+        sender.finish().ok()?;
+        Some(Answers(receiver))
+    };
+    timeout(ANSWER_TIMEOUT, work).await.ok().flatten()
 }
 
 /// Bytes that arrived and were not told yet, and since when.

@@ -9,10 +9,11 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use data_encoding::BASE64;
+use futures_util::{StreamExt, stream};
 use overlay::{
     admin::{
         error::{ApiError, Body, Code, Path, Query},
-        events::{EventLog, respond},
+        events::{EventLog, Frame, respond},
         index::{Api, Endpoint},
         list::{ListQuery, Page},
     },
@@ -47,6 +48,7 @@ pub(super) fn routes(api: Api<State>) -> Api<State> {
                 .may_exist(),
             start,
         )
+        .endpoint(Endpoint::get("downloads/ends", "how downloads end from now on").events(), ends)
         .endpoint(Endpoint::get("downloads/{id}", "a download and its pieces").answers::<Detailed>(), show)
         .endpoint(
             Endpoint::patch("downloads/{id}", "pause, queue, cancel, or give another priority")
@@ -160,22 +162,21 @@ async fn start_from_peer(
     }
     let parent = path.rfind('/').map_or(0, |end| end + 1);
     let root = state.node.output_folder(output.as_deref());
-    let mut jobs = Vec::new();
-    for (content, size, file) in items {
+    let request = |(content, size, file): (_, _, String)| {
         // All of them begin with the path.
         let below = file.get(parent..).unwrap_or(&file);
         let folder = crate::names::folder_below(&root, below);
-        let request = Request {
+        Request {
             content,
             name: overlay::file::file_name(&file).to_owned(),
             size: Some(size),
             output: Some(format!("{}/", folder.display())),
             priority,
             sources: vec![FoundSource { peer, homes: Vec::new() }],
-        };
-        jobs.push(state.node.downloads().add(request).await?.0);
-    }
-    Ok((StatusCode::CREATED, Json(Started::Many { items: jobs })))
+        }
+    };
+    let jobs = state.node.downloads().add_all(items.into_iter().map(request).collect()).await?;
+    Ok((StatusCode::CREATED, Json(Started::Many { items: jobs.into_iter().map(|(job, _)| job).collect() })))
 }
 
 /// A job and its pieces.
@@ -235,6 +236,23 @@ async fn remove(Shared(state): Shared<State>, Path(id): Path<String>) -> Result<
     let id = job_id(&state, &id).await;
     state.node.downloads().remove(&id).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// The ends of all downloads that are still to come, for whoever waits for many.
+async fn ends(Shared(state): Shared<State>) -> Response {
+    let told = stream::unfold(state.node.downloads().ends(), |mut ends| async move {
+        let part = ends.next().await?;
+        Some((stream::iter(part.into_iter().filter_map(|end| frame(&end))), ends))
+    });
+    respond(told.flatten()).into_response()
+}
+
+fn frame(end: &Event) -> Option<Frame> {
+    match end {
+        Event::Done(done) => Frame::of("done", done),
+        Event::Failed(failed) => Frame::of("failed", failed),
+        _ => None,
+    }
 }
 
 async fn events(Shared(state): Shared<State>, Path(id): Path<String>) -> Result<Response, ApiError> {

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Served, Share, ShareState, run::Lanes};
 use crate::{
     catalog::{Catalog, Change},
+    file_io::read_at,
     store::{
         Database, Outboards, SkipReason, StoreError, hash,
         pass::{Pass, PassRoot, Progress, Report},
@@ -34,6 +35,7 @@ use crate::{
         tags,
         watch::{Coverage, Watch},
     },
+    transfer::{Finished, SmallFile},
 };
 
 /// The root of finished downloads, wherever they were put: paths below it are absolute. Roots of shares count from 0.
@@ -384,29 +386,62 @@ impl Shared {
         Ok(())
     }
 
-    /// Records a finished download. Returns its place in a share, if it lies in one.
-    pub(super) fn add_download(
+    /// Reads small files, all at once.
+    pub(super) fn small_files(
         &self,
-        file: &Path,
-        content: ContentId,
-        pieces: &[Value],
-    ) -> Result<Option<Below>, StoreError> {
-        let open = File::open(file)?;
-        let stamp = Stamp::of(&open.metadata()?);
-        let tags = tags::read(&file.file_name().unwrap_or_default().to_string_lossy(), &open);
-        self.outboards.store(content, stamp.size, pieces)?;
-        let record = Record { stamp, content, tags };
-        let _turn = self.downloads_turn();
-        self.database.update_files(DOWNLOADS, &[(path::to_bytes(file), &record)], &[])?;
-        let in_share = {
-            let states = self.states();
-            let mut shares = states.iter().filter(|(_, state)| state.origin.is_some());
-            shares.find_map(|(id, state)| Some((*id, file.strip_prefix(&state.path).ok()?.to_owned())))
-        };
-        if in_share.is_none() {
-            self.apply(vec![Change::Upsert(FileEntry::unlisted(content, stamp.size))]);
+        contents: &[ContentId],
+    ) -> Result<(Vec<Option<SmallFile>>, Vec<Below>), StoreError> {
+        let (mut files, mut stale, mut left) = (Vec::with_capacity(contents.len()), Vec::new(), limits::RUN_BYTES);
+        for content in contents {
+            let (served, changed) = self.open(*content)?;
+            stale.extend(changed);
+            let small = served.filter(|served| served.size <= left.min(limits::SMALL_FILE_BYTES as u64));
+            let file = small.and_then(|served| {
+                left -= served.size;
+                let data = read_at(&served.file, served.size as usize, 0).ok()?;
+                let name = served.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+                Some(SmallFile { name, data })
+            });
+            files.push(file);
         }
-        Ok(in_share)
+        Ok((files, stale))
+    }
+
+    /// Records finished downloads together. Returns the places of those that lie in a share.
+    pub(super) fn add_downloads(&self, files: &[Finished]) -> Result<Vec<Below>, StoreError> {
+        let mut records = Vec::with_capacity(files.len());
+        for Finished { path, content, pieces } in files {
+            let looked = || {
+                let open = File::open(path)?;
+                let stamp = Stamp::of(&open.metadata()?);
+                let tags = tags::read(&path.file_name().unwrap_or_default().to_string_lossy(), &open);
+                self.outboards.store(*content, stamp.size, pieces)?;
+                Ok::<_, std::io::Error>(Record { stamp, content: *content, tags })
+            };
+            match looked() {
+                Ok(record) => records.push((path, record)),
+                Err(error) if files.len() == 1 => return Err(error.into()),
+                Err(error) => tracing::warn!(%error, "a finished download cannot be read"),
+            }
+        }
+        let _turn = self.downloads_turn();
+        let puts: Vec<_> = records.iter().map(|(path, record)| (path::to_bytes(path), record)).collect();
+        self.database.update_files(DOWNLOADS, &puts, &[])?;
+        let (mut below, mut unlisted) = (Vec::new(), Vec::new());
+        {
+            let states = self.states();
+            for (path, record) in &records {
+                let mut shares = states.iter().filter(|(_, state)| state.origin.is_some());
+                let in_share =
+                    shares.find_map(|(id, state)| Some((*id, path.strip_prefix(&state.path).ok()?.to_owned())));
+                match in_share {
+                    Some(place) => below.push(place),
+                    None => unlisted.push(Change::Upsert(FileEntry::unlisted(record.content, record.stamp.size))),
+                }
+            }
+        }
+        self.apply(unlisted);
+        Ok(below)
     }
 
     pub(super) fn pass<'a>(

@@ -100,6 +100,10 @@ async fn rescan(shares: &Shares) {
     shares.settled(None).await;
 }
 
+fn finished(path: PathBuf, content: ContentId, pieces: Vec<Value>) -> Finished {
+    Finished { path, content, pieces }
+}
+
 #[tokio::test]
 async fn files_are_hashed_listed_and_served() {
     let mut leaf = Leaf::new(&["music"]);
@@ -422,7 +426,7 @@ async fn a_download_is_served_but_listed_only_on_demand() {
     leaf.write("downloads/got", "got");
     leaf.write("downloads/stranger", "s");
     let shares = leaf.start().await;
-    shares.add_download(leaf.at("downloads/got"), id("got"), vec![id("got").0]).await.unwrap();
+    shares.add_downloads(vec![finished(leaf.at("downloads/got"), id("got"), vec![id("got").0])]).await.unwrap();
     assert!(shares.open(id("got")).await.unwrap().is_some());
     assert!(shares.open(id("s")).await.unwrap().is_none());
     shares.settled(None).await;
@@ -457,8 +461,8 @@ async fn a_download_is_served_from_wherever_it_was_put_until_it_is_another_file(
         hasher.update(text.as_bytes()).unwrap();
         hasher.finish().unwrap().pieces
     };
-    shares.add_download(elsewhere.clone(), id(&large), pieces(&large)).await.unwrap();
-    shares.add_download(changed.clone(), id("old"), pieces("old")).await.unwrap();
+    shares.add_downloads(vec![finished(elsewhere.clone(), id(&large), pieces(&large))]).await.unwrap();
+    shares.add_downloads(vec![finished(changed.clone(), id("old"), pieces("old"))]).await.unwrap();
     drop(shares);
     leaf.stop().await;
 

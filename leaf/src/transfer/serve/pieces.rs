@@ -15,7 +15,7 @@ use overlay::{
 use tokio::task::spawn_blocking;
 
 use super::{
-    Client, Place, Session, Shared, StreamError,
+    Client, Place, Session, Shared, StreamError, Turn,
     answers::{deny, find, judge, judge_part, read},
     lock,
 };
@@ -38,7 +38,7 @@ impl Shared {
         if self.bytes(client, &session, head, range, sender).await? {
             session.pieces.send_modify(|pieces| *pieces += u64::from(want.count));
             // It has something of the content now: others may fetch that from it.
-            self.holdings.heard(self.clock.now(), want.content, session.peer, &session.homes);
+            self.holdings.heard(self.clock.now(), want.content, session.turn.peer, &session.homes);
         }
         Ok(())
     }
@@ -93,12 +93,12 @@ impl Shared {
         sender: &mut Sender<TransferMessage>,
     ) -> Result<bool, StreamError> {
         let holding = &session.holding;
-        if !session.may_ask(self.clock.now()) {
+        if !session.turn.may_ask(self.clock.now()) {
             deny(sender, DenyReason::NotGranted).await?;
             return Ok(false);
         }
         let _permit = client.runs.acquire().await.map_err(|_| StreamError::Ending)?;
-        let is_refused = matches!(*session.place.borrow(), Place::Refused(_));
+        let is_refused = matches!(*session.turn.place.borrow(), Place::Refused(_));
         if is_refused || !holding.is_unchanged() {
             if !is_refused {
                 self.holdings.remove(&holding.content());
@@ -129,14 +129,14 @@ impl Shared {
             if position < end {
                 next = Some(read(holding, position, end));
             }
-            self.send_bytes(session, data, sender).await?;
+            self.send_bytes(&session.turn, data, sender).await?;
         }
         Ok(true)
     }
 
     async fn send_bytes(
         &self,
-        session: &Session,
+        turn: &Turn,
         mut data: Bytes,
         sender: &mut Sender<TransferMessage>,
     ) -> Result<(), StreamError> {
@@ -144,12 +144,18 @@ impl Shared {
             let part = data.split_to(self.throttle.release(data.len()).await);
             let bytes = part.len() as u64;
             sender.send_raw(part).await?;
-            session.sent.fetch_add(bytes, Ordering::Relaxed);
-            TRANSFER_BYTES.add((Direction::Out, session.via.into()), bytes);
-            lock(&session.rate).add(self.clock.now(), bytes);
-            // A full inbox only delays the end of the turn.
-            let _ = self.queue.try_input(queue::Input::Sent { session: session.id, bytes });
+            turn.sent.fetch_add(bytes, Ordering::Relaxed);
+            self.count(turn, bytes);
         }
         Ok(())
+    }
+
+    /// Counts bytes that were sent.
+    pub(super) fn count(&self, turn: &Turn, bytes: u64) {
+        turn.served.store(true, Ordering::Relaxed);
+        TRANSFER_BYTES.add((Direction::Out, turn.via.into()), bytes);
+        lock(&turn.rate).add(self.clock.now(), bytes);
+        // A full inbox only delays the end of the turn.
+        let _ = self.queue.try_input(queue::Input::Sent { session: turn.id, bytes });
     }
 }
