@@ -16,6 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use bench::{
+    bare::now,
     contest::{Contender, Fetch, Mesh, PLAY, What, python_with_libtorrent},
     plain::{self, Tuning},
     table::median,
@@ -43,6 +44,9 @@ struct Options {
     /// Nodes that fetch it at once
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
     sinks: u8,
+    /// Measure this many files of 4 KiB in a folder instead
+    #[arg(long, value_name = "FILES", value_parser = clap::value_parser!(u32).range(1..))]
+    small: Option<u32>,
     /// Where `nginx`, `sendme`, `rqbit` and a `python3` with libtorrent are, if not in the PATH
     #[arg(long, value_name = "DIR")]
     rivals: Option<PathBuf>,
@@ -68,10 +72,8 @@ const MIB: usize = 1 << 20;
 /// The file's name, which is also what is searched for.
 const NAME: &str = "measured";
 
-/// Files of the folder of small files.
-const SMALL_FILES: u64 = 1000;
-/// Bytes of each of them.
-const SMALL_BYTES: usize = 10_000;
+/// Bytes of a small file.
+const SMALL_BYTES: usize = 4 << 10;
 
 fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
@@ -113,6 +115,9 @@ fn play(mut arguments: Vec<OsString>) -> ExitCode {
 
 fn measure(options: &Options) -> Result<()> {
     let folder = folder()?;
+    if let Some(files) = options.small {
+        return small_files(options, files, folder.path());
+    }
     let share = folder.path().join("share");
     fs::create_dir(&share)?;
     let file = share.join(NAME);
@@ -151,32 +156,80 @@ fn measure(options: &Options) -> Result<()> {
         "time: as a multiple of the first line; MiB/s: of all sinks; CPU: of all sides; resident: the most that one \
          process had, with the pages of files that it maps"
     );
-    if options.only.is_empty() && options.mesh() == Mesh::PAIR {
-        small_files(options.rounds, folder.path())?;
+    Ok(())
+}
+
+/// Measures a folder of small files, where round trips and the disk count and not bytes. Beside it the same files are
+/// written by a plain loop, one after the other, each forced to the disk before it gets its name.
+fn small_files(options: &Options, files: u32, folder: &Path) -> Result<()> {
+    let share = folder.join("small");
+    fs::create_dir_all(share.join(NAME))?;
+    let data = |number: u32| {
+        let (mut data, mut rng) = (vec![0; SMALL_BYTES], Pcg64Mcg::seed_from_u64(number.into()));
+        rng.fill_bytes(&mut data);
+        data
+    };
+    for number in 0..files {
+        fs::write(share.join(NAME).join(format!("{number}")), data(number))?;
+    }
+    let own = |name: &str| folder.join(name);
+    let place = share.join(NAME);
+    let programs = Programs::new(options);
+    let what = What::Folder(NAME);
+    let makers: Vec<(&str, Maker<'_>)> = vec![
+        ("sendme", Box::new(|| Contender::sendme(programs.sendme()?, &place, &own("sendme-small")))),
+        ("rqbit", Box::new(|| Contender::rqbit(programs.rqbit()?, &place, &own("rqbit-small"), Mesh::PAIR))),
+        ("quictrack", Box::new(|| Contender::quictrack(&share, what, &own("quictrack-small"), Mesh::PAIR))),
+    ];
+    let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|part| name.contains(part.as_str()));
+    let mut rows = Vec::new();
+    for (name, maker) in makers.into_iter().filter(|(name, _)| wanted(name)) {
+        match maker() {
+            Ok(contender) => rows.push((name, contender, Vec::new(), Vec::new())),
+            Err(error) => println!("{name} is left out: {error:#}"),
+        }
+    }
+    let mut plain = Vec::new();
+    for _ in 0..options.rounds {
+        plain.push(write_plainly(files, &data, &own("plain"))?);
+        for (name, contender, walls, cpus) in &mut rows {
+            let (fetch, copies) = contender.fetch(NAME).with_context(|| (*name).to_owned())?;
+            let copy = copies.first().context("there is one sink")?;
+            for number in 0..files {
+                ensure!(fs::read(copy.join(format!("{number}")))? == data(number), "{name}: file {number} is wrong");
+            }
+            walls.push(fetch.wall.as_secs_f64());
+            cpus.push(fetch.cpu);
+        }
+    }
+    println!("{files} files of {SMALL_BYTES} bytes, median of {} rounds", options.rounds);
+    println!("{:<40}{:>9}{:>9}{:>9}", "", "wall s", "files/s", "CPU s");
+    let wall = median(&mut plain);
+    println!("{:<40}{wall:>9.2}{:>9.0}", "write, force to the disk, rename", f64::from(files) / wall);
+    for (name, _, mut walls, mut cpus) in rows {
+        let wall = median(&mut walls);
+        println!("{name:<40}{wall:>9.2}{:>9.0}{:>9.2}", f64::from(files) / wall, median(&mut cpus));
     }
     Ok(())
 }
 
-/// Measures a folder of small files, where round trips count and not bytes.
-fn small_files(rounds: u32, folder: &Path) -> Result<()> {
-    let share = folder.join("small");
-    fs::create_dir_all(share.join(NAME))?;
-    for number in 0..SMALL_FILES {
-        let (mut data, mut rng) = (vec![0; SMALL_BYTES], Pcg64Mcg::seed_from_u64(number));
-        rng.fill_bytes(&mut data);
-        fs::write(share.join(NAME).join(format!("{number}")), data)?;
+/// Seconds that it takes to write files, each forced to the disk before it gets its name.
+fn write_plainly(files: u32, data: &dyn Fn(u32) -> Vec<u8>, folder: &Path) -> Result<f64> {
+    if folder.exists() {
+        fs::remove_dir_all(folder)?;
     }
-    let contender = Contender::quictrack(&share, What::Folder(NAME), &folder.join("quictrack-small"), Mesh::PAIR)?;
-    let mut walls = Vec::new();
-    for _ in 0..rounds {
-        let (fetch, copies) = contender.fetch(NAME)?;
-        let copy = copies.first().context("there is one sink")?;
-        ensure!(fs::read_dir(copy)?.count() == SMALL_FILES as usize, "files are missing");
-        walls.push(fetch.wall.as_secs_f64());
+    fs::create_dir_all(folder)?;
+    let all: Vec<Vec<u8>> = (0..files).map(data).collect();
+    let begun = now();
+    for (number, data) in all.iter().enumerate() {
+        let partial = folder.join("partial");
+        let mut file = fs::File::create(&partial)?;
+        file.write_all(data)?;
+        file.sync_all()?;
+        fs::rename(partial, folder.join(format!("{number}")))?;
     }
-    let wall = median(&mut walls);
-    println!("quictrack, a folder of {SMALL_FILES} files of {SMALL_BYTES} bytes: {wall:.2} s");
-    Ok(())
+    fs::File::open(folder)?.sync_all()?;
+    Ok(begun.elapsed().as_secs_f64())
 }
 
 type Maker<'a> = Box<dyn FnOnce() -> Result<Contender> + 'a>;
@@ -191,21 +244,10 @@ fn contenders<'a>(
     let own = move |name: &str| folder.join(name);
     let share = file.parent().unwrap_or(file);
     let mesh = options.mesh();
-    let paths = std::env::var_os("PATH").unwrap_or_default();
-    let given = options.rivals.iter().flat_map(|dir| [dir.clone(), dir.join("bin")]);
-    let places: Vec<PathBuf> =
-        given.chain(std::env::split_paths(&paths)).chain(["/usr/bin".into(), "/usr/sbin".into()]).collect();
-    let find =
-        move |name: &str| places.iter().map(|dir| dir.join(name)).filter(|path| path.is_file()).collect::<Vec<_>>();
-    let one = {
-        let find = find.clone();
-        move |name: &str, source: &str| {
-            find(name).into_iter().next().with_context(|| format!("{name} is not found; {source} has it"))
-        }
-    };
+    let programs = Programs::new(options);
     let mut all: Vec<(String, Maker<'a>)> = Vec::new();
     if mesh == Mesh::PAIR {
-        let (curl, sendme) = (one.clone(), one.clone());
+        let (curl, sendme) = (programs.clone(), programs.clone());
         all.push((
             "QUIC stream, BLAKE3, our settings".into(),
             Box::new(move || Contender::quic(file, &own("ours"), Tuning::Ours)),
@@ -218,25 +260,21 @@ fn contenders<'a>(
         all.push((
             "curl from nginx, TLS, no hash".into(),
             Box::new(move || {
-                let nginx = curl("nginx", "Debian's package nginx-light")?;
-                Contender::curl(&nginx, curl("curl", "Debian's package curl")?, file, &own("curl"))
+                let nginx = curl.find("nginx", "Debian's package nginx-light")?;
+                Contender::curl(&nginx, curl.find("curl", "Debian's package curl")?, file, &own("curl"))
             }),
         ));
-        all.push((
-            "sendme".into(),
-            Box::new(move || {
-                Contender::sendme(sendme("sendme", "`cargo install --locked sendme`")?, file, &own("sendme"))
-            }),
-        ));
+        all.push(("sendme".into(), Box::new(move || Contender::sendme(sendme.sendme()?, file, &own("sendme")))));
     }
+    let rqbit = programs.clone();
     all.push((
         "rqbit, SHA-1, not encrypted".into(),
-        Box::new(move || Contender::rqbit(one("rqbit", "`cargo install --locked rqbit`")?, file, &own("rqbit"), mesh)),
+        Box::new(move || Contender::rqbit(rqbit.rqbit()?, file, &own("rqbit"), mesh)),
     ));
     all.push((
         "libtorrent, SHA-1, not encrypted".into(),
         Box::new(move || {
-            let python = python_with_libtorrent(find("python3").into_iter())?;
+            let python = python_with_libtorrent(programs.all("python3"))?;
             Contender::libtorrent(python, file, &own("libtorrent"), mesh)
         }),
     ));
@@ -248,6 +286,36 @@ fn contenders<'a>(
     let wanted = |name: &str| options.only.is_empty() || options.only.iter().any(|part| name.contains(part.as_str()));
     all.retain(|(name, _)| wanted(name));
     all
+}
+
+/// Where the programs of others are.
+#[derive(Clone, Debug)]
+struct Programs(Vec<PathBuf>);
+
+impl Programs {
+    fn new(options: &Options) -> Self {
+        let paths = std::env::var_os("PATH").unwrap_or_default();
+        let given = options.rivals.iter().flat_map(|dir| [dir.clone(), dir.join("bin")]);
+        let usual = ["/usr/bin".into(), "/usr/sbin".into()];
+        Self(given.chain(std::env::split_paths(&paths)).chain(usual).collect())
+    }
+
+    /// All programs of that name, the first in the path first.
+    fn all(&self, name: &str) -> impl Iterator<Item = PathBuf> {
+        self.0.iter().map(move |dir| dir.join(name)).filter(|path| path.is_file())
+    }
+
+    fn find(&self, name: &str, source: &str) -> Result<PathBuf> {
+        self.all(name).next().with_context(|| format!("{name} is not found; {source} has it"))
+    }
+
+    fn sendme(&self) -> Result<PathBuf> {
+        self.find("sendme", "`cargo install --locked sendme`")
+    }
+
+    fn rqbit(&self) -> Result<PathBuf> {
+        self.find("rqbit", "`cargo install --locked rqbit`")
+    }
 }
 
 /// What one contender's fetches took.
