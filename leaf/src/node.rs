@@ -211,6 +211,7 @@ impl Node {
         let holdings = Holdings::default();
         let library = Arc::new(shares.clone());
         let uploads = Uploads::start(
+            Arc::clone(&database),
             library.clone(),
             holdings.clone(),
             endpoint.watch_bans(),

@@ -15,13 +15,16 @@
 //! - A turn ends after some bytes or time, or when the session asks for nothing for a while, but only if
 //!   somebody waits.
 //! - A peer that leaves while it waits finds its place kept for [`limits::PLACE_KEPT`]; others pass it meanwhile.
-//! - A peer that had its quota of the day is refused until the day is over. A day begins with its first byte, and is
-//!   forgotten with the program.
+//! - A peer that had its quota of the day is refused until the day is over. A day begins with its first byte; the driver
+//!   may keep what was had over restarts.
 //!
 //! Invariants: no slot is free while somebody waits; every waiting session has a different position, and
 //! the one at position 1 is the next in an ordinary slot; all tables are bounded.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use overlay::{
     id::PeerId,
@@ -139,8 +142,20 @@ impl Holder {
 /// What a peer had of its quota.
 #[derive(Clone, Copy, Debug)]
 struct Usage {
-    since: Time,
+    /// When its day is over.
+    until: Time,
     bytes: u64,
+}
+
+/// What a peer had of its quota, for who keeps that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Used {
+    /// Who.
+    pub peer: PeerId,
+    /// Bytes that it had today.
+    pub bytes: u64,
+    /// Time until its day is over.
+    pub left: Duration,
 }
 
 /// Upload slots and the queue before them. See the module text.
@@ -179,6 +194,18 @@ impl Queue {
             unserved: BTreeSet::new(),
             tell_at: None,
         }
+    }
+
+    /// What peers had of their quotas today, by peer; at most [`limits::QUOTA_PEERS`].
+    pub fn used(&self, now: Time) -> Vec<Used> {
+        let today = self.usage.iter().filter(|(_, usage)| now < usage.until);
+        today.map(|(peer, usage)| Used { peer: *peer, bytes: usage.bytes, left: usage.until.since(now) }).collect()
+    }
+
+    /// Goes on with what peers had before. Of too many, those that come last are left out.
+    pub fn restore(&mut self, now: Time, used: &[Used]) {
+        let usage = |used: &Used| (used.peer, Usage { until: now + used.left, bytes: used.bytes });
+        self.usage = used.iter().take(limits::QUOTA_PEERS).map(usage).collect();
     }
 
     /// Slots that are free, the optimistic one included.
@@ -290,7 +317,7 @@ impl Queue {
     /// Bytes that a peer may still have today.
     fn quota_left(&self, now: Time, peer: &PeerId) -> u64 {
         let Some(quota) = self.quota else { return u64::MAX };
-        let used = self.usage.get(peer).filter(|usage| now < usage.since + limits::QUOTA_PERIOD);
+        let used = self.usage.get(peer).filter(|usage| now < usage.until);
         quota.saturating_sub(used.map_or(0, |usage| usage.bytes))
     }
 
@@ -299,9 +326,10 @@ impl Queue {
         holder.bytes = holder.bytes.saturating_add(bytes);
         holder.active_at = now;
         let peer = holder.peer;
-        let usage = self.usage.entry(peer).or_insert(Usage { since: now, bytes: 0 });
-        if usage.since + limits::QUOTA_PERIOD <= now {
-            *usage = Usage { since: now, bytes: 0 };
+        let day = Usage { until: now + limits::QUOTA_PERIOD, bytes: 0 };
+        let usage = self.usage.entry(peer).or_insert(day);
+        if usage.until <= now {
+            *usage = day;
         }
         usage.bytes = usage.bytes.saturating_add(bytes);
         if self.usage.len() > limits::QUOTA_PEERS {
@@ -312,7 +340,7 @@ impl Queue {
 
     /// Makes room: days that are over go, then at least the half that had less.
     fn forget_usage(&mut self, now: Time) {
-        self.usage.retain(|_, usage| now < usage.since + limits::QUOTA_PERIOD);
+        self.usage.retain(|_, usage| now < usage.until);
         if self.usage.len() > limits::QUOTA_PEERS {
             let mut bytes: Vec<u64> = self.usage.values().map(|usage| usage.bytes).collect();
             let middle = bytes.len() / 2;
@@ -514,8 +542,6 @@ impl Machine for Queue {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use proptest::prelude::*;
     use rand::SeedableRng;
     use rand_pcg::Pcg32;
@@ -706,6 +732,27 @@ mod tests {
         world.pass(limits::QUOTA_PERIOD);
         world.input(join(7, 1));
         assert!(world.queue.is_granted(SessionId(7)));
+    }
+
+    #[test]
+    fn what_a_peer_had_of_its_quota_counts_in_the_next_run() {
+        let mut world = World::new(1);
+        world.input(join(1, 1));
+        world.input(Input::Sent { session: SessionId(1), bytes: 600 });
+        world.pass(Duration::from_hours(4));
+        let used = world.queue.used(world.now);
+        assert_eq!(used, [Used { peer: PeerId([1; 32]), bytes: 600, left: Duration::from_hours(20) }]);
+
+        let mut world = World::new(1);
+        world.queue.restore(world.now, &used);
+        world.input(Input::SetQuota(Some(1000)));
+        world.input(join(2, 1));
+        world.input(Input::Sent { session: SessionId(2), bytes: 400 });
+        assert!(world.granted.is_empty(), "600 of the last run and 400 of this one");
+        world.pass(Duration::from_hours(20));
+        assert_eq!(world.queue.used(world.now), []);
+        world.input(join(3, 1));
+        assert!(world.queue.is_granted(SessionId(3)));
     }
 
     #[test]

@@ -12,7 +12,10 @@ use std::{
 
 use futures_util::future::BoxFuture;
 use leaf::{
-    download::{Request, record::Done},
+    download::{
+        Request,
+        record::{Done, SourceState},
+    },
     store::Shares,
     transfer::{Finished, FoundSource, Library, LibraryError, LocalFile, SmallFile, Via},
 };
@@ -26,7 +29,7 @@ use overlay::{
 #[path = "support/transfer.rs"]
 mod support;
 
-use self::support::{Network, Node, check, done, request};
+use self::support::{Network, Node, PATIENCE, check, done, request};
 
 /// A library that counts what is asked of it, and may give out small files otherwise than they are.
 #[derive(Debug)]
@@ -212,5 +215,41 @@ async fn a_bundle_counts_for_the_quota_of_its_peer() {
     }
     assert_eq!(sent, 1);
     source.node.stop().await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_peer_had_of_its_quota_is_known_after_a_restart() {
+    let network = Network::default();
+    let folder = tempfile::tempdir().unwrap();
+    let share = folder.path().join("Share");
+    fs::create_dir_all(&share).unwrap();
+    let files: Vec<Vec<u8>> = (0..2).map(|at| format!("file {at}").into_bytes()).collect();
+    for (at, data) in files.iter().enumerate() {
+        fs::write(share.join(at.to_string()), data).unwrap();
+    }
+    let source = Node::at(&network, 1, folder.path()).await;
+    let wanted =
+        |at: usize| Request { sources: vec![FoundSource { peer: source.peer, homes: vec![] }], ..request(&files[at]) };
+    let (first, second) = (wanted(0), wanted(1));
+    let node = Node::new(&network, 2, &[]).await;
+    check(&done(node.get(first).await), &files[0]);
+    source.stop().await;
+
+    let source = Node::at(&network, 1, folder.path()).await;
+    source.uploads.set_quota(Some(files[0].len() as u64)).await;
+    let (job, _) = node.downloads.add(second).await.unwrap();
+    let refused = async {
+        let mut events = node.downloads.subscribe();
+        while node.downloads.get(&job.id).unwrap().sources.iter().all(|source| source.state != SourceState::Waiting) {
+            let _ = events.recv().await;
+        }
+    };
+    tokio::time::timeout(PATIENCE, refused).await.unwrap();
+    assert_eq!(node.downloads.get(&job.id).unwrap().bytes, 0);
+    source.uploads.set_quota(None).await;
+    let mut events = node.downloads.subscribe();
+    check(&done(node.outcome(&job.id, &mut events).await), &files[1]);
+    source.stop().await;
     node.stop().await;
 }

@@ -224,6 +224,8 @@ pub const PLACE_KEPT: Duration = Duration::from_mins(5);
 pub const QUOTA_PERIOD: Duration = Duration::from_hours(24);
 /// Peers whose quota is counted; of more, those who had least are forgotten. 48 bytes each.
 pub const QUOTA_PEERS: usize = 16_384;
+/// Time between two records of what of their quotas peers had. Chosen: what a crash may give back to each.
+pub const QUOTA_SAVED: Duration = Duration::from_secs(30);
 /// Least time between two rounds of news about queue positions.
 pub const QUEUE_NEWS_INTERVAL: Duration = Duration::from_secs(1);
 /// Time after a slot was taken back in which requests that crossed the news are still answered.

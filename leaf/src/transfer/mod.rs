@@ -7,6 +7,7 @@
 //! | [`serve`] | uploads: sessions, slots, pieces, pages |
 //! | [`pool`] | one connection to each peer, shared by all downloads |
 //! | [`session`] | the downloading side of one session and of one request |
+//! | `quotas` | what each peer had today, over restarts |
 //! | [`throttle`] | rate limits |
 //!
 //! What lies elsewhere comes in through three traits: how a peer is reached ([`Reach`]), who has a content
@@ -15,6 +16,7 @@
 pub mod holding;
 mod library;
 pub mod pool;
+mod quotas;
 pub mod serve;
 pub mod session;
 pub mod throttle;

@@ -57,6 +57,7 @@ use self::answers::{groups, segment, send_have};
 use super::{
     FoundSource, Library, Via,
     holding::{Holding, Holdings},
+    quotas::{Quotas, keep, save},
     throttle::Throttle,
 };
 use crate::{
@@ -65,6 +66,7 @@ use crate::{
     metrics::{UPLOAD_QUEUE, UPLOADS_FINISHED, UploadResult},
     queue::{self, Queue, Refusal, SessionId},
     rate::Rate,
+    store::Database,
 };
 
 /// Pieces that are suggested to a session when it has a slot; then as many as it was sent. Chosen: a downloader on a home
@@ -239,8 +241,10 @@ struct Client {
 }
 
 impl Uploads {
-    /// Starts the queue, sending no more than is `given`, and nothing that `bans` block. `holdings` are shared with the downloads. Fails only where the system has no randomness.
+    /// Starts the queue, sending no more than is `given`, and nothing that `bans` block. `holdings` are shared with the
+    /// downloads; what peers have of their quotas is kept in `database`. Fails only where the system has no randomness.
     pub fn start(
+        database: Arc<Database>,
         library: Arc<dyn Library>,
         holdings: Holdings,
         bans: watch::Receiver<Arc<Rules>>,
@@ -249,7 +253,9 @@ impl Uploads {
         tasks: Tasks,
     ) -> io::Result<Self> {
         let UploadLimits { slots, rate, quota } = given;
-        let (handle, driver) = Driver::new(Queue::new(slots, quota));
+        let mut queue = Queue::new(slots, quota);
+        let quotas = Quotas::restore(database, clock.now(), &mut queue);
+        let (handle, driver) = Driver::new(queue);
         let shared = Arc::new(Shared {
             library,
             holdings,
@@ -265,8 +271,11 @@ impl Uploads {
         });
         let (rng, token) = (system_rng()?, tasks.token());
         let carrier = Arc::clone(&shared);
-        tasks.spawn("upload queue", async move {
-            driver.run(clock, rng, token, |now, output| carrier.carry_out(now, output)).await;
+        tasks.spawn("upload quotas", keep(quotas.clone(), shared.queue.clone(), clock));
+        // It must record what was used even when everything ends.
+        tasks.spawn_to_end("upload queue", async move {
+            let queue = driver.run(clock, rng, token, |now, output| carrier.carry_out(now, output)).await;
+            save(quotas, queue.used(clock.now())).await;
         });
         Ok(Self { shared })
     }

@@ -167,8 +167,8 @@ impl Node {
         let holdings = Holdings::default();
         let bans = endpoint.watch_bans();
         let allowance = UploadLimits { slots: 4, rate: None, quota: None };
-        let started =
-            Uploads::start(Arc::clone(&library), holdings.clone(), bans.clone(), allowance, clock, tasks.clone());
+        let (kept, held) = (Arc::clone(&database), holdings.clone());
+        let started = Uploads::start(kept, Arc::clone(&library), held, bans.clone(), allowance, clock, tasks.clone());
         let uploads = started.unwrap();
         tasks.spawn("door", welcome(arrivals, uploads.clone()));
         let reach = Dial { endpoint: endpoint.clone(), network: network.clone() };
@@ -194,6 +194,7 @@ impl Node {
         self.stop.cancel();
         self.endpoint.close(CloseCode::Shutdown);
         self.tasks.cancel();
+        self.tasks.wait().await;
         self.scanner.await.unwrap();
     }
 
