@@ -108,17 +108,15 @@ pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failur
         let targets = targets(&arguments).await?;
         let output = arguments.output.as_deref().map(|path| output(context, path, targets.len())).transpose()?;
         let client = context.client()?;
-        // Before anything is asked for, so that no end is missed.
-        let ends = if arguments.detach { None } else { Some(client.events("downloads/ends", None)) };
-        let ends = match ends {
-            Some(ends) => Some(ends.await.map_err(|error| context.failure(error))?),
-            None => None,
-        };
+        if arguments.detach {
+            let (jobs, refused) = ask(context, &client, targets, output, arguments.priority).await?;
+            let exit = queued(context, &jobs)?;
+            return refused.map_or(Ok(exit), Err);
+        }
+        // Before anything is asked for, so that no end is missed. Without it each download is followed alone.
+        let ends = client.events("downloads/ends", None).await.ok();
         let (jobs, refused) = ask(context, &client, targets, output, arguments.priority).await?;
-        let exit = match ends {
-            None => queued(context, &jobs)?,
-            Some(ends) => Box::pin(wait(context, &client, jobs, ends, arguments.timeout, &left)).await?,
-        };
+        let exit = Box::pin(wait(context, &client, jobs, ends, arguments.timeout, &left)).await?;
         refused.map_or(Ok(exit), Err)
     };
     tokio::select! {
@@ -255,7 +253,7 @@ async fn wait(
     context: &Context,
     client: &Client,
     jobs: Vec<Download>,
-    ends: EventStream,
+    ends: Option<EventStream>,
     timeout: Option<Duration>,
     left: &Left,
 ) -> Result<Exit, Failure> {
@@ -276,14 +274,13 @@ async fn wait(
         })
         .collect::<(Vec<_>, BTreeMap<_, _>)>();
     let mut followed = stream::iter(watches).buffer_unordered(limits::CLIENT_FOLLOWED);
-    let telling = tell_ends(context, ends, hearers);
+    let telling = tell_ends(ends, hearers);
     tokio::pin!(telling);
     let (mut exit, mut is_telling) = (Exit::Done, true);
     loop {
         let end = tokio::select! {
             biased;
-            told = &mut telling, if is_telling => {
-                told?;
+            () = &mut telling, if is_telling => {
                 is_telling = false;
                 continue;
             }
@@ -312,32 +309,21 @@ async fn wait(
     Ok(exit)
 }
 
-/// Tells each watch how its job ended, as the daemon tells of all, until it tells no more.
-async fn tell_ends(
-    context: &Context,
-    mut ends: EventStream,
-    mut hearers: BTreeMap<String, oneshot::Sender<End>>,
-) -> Result<(), Failure> {
-    let failed = |error| context.failure(error);
-    while let Some(event) = ends.next().await {
-        let event = event.map_err(failed)?;
-        let (id, end) = match event.event.as_str() {
-            "done" => {
-                let done: Done = event.json().map_err(failed)?;
-                (done.id.clone(), End::Done(done))
-            }
-            "failed" => {
-                let failure: Failed = event.json().map_err(failed)?;
-                (failure.id.clone(), End::Failed(failure))
-            }
+/// Tells each watch how its job ended, as the daemon tells of all. When it tells no more, each is followed alone.
+async fn tell_ends(ends: Option<EventStream>, mut hearers: BTreeMap<String, oneshot::Sender<End>>) {
+    let Some(mut ends) = ends else { return };
+    while let Some(Ok(event)) = ends.next().await {
+        let end = match event.event.as_str() {
+            "done" => event.json().map(|done: Done| (done.id.clone(), End::Done(done))),
+            "failed" => event.json().map(|failed: Failed| (failed.id.clone(), End::Failed(failed))),
             _ => continue,
         };
+        let Ok((id, end)) = end else { return };
         if let Some(hearer) = hearers.remove(&id) {
             // It may have given up.
             let _ = hearer.send(end);
         }
     }
-    Ok(())
 }
 
 /// A failure counts more than a missing source, and that more than success.

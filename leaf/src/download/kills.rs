@@ -8,8 +8,11 @@ use std::{env, fs, path::Path, process::Command};
 
 use overlay::id::ContentId;
 
-use super::support::{MIB, Network, Node, bytes, check, done, request};
-use crate::steps;
+use super::{
+    Request,
+    support::{MIB, Network, Node, bytes, check, done, request},
+};
+use crate::{steps, transfer::FoundSource};
 
 /// Tells the process that is killed in which folder it works, and at which step it ends.
 const FOLDER: &str = "QUICTRACK_TEST_FOLDER";
@@ -25,20 +28,32 @@ async fn a_life_that_may_end_early() {
     let Some(folder) = env::var_os(FOLDER) else { return };
     let network = Network::default();
     let data = data();
-    let _source = Node::new(&network, 1, &[("x/a.bin", &data)]).await;
+    let (mut files, small) = (vec![("x/a.bin", &*data)], small());
+    files.extend(small.iter().map(|(name, data)| (*name, &**data)));
+    let source = Node::new(&network, 1, &files).await;
     if let Some(step) = env::var(STEP).ok().and_then(|step| step.parse().ok()) {
         steps::end_at(step);
     }
     let node = Node::at(&network, 2, Path::new(&folder)).await;
-    let job = node.downloads.list().into_iter().next();
-    let result = match job {
-        Some(job) => {
-            let mut events = node.downloads.subscribe();
-            node.outcome(&job.id, &mut events).await
-        }
-        None => node.get(request(&data)).await,
+    let mut events = node.downloads.subscribe();
+    // The small ones come together.
+    let sources = vec![FoundSource { peer: source.peer, homes: vec![] }];
+    let wanted = |(name, data): &(&str, Vec<u8>)| Request {
+        name: (*name).into(),
+        size: Some(data.len() as u64),
+        sources: sources.clone(),
+        ..request(data)
     };
-    check(&done(result), &data);
+    let mut requests: Vec<Request> = small.iter().map(wanted).collect();
+    requests.push(request(&data));
+    let known: Vec<_> = node.downloads.list().into_iter().map(|job| job.content).collect();
+    requests.retain(|request| !known.contains(&request.content));
+    node.downloads.add_all(requests).await.unwrap();
+    let all = small.iter().map(|(_, data)| data).chain([&data]);
+    for data in all {
+        let content = request(data).content.to_string();
+        check(&done(node.outcome(&content, &mut events).await), data);
+    }
     node.shares.settled(None).await;
     let listed: Vec<_> = own().iter().map(|(name, _)| node.shares.catalog().find(&format!("Share/{name}"))).collect();
     for ((name, data), file) in own().iter().zip(listed) {
@@ -52,6 +67,10 @@ async fn a_life_that_may_end_early() {
 
 fn data() -> Vec<u8> {
     bytes(MIB + 77)
+}
+
+fn small() -> [(&'static str, Vec<u8>); 3] {
+    ["s1", "s2", "s3"].map(|name| (name, name.repeat(500).into_bytes()))
 }
 
 fn own() -> [(&'static str, Vec<u8>); 3] {
@@ -89,10 +108,12 @@ fn survives(step: u64) -> bool {
         names.sort();
         names
     };
-    assert_eq!(names("downloads"), [".partial", "a file.bin"], "step {step}");
+    assert_eq!(names("downloads"), [".partial", "a file.bin", "s1", "s2", "s3"], "step {step}");
     assert_eq!(names("downloads/.partial"), [""; 0], "step {step}");
     assert_eq!(names("jobs"), [""; 0], "step {step}");
-    assert!(fs::read(folder.path().join("downloads/a file.bin")).unwrap() == data(), "step {step}");
+    for (name, data) in small().into_iter().chain([("a file.bin", data())]) {
+        assert!(fs::read(folder.path().join("downloads").join(name)).unwrap() == data, "{name}, step {step}");
+    }
     !through
 }
 
