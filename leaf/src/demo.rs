@@ -291,6 +291,7 @@ impl Bed {
             name: MADE_NAME.to_owned(),
             size: known.size,
             output: None,
+            below: String::new(),
             priority: crate::download::record::Priority::Normal,
             sources: known.sources,
         };

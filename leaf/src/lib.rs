@@ -29,6 +29,8 @@ extern crate self as leaf;
 #[cfg(feature = "net")]
 pub mod api;
 pub mod approach;
+#[cfg(feature = "net")]
+mod beneath;
 pub mod bitmap;
 pub mod candidacy;
 pub mod catalog;

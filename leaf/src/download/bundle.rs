@@ -14,6 +14,7 @@
 //! files has no values beside it and counts for nothing.
 
 use std::{
+    collections::{BTreeMap, btree_map::Entry},
     fs::File,
     io::{self, Write},
     path::PathBuf,
@@ -28,11 +29,13 @@ use super::{
     Shared,
     durable::force_all,
     lock,
-    partial::{FinishError, Partial, Target},
+    partial::Partial,
     record::Record,
+    target::{FinishError, Target},
     task::Outcome,
 };
 use crate::{
+    beneath::Folder,
     metrics::{PieceResult, TRANSFER_BYTES, VERIFIED_PIECES},
     steps::written,
     transfer::{Finished, FoundSource, Via, session},
@@ -99,7 +102,7 @@ async fn look(shared: &Arc<Shared>, items: Vec<Item>) -> (Vec<Item>, Vec<Item>) 
         Vec::new()
     });
     let downloads = lock(&shared.folders).current.clone();
-    let targets: Vec<Target> = items.iter().map(|item| target(&item.record, &downloads)).collect();
+    let targets: Vec<Target> = items.iter().map(|item| Target::of(&item.record, &downloads)).collect();
     let taken = spawn_blocking(move || targets.iter().map(Target::is_taken).collect::<Vec<_>>()).await;
     let taken = taken.unwrap_or_default();
     let (mut wanted, mut here) = (Vec::new(), Vec::new());
@@ -108,10 +111,6 @@ async fn look(shared: &Arc<Shared>, items: Vec<Item>) -> (Vec<Item>, Vec<Item>) 
         if is(&known) || is(&taken) { here.push(item) } else { wanted.push(item) }
     }
     (wanted, here)
-}
-
-fn target(record: &Record, downloads: &std::path::Path) -> Target {
-    Target::of(record.output.as_deref(), downloads, &record.name)
 }
 
 /// What the source sends for each; fewer if it ends early. `None` if nothing comes.
@@ -165,7 +164,7 @@ async fn keep(shared: &Arc<Shared>, source: &FoundSource, via: Via, files: Vec<(
     let (items, writes): (Vec<Item>, Vec<FileToWrite>) = files
         .into_iter()
         .map(|(item, data)| {
-            let (content, target) = (item.record.content, target(&item.record, &downloads));
+            let (content, target) = (item.record.content, Target::of(&item.record, &downloads));
             let file = FileToWrite { content, partial: shared.partial(content), target, data };
             (item, file)
         })
@@ -239,7 +238,8 @@ impl From<FinishError> for WriteError {
 
 /// Writes files as the module text says. Blocks on the disk.
 fn write_all(files: &[FileToWrite]) -> Vec<Result<PathBuf, WriteError>> {
-    let mut open: Vec<Result<File, WriteError>> = files.iter().map(write).collect();
+    let mut folders = Folders::default();
+    let mut open: Vec<Result<File, WriteError>> = files.iter().map(|file| write(&mut folders, file)).collect();
     let written_files: Vec<&File> = open.iter().filter_map(|file| file.as_ref().ok()).collect();
     if let Err(error) = force_all(&written_files) {
         // Which of them is not on the disk is not known: none counts.
@@ -252,7 +252,8 @@ fn write_all(files: &[FileToWrite]) -> Vec<Result<PathBuf, WriteError>> {
         .iter()
         .zip(open)
         .map(|(file, open)| {
-            let result = open.and_then(|_| Ok(file.partial.name_data(&file.target)?));
+            let name = |_| Ok(file.partial.name_data(folders.of(&file.partial)?, &file.target)?);
+            let result = open.and_then(name);
             if result.is_err() {
                 // The first error is the one that counts.
                 let _ = file.partial.remove();
@@ -260,25 +261,38 @@ fn write_all(files: &[FileToWrite]) -> Vec<Result<PathBuf, WriteError>> {
             result
         })
         .collect();
-    let mut folders: Vec<_> = placed.iter().flatten().filter_map(|path| path.parent()).collect();
-    folders.sort_unstable();
-    folders.dedup();
-    for folder in folders {
+    let mut parents: Vec<_> = placed.iter().flatten().filter_map(|path| path.parent()).collect();
+    parents.sort_unstable();
+    parents.dedup();
+    for parent in parents {
         // Where folders cannot be opened the system sees to it.
-        if let Ok(folder) = File::open(folder) {
-            let _ = folder.sync_all();
+        if let Ok(folder) = Folder::root(parent) {
+            folder.force();
         }
     }
     written();
     placed
 }
 
+/// The folders of partial files, opened once.
+#[derive(Default)]
+struct Folders(BTreeMap<PathBuf, Folder>);
+
+impl Folders {
+    fn of(&mut self, partial: &Partial) -> io::Result<&Folder> {
+        match self.0.entry(partial.downloads().to_owned()) {
+            Entry::Occupied(known) => Ok(known.into_mut()),
+            Entry::Vacant(new) => Ok(new.insert(partial.make_folder()?)),
+        }
+    }
+}
+
 /// Writes one file under the name that it has while it is no finished one.
-fn write(file: &FileToWrite) -> Result<File, WriteError> {
+fn write(folders: &mut Folders, file: &FileToWrite) -> Result<File, WriteError> {
     if blake3::hash(&file.data) != blake3::Hash::from(file.content.0) {
         return Err(WriteError::Wrong);
     }
-    let mut open = file.partial.create_data()?;
+    let mut open = file.partial.create_data(folders.of(&file.partial)?)?;
     open.write_all(&file.data)?;
     written();
     Ok(open)

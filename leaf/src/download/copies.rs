@@ -143,6 +143,7 @@ mod tests {
             name: "ä b.bin".into(),
             size: Some(9),
             output: Some("/x/".into()),
+            below: String::new(),
             priority: Priority::High,
             sources,
         };

@@ -1,14 +1,14 @@
 //! What of a download is here already, and what becomes of a finished one: the file in its place, in the library.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{fs::File, io, path::PathBuf, sync::Arc};
 
 use overlay::{id::ContentId, verify::Value};
 use tokio::task::spawn_blocking;
 
 use super::{
     Shared,
-    partial::{FinishError, Target, pieces_if},
     record::Record,
+    target::{FinishError, Target, pieces_if},
     task::{Outcome, blocking},
 };
 use crate::transfer::{Finished, Via};
@@ -23,7 +23,7 @@ pub(super) async fn already_here(
     let done = |path, size| Outcome::Done { path, size, sources: vec![(shared.own, size, Via::Local)] };
     if let Some(existing) = target.existing().map(std::path::Path::to_owned) {
         let (path, size) = (existing.clone(), existing.metadata()?.len());
-        let Some(pieces) = blocking(move || pieces_if(&path, size, content)).await? else {
+        let Some(pieces) = blocking(move || pieces_if(File::open(path)?, size, content)).await? else {
             return Ok(Some(Outcome::Conflict));
         };
         shared.enter(existing.clone(), content, pieces).await;

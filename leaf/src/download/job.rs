@@ -183,6 +183,7 @@ impl Record {
             content: request.content,
             name,
             output: request.output,
+            below: request.below,
             priority: request.priority,
             state: State::Queued,
             reason: None,

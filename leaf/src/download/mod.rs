@@ -8,7 +8,7 @@
 //! | `scheduler` | which job runs, and what its end means |
 //! | `task` | the driver of one running job |
 //! | `bundle` | many small files for one request |
-//! | `partial`, `here` | its files, how a finished one gets its name, and what is here already |
+//! | `partial`, `target`, `here` | its files, how a finished one gets its name, and what is here already |
 //!
 //! ```text
 //!   start ─> queued ─> running (active, queued at sources, stalled) ─> done
@@ -35,6 +35,7 @@ mod scheduler;
 #[cfg(test)]
 #[path = "../../tests/support/transfer.rs"]
 mod support;
+mod target;
 mod task;
 
 pub use self::ends::Ends;
@@ -122,6 +123,8 @@ pub struct Request {
     pub size: Option<u64>,
     /// Where it goes: an absolute path; into that folder if it exists as one or the text ends with `/`.
     pub output: Option<String>,
+    /// The folders below that, with `/` between them, which a peer named: each is made safe, and nothing leads out.
+    pub below: String,
     /// Its rank.
     pub priority: Priority,
     /// Who is known to have it.

@@ -113,6 +113,8 @@ pub struct Record {
     pub name: String,
     /// Where it goes: an absolute path; a folder if it exists as one or ends with `/`.
     pub output: Option<String>,
+    /// Folders below that, with `/` between them, as a peer named them; empty for none.
+    pub below: String,
     /// Its rank among those that wait.
     pub priority: Priority,
     /// What it is doing. [`State::Active`] and [`State::Stalled`] are stored as queued.

@@ -88,7 +88,7 @@ impl Shared {
     fn keep_copy(&self, id: &str) {
         let copies = lock(&self.copies);
         let Some(record) = self.jobs().by_id.get(id).map(|job| job.record.clone()) else { return };
-        if let Err(error) = copies.keep(&record, || self.partial(record.content).downloads()) {
+        if let Err(error) = copies.keep(&record, || self.partial(record.content).downloads().to_owned()) {
             tracing::debug!(%error, id, "a download has no copy beside the database");
         }
     }

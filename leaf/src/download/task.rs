@@ -32,8 +32,9 @@ use super::{
     here::already_here,
     job::News,
     lock,
-    partial::{FinishError, Partial, Target},
+    partial::Partial,
     record::{Bits, Record, Source, SourceState, State},
+    target::{FinishError, Target},
 };
 use crate::{
     bitmap::Bitmap,
@@ -139,7 +140,7 @@ pub(super) async fn run(
     stop: CancellationToken,
 ) -> Outcome {
     let downloads = lock(&shared.folders).current.clone();
-    let target = Target::of(record.output.as_deref(), &downloads, &record.name);
+    let target = Target::of(&record, &downloads);
     match already_here(&shared, &record, &target).await {
         Ok(Some(outcome)) => {
             if matches!(outcome, Outcome::Done { .. }) {

@@ -315,6 +315,7 @@ impl Book {
             name: Hit::new(&hit, Have::No).name,
             size: Some(hit.size),
             output: None,
+            below: String::new(),
             priority: Priority::default(),
             sources,
         };

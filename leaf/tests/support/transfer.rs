@@ -264,6 +264,7 @@ pub(crate) fn request(data: &[u8]) -> Request {
         name: "a file.bin".into(),
         size: None,
         output: None,
+        below: String::new(),
         priority: Priority::Normal,
         sources: vec![],
     }

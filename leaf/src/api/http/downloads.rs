@@ -95,6 +95,7 @@ async fn start(
                 name: request.name.or(known.name).unwrap_or_default(),
                 size: known.size,
                 output: request.output,
+                below: String::new(),
                 priority,
                 sources: others(&state, known.sources),
             };
@@ -151,6 +152,7 @@ async fn start_from_peer(
             name: overlay::file::file_name(file).to_owned(),
             size: Some(*size),
             output,
+            below: String::new(),
             priority,
             sources: vec![FoundSource { peer, homes: Vec::new() }],
         };
@@ -161,16 +163,17 @@ async fn start_from_peer(
         return Err(ApiError::not_found(format!("the peer shares nothing below {path}")));
     }
     let parent = path.rfind('/').map_or(0, |end| end + 1);
-    let root = state.node.output_folder(output.as_deref());
+    let output = format!("{}/", state.node.output_folder(output.as_deref()).display());
     let request = |(content, size, file): (_, _, String)| {
         // All of them begin with the path.
         let below = file.get(parent..).unwrap_or(&file);
-        let folder = crate::names::folder_below(&root, below);
+        let below = below.rsplit_once('/').map_or("", |(folders, _)| folders).to_owned();
         Request {
             content,
             name: overlay::file::file_name(&file).to_owned(),
             size: Some(size),
-            output: Some(format!("{}/", folder.display())),
+            output: Some(output.clone()),
+            below,
             priority,
             sources: vec![FoundSource { peer, homes: Vec::new() }],
         }

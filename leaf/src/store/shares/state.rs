@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Served, Share, ShareState, run::Lanes};
 use crate::{
+    beneath::open_through_links,
     catalog::{Catalog, Change},
     file_io::read_at,
     store::{
@@ -253,10 +254,18 @@ impl Shared {
         Ok(located)
     }
 
+    /// Opens a file on record: never what lies outside of its share, wherever links lead by now.
+    fn open_located(&self, place: &Place, path: &Path) -> std::io::Result<File> {
+        let root = self.states().get(&place.root).map(|state| state.path.clone());
+        // A finished download lies in no folder but its own.
+        let root = root.as_deref().or(path.parent()).unwrap_or(path);
+        open_through_links(root, path.strip_prefix(root).unwrap_or(path))
+    }
+
     pub(super) fn open(&self, content: ContentId) -> Result<(Option<Served>, Vec<Below>), StoreError> {
         let mut stale = Vec::new();
         for (place, path, record) in self.located(content)? {
-            let file = File::open(&path).ok();
+            let file = self.open_located(&place, &path).ok();
             let fresh = file.filter(|file| file.metadata().is_ok_and(|now| Stamp::of(&now) == record.stamp));
             if let Some(file) = fresh {
                 return Ok((Some(Served { file, path, size: record.stamp.size }), stale));
@@ -347,7 +356,7 @@ impl Shared {
             for (place, path, record) in located {
                 let fresh = |file: &File| file.metadata().is_ok_and(|now| Stamp::of(&now) == record.stamp);
                 let read = |file: File| hash::pieces_of(&file, size).ok().filter(|_| fresh(&file));
-                let pieces = File::open(&path).ok().filter(fresh).and_then(read);
+                let pieces = self.open_located(&place, &path).ok().filter(fresh).and_then(read);
                 let fits = |pieces: &Vec<Value>| verify::content_of_pieces(size, pieces) == Ok(content);
                 if let Some(pieces) = &pieces
                     && !fits(pieces)
