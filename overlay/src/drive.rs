@@ -448,6 +448,20 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_panic_is_counted_by_what_its_task_does() {
+        use crate::metrics::watching::value;
+        for (name, kind) in
+            [("mesh streams", "stream"), ("leaf", "connection"), ("probes", "api"), ("configuration", "other")]
+        {
+            let series = format!("quictrack_task_panics_total{{task=\"{kind}\"}}");
+            let (tasks, before) = (Tasks::new(), value(&series));
+            tasks.spawn(name, async { panic!("on purpose") });
+            tasks.wait().await;
+            assert!(value(&series) > before, "{name}");
+        }
+    }
+
+    #[tokio::test]
     async fn a_child_group_ends_alone() {
         let tasks = Tasks::new();
         let child = tasks.child();

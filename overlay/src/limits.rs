@@ -317,6 +317,11 @@ pub const HANDSHAKE_INTERVAL_SHARED: Duration = Duration::from_millis(4);
 pub const HANDSHAKE_BURST_SHARED: u32 = 250;
 /// Address prefixes whose handshakes are counted. When the table is full, others must prove their address.
 pub const HANDSHAKE_PREFIXES: usize = 4096;
+/// Time for which a node that broke the protocol or flooded is not let in again. Chosen: it costs a handshake and a
+/// list a minute instead of as many as it likes, and a node that was updated is back soon.
+pub const PENALTY: Duration = Duration::from_mins(1);
+/// Nodes that wait for that at a time: 160 kB. Chosen: a key costs nothing, so more would keep out no one.
+pub const PENALTIES: usize = 4096;
 /// Accepted handshakes that wait for the program to answer them.
 pub const OFFERS: usize = 256;
 /// Bytes that QUIC keeps of datagrams for one handshake that was not judged yet.

@@ -152,6 +152,27 @@ fn collect_runtime() {
     RUNTIME_PARKS.absolute((), parks);
 }
 
+/// For tests: what the registry of this process says.
+#[cfg(test)]
+pub(crate) mod watching {
+    use super::{Build, Role, install};
+
+    /// What a series stands at, by its name and labels as they are exposed.
+    pub(crate) fn value(series: &str) -> f64 {
+        let build = Build { version: "0.1.0", revision: "unknown", role: Role::Leaf };
+        let text = install(build, &[]).unwrap().render();
+        let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+        value.unwrap_or_else(|| panic!("no {series}: {text}"))
+    }
+
+    /// Does something that must make a series rise. Other tests of this process may raise it as well.
+    pub(crate) fn raises(series: &str, act: impl FnOnce()) {
+        let before = value(series);
+        act();
+        assert!(value(series) > before, "{series} stays at {before}");
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -165,8 +165,14 @@ crate::labels! {
     pub enum BanReason as "reason" {
         /// The operator of this node said so, by a command or in a list.
         Operator = "operator",
+        /// It broke the protocol.
+        Protocol = "protocol",
+        /// It sent contents that are not what they should be.
+        Corrupt = "corrupt",
         /// It failed too many audits.
         Audit = "audit",
+        /// It did far more often what it may do seldom.
+        Flood = "flood",
     }
 
     /// Where an ultrapeer's address came from.
@@ -295,7 +301,7 @@ crate::families! {
         "quictrack_rate_limited_total", "Requests of others that were refused because they came too often.";
     /// Bans that came into force.
     pub static BANS: Counters<(BanScope, BanReason)> =
-        "quictrack_bans_total", "Bans of nodes and address ranges that came into force, by what they keep out and why.";
+        "quictrack_bans_total", "Times that a node or a range of addresses came to be kept out, for good or for a while, by what it is and why.";
     /// Attempts to find the network.
     pub static BOOTSTRAP_ATTEMPTS: Counters<(BootstrapSource, BootstrapResult)> =
         "quictrack_bootstrap_attempts_total", "Attempts to find an ultrapeer, by source and result.";
@@ -470,6 +476,14 @@ impl OpenConnection {
         Self { kind, direction, reason: CloseReason::Shutdown }
     }
 
+    /// What a ban of the other side keeps out.
+    pub fn scope(&self) -> BanScope {
+        match (self.kind, self.direction) {
+            (ConnectionKind::Mesh, _) | (ConnectionKind::Leaf, Direction::Out) => BanScope::Ultrapeer,
+            (ConnectionKind::Leaf, Direction::In) | (ConnectionKind::Transfer, _) => BanScope::Leaf,
+        }
+    }
+
     /// Counts its end.
     pub fn close(mut self, reason: CloseReason) {
         self.reason = reason;
@@ -485,7 +499,62 @@ impl Drop for OpenConnection {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::watching::raises, *};
+
+    #[test]
+    fn connections_are_counted_from_their_welcome_to_their_end() {
+        for kind in ConnectionKind::ALL {
+            for direction in Direction::ALL {
+                let labels = format!("kind=\"{}\",direction=\"{}\"", kind.value(), direction.value());
+                let begin = || OpenConnection::begin(*kind, *direction);
+                let mut open = None;
+                raises(&format!("quictrack_connections{{{labels}}}"), || open = Some(begin()));
+                raises(&format!("quictrack_connections_opened_total{{{labels}}}"), || drop(begin()));
+            }
+            for reason in CloseReason::ALL {
+                let series = format!(
+                    "quictrack_connections_closed_total{{kind=\"{}\",reason=\"{}\"}}",
+                    kind.value(),
+                    reason.value()
+                );
+                raises(&series, || OpenConnection::begin(*kind, Direction::In).close(*reason));
+            }
+        }
+    }
+
+    #[test]
+    fn only_what_came_since_the_last_time_is_counted_of_traffic() {
+        for kind in ConnectionKind::ALL {
+            let mut known = Traffic::default();
+            let now = Traffic { bytes: [7, 8], datagrams: [1, 2], sent: 5, lost: 1, congestions: 1 };
+            let mut more = now;
+            more.lost += 1;
+            let lost = format!("quictrack_quic_lost_packets_total{{kind=\"{}\"}}", kind.value());
+            for family in ["sent_packets", "lost_packets", "congestion_events"] {
+                let series = format!("quictrack_quic_{family}_total{{kind=\"{}\"}}", kind.value());
+                raises(&series, || Traffic::default().advance(*kind, now));
+            }
+            known.advance(*kind, now);
+            assert_eq!(known, now);
+            raises(&lost, || known.advance(*kind, more));
+        }
+        for direction in ["in", "out"] {
+            for family in ["bytes", "datagrams"] {
+                let series = format!("quictrack_udp_{family}_total{{direction=\"{direction}\"}}");
+                let now = Traffic { bytes: [7, 8], datagrams: [1, 2], ..Traffic::default() };
+                raises(&series, || Traffic::default().advance(ConnectionKind::Leaf, now));
+            }
+        }
+    }
+
+    #[test]
+    fn who_is_kept_out_is_told_apart() {
+        let scope = |kind, direction| OpenConnection::begin(kind, direction).scope();
+        assert_eq!(scope(ConnectionKind::Mesh, Direction::In), BanScope::Ultrapeer);
+        assert_eq!(scope(ConnectionKind::Leaf, Direction::Out), BanScope::Ultrapeer, "a home");
+        assert_eq!(scope(ConnectionKind::Leaf, Direction::In), BanScope::Leaf);
+        assert_eq!(scope(ConnectionKind::Transfer, Direction::Out), BanScope::Leaf);
+    }
 
     #[test]
     fn bytes_of_messages_are_for_what_they_say() {

@@ -18,7 +18,8 @@ use super::{
 };
 use crate::{
     id::PeerId,
-    metrics::{Direction, OpenConnection, RTT, Traffic},
+    limits,
+    metrics::{BANS, BanReason, Direction, Label, OpenConnection, RTT, Traffic},
     wire::{Conversation, Protocol},
 };
 
@@ -52,11 +53,13 @@ pub enum CloseCode {
     Failure = 8,
     /// Both ends are the same node.
     SelfDial = 9,
+    /// The other side did far more often what it may do seldom.
+    Flood = 10,
 }
 
 impl CloseCode {
     /// All codes.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Done,
         Self::Shutdown,
         Self::Refused,
@@ -67,6 +70,7 @@ impl CloseCode {
         Self::Silent,
         Self::Failure,
         Self::SelfDial,
+        Self::Flood,
     ];
 
     /// Its name in metrics and logs.
@@ -82,6 +86,16 @@ impl CloseCode {
             Self::Silent => "silent",
             Self::Failure => "failure",
             Self::SelfDial => "self_dial",
+            Self::Flood => "flood",
+        }
+    }
+
+    /// Why a node to which this is said is not let in again for a while; `None` if it is.
+    const fn penalty(self) -> Option<BanReason> {
+        match self {
+            Self::Violation => Some(BanReason::Protocol),
+            Self::Flood => Some(BanReason::Flood),
+            _ => None,
         }
     }
 
@@ -238,7 +252,21 @@ impl Inner {
 
     pub(super) fn close(&self, code: CloseCode) {
         if self.closed_with.set(code).is_ok() {
+            if let Some(why) = code.penalty() {
+                self.penalise(why);
+            }
             self.quic.close(code.to_wire(), b"");
+        }
+    }
+
+    /// The other side is not let in again for a while. That of a connection which was never in use, or broke by itself,
+    /// may have had no part in what went wrong.
+    fn penalise(&self, why: BanReason) {
+        let Some(counted) = self.counted.get().filter(|_| self.quic.close_reason().is_none()) else { return };
+        if self.gate.penalise(self.peer, self.remote_address()) {
+            BANS.increment((counted.scope(), why));
+            let seconds = limits::PENALTY.as_secs();
+            tracing::info!(peer = ?self.peer, why = why.value(), seconds, "a node is not let in again for a while");
         }
     }
 
@@ -388,6 +416,11 @@ impl Connection {
     /// True if the other side is banned here.
     pub(super) fn is_banned(&self) -> bool {
         self.inner.gate.bans(&self.peer(), self.remote_address())
+    }
+
+    /// True if the other side was sent away, and must wait.
+    pub(super) fn is_penalised(&self) -> bool {
+        self.inner.gate.penalises(&self.peer())
     }
 
     /// Grants what a welcomed dialler needs.

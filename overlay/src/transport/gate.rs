@@ -1,4 +1,5 @@
-//! Who is not dealt with: judged before a handshake by address, at the hello and before a dial also by key.
+//! Who is not dealt with: judged before a handshake by address, at the hello and before a dial also by key. And who is
+//! not let in just now, because it was sent away for what it did.
 //!
 //! Invariant: a connection enters the gate before it is judged, and other rules are in force before the connections that
 //! are open are judged anew. So no connection of one who is banned stays open, whichever came first.
@@ -11,14 +12,16 @@ use std::{
 use rustc_hash::FxHashMap;
 use tokio::sync::watch;
 
-use super::connection::Inner;
-use crate::{bans::Rules, id::PeerId};
+use super::{connection::Inner, penalties::Penalties};
+use crate::{bans::Rules, drive::Clock, id::PeerId};
 
 /// The rules, and every connection of the endpoint.
 #[derive(Default)]
 pub(super) struct Gate {
     rules: watch::Sender<Arc<Rules>>,
     open: Mutex<Open>,
+    clock: Clock,
+    penalties: Mutex<Penalties>,
 }
 
 /// Connections by number. As many as there are: they are bounded where they are welcomed.
@@ -46,6 +49,16 @@ impl Gate {
         rules.bans_peer(peer) || rules.bans_address(address.ip())
     }
 
+    /// A node was sent away for what it did. True if it waits from now on and did not before.
+    pub(super) fn penalise(&self, peer: PeerId, address: SocketAddr) -> bool {
+        self.penalties().note(self.clock.now(), peer, address.ip())
+    }
+
+    /// True if a node waits for that to be over.
+    pub(super) fn penalises(&self, peer: &PeerId) -> bool {
+        self.penalties().holds(self.clock.now(), peer)
+    }
+
     /// Other rules are in force from now on. Returns the connections that they ban.
     pub(super) fn set(&self, rules: Arc<Rules>) -> Vec<Arc<Inner>> {
         self.rules.send_replace(rules);
@@ -71,6 +84,11 @@ impl Gate {
 
     pub(super) fn leave(&self, number: u64) {
         self.lock().connections.remove(&number);
+    }
+
+    fn penalties(&self) -> MutexGuard<'_, Penalties> {
+        // Whole after every statement, as below.
+        self.penalties.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn lock(&self) -> MutexGuard<'_, Open> {

@@ -223,7 +223,7 @@ fn judge(shared: &Shared, connection: &Connection, hello: &Hello) -> Option<Refu
     if !settings.accepts(hello.proof, connection, &connection.peer(), &shared.own) {
         return Some(RefuseReason::WrongSecret);
     }
-    connection.is_banned().then_some(RefuseReason::Banned)
+    (connection.is_banned() || connection.is_penalised()).then_some(RefuseReason::Banned)
 }
 
 async fn refuse<M: Conversation>(mut link: Link<M>, refuse: Refuse) {

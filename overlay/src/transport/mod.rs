@@ -30,6 +30,7 @@ mod endpoint;
 mod gate;
 mod handshake;
 mod occupancy;
+mod penalties;
 mod ping;
 mod socket;
 mod stats;

@@ -91,6 +91,7 @@ pub(super) fn handshake_out(error: Option<&DialError>) {
         Some(DialError::PeerOlder { .. } | DialError::PeerNewer { .. } | DialError::OtherProtocol { .. }) => {
             HandshakeResult::Version
         }
+        Some(DialError::Closed { reason: CloseReason::Overload, .. }) => HandshakeResult::Limit,
         Some(DialError::WrongPeer { .. } | DialError::Closed { reason: CloseReason::Auth(_), .. }) => {
             HandshakeResult::Tls
         }
@@ -150,5 +151,82 @@ pub(super) fn closed(reason: &CloseReason) -> metrics::CloseReason {
         CloseReason::Idle => metrics::CloseReason::Idle,
         CloseReason::Reset => metrics::CloseReason::Reset,
         CloseReason::Version => metrics::CloseReason::Version,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+
+    use super::*;
+    use crate::metrics::{Label, watching::raises};
+
+    const THERE: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 1);
+
+    fn closed_by(reason: CloseReason) -> DialError {
+        DialError::Closed { address: THERE, reason }
+    }
+
+    #[test]
+    fn every_end_of_a_handshake_has_its_result() {
+        let auth = || CloseReason::Auth(String::new());
+        for (reason, result) in [
+            (CloseReason::Idle, "timeout"),
+            (CloseReason::Version, "version"),
+            (auth(), "tls"),
+            (CloseReason::Overload, "limit"),
+            (CloseReason::Reset, "refused"),
+            (CloseReason::Remote(CloseCode::Done), "refused"),
+        ] {
+            let series = format!("quictrack_handshakes_total{{direction=\"in\",result=\"{result}\"}}");
+            raises(&series, || handshake_in(handshake_result(&reason)));
+        }
+        for (error, result) in [
+            (None, "ok"),
+            (Some(DialError::Timeout { address: THERE }), "timeout"),
+            (Some(DialError::OtherProtocol { address: THERE }), "version"),
+            (Some(closed_by(auth())), "tls"),
+            (Some(closed_by(CloseReason::Overload)), "limit"),
+            (Some(DialError::Banned { address: THERE }), "refused"),
+        ] {
+            let series = format!("quictrack_handshakes_total{{direction=\"out\",result=\"{result}\"}}");
+            raises(&series, || handshake_out(error.as_ref()));
+        }
+    }
+
+    #[test]
+    fn every_end_of_a_connection_has_its_reason() {
+        use crate::metrics::CloseReason as Shown;
+        let ends = [
+            (CloseReason::Idle, Shown::Idle),
+            (CloseReason::Local(CloseCode::Replaced), Shown::Local),
+            (CloseReason::Remote(CloseCode::Done), Shown::Remote),
+            (CloseReason::Transport(String::new()), Shown::Remote),
+            (CloseReason::Reset, Shown::Reset),
+            (CloseReason::Version, Shown::Version),
+            (CloseReason::Remote(CloseCode::Banned), Shown::Auth),
+            (CloseReason::Auth(String::new()), Shown::Auth),
+            (CloseReason::Local(CloseCode::Overload), Shown::Overload),
+            (CloseReason::Remote(CloseCode::Shutdown), Shown::Shutdown),
+        ];
+        for (reason, shown) in &ends {
+            assert_eq!(closed(reason), *shown, "{reason}");
+        }
+        for shown in Shown::ALL {
+            assert!(ends.iter().any(|(_, known)| known == shown), "nothing ends as {}", shown.value());
+        }
+    }
+
+    #[test]
+    fn every_failed_dial_has_its_result_for_who_looks_for_the_network() {
+        for (error, result) in [
+            (DialError::Timeout { address: THERE }, BootstrapResult::Timeout),
+            (DialError::WrongNetwork { address: THERE }, BootstrapResult::WrongNetwork),
+            (DialError::WrongSecret { address: THERE }, BootstrapResult::WrongSecret),
+            (DialError::OtherProtocol { address: THERE }, BootstrapResult::Version),
+            (closed_by(CloseReason::Reset), BootstrapResult::Refused),
+        ] {
+            assert_eq!(BootstrapResult::from(&error), result, "{error}");
+        }
     }
 }

@@ -84,7 +84,8 @@ pub(super) async fn receive(shared: &Arc<Shared>, offer: Offer<LeafMessage>) {
             _ => None,
         }
     });
-    let Ok(Some((sender, receiver, open))) = asked.await else { return connection.close(CloseCode::Violation) };
+    let Ok(asked) = asked.await else { return connection.close(CloseCode::Silent) };
+    let Some((sender, receiver, open)) = asked else { return connection.close(CloseCode::Violation) };
     connection.set_windows(Windows::Active);
     let guest = shared.number();
     shared.relay.waiting().insert(guest, End { sender, receiver, _place: place });
