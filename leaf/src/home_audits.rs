@@ -85,6 +85,8 @@ pub enum Count {
     Differ,
     /// A home was in the minority twice.
     Minority,
+    /// A home is distrusted from now on.
+    Distrusted,
 }
 
 /// A file of this leaf's list.

@@ -8,8 +8,8 @@ use std::{
 use overlay::{
     limits,
     metrics::{
-        Counters, Direction, Gauges, Histograms, KNOWN_ULTRAPEERS, KnownState, Label, QUEUE_CAPACITY, QUEUE_LENGTH,
-        Queue, REACHABILITY, Reachability, SECONDS,
+        BANS, BanReason, BanScope, Counters, Direction, Gauges, Histograms, KNOWN_ULTRAPEERS, KnownState, Label,
+        QUEUE_CAPACITY, QUEUE_LENGTH, Queue, REACHABILITY, Reachability, SECONDS,
     },
 };
 
@@ -249,8 +249,8 @@ overlay::families! {
     pub static TRANSFER_ATTEMPTS: Counters<(TransferVia, AttemptResult)> =
         "quictrack_transfer_attempts_total", "Attempts to reach another leaf for a transfer, by way and result.";
     /// How long it takes to reach a leaf.
-    pub static TRANSFER_CONNECT: Histograms<()> =
-        "quictrack_transfer_connect_seconds", "Time until another leaf was connected for a transfer.", SECONDS;
+    pub static TRANSFER_CONNECT: Histograms<TransferVia> =
+        "quictrack_transfer_connect_seconds", "Time until another leaf was connected for a transfer, by way.", SECONDS;
     /// Pieces that were verified.
     pub static VERIFIED_PIECES: Counters<PieceResult> =
         "quictrack_verified_pieces_total", "Received pieces and piece values, by what verification found.";
@@ -297,7 +297,7 @@ pub(crate) fn download_ended(event: &Event) {
 
 /// Counts that another leaf was reached, which took `span`.
 pub(crate) fn reached(via: Via, span: std::time::Duration) {
-    TRANSFER_CONNECT.record_span((), span);
+    TRANSFER_CONNECT.record_span(via.into(), span);
     TRANSFER_ATTEMPTS.increment((via.into(), AttemptResult::Ok));
 }
 
@@ -332,6 +332,7 @@ pub(crate) fn home_audited(count: Count) {
         Count::Same => COMPARISONS.increment(Comparison::Same),
         Count::Differ => COMPARISONS.increment(Comparison::Differ),
         Count::Minority => COMPARISONS.increment(Comparison::Minority),
+        Count::Distrusted => BANS.increment((BanScope::Ultrapeer, BanReason::Audit)),
     }
 }
 
@@ -384,3 +385,6 @@ pub(crate) fn collect(shares: &[Share], homes: usize, downloads: &[Download], up
         .set(Queue::Upload, uploads.iter().filter(|upload| upload.state == serve::UploadState::Queued).count() as f64);
     QUEUE_CAPACITY.set(Queue::Upload, limits::UPLOAD_QUEUE as f64);
 }
+
+#[cfg(test)]
+mod tests;

@@ -404,6 +404,7 @@ impl Network {
                     self.with_searches(now, out, |searches, inner| searches.companion_ended(now, user, inner));
                 }
                 home_audits::Output::Distrust(home) => {
+                    out.push(Output::Count(Count::Distrusted));
                     self.with_homes(cx, out, |homes, cx, inner| {
                         homes.handle(cx, homes::Input::Distrust(home), inner);
                     });

@@ -177,9 +177,11 @@ impl Role {
 
     /// Looks at the ultrapeer: gauges, and what it covers. Called every few seconds.
     pub(crate) async fn look(&self) {
-        let Some(snapshot) = self.snapshot().await else { return };
+        let Some(service) = self.service() else { return };
+        // One that stopped is none.
+        let Ok(snapshot) = service.snapshot().await else { return };
         lock(&self.inner.rate).sample(self.inner.clock.now(), snapshot.queries);
-        view::collect(&snapshot, self.inner.endpoint.stats());
+        service.collect(&snapshot);
         if matches!(snapshot.phase, Phase::Admitted | Phase::Founder) {
             self.serves(&snapshot).await;
         }
@@ -382,11 +384,20 @@ impl Role {
         let Ok(why) = retired.wait_for(Option::is_some).await.map(|why| *why) else { return };
         match why {
             Some(Retirement::Replaced) => tracing::info!("somebody better serves now in place of this node"),
-            _ => tracing::info!("there are more ultrapeers than are needed: this node need not serve any more"),
+            Some(Retirement::Unreachable) => {
+                tracing::warn!("others do not reach this node any more: it does not serve. Is its UDP port open?");
+            }
+            Some(Retirement::Distrusted) => {
+                tracing::warn!("what this node told of its leaves was not so, others say: it does not serve");
+            }
+            Some(Retirement::Surplus) | None => {
+                tracing::info!("there are more ultrapeers than are needed: this node need not serve any more");
+            }
         }
+        let reason = why.map_or(RoleReason::Surplus, RoleReason::from);
         let role = self.clone();
         // As above.
-        self.inner.tasks.spawn("step down", async move { role.step_down(RoleReason::Surplus).await });
+        self.inner.tasks.spawn("step down", async move { role.step_down(reason).await });
     }
 
     /// Tells the network core what this node runs on.

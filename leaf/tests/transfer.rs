@@ -130,7 +130,7 @@ async fn one_source_sends_it_all_and_the_result_is_served_on() {
         r#"quictrack_transfer_bytes_total{direction="out",via="direct"}"#,
         r#"quictrack_transfer_attempts_total{via="direct",result="ok"}"#,
         r#"quictrack_verified_pieces_total{result="ok"}"#,
-        "quictrack_transfer_connect_seconds_count",
+        r#"quictrack_transfer_connect_seconds_count{via="direct"}"#,
         "quictrack_download_sources_count",
         "quictrack_upload_queue_seconds_count",
         "quictrack_hashed_bytes_total",

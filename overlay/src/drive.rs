@@ -351,6 +351,18 @@ impl Default for Tasks {
     }
 }
 
+/// Does something on the caller's thread that must not take more with it than itself if it panics: that is counted and
+/// logged, and gives `None`.
+pub fn guarded<T>(task: metrics::Task, work: impl FnOnce() -> T) -> Option<T> {
+    // What the work held is dropped with it; what it shared is behind locks that forgive.
+    let done = std::panic::catch_unwind(AssertUnwindSafe(work));
+    let told = |panic: Box<dyn Any + Send>| {
+        TASK_PANICS.increment(task);
+        tracing::error!(task = metrics::Label::value(task), message = panic_text(panic.as_ref()), "a task panicked");
+    };
+    done.map_err(told).ok()
+}
+
 /// What the metrics call a task.
 fn kind_of(name: &str) -> metrics::Task {
     match name {
@@ -458,6 +470,13 @@ mod tests {
             tasks.spawn(name, async { panic!("on purpose") });
             tasks.wait().await;
             assert!(value(&series) > before, "{name}");
+        }
+        for (task, kind) in [(metrics::Task::Scan, "scan"), (metrics::Task::Hash, "hash")] {
+            let series = format!("quictrack_task_panics_total{{task=\"{kind}\"}}");
+            let before = value(&series);
+            assert_eq!(guarded(task, || 7), Some(7));
+            assert_eq!(guarded::<u8>(task, || panic!("on purpose")), None);
+            assert!(value(&series) > before, "{kind}");
         }
     }
 

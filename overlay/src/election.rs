@@ -29,7 +29,7 @@ mod growth;
 use std::net::{IpAddr, SocketAddr};
 
 pub use self::{
-    ballots::{Ballots, Finding, Measurement, worst_volunteer},
+    ballots::{Ballots, Finding, Measurement, Missed, worst_volunteer},
     candidacy::Candidacy,
     demand::{Demand, Shard, floor},
     growth::{Growth, Pace},
@@ -182,7 +182,7 @@ impl Hurdle {
     /// What a person calls it: the name of the criterion in `status` that it belongs to.
     pub const fn criterion(self) -> &'static str {
         match self {
-            Self::Reachable | Self::Protocol | Self::Silent => "reachable",
+            Self::Reachable | Self::Protocol | Self::Silent | Self::Untrue => "reachable",
             Self::Uptime => "uptime",
             Self::Bandwidth => "bandwidth",
             Self::Loss => "loss",
@@ -204,6 +204,7 @@ impl Hurdle {
             Self::Busy => "others are being measured",
             Self::Protocol => "it does not keep to the protocol",
             Self::Silent => "it was let in before, and fell silent soon after",
+            Self::Untrue => "what it told of its leaves is not so",
         }
     }
 }

@@ -291,7 +291,10 @@ fn measured(now: Time, record: &Record, former: Option<&Former>) -> Measured {
 mod tests {
     use std::time::Duration;
 
-    use overlay::{election::Finding, identity::Identity};
+    use overlay::{
+        election::{Finding, Missed},
+        identity::Identity,
+    };
     use rand::SeedableRng;
     use rand_pcg::Pcg64Mcg;
 
@@ -404,7 +407,7 @@ mod tests {
         bench.pass(limits::APPRAISAL_DELAY);
         let mut out = bench.look();
         assert_eq!(out.iter().filter(|output| matches!(output, Output::DialBack(..))).count(), 2);
-        bench.core.measured(bench.now, &peer(1), Err(()));
+        bench.core.measured(bench.now, &peer(1), Err(Missed::Silent));
         bench.core.measured(bench.now, &peer(2), Ok(Finding { rate_kbit: Some(9_000), loss_ppm: None }));
         bench.pass(limits::ELECTION_UPTIME);
         out = bench.look();
@@ -418,7 +421,7 @@ mod tests {
         assert_eq!((unreached.reached, unreached.invitation), (Some(false), None));
         assert!(slow.invitation.is_some_and(|word| word.measured.bandwidth_kbit == 9_000) && !slow.invited);
         for number in [1, 2] {
-            bench.core.measured(bench.now, &peer(number), Err(()));
+            bench.core.measured(bench.now, &peer(number), Err(Missed::Silent));
         }
         // One that is fast, but was not there for long.
         bench.willing(3);

@@ -76,6 +76,8 @@ pub enum Output {
     Insert(DigestName, LeafSlot, Arc<Segment>),
     /// Take a digest out of the index.
     Remove(ChunkSlot),
+    /// Take a digest of a leaf that is gone out of the index.
+    Expire(ChunkSlot),
 }
 
 /// Numbers for metrics.
@@ -501,9 +503,14 @@ impl Digests {
         }
         self.by_slot[leaf.slot as usize] = None;
         self.free_slots.push(leaf.slot);
+        let mut gone = Outbox::new();
         for (chunk, body) in leaf.chunks {
-            self.drop_body(DigestName { handle, chunk }, body, out);
+            self.drop_body(DigestName { handle, chunk }, body, &mut gone);
         }
+        out.append_mapped(&mut gone, |output| match output {
+            Output::Remove(place) => Output::Expire(place),
+            other => other,
+        });
     }
 
     fn drop_body(&mut self, name: DigestName, body: Body, out: &mut Outbox<Output>) {

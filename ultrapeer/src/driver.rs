@@ -17,7 +17,7 @@ mod relay;
 use std::{
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Duration,
@@ -31,7 +31,7 @@ use overlay::{
     config::{self, Config},
     discovery::{Hint, Site, Standing},
     drive::{Clock, Driver, Handle, Stopped, Tasks, system_rng, wall_clock_s},
-    election::Finding,
+    election::{Finding, Missed},
     file::FileEntry,
     id::{ContentId, HandleSalt, PeerId},
     identity::Identity,
@@ -40,7 +40,7 @@ use overlay::{
     membership::{Refused, State},
     metrics::{BootstrapResult, BootstrapSource, Role},
     time::Time,
-    transport::{CloseCode, DialError, Endpoint, Greeting, Occupancy, Offer, Reached},
+    transport::{CloseCode, DialError, Endpoint, Greeting, Occupancy, Offer, Reached, Unreached},
     wire::{
         bounded::Blob,
         descriptor::{ShardPrefix, SignedDescriptor},
@@ -61,7 +61,8 @@ use crate::{
     leaves::{Closing, Settings},
     metrics as counted, possession, relays,
     search::Ticket,
-    ultrapeer::{Input, Output, Phase, Retirement, Terms, Ultrapeer},
+    ultrapeer::{IndexChanges, Input, Output, Phase, Retirement, Terms, Ultrapeer},
+    view,
 };
 
 pub use join::{JoinError, JoinStatus};
@@ -112,6 +113,8 @@ pub(crate) struct Shared {
     pub(crate) places: Occupancy,
     address: join::OwnAddress,
     pub(crate) relay: relay::Relaying,
+    /// What of its totals is in the metrics.
+    told: Mutex<counted::Told>,
 }
 
 impl std::fmt::Debug for Shared {
@@ -134,7 +137,7 @@ pub struct Snapshot {
     /// What its index holds.
     pub index: crate::index::Stats,
     /// Chunks that were added to its index and removed from it since the start.
-    pub index_changes: (u64, u64),
+    pub index_changes: IndexChanges,
     /// Leaves attached anywhere.
     pub known_leaves: u64,
     /// The part of the leaf space that it covers.
@@ -238,6 +241,7 @@ impl Service {
             builders: Arc::new(Semaphore::new(builders())),
             places: Occupancy::new(usize::MAX, limits::LEAVES_PER_PREFIX),
             relay: relay::Relaying::new(start.settings.relay),
+            told: Mutex::default(),
         });
         shared.run(driver, rng);
         shared.tasks.spawn("bans", follow_bans(shared.clone()));
@@ -364,6 +368,13 @@ impl Service {
         snapshot.address = self.shared.address.current();
         Ok(snapshot)
     }
+
+    /// Brings its metrics up to date. To be called every few seconds.
+    pub fn collect(&self, snapshot: &Snapshot) {
+        // Whole after every statement, so a panic elsewhere does not spoil it.
+        let mut told = self.shared.told.lock().unwrap_or_else(PoisonError::into_inner);
+        view::collect(snapshot, self.shared.endpoint.stats(), &mut told);
+    }
 }
 
 impl Known for Service {
@@ -413,7 +424,7 @@ async fn follow_bans(shared: Arc<Shared>) {
 }
 
 impl Snapshot {
-    fn of(machine: &Ultrapeer) -> Self {
+    pub(crate) fn of(machine: &Ultrapeer) -> Self {
         let leaves = machine.leaves();
         let member = |(descriptor, state): (&overlay::wire::descriptor::Descriptor, State)| Member {
             peer: descriptor.peer,
@@ -428,7 +439,7 @@ impl Snapshot {
             max_leaves: leaves.capacity(),
             memory: leaves.memory(),
             index: machine.index().stats(),
-            index_changes: machine.index().changes(),
+            index_changes: machine.index_changes(),
             known_leaves: machine.attachments().leaves() as u64,
             shard: machine.neighbours().own(),
             shards: 1 + machine.neighbours().others().len() as u32,
@@ -574,7 +585,10 @@ impl Shared {
                     tracing::debug!(?peer, %address, ?found, "a candidate was dialled back");
                     let loss_ppm = shared.ports.loss_of(&peer);
                     let finding = |reached: Reached| Finding { rate_kbit: reached.rate_kbit, loss_ppm };
-                    let found = found.map(finding).map_err(drop);
+                    let found = found.map(finding).map_err(|missed| match missed {
+                        Unreached::Silent => Missed::Silent,
+                        _ => Missed::Refused,
+                    });
                     // A machine that stopped votes on nobody.
                     let _ = shared.machine.input(Input::DialledBack(peer, found)).await;
                 });
@@ -588,6 +602,7 @@ impl Shared {
             Output::Distrusted(peer) => {
                 let hours = limits::AUDIT_DISTRUST.as_secs() / 3_600;
                 tracing::warn!(?peer, hours, "an ultrapeer failed too many audits, and is not believed for a while");
+                counted::ultrapeer_distrusted();
             }
             Output::Admitted => {
                 self.admitted.send_replace(true);
@@ -702,10 +717,16 @@ fn close_code(why: Closing) -> CloseCode {
             tracing::debug!(reason, "a leaf broke the protocol");
             CloseCode::Violation
         }
+        Closing::TooManyLists => {
+            tracing::debug!("a leaf announced lists far too often");
+            counted::list_refused();
+            CloseCode::Flood
+        }
         Closing::Replaced => CloseCode::Replaced,
         Closing::Silent => CloseCode::Silent,
         Closing::Stalled => {
             tracing::debug!("a leaf did not send the list that it announced");
+            counted::queue_dropped(counted::Queue::Catalog);
             CloseCode::Silent
         }
         Closing::Full => CloseCode::Overload,

@@ -105,6 +105,8 @@ pub enum Output<S: Built> {
 pub enum Closing {
     /// It broke the protocol.
     Protocol(&'static str),
+    /// It announced lists more often than anybody changes one.
+    TooManyLists,
     /// It opened a newer connection.
     Replaced,
     /// It does not answer.
@@ -412,7 +414,7 @@ impl<S: Built> Leaves<S> {
         let limit_loopback = self.settings.limit_loopback;
         let Some(leaf) = self.sessions.get_mut(&session) else { return };
         if (limit_loopback || !is_loopback(leaf.address.ip())) && !leaf.lists.take(now) {
-            return out.push(Output::Close(session, Closing::Protocol("too many lists")));
+            return out.push(Output::Close(session, Closing::TooManyLists));
         }
         let Ok(statement) = root.open(&leaf.peer, &self.me) else {
             return out.push(Output::Close(session, Closing::Protocol("unacceptable catalog")));

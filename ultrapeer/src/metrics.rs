@@ -6,7 +6,7 @@ use overlay::{
     introduction::Way,
     membership::Refused,
     metrics::{
-        BANS, BanReason, BanScope, Counters, Gauges, Histograms, LimitedAction, MESSAGE_ERRORS, MessageError,
+        BANS, BanReason, BanScope, Counters, Gauges, Histograms, Labels, LimitedAction, MESSAGE_ERRORS, MessageError,
         QUEUE_CAPACITY, QUEUE_DROPPED, QUEUE_LENGTH, RATE_LIMITED,
     },
     time::Time,
@@ -22,7 +22,7 @@ pub(crate) use overlay::metrics::Queue;
 use crate::{
     driver::Snapshot,
     search::{Asker, Ended},
-    ultrapeer::{Denial, LimitedKind},
+    ultrapeer::{Denial, LimitedKind, Retirement},
 };
 
 /// Buckets of a leaf's stay: 10 s to a day.
@@ -84,6 +84,8 @@ overlay::labels! {
         Add = "add",
         /// A chunk that its leaf shares no more, or that nobody here needs any more.
         Remove = "remove",
+        /// A chunk of a leaf that is gone.
+        Expire = "expire",
     }
 
     /// Why a search ended.
@@ -148,8 +150,10 @@ overlay::labels! {
     pub enum DialBack as "result" {
         /// The node was reached.
         Ok = "ok",
-        /// It was not.
+        /// Nobody answered.
         Timeout = "timeout",
+        /// Something else answered there.
+        Refused = "refused",
         /// It was not tried: there were too many, or one was made nearby.
         Limited = "limited",
     }
@@ -220,6 +224,16 @@ overlay::labels! {
         Timeout = "timeout",
         /// Too many at a time.
         Limited = "limited",
+    }
+}
+
+impl From<Retirement> for RoleReason {
+    fn from(why: Retirement) -> Self {
+        match why {
+            Retirement::Surplus | Retirement::Replaced => Self::Surplus,
+            Retirement::Unreachable => Self::Unreachable,
+            Retirement::Distrusted => Self::Audit,
+        }
     }
 }
 
@@ -330,8 +344,31 @@ overlay::families! {
     pub static RELAY_BYTES: Counters<()> = "quictrack_relay_bytes_total", "Bytes that were relayed between leaves.";
 }
 
-/// Brings the gauges up to date.
-pub fn collect(snapshot: &Snapshot) {
+/// Totals of an ultrapeer as far as they are in the metrics. A process may have several, one after the other or at once:
+/// what is new of each is added.
+#[derive(Debug, Default)]
+pub struct Told(Vec<u64>);
+
+/// Adds what is new of the totals of an ultrapeer, which come in the same order each time.
+struct Telling<'a> {
+    told: &'a mut Vec<u64>,
+    place: usize,
+}
+
+impl Telling<'_> {
+    fn total<L: Labels>(&mut self, family: &Counters<L>, labels: L, total: u64) {
+        if self.place == self.told.len() {
+            self.told.push(0);
+        }
+        let before = std::mem::replace(&mut self.told[self.place], total);
+        family.add(labels, total.saturating_sub(before));
+        self.place += 1;
+    }
+}
+
+/// Brings the metrics up to date.
+pub(crate) fn collect(snapshot: &Snapshot, Told(told): &mut Told) {
+    let mut telling = Telling { told, place: 0 };
     LEAVES.set((), f64::from(snapshot.leaves));
     LEAF_SLOTS.set((), f64::from(snapshot.max_leaves));
     ULTRAPEERS.set((), f64::from(snapshot.ultrapeers));
@@ -339,36 +376,51 @@ pub fn collect(snapshot: &Snapshot) {
     INDEX_TERMS.set((), snapshot.index.terms as f64);
     INDEX_MEMORY.set((), snapshot.index.memory as f64);
     INDEX_BUDGET.set((), snapshot.memory as f64);
-    let (added, removed) = snapshot.index_changes;
-    INDEX_UPDATES.absolute(IndexChange::Add, added);
-    INDEX_UPDATES.absolute(IndexChange::Remove, removed);
     SHARDS.set((), f64::from(snapshot.shards));
     SHARD_PREFIX_LENGTH.set((), f64::from(snapshot.shard.length));
     SHARD_MEMBERS.set((), f64::from(snapshot.mates));
     DIGEST_LEAVES.set((), snapshot.digests.leaves as f64);
     DIGEST_MEMORY.set((), snapshot.digests.bytes as f64);
-    DIGESTS_FAILED.absolute((), snapshot.digests.failed);
+    HOLDINGS.set((), snapshot.holders.holdings as f64);
+    let changes = snapshot.index_changes;
+    for (op, total) in [
+        (IndexChange::Add, changes.added),
+        (IndexChange::Remove, changes.removed),
+        (IndexChange::Expire, changes.expired),
+    ] {
+        telling.total(&INDEX_UPDATES, op, total);
+    }
+    telling.total(&DIGESTS_FAILED, (), snapshot.digests.failed);
     let (homes, leaves) = (snapshot.audits, snapshot.possessions);
     for (audited, proven, failed, evaded) in [
         (Audited::Home, homes.proven, homes.failed, homes.evaded),
         (Audited::Leaf, leaves.proven, leaves.failed, leaves.evaded),
     ] {
-        AUDITS.absolute((audited, Audit::Ok), proven);
-        AUDITS.absolute((audited, Audit::Failed), failed);
-        AUDITS.absolute((audited, Audit::Timeout), evaded);
+        telling.total(&AUDITS, (audited, Audit::Ok), proven);
+        telling.total(&AUDITS, (audited, Audit::Failed), failed);
+        telling.total(&AUDITS, (audited, Audit::Timeout), evaded);
     }
-    COMPLAINTS.absolute((), leaves.complaints);
+    telling.total(&COMPLAINTS, (), leaves.complaints);
     let votes = snapshot.ballots;
-    ELECTIONS.absolute(Election::Elected, votes.endorsed);
-    ELECTIONS.absolute(Election::NoCandidate, snapshot.without_candidate);
-    ELECTIONS.absolute(Election::Refused, votes.refused);
-    ELECTIONS.absolute(Election::Expired, votes.expired);
-    DIALBACKS.absolute(DialBack::Ok, votes.dialled.saturating_sub(votes.unreached));
-    DIALBACKS.absolute(DialBack::Timeout, votes.unreached);
-    DIALBACKS.absolute(DialBack::Limited, votes.limited);
-    RATE_LIMITED.absolute(LimitedAction::Dialback, votes.limited);
+    for (result, total) in [
+        (Election::Elected, votes.endorsed),
+        (Election::NoCandidate, snapshot.without_candidate),
+        (Election::Refused, votes.refused),
+        (Election::Expired, votes.expired),
+    ] {
+        telling.total(&ELECTIONS, result, total);
+    }
+    for (result, total) in [
+        (DialBack::Ok, votes.reached),
+        (DialBack::Timeout, votes.unreached),
+        (DialBack::Refused, votes.turned_away),
+        (DialBack::Limited, votes.limited),
+    ] {
+        telling.total(&DIALBACKS, result, total);
+    }
+    telling.total(&RATE_LIMITED, LimitedAction::Dialback, votes.limited);
     let Refused { malformed, forged, other_network, expired, outdated, full, claims, unendorsed } = snapshot.refused;
-    for (reason, count) in [
+    for (reason, total) in [
         (Disbelief::Malformed, malformed),
         (Disbelief::Forged, forged),
         (Disbelief::OtherNetwork, other_network),
@@ -378,11 +430,10 @@ pub fn collect(snapshot: &Snapshot) {
         (Disbelief::Claims, claims),
         (Disbelief::Unendorsed, unendorsed),
     ] {
-        GOSSIP_REFUSED.absolute(reason, count);
+        telling.total(&GOSSIP_REFUSED, reason, total);
     }
-    MESSAGE_ERRORS.absolute(MessageError::Signature, forged);
-    HOLDINGS.set((), snapshot.holders.holdings as f64);
-    HOLDINGS_REFUSED.absolute((), snapshot.holders.refused);
+    telling.total(&MESSAGE_ERRORS, MessageError::Signature, forged);
+    telling.total(&HOLDINGS_REFUSED, (), snapshot.holders.refused);
 }
 
 /// Leaves that were refused because of a ban since the start, and nodes of other versions: their hellos do not come as
@@ -431,6 +482,14 @@ pub(crate) fn leaf_refused(reason: RefuseReason) {
 
 pub(crate) fn leaf_dropped() {
     BANS.increment((BanScope::Leaf, BanReason::Audit));
+}
+
+pub(crate) fn ultrapeer_distrusted() {
+    BANS.increment((BanScope::Ultrapeer, BanReason::Audit));
+}
+
+pub(crate) fn list_refused() {
+    RATE_LIMITED.increment(LimitedAction::Catalog);
 }
 
 pub(crate) fn leaf_session(stay: Duration) {
@@ -543,3 +602,6 @@ pub(crate) fn limited(kind: LimitedKind) {
         LimitedKind::Relay => LimitedAction::Relay,
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -77,6 +77,17 @@ use crate::{
     standing::Standing,
 };
 
+/// Chunks that came into an index and left it since it was made.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct IndexChanges {
+    /// Those that came.
+    pub added: u64,
+    /// Those that left because their leaf shares them no more, or nobody here needs them.
+    pub removed: u64,
+    /// Those that left because their leaf is gone.
+    pub expired: u64,
+}
+
 /// Whether this node serves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Phase {
@@ -136,6 +147,8 @@ pub struct Ultrapeer {
     possessions: Possessions,
     /// Leaves whose lists were put in place in this step, by handle.
     lists_changed: Vec<u64>,
+    /// Chunks that left the index with their leaves.
+    expired: u64,
     holders: Holders,
     standing: Standing,
     bans: Arc<Rules>,
@@ -222,6 +235,7 @@ impl Ultrapeer {
             proofs: Proofs::default(),
             possessions: Possessions::default(),
             lists_changed: Vec::new(),
+            expired: 0,
             holders: Holders::new(me, settings.memory),
             standing: Standing::new(me, sequence),
             bans: Arc::default(),
@@ -319,6 +333,12 @@ impl Ultrapeer {
         &self.index
     }
 
+    /// How often something came into the index and left it.
+    pub fn index_changes(&self) -> IndexChanges {
+        let (added, gone) = self.index.changes();
+        IndexChanges { added, removed: gone - self.expired, expired: self.expired }
+    }
+
     /// Searches under way.
     pub fn searches(&self) -> usize {
         self.searches.len()
@@ -350,6 +370,7 @@ impl Ultrapeer {
                     if let Some(chunk) = self.chunks.remove(&(slot, hash)) {
                         change.went(&self.reader.snapshot(), chunk);
                         self.index.remove(chunk);
+                        self.expired += u64::from(self.leaves.at(slot).is_none());
                     }
                 }
                 leaves::Output::Publish => self.publish(),

@@ -17,9 +17,9 @@ use crate::{
     ultrapeer::Phase,
 };
 
-/// Brings the gauges of an ultrapeer up to date. Called every few seconds.
-pub fn collect(snapshot: &Snapshot, transport: &Stats) {
-    counted::collect(snapshot);
+/// Brings the metrics of an ultrapeer up to date; `told` is what of its totals is in them.
+pub(crate) fn collect(snapshot: &Snapshot, transport: &Stats, told: &mut counted::Told) {
+    counted::collect(snapshot, told);
     counted::collect_refused(transport.count(Event::LeafBanned), transport.count(Event::VersionAsked));
     let suspect = snapshot.members.iter().filter(|member| member.state == State::Suspect).count();
     KNOWN_ULTRAPEERS.set(KnownState::Alive, (snapshot.members.len() - suspect) as f64);

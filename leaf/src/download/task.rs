@@ -15,7 +15,7 @@ use overlay::{
     id::PeerId,
     limits,
     machine::{Context, Machine, Outbox},
-    metrics::Direction,
+    metrics::{BANS, BanReason, BanScope, Direction},
     time::Time,
     verify::{Layout, Value},
 };
@@ -397,6 +397,7 @@ impl Runner {
                 self.requests.remove(&id);
                 self.shared.holdings.lost(&self.record.content, &peer);
                 VERIFIED_PIECES.increment(PieceResult::Corrupt);
+                BANS.increment((BanScope::Leaf, BanReason::Corrupt));
                 tracing::warn!(?peer, content = %self.record.content.short(), "a source sent wrong data and is dropped");
                 self.complain(peer);
                 let piece = match corruption {

@@ -30,7 +30,13 @@ use std::{
 };
 
 use ignore::gitignore::Gitignore;
-use overlay::{drive::Clock, file::FileEntry, limits, time::Time};
+use overlay::{
+    drive::{Clock, guarded},
+    file::FileEntry,
+    limits,
+    metrics::Task,
+    time::Time,
+};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -217,12 +223,18 @@ impl Pass<'_> {
         let (jobs, queue) = sync_channel::<Job>(limits::HASH_QUEUE / BATCH_FILES);
         let (messages, inbox) = sync_channel::<Vec<Message>>(limits::HASHED_QUEUE / BATCH_FILES);
         let queue = &Mutex::new(queue);
-        let ended = &AtomicBool::new(false);
+        let (ended, broken) = (&AtomicBool::new(false), &AtomicBool::new(false));
         let (walked, collected) = thread::scope(|scope| {
             let collector = scope.spawn(move || self.collect(inbox));
             for _ in 0..self.threads.max(1) {
                 let messages = messages.clone();
-                scope.spawn(move || self.hash_all(queue, messages));
+                scope.spawn(move || {
+                    if guarded(Task::Hash, || self.hash_all(queue, messages)).is_none() {
+                        broken.store(true, Ordering::Relaxed);
+                        // The walk never waits for a thread that is gone.
+                        drain(queue);
+                    }
+                });
             }
             let (mut counting, clock) = (false, Clock::new());
             let mut count_ahead = || {
@@ -239,6 +251,9 @@ impl Pass<'_> {
         });
         // Whatever ended the pass, nothing waits any more.
         self.progress.clear();
+        if broken.load(Ordering::Relaxed) {
+            return Err(StoreError::Panicked);
+        }
         let (mut report, on_record) = walked?;
         for (below, reason) in collected.map_err(|_| StoreError::Panicked)?? {
             report.skip(below, reason);
@@ -405,8 +420,7 @@ impl Pass<'_> {
             }
             if !is_heard {
                 // The collector failed: drain, so that the walk never waits.
-                while queue.lock().unwrap_or_else(PoisonError::into_inner).recv().is_ok() {}
-                return;
+                return drain(queue);
             }
         }
     }
@@ -558,6 +572,11 @@ impl Known<'_> {
         }
         Ok(self.records.as_ref().expect("set above"))
     }
+}
+
+/// Takes jobs until there are no more, and does none of them.
+fn drain(queue: &Mutex<Receiver<Job>>) {
+    while queue.lock().unwrap_or_else(PoisonError::into_inner).recv().is_ok() {}
 }
 
 /// Hands on the small files that have gathered.

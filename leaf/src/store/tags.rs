@@ -7,7 +7,6 @@
 use std::{
     fs::File,
     io::{BufReader, Seek, SeekFrom},
-    panic::{AssertUnwindSafe, catch_unwind},
 };
 
 use lofty::{
@@ -17,8 +16,10 @@ use lofty::{
     tag::Accessor,
 };
 use overlay::{
+    drive::guarded,
     file::{Kind, Tags, extension},
     limits,
+    metrics::Task,
 };
 
 /// The tags of an open file with this name; empty if it is no media file or cannot be parsed.
@@ -30,7 +31,7 @@ pub(super) fn read(name: &str, mut file: &File) -> Tags {
     if file.seek(SeekFrom::Start(0)).is_err() {
         return Tags::default();
     }
-    catch_unwind(AssertUnwindSafe(|| parse(file, format))).ok().flatten().unwrap_or_default()
+    guarded(Task::Hash, || parse(file, format)).flatten().unwrap_or_default()
 }
 
 fn parse(file: &File, format: FileType) -> Option<Tags> {

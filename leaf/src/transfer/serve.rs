@@ -31,6 +31,7 @@ use overlay::{
     drive::{Clock, Driver, Handle, Tasks, random_token, system_rng},
     id::{ContentId, PeerId},
     limits,
+    metrics::{self, QUEUE_DROPPED},
     time::Time,
     transport::{
         CloseCode, CloseReason, Connection, Occupancy, Occupant, ReceiveError, Receiver, SendError, Sender, Windows,
@@ -461,6 +462,9 @@ impl Shared {
             let current = *place.borrow_and_update();
             match (last, current) {
                 (_, Place::Refused(why)) => {
+                    if why == Refusal::Full {
+                        QUEUE_DROPPED.increment(metrics::Queue::Upload);
+                    }
                     let reason = if why == Refusal::Quota { DenyReason::Quota } else { DenyReason::Busy };
                     sender.send(&NotHeld { reason }.into()).await?;
                     sender.finish()?;

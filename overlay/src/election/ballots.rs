@@ -67,7 +67,16 @@ pub enum Output {
 }
 
 /// What a dial-back found: `Err` if the candidate was not reached.
-pub type Measurement = Result<Finding, ()>;
+pub type Measurement = Result<Finding, Missed>;
+
+/// Why a candidate was not reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Missed {
+    /// Nobody answered.
+    Silent,
+    /// Something else answered, or its network did.
+    Refused,
+}
 
 /// What was found out about a node that was reached.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -101,8 +110,12 @@ pub struct Stats {
     pub refused: u64,
     /// Dial-backs made.
     pub dialled: u64,
-    /// Of those, the ones that reached nobody.
+    /// Of those, the ones that reached the candidate.
+    pub reached: u64,
+    /// Of those, the ones that nobody answered.
     pub unreached: u64,
+    /// Of those, the ones that something else answered.
+    pub turned_away: u64,
     /// Dial-backs that were not made because there were too many, or one was made nearby.
     pub limited: u64,
     /// Candidates that left while they waited.
@@ -177,8 +190,12 @@ impl Ballots {
     pub fn measured(&mut self, env: Environment<'_>, peer: PeerId, found: Measurement, out: &mut Outbox<Output>) {
         let Some(case) = self.under_way.remove(&peer) else { return };
         match found {
-            Ok(finding) => self.learn(env.now, peer, case.descriptor.address, finding),
-            Err(()) => self.stats.unreached += 1,
+            Ok(finding) => {
+                self.stats.reached += 1;
+                self.learn(env.now, peer, case.descriptor.address, finding);
+            }
+            Err(Missed::Silent) => self.stats.unreached += 1,
+            Err(Missed::Refused) => self.stats.turned_away += 1,
         }
         self.decide(env, &case, found, out);
         // Each once: those that still cannot be dialled wait again.
@@ -313,9 +330,13 @@ impl Ballots {
         let again_s = match hurdle {
             Hurdle::Busy | Hurdle::Growth => limits::APPLY_SOON,
             Hurdle::Demand | Hurdle::Reachable => limits::APPLY_LATER,
-            Hurdle::Uptime | Hurdle::Bandwidth | Hurdle::Loss | Hurdle::Prefix | Hurdle::Protocol | Hurdle::Silent => {
-                limits::APPLY_MUCH_LATER
-            }
+            Hurdle::Uptime
+            | Hurdle::Bandwidth
+            | Hurdle::Loss
+            | Hurdle::Prefix
+            | Hurdle::Protocol
+            | Hurdle::Silent
+            | Hurdle::Untrue => limits::APPLY_MUCH_LATER,
         };
         out.push(answer(peer, admission, VerdictAnswer::Refused(hurdle, again_s.as_secs() as u32)));
     }

@@ -79,6 +79,11 @@ impl Candidacy {
         counts.into_iter().max_by_key(|(hurdle, count)| (*count, std::cmp::Reverse(*hurdle))).map(|(hurdle, _)| hurdle)
     }
 
+    /// How many refused because of that, since enough endorsed this node last.
+    pub fn refusals(&self, hurdle: Hurdle) -> usize {
+        self.refused.values().filter(|found| **found == hurdle).count()
+    }
+
     /// `peer` and others of a network do not count this node: those that vote on it there are asked.
     pub fn meet(&mut self, now: Time, peer: PeerId, theirs: &Meeting) {
         let total = theirs.total;
@@ -120,7 +125,10 @@ impl Candidacy {
                 }
             }
         }
-        if membership.endorsers() < regime.needed(membership.total()) {
+        if membership.endorsers() >= regime.needed(membership.total()) {
+            // What was said before says nothing of what may be found next.
+            self.refused.clear();
+        } else {
             let strict = regime.is_strict(own.address.ip());
             let members = membership.iter().map(|(member, _)| member);
             let usable = members.filter(|member| strict || membership.is_linked(&member.peer));

@@ -295,7 +295,7 @@ crate::families! {
     pub static QUEUE_CAPACITY: Gauges<Queue> = "quictrack_queue_capacity", "Items that a queue takes.";
     /// Items that found a queue full.
     pub static QUEUE_DROPPED: Counters<Queue> =
-        "quictrack_queue_dropped_total", "Items that were dropped because a queue was full.";
+        "quictrack_queue_dropped_total", "Items that were dropped because a queue was full; lists of leaves, because they did not come.";
     /// What came too often.
     pub static RATE_LIMITED: Counters<LimitedAction> =
         "quictrack_rate_limited_total", "Requests of others that were refused because they came too often.";

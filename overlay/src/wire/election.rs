@@ -67,6 +67,8 @@ pub enum Hurdle {
     Protocol,
     /// It was let in before, and answered nobody any more soon after.
     Silent,
+    /// It told of its leaves what is not so.
+    Untrue,
 }
 
 /// What a home found out about a leaf that volunteers, signed: good for an application.

@@ -318,7 +318,7 @@ impl Bed {
                         let place = self.index.add(slot, segment);
                         self.digests.placed(name, place);
                     }
-                    digests::Output::Remove(place) => self.index.remove(place),
+                    digests::Output::Remove(place) | digests::Output::Expire(place) => self.index.remove(place),
                 }
             }
         }

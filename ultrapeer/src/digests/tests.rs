@@ -89,7 +89,7 @@ impl Bed {
                     let place = self.index.add(slot, segment);
                     self.digests.placed(name, place);
                 }
-                Output::Remove(place) => self.index.remove(place),
+                Output::Remove(place) | Output::Expire(place) => self.index.remove(place),
                 Output::Want(home, want) => self.wanted.entry(home).or_default().extend(want.digests),
                 Output::Build(..) => panic!("built before"),
             }

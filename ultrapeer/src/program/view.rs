@@ -88,7 +88,7 @@ impl View {
 
     /// Brings the gauges up to date. Called every few seconds.
     pub(super) fn collect(&self, snapshot: &Snapshot) {
-        crate::view::collect(snapshot, self.endpoint.stats());
+        self.service.collect(snapshot);
         REACHABILITY.set_only(self.reachability(snapshot));
         KNOWN_ULTRAPEERS.set(KnownState::Cached, self.cached(snapshot).count() as f64);
         self.rate.lock().unwrap_or_else(PoisonError::into_inner).sample(self.clock.now(), snapshot.queries);
@@ -177,6 +177,9 @@ fn not_admitted(hurdle: Hurdle) -> Problem {
             "another ultrapeer of the same /24 (IPv6 /48) or /16 (/32) must go first; run it in another network",
         ),
         Hurdle::Silent => ("not_admitted", "it answers too rarely to serve: check its line and its load"),
+        Hurdle::Untrue => {
+            ("not_admitted", "others believe it again after some hours; if it is not changed, report this")
+        }
         _ => ("not_admitted", "it keeps asking; nothing is to be done"),
     };
     let message = format!("this node is not let in as an ultrapeer: {}", hurdle.text());

@@ -90,7 +90,7 @@ impl Ultrapeer {
             return;
         }
         if self.audits.is_distrusted(&peer) {
-            let answer = VerdictAnswer::Refused(Hurdle::Protocol, limits::APPLY_MUCH_LATER.as_secs() as u32);
+            let answer = VerdictAnswer::Refused(Hurdle::Untrue, limits::APPLY_MUCH_LATER.as_secs() as u32);
             return out.push(Output::ToMesh(peer, Verdict { admission: 0, answer }.into()));
         }
         self.with_ballots(now, out, |ballots, env, inner| ballots.apply(env, peer, observed, apply, inner));
@@ -168,6 +168,18 @@ impl Ultrapeer {
         let now = cx.now;
         self.with_candidacy(cx, out, |candidacy, members, inner| candidacy.verdict(now, members, peer, verdict, inner));
         self.look_for_votes(cx, out);
+        self.look_at_refusals(out);
+    }
+
+    /// A volunteer serves no longer if too few confirm it, and as many as that say why it may not.
+    fn look_at_refusals(&mut self, out: &mut Outbox<Output>) {
+        let enough = self.regime.needed(self.membership.total());
+        if !self.volunteer || self.phase != Phase::Admitted || self.membership.endorsers() >= enough {
+            return;
+        }
+        let why = [(Hurdle::Reachable, Retirement::Unreachable), (Hurdle::Untrue, Retirement::Distrusted)];
+        let why = why.into_iter().find(|(hurdle, _)| self.candidacy.refusals(*hurdle) >= enough.max(1));
+        out.extend(why.map(|(_, why)| Output::Retire(why)));
     }
 
     /// Looks whom to ask for a vote, and tells those that do not count here.

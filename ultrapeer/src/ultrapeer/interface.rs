@@ -240,11 +240,15 @@ pub enum LimitedKind {
     Relay,
 }
 
-/// Why a volunteer need not serve any more.
+/// Why a volunteer need not, or may not, serve any more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Retirement {
     /// There are more than enough.
     Surplus,
     /// Somebody better has come.
     Replaced,
+    /// Others do not reach it any more.
+    Unreachable,
+    /// It failed the audits of others.
+    Distrusted,
 }

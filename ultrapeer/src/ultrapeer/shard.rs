@@ -171,6 +171,11 @@ impl Ultrapeer {
                     self.index.remove(place);
                     self.digests.changed(now);
                 }
+                digests::Output::Expire(place) => {
+                    self.index.remove(place);
+                    self.expired += 1;
+                    self.digests.changed(now);
+                }
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use overlay::{id::PeerId, wire::election::Hurdle};
-use ultrapeer::ultrapeer::Phase;
+use ultrapeer::ultrapeer::{Phase, Retirement};
 
 use super::Net;
 
@@ -92,4 +92,27 @@ fn many_keys_of_one_prefix_get_one_place() {
     assert_eq!(of_crowd(&all[0]).len(), 1);
     assert!(all.iter().all(|peer| of_crowd(peer) == of_crowd(&all[0])));
     assert!(all.iter().all(|peer| net.machine(peer).membership().total() == 5));
+}
+
+/// Whether a volunteer that one ultrapeer let in stops when the network has grown so that more must confirm it, of which
+/// something is so.
+fn stops_when_it_needs_votes(so: impl FnOnce(&mut Net, PeerId, &[PeerId])) -> Option<Retirement> {
+    let mut net = Net::new(1, 1);
+    let founder = net.ultrapeers()[0];
+    let volunteer = net.add_volunteer(2, founder);
+    let others = [net.join(1, 3), net.join(1, 4), net.join(1, 5)];
+    so(&mut net, volunteer, &others);
+    assert_eq!(net.retired(&volunteer), None);
+    run_until(&mut net, 5 * MINUTE, |net| net.retired(&volunteer).is_some());
+    assert!(others.iter().all(|peer| net.retired(peer).is_none()), "operators want them");
+    net.retired(&volunteer)
+}
+
+#[test]
+fn a_volunteer_stops_when_it_needs_votes_of_those_that_do_not_reach_or_believe_it() {
+    assert_eq!(stops_when_it_needs_votes(|_, _, _| ()), None);
+    let unreached = stops_when_it_needs_votes(|net, volunteer, _| net.set_reach(volunteer, false, 0));
+    assert_eq!(unreached, Some(Retirement::Unreachable));
+    let liar = stops_when_it_needs_votes(|net, _, others| others.iter().for_each(|other| net.accuse(*other)));
+    assert_eq!(liar, Some(Retirement::Distrusted));
 }

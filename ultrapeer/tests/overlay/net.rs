@@ -11,7 +11,7 @@ use std::{
 use overlay::{
     bans::{Rules, Target as BanTarget},
     batch::{self, Assembler},
-    election::Finding,
+    election::{Finding, Missed},
     file::{FileEntry, Tags},
     id::{ContentId, HandleSalt, PeerId, QueryId},
     identity::Identity,
@@ -23,12 +23,13 @@ use overlay::{
         Message,
         bounded::{Blob, List, Text},
         descriptor::SignedDescriptor,
+        election::{Hurdle, VerdictAnswer},
         frame,
         leaf::{
             CatalogPart, CatalogRoot, CatalogWant, ChunkRef, Introduce, Introduced, IntroductionReply, LeafMessage,
             Pong, RootStatement, Wish, WishHits, Wishes, catalog_root,
         },
-        mesh::{Aged, AttachedList, AttachmentChange, Attachments, News},
+        mesh::{Aged, AttachedList, AttachmentChange, Attachments, MeshMessage, News},
         possession::{GroupProof, Possession, PossessionAnswer},
         search::{Hit, Search, Summary, Target},
     },
@@ -41,7 +42,7 @@ use ultrapeer::{
     index::Segment,
     leaves::{Closing, Session, Settings},
     search::Ticket,
-    ultrapeer::{Input, Output, Terms, Ultrapeer},
+    ultrapeer::{Input, Output, Phase, Retirement, Terms, Ultrapeer},
 };
 
 /// Files of a chunk in these catalogs: few, so that small lists have several chunks. Of long lists more, so that they
@@ -74,6 +75,10 @@ pub(crate) struct Net {
     omitting: BTreeSet<PeerId>,
     /// Ultrapeers that may fail audits.
     liars: BTreeSet<PeerId>,
+    /// Ultrapeers that say of everybody that it lies.
+    accusing: BTreeSet<PeerId>,
+    /// Who stepped down, and why.
+    retired: BTreeMap<PeerId, Retirement>,
 }
 
 struct Node {
@@ -179,6 +184,8 @@ impl Net {
             numbers: 0,
             omitting: BTreeSet::new(),
             liars: BTreeSet::new(),
+            accusing: BTreeSet::new(),
+            retired: BTreeMap::new(),
             settings: Settings { query_burst: 1_000.0, memory, ..Settings::default() },
             network: "test",
             reach: BTreeMap::new(),
@@ -192,6 +199,32 @@ impl Net {
     /// An ultrapeer of the public network that nobody let in yet.
     pub(crate) fn add_public(&mut self, number: u8, address: [u8; 4]) -> PeerId {
         self.add_ultrapeer_at(1, number, SocketAddr::from((address, 7780)))
+    }
+
+    /// An ultrapeer refuses its vote from now on to everybody, because they lie.
+    pub(crate) fn accuse(&mut self, accuser: PeerId) {
+        self.accusing.insert(accuser);
+    }
+
+    /// Why an ultrapeer wants to serve no more.
+    pub(crate) fn retired(&self, peer: &PeerId) -> Option<Retirement> {
+        self.retired.get(peer).copied()
+    }
+
+    /// A leaf that serves while it is needed, let in by `by`: there must be too few ultrapeers.
+    pub(crate) fn add_volunteer(&mut self, number: u8, by: PeerId) -> PeerId {
+        let address = SocketAddr::from(([10, 0, 0, number], 7780));
+        let terms = Terms { volunteer: true, ..Terms::operated(self.network, false) };
+        let peer = self.add_with(1, number, address, terms);
+        self.link(peer, by);
+        // That too few serve is noticed after a while.
+        for _ in 0..900 {
+            if self.machine(&peer).phase() == Phase::Admitted {
+                return peer;
+            }
+            self.run(Duration::from_secs(1));
+        }
+        panic!("not let in: {:?}", self.machine(&peer).hurdle());
     }
 
     /// The public network, begun by a node at that address.
@@ -208,11 +241,14 @@ impl Net {
     }
 
     fn add_ultrapeer_at(&mut self, seed: u64, number: u8, address: SocketAddr) -> PeerId {
+        self.add_with(seed, number, address, Terms::operated(self.network, false))
+    }
+
+    fn add_with(&mut self, seed: u64, number: u8, address: SocketAddr, terms: Terms) -> PeerId {
         let identity = Arc::new(Identity::from_seed([number; 32]));
         let peer = identity.peer_id();
         let mut rng = Pcg32::new(seed, 1 + u64::from(number));
         let mut cx = Context::new(self.now, &mut rng);
-        let terms = Terms::operated(self.network, false);
         let machine = Ultrapeer::new(identity, self.network, self.settings, terms, EPOCH_S, &mut cx);
         self.nodes.insert(peer, Node { machine, rng, address });
         self.input(peer, Input::Address(address));
@@ -565,14 +601,20 @@ impl Net {
                     self.send(from, Place::Asker(ticket), Parcel::Asker(ticket, message));
                 }
                 Output::ToMesh(peer, message) if self.links.contains(&pair(at, peer)) => {
-                    let (message, _) = travelled(&message);
+                    let (mut message, _) = travelled(&message);
+                    if let MeshMessage::Verdict(verdict) = &mut message
+                        && self.accusing.contains(&at)
+                    {
+                        verdict.answer = VerdictAnswer::Refused(Hurdle::Untrue, 60);
+                    }
                     self.send(from, Place::Node(peer), Parcel::Node(peer, Box::new(Input::MeshMessage(at, message))));
                 }
                 Output::Dial(peer, address) => self.dial(at, peer, address),
                 Output::DialBack { peer, address, .. } => {
                     let (answers, rate_kbit) = self.reach.get(&peer).copied().unwrap_or((true, 100_000));
                     let found = self.nodes.get(&peer).filter(|node| node.address == address && answers);
-                    let found = found.map(|_| Finding { rate_kbit: Some(rate_kbit), loss_ppm: None }).ok_or(());
+                    let found =
+                        found.map(|_| Finding { rate_kbit: Some(rate_kbit), loss_ppm: None }).ok_or(Missed::Silent);
                     self.send(Place::Node(peer), from, Parcel::Node(at, Box::new(Input::DialledBack(peer, found))));
                 }
                 Output::CloseMesh(peer) if self.links.remove(&pair(at, peer)) => {
@@ -617,6 +659,9 @@ impl Net {
                     // Contents are made of names: whoever says that it has one, has it.
                     let checked = Input::PossessionChecked(case.leaf, case.number, Ok(()));
                     self.send(Place::Builder, from, Parcel::Node(at, Box::new(checked)));
+                }
+                Output::Retire(why) => {
+                    self.retired.insert(at, why);
                 }
                 Output::AuditFailed(failure) => {
                     assert!(self.liars.contains(&failure.home), "an honest home fails an audit: {failure:?}");

@@ -13,7 +13,7 @@ use leaf::{
     network,
 };
 use overlay::{
-    election::Finding,
+    election::{Finding, Missed},
     id::PeerId,
     limits,
     time::Time,
@@ -268,7 +268,8 @@ impl World {
         let sending = Duration::from_secs_f64(f64::from(limits::MEASURE_BYTES) * 8.0 / 1e3 / f64::from(kbit.max(1)));
         let sending = if measured { sending.min(limits::MEASURE_TIMEOUT) } else { Duration::ZERO };
         let after = there.map_or(limits::DIAL_BACK_TIMEOUT, |to| self.round_trip(up, to) * 2 + sending);
-        let found = there.map(|_| Finding { rate_kbit: measured.then_some(kbit), loss_ppm: None }).ok_or(());
+        let found =
+            there.map(|_| Finding { rate_kbit: measured.then_some(kbit), loss_ppm: None }).ok_or(Missed::Silent);
         self.plan(self.now + after, Event::Up(up, Box::new(Input::DialledBack(peer, found))));
     }
 

@@ -5,7 +5,6 @@
 use std::{
     collections::BTreeSet,
     fs,
-    panic::{AssertUnwindSafe, catch_unwind},
     path::PathBuf,
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError,
@@ -16,7 +15,8 @@ use std::{
 };
 
 use overlay::{
-    drive::{Clock, wall_clock_s},
+    drive::{Clock, guarded, wall_clock_s},
+    metrics::Task,
     time::Time,
 };
 use tokio::sync::mpsc;
@@ -70,7 +70,7 @@ pub(super) struct Finished {
 pub(super) fn start(work: Work, outcomes: mpsc::Sender<Finished>) {
     let (root, failed) = (work.root, outcomes.clone());
     let run = move || {
-        let result = catch_unwind(AssertUnwindSafe(|| work.run())).unwrap_or(Err(StoreError::Panicked));
+        let result = guarded(Task::Scan, || work.run()).unwrap_or(Err(StoreError::Panicked));
         // Without a receiver the program is ending.
         let _ = outcomes.blocking_send(Finished { root, result });
     };

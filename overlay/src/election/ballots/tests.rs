@@ -149,8 +149,8 @@ fn who_an_operator_offers_is_dialled_back_measured_and_endorsed() {
     assert_eq!(*to, descriptor(9).peer);
     assert!(endorsement.is_by(&identity(100).peer_id(), &descriptor(9)));
     // What was found counts for a while: it is not dialled once more.
-    assert!(matches!(voter.verdict(9, &apply, Err(())), VerdictAnswer::Endorsed(_)));
-    assert_eq!(voter.ballots.stats(), Stats { endorsed: 2, dialled: 1, ..Stats::default() });
+    assert!(matches!(voter.verdict(9, &apply, Err(Missed::Silent)), VerdictAnswer::Endorsed(_)));
+    assert_eq!(voter.ballots.stats(), Stats { endorsed: 2, dialled: 1, reached: 1, ..Stats::default() });
 }
 
 #[test]
@@ -218,7 +218,7 @@ fn a_volunteer_is_let_in_by_what_its_homes_signed_and_only_when_wanted() {
 fn what_is_measured_counts_and_not_what_is_claimed() {
     let boast = vec![1, 2].into_iter().map(|home| invitation(home, 9, good(), NOW_S)).collect::<Vec<_>>();
     for (found, why) in [
-        (Err(()), Hurdle::Reachable),
+        (Err(Missed::Silent), Hurdle::Reachable),
         (Ok(Finding { rate_kbit: Some(9_999), loss_ppm: None }), Hurdle::Bandwidth),
         (Ok(Finding { rate_kbit: Some(50_000), loss_ppm: Some(30_000) }), Hurdle::Loss),
     ] {
@@ -265,7 +265,7 @@ fn dial_backs_under_way_and_waiting_are_few() {
     assert_eq!(dialled.len(), limits::DIAL_BACKS);
     assert_eq!(busy, 240 - limits::DIAL_BACKS - limits::DIAL_BACKS_WAITING);
     // Each that ends lets one of those begin that wait.
-    let said = voter.act(|ballots, env, out| ballots.measured(env, dialled[0], Err(()), out));
+    let said = voter.act(|ballots, env, out| ballots.measured(env, dialled[0], Err(Missed::Silent), out));
     assert!(said.iter().any(|output| matches!(output, Output::DialBack { .. })));
     let nobody = voter.act(|ballots, env, out| ballots.measured(env, descriptor(99).peer, fast(), out));
     assert_eq!(nobody, [], "nobody asked for that");
@@ -293,5 +293,5 @@ fn members_get_their_right_confirmed_without_demand_or_measurement() {
     assert!(matches!(&answer[..], [Output::Answer(_, Verdict { answer: VerdictAnswer::Endorsed(_), .. })]));
     // One that does not answer any more is not confirmed, whatever it answered before.
     voter.pass(limits::DIAL_BACK_PAUSE);
-    assert_eq!(hurdle(&voter.verdict(2, &apply, Err(()))), Some(Hurdle::Reachable));
+    assert_eq!(hurdle(&voter.verdict(2, &apply, Err(Missed::Silent))), Some(Hurdle::Reachable));
 }
