@@ -252,6 +252,7 @@ async fn a_source_that_sends_wrong_bytes_is_dropped_and_nothing_of_it_stays() {
     timeout(PATIENCE, dropped).await.expect("the liar is named");
     assert_eq!(*network.accused.lock().unwrap(), [liar.peer], "and its homes are told");
     assert!(counted(r#"quictrack_verified_pieces_total{result="corrupt"}"#) > 0.0);
+    assert!(counted(r#"quictrack_bans_total{scope="leaf",reason="corrupt"}"#) > 0.0);
     honest.uploads.set_rate(None);
     check(&done(node.outcome(&download.id, &mut events).await), &data);
 }

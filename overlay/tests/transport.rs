@@ -11,6 +11,7 @@ use overlay::{
     id::HandleSalt,
     identity::Identity,
     limits,
+    metrics::{self, Build, Role},
     transport::{
         Arrival, Arrivals, BindError, BindMode, CloseCode, CloseReason, DialError, Dialled, Endpoint, Event, Greeting,
         Link, Offer, ReceiveError, Secret, SendError, Settings, Windows,
@@ -367,6 +368,14 @@ fn frame(number: u16, length: usize, body: &[u8]) -> Vec<u8> {
     [&(length as u32).to_le_bytes()[..], &number.to_le_bytes(), body].concat()
 }
 
+/// What the process has counted in a series; counting begins with the first call.
+fn counted(series: &str) -> f64 {
+    let build = Build { version: "0.1.0", revision: "unknown", role: Role::Leaf };
+    let text = metrics::install(build, &[]).unwrap().render();
+    let value = text.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok());
+    value.unwrap_or_else(|| panic!("no {series}: {text}"))
+}
+
 /// Bytes that no message of any protocol begins with, after the hello.
 fn hostile_frames() -> Vec<(&'static str, Vec<u8>)> {
     let noise: Vec<u8> = (1..=200_u8).map(|at| at.wrapping_mul(151) | 1).collect();
@@ -391,6 +400,7 @@ async fn hostile_frames_close_only_their_connection<M: Spoken>() {
         for own_stream in [false, true] {
             let (mut ours, mut theirs) = link::<M>(&client, &server, &mut arrivals).await;
             let before = server.stats().count(Event::MalformedFrame);
+            counted("quictrack_message_errors_total{reason=\"decode\"}");
             let error = if own_stream && M::PROTOCOL != Protocol::Mesh {
                 let (mut sender, _receiver) = ours.connection.open::<M>().await.unwrap();
                 sender.send_raw(Bytes::copy_from_slice(&bytes)).await.unwrap();
@@ -404,6 +414,12 @@ async fn hostile_frames_close_only_their_connection<M: Spoken>() {
             assert_eq!(ours.connection.closed().await, CloseReason::Remote(CloseCode::Violation), "{what}");
             assert_eq!(theirs.connection.closed().await, CloseReason::Local(CloseCode::Violation), "{what}");
             assert_eq!(server.stats().count(Event::MalformedFrame), before + 1, "{what}");
+            let reason = if what.contains("over its cap") || what.contains("four billion bytes") {
+                "oversize"
+            } else {
+                "decode"
+            };
+            assert!(counted(&format!("quictrack_message_errors_total{{reason=\"{reason}\"}}")) > 0.0, "{what}");
         }
         let token = at as u64;
         ping(&mut other, token).await.unwrap();

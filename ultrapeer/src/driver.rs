@@ -15,6 +15,7 @@ mod ports;
 mod relay;
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     sync::{
         Arc, Mutex, PoisonError,
@@ -38,7 +39,7 @@ use overlay::{
     limits,
     machine::Context,
     membership::{Refused, State},
-    metrics::{BootstrapResult, BootstrapSource, Role},
+    metrics::{BootstrapResult, BootstrapSource, MESSAGE_ERRORS, MessageError, Role},
     time::Time,
     transport::{CloseCode, DialError, Endpoint, Greeting, Occupancy, Offer, Reached, Unreached},
     wire::{
@@ -113,6 +114,8 @@ pub(crate) struct Shared {
     pub(crate) places: Occupancy,
     address: join::OwnAddress,
     pub(crate) relay: relay::Relaying,
+    /// Where ultrapeers of earlier sessions were.
+    pub(crate) remembered: BTreeSet<SocketAddr>,
     /// What of its totals is in the metrics.
     told: Mutex<counted::Told>,
 }
@@ -225,6 +228,7 @@ impl Service {
             &mut Context::new(now, &mut rng),
         );
         let (machine, driver) = Driver::new(machine);
+        let remembered = start.remembered.iter().filter_map(|known| Some(known.open().ok()?.address)).collect();
         let shared = Arc::new(Shared {
             address: join::OwnAddress::new(start.advertise, endpoint.local_address()),
             endpoint,
@@ -241,6 +245,7 @@ impl Service {
             builders: Arc::new(Semaphore::new(builders())),
             places: Occupancy::new(usize::MAX, limits::LEAVES_PER_PREFIX),
             relay: relay::Relaying::new(start.settings.relay),
+            remembered,
             told: Mutex::default(),
         });
         shared.run(driver, rng);
@@ -715,6 +720,7 @@ fn close_code(why: Closing) -> CloseCode {
     match why {
         Closing::Protocol(reason) => {
             tracing::debug!(reason, "a leaf broke the protocol");
+            MESSAGE_ERRORS.increment(MessageError::Unexpected);
             CloseCode::Violation
         }
         Closing::TooManyLists => {

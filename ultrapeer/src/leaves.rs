@@ -278,7 +278,7 @@ impl<S: Built> Leaves<S> {
     pub fn reconfigure(&mut self, now: Time, settings: Settings) {
         self.settings = settings;
         for leaf in self.sessions.values_mut() {
-            leaf.queries = TokenBucket::new(now, settings.query_rate, settings.query_burst);
+            leaf.queries = settings.queries(now);
         }
     }
 
@@ -322,7 +322,7 @@ impl<S: Built> Leaves<S> {
             upload: None,
             returned: Chunks::default(),
             building: BTreeSet::new(),
-            queries: TokenBucket::new(now, self.settings.query_rate, self.settings.query_burst),
+            queries: self.settings.queries(now),
             lists: TokenBucket::new(now, limits::LIST_RATE, limits::LIST_BURST),
             members: TokenBucket::new(now, limits::MEMBERS_ASK_RATE, limits::MEMBERS_ASK_BURST),
             sketches: TokenBucket::new(now, limits::SKETCH_RATE, limits::SKETCH_BURST),

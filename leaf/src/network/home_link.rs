@@ -356,7 +356,7 @@ impl Reader<'_> {
             LeafMessage::View(view) => machine.input(Input::View(peer, view)).await.is_ok(),
             _ => {
                 tracing::debug!(?peer, "a home sent what homes do not send");
-                self.port.connection.close(CloseCode::Violation);
+                self.port.connection.reject();
                 false
             }
         }

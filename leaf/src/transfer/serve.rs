@@ -409,7 +409,7 @@ impl Shared {
             TransferMessage::WantGroups(want) => sender.send(&groups(client, want).await).await?,
             TransferMessage::Browse(browse) => sender.send(&self.page(browse).await).await?,
             _ => {
-                client.connection.close(CloseCode::Violation);
+                client.connection.reject();
                 return Ok(());
             }
         }
@@ -512,7 +512,7 @@ impl Shared {
                     None => return Ok(()),
                     Some(TransferMessage::Appetite(Appetite { wants })) => self.rest(session, !wants).await?,
                     Some(_) => {
-                        client.connection.close(CloseCode::Violation);
+                        client.connection.reject();
                         return Ok(());
                     }
                 },

@@ -12,7 +12,7 @@ use std::{
 use overlay::{
     id::{ContentId, PeerId},
     limits,
-    transport::{CloseCode, Connection, ReceiveError, Receiver},
+    transport::{Connection, ReceiveError, Receiver},
     verify::{self, Layout, Value},
     wire::{
         Message,
@@ -239,7 +239,7 @@ async fn converse(lease: &Arc<Lease>, content: ContentId, mut telling: Telling, 
             Ok(Some(TransferMessage::Revoked(_))) => SessionNews::Revoked,
             Ok(Some(TransferMessage::NotHeld(refusal))) => return reason_of(refusal.reason),
             Ok(Some(_)) => {
-                lease.connection().close(CloseCode::Violation);
+                lease.connection().reject();
                 return CloseReason::Lost;
             }
             Ok(None) | Err(_) => return CloseReason::Lost,

@@ -75,6 +75,7 @@ fn a_leaf_that_an_ultrapeer_bans_is_out_with_its_files_over_restarts() {
     ban(&founder, &["127.0.0.0/8"]);
     eventually("nobody is left", || one.homes().is_empty() && two.homes().is_empty());
     assert_eq!(founder.status()["ultrapeer"]["leaves"], 0);
+    assert_eq!(founder.counted("quictrack_bans_total{scope=\"prefix\",reason=\"operator\"}"), 1);
 }
 
 #[test]

@@ -100,3 +100,39 @@ fn all_addresses_of_a_name_are_tried() {
     eventually("the ultrapeer was let in", || other.status()["ultrapeers"] == 2);
     assert!(attempts(&other, "dns", "ok") > 0);
 }
+
+#[test]
+fn where_ultrapeers_were_looked_for_and_what_came_of_it_is_counted() {
+    let bed = Bed::new();
+    bed.write(&[("secret", b"nobody guesses this one")]);
+    let founder = bed.ultrapeer("u0", &["--founder"]);
+    let anna = bed.leaf("anna", &founder, &[]);
+    anna.settled(1, 0);
+    // A leaf names the ultrapeers that it knows; after a restart that is remembered.
+    let ben = bed.leaf("ben", &anna, &[]);
+    ben.settled(1, 0);
+    assert!(attempts(&ben, "peer", "ok") > 0, "{}", ben.log());
+    assert!(ben.terminate(std::time::Duration::from_secs(20)).success());
+    let ben = Daemon::start(Program::Leaf, &bed.path("ben"), &[]);
+    ben.settled(1, 0);
+    assert!(attempts(&ben, "cache", "ok") > 0, "{}", ben.log());
+    let second = bed.ultrapeer("u1", &["--join", &founder.quic()]);
+    eventually("it is let in", || second.status()["ultrapeers"] == 2);
+    assert!(second.terminate(std::time::Duration::from_secs(30)).success());
+    let second = bed.ultrapeer("u1", &[]);
+    eventually("it is let in again", || second.status()["ultrapeers"] == 2);
+    assert!(attempts(&second, "cache", "ok") > 0, "{}", second.log());
+
+    let secret = bed.path("secret");
+    let hole = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let hole = hole.local_addr().unwrap().to_string();
+    for (name, result, join, options) in [
+        ("other", "wrong_network", founder.quic(), vec!["--network", "other"]),
+        ("secretive", "wrong_secret", founder.quic(), vec!["--network-secret-file", secret.to_str().unwrap()]),
+        ("lost", "timeout", hole, Vec::new()),
+    ] {
+        let options = [&["--join", &join][..], &options].concat();
+        let leaf = Daemon::start(Program::Leaf, &bed.path(name), &options);
+        eventually(result, || attempts(&leaf, "config", result) > 0);
+    }
+}

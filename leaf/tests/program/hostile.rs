@@ -209,6 +209,7 @@ fn a_home_drops_leaves_with_false_lists_and_serves_the_others() {
         assert_eq!(hostile.upload(&mut link, &root, &list.parts), Err(dropped.clone()), "{what}");
     }
     let log = founder.log();
+    assert!(founder.counted("quictrack_message_errors_total{reason=\"unexpected\"}") >= 20);
     for reason in ["unacceptable catalog", "unacceptable chunk", "too many parts"] {
         assert!(log.contains(reason), "{reason:?} is not in the log");
     }
@@ -309,6 +310,9 @@ fn nodes_of_other_versions_are_named_and_tried_again() {
         let problem =
             status["problems"].as_array().unwrap().iter().find(|problem| problem["code"] == "peer_newer").unwrap();
         assert!(problem["hint"].as_str().is_some_and(|hint| hint.contains("update")), "{problem}");
+        let tried = "quictrack_bootstrap_attempts_total{source=\"config\",result=\"version\"}";
+        assert!(daemon.counted(tried) > 0);
+        assert!(daemon.counted("quictrack_handshakes_total{direction=\"out\",result=\"version\"}") > 0);
         // As text, too, nothing of what the other says moves the cursor.
         let text = daemon.text(&["status"]);
         assert!(text.contains("hostile/1") && !text.contains('\u{1b}'), "{text:?}");
@@ -327,8 +331,8 @@ fn first_packets(from: &Node, handshakes: usize) -> Vec<Vec<u8>> {
     let hole = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
     hole.set_read_timeout(Some(PATIENCE)).unwrap();
     let address = hole.local_addr().unwrap();
-    let mut packets = Vec::new();
-    for _ in 0..handshakes {
+    let mut packets = std::collections::BTreeMap::new();
+    while packets.len() < handshakes {
         let endpoint = from.endpoint.clone();
         let dial = from.runtime.spawn(async move {
             let _ = endpoint.dial::<LeafMessage>(address, None, Greeting::default()).await;
@@ -336,10 +340,12 @@ fn first_packets(from: &Node, handshakes: usize) -> Vec<Vec<u8>> {
         let mut packet = vec![0; 2000];
         let length = hole.recv(&mut packet).unwrap();
         packet.truncate(length);
-        packets.push(packet);
+        // A handshake has further packets, under the same connection id.
+        let id = packet[6..6 + usize::from(packet[5])].to_vec();
+        packets.entry(id).or_insert(packet);
         dial.abort();
     }
-    packets
+    packets.into_values().collect()
 }
 
 fn resident_bytes(daemon: &Daemon) -> u64 {
@@ -395,6 +401,82 @@ fn a_flood_from_one_address_keeps_no_one_else_out() {
     assert!(resident < 256 << 20, "{resident} bytes are resident");
     flood.abort();
     drop(quiet);
+}
+
+#[test]
+fn who_was_sent_away_is_not_let_in_again_at_once() {
+    if !namespace::inside("hostile::who_was_sent_away_is_not_let_in_again_at_once", &["--net"]) {
+        return;
+    }
+    // As above: what is done over loopback has no such consequence.
+    namespace::system(&["ip", "link", "set", "lo", "up"]);
+    for address in ["198.18.0.1/32", "198.18.1.2/32", "198.18.2.2/32"] {
+        namespace::system(&["ip", "address", "add", address, "dev", "lo"]);
+    }
+    let bed = Bed::new();
+    bed.write(&[("one/treasure.txt", b"gold")]);
+    let founder = bed.ultrapeer("u0", &["--founder", "--listen", "198.18.0.1:0"]);
+    let home: PeerId = founder.peer().parse().unwrap();
+    let target: SocketAddr = founder.quic().parse().unwrap();
+    let list = List::new(&[entry("Share/a.txt")]);
+    let banned = |reason: &str| founder.counted(&format!("quictrack_bans_total{{scope=\"leaf\",reason=\"{reason}\"}}"));
+
+    let liar = Node::speaking(66, 1..=1, "198.18.1.2:0");
+    let mut link = liar.attach(&founder);
+    let foreign =
+        CatalogRoot::sign(&Identity::from_seed([67; 32]), &statement(home, &list.chunks), list.chunks.clone());
+    assert_eq!(liar.upload(&mut link, &foreign, &list.parts), Err(CloseReason::Remote(CloseCode::Violation)));
+    assert_eq!((banned("protocol"), banned("flood")), (1, 0));
+
+    let flooder = Node::speaking(68, 1..=1, "198.18.1.2:0");
+    let mut link = flooder.attach(&founder);
+    let flood = async {
+        for sequence in 1..=1_000 {
+            let statement = RootStatement { sequence, ..statement(home, &list.chunks) };
+            let root = CatalogRoot::sign(&flooder.identity, &statement, list.chunks.clone());
+            if link.sender.send(&root.into()).await.is_err() {
+                break;
+            }
+        }
+        link.connection.closed().await
+    };
+    assert_eq!(flooder.runtime.block_on(timeout_of(flood)), CloseReason::Remote(CloseCode::Flood));
+    assert_eq!(banned("flood"), 1);
+    assert!(founder.counted("quictrack_rate_limited_total{action=\"catalog\"}") > 0);
+
+    for node in [&liar, &flooder] {
+        let again = node.endpoint.dial::<LeafMessage>(target, None, Greeting { salt: SALT, ..Greeting::default() });
+        let refused = node.runtime.block_on(again).map(drop);
+        assert!(
+            matches!(refused, Err(DialError::Refused { reason: RefuseReason::Banned, .. })),
+            "{refused:?}: it is let in again"
+        );
+    }
+    let honest = bed.sharing("honest", &founder, "one", &["--listen", "198.18.2.2:0"]);
+    honest.settled(1, 1);
+    honest.finds(&["treasure"], &["treasure.txt"]);
+}
+
+#[test]
+fn more_handshakes_than_can_be_under_way_are_ignored_and_counted() {
+    let bed = Bed::new();
+    let founder = bed.founder("u0");
+    let target = founder.quic();
+    let packets = first_packets(&Node::new(67), limits::HANDSHAKES + 50);
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    let ignored = || founder.counted("quictrack_handshakes_total{direction=\"in\",result=\"ignored\"}");
+    eventually("some are ignored", || {
+        // A full buffer drops them: a few at a time, and those that were not heard once more.
+        for some in packets.chunks(20) {
+            for packet in some {
+                let _ = socket.send_to(packet, &target);
+            }
+            founder.probe("/healthz");
+        }
+        ignored() > 0
+    });
+    assert!(founder.counted("quictrack_rate_limited_total{action=\"handshake\"}") > 0);
+    assert_eq!(founder.probe("/healthz").0, 200);
 }
 
 /// Attaches as a leaf whose list has one file, agrees to every introduction, and answers each request of another leaf

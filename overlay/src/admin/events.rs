@@ -471,6 +471,8 @@ mod tests {
             ring.publish("log", &number);
         }
         let newest = limits::EVENT_RING + 1;
+        let late = || drop(ready(&mut Box::pin(ring.follow(Some("7-0")))));
+        crate::metrics::watching::raises("quictrack_queue_dropped_total{queue=\"events\"}", late);
         for id in ["7-0", "8-5", "7-99999", "7", "", "x-y", "7-18446744073709551615"] {
             let mut frames = Box::pin(ring.follow(Some(id)));
             assert_eq!(ready(&mut frames), [entry(&format!("7-{newest}"), RESET, "{}")], "{id}");

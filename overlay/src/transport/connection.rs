@@ -19,7 +19,7 @@ use super::{
 use crate::{
     id::PeerId,
     limits,
-    metrics::{BANS, BanReason, Direction, Label, OpenConnection, RTT, Traffic},
+    metrics::{BANS, BanReason, Direction, Label, MESSAGE_ERRORS, MessageError, OpenConnection, RTT, Traffic},
     wire::{Conversation, Protocol},
 };
 
@@ -380,6 +380,12 @@ impl Connection {
     /// Closes it, telling the other side why. Streams fail at once on both sides; a second call is ignored.
     pub fn close(&self, code: CloseCode) {
         self.inner.close(code);
+    }
+
+    /// Closes it, because the other side sent a message that does not belong there.
+    pub fn reject(&self) {
+        MESSAGE_ERRORS.increment(MessageError::Unexpected);
+        self.inner.close(CloseCode::Violation);
     }
 
     /// Waits until it is closed, by whichever side. Cancelling loses nothing.

@@ -13,6 +13,7 @@ use std::{collections::BTreeMap, fs, path::PathBuf};
 use data_encoding::HEXLOWER;
 use overlay::{
     limits,
+    metrics::{self, Build, Direction, MESSAGES, Role},
     wire::{
         Conversation, Message, Opening, Protocol, frame, leaf::LeafMessage, mesh::MeshMessage,
         transfer::TransferMessage,
@@ -172,5 +173,22 @@ proptest! {
             bytes[place] = value;
         }
         check_all(&bytes);
+    }
+}
+
+#[test]
+fn every_message_is_counted_by_its_type_and_direction() {
+    let build = Build { version: "0.1.0", revision: "unknown", role: Role::Leaf };
+    let metrics = metrics::install(build, &[]).unwrap();
+    for direction in [Direction::In, Direction::Out] {
+        samples::leaf().iter().for_each(|message| MESSAGES.count(message, 1, direction));
+        samples::mesh().iter().for_each(|message| MESSAGES.count(message, 1, direction));
+        samples::transfer().iter().for_each(|message| MESSAGES.count(message, 1, direction));
+    }
+    let text = metrics.render();
+    for family in ["quictrack_messages_total{", "quictrack_protocol_bytes_total{"] {
+        let series: Vec<_> = text.lines().filter(|line| line.starts_with(family)).collect();
+        let still = series.iter().find(|line| line.ends_with(" 0"));
+        assert!(series.len() > 10 && still.is_none(), "{still:?}");
     }
 }

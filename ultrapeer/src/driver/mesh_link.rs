@@ -7,6 +7,7 @@ use overlay::{
     drive::Tasks,
     id::PeerId,
     limits,
+    metrics::{BOOTSTRAP_ATTEMPTS, BootstrapResult, BootstrapSource},
     transport::{CloseCode, CloseReason, Connection, Link, Offer, ReceiveError, Receiver, Sender},
     wire::{descriptor::SignedDescriptor, mesh::MeshMessage},
 };
@@ -42,7 +43,14 @@ pub(super) async fn dial(shared: Arc<Shared>, peer: PeerId, address: SocketAddr)
     if shared.ports.is_linked(&peer) {
         return;
     }
-    match shared.endpoint.dial::<MeshMessage>(address, Some(peer), greeting()).await {
+    let dialled = shared.endpoint.dial::<MeshMessage>(address, Some(peer), greeting()).await;
+    // Who serves has found the network.
+    if !*shared.admitted.borrow() {
+        let source = if shared.remembered.contains(&address) { BootstrapSource::Cache } else { BootstrapSource::Peer };
+        let result = dialled.as_ref().map_or_else(BootstrapResult::from, |_| BootstrapResult::Ok);
+        BOOTSTRAP_ATTEMPTS.increment((source, result));
+    }
+    match dialled {
         Ok(dialled) => {
             shared.observed(dialled.welcome.observed).await;
             run(shared, dialled.link, true, dialled.welcome.descriptor).await;

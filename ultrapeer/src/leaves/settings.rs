@@ -1,6 +1,6 @@
 //! What an operator may set of how many leaves there are, and what each may do.
 
-use overlay::limits;
+use overlay::{credit::TokenBucket, limits, time::Time};
 
 /// What an operator may set.
 #[derive(Clone, Copy, Debug)]
@@ -19,6 +19,14 @@ pub struct Settings {
     pub limit_loopback: bool,
     /// What is relayed between leaves.
     pub relay: crate::relays::Settings,
+}
+
+impl Settings {
+    /// The credit of a leaf for its searches. It holds one more than the leaf is told: what was sent at the right times may
+    /// arrive closer together.
+    pub(super) fn queries(&self, now: Time) -> TokenBucket {
+        TokenBucket::new(now, self.query_rate, self.query_burst + 1.0)
+    }
 }
 
 impl Default for Settings {
