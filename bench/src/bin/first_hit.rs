@@ -16,11 +16,13 @@ use anyhow::{Context, Result, bail, ensure};
 use bench::{
     bare::{self, now},
     bed::Bed,
+    clock::process_time,
     table::Times,
 };
 use clap::Parser;
 use futures_util::StreamExt;
 use leaf::{api::types::SearchRequest, searches::Searches};
+use overlay::metrics::{self, Build, Role};
 
 /// Measures searches in a network on loopback.
 #[derive(Debug, Parser)]
@@ -37,6 +39,9 @@ struct Options {
     /// Searches of each network
     #[arg(long, default_value_t = 500, value_parser = clap::value_parser!(u32).range(1..))]
     searches: u32,
+    /// Tell what part of a search's processor time the metrics take, in the last of the networks
+    #[arg(long)]
+    metrics: bool,
 }
 
 /// Searches before the measured ones: they bring code and windows into their usual state.
@@ -58,12 +63,81 @@ async fn main() -> Result<()> {
         let shares = shares.iter().cloned().chain([Vec::new()]).collect();
         let bed = Bed::start(ultrapeers, shares).await?;
         let (first, end) = measure(&bed, &options).await?;
-        bed.stop().await;
         print(&format!("first hit, {ultrapeers} ultrapeers"), &first, &unit);
         print(&format!("summary, {ultrapeers} ultrapeers"), &end, &unit);
+        if options.metrics && options.ultrapeers.last() == Some(&ultrapeers) {
+            println!("ratio: p50 to that of a QUIC request");
+            cost(&bed, &options).await?;
+        }
+        bed.stop().await;
     }
-    println!("ratio: p50 to that of a QUIC request");
+    if !options.metrics {
+        println!("ratio: p50 to that of a QUIC request");
+    }
     Ok(())
+}
+
+/// Recordings whose time is measured, of each kind.
+const RECORDINGS: u32 = 1_000_000;
+
+/// What part of a search's processor time, of all nodes together, the metrics take: what is recorded for each search,
+/// counted by the metrics themselves, and what a recording takes. The difference of two runs says it as well, where
+/// nothing else runs on the machine.
+async fn cost(bed: &Bed, options: &Options) -> Result<()> {
+    let off = busy(bed, options).await?;
+    let build = Build { version: "bench", revision: "unknown", role: Role::Leaf };
+    let metrics = metrics::install(build, &[leaf::metrics::FAMILIES, ultrapeer::metrics::FAMILIES])?;
+    let before = recordings(&metrics.render());
+    let on = busy(bed, options).await?;
+    let after = recordings(&metrics.render());
+    let searches = f64::from(options.searches + WARM_UP);
+    let (counted, sampled) = ((after.0 - before.0) / searches, (after.1 - before.1) / searches);
+    let one = |record: fn()| {
+        let begun = process_time();
+        (0..RECORDINGS).for_each(|_| record());
+        process_time().saturating_sub(begun).as_secs_f64() * 1e6 / f64::from(RECORDINGS)
+    };
+    let counting = one(|| leaf::metrics::SEARCHES.increment(leaf::metrics::SearchResult::Hits));
+    let sampling = one(|| leaf::metrics::SEARCH_HITS.record((), 1.0));
+    // What was sampled is put into its buckets later, by the upkeep of the registry.
+    let begun = process_time();
+    drop(metrics.render());
+    let keeping = process_time().saturating_sub(begun).as_secs_f64() * 1e6 / f64::from(RECORDINGS);
+    let taken = counted * counting + sampled * (sampling + keeping);
+    println!("processor time of a search, without metrics {off:.0} us, with {on:.0} us");
+    println!(
+        "for each: {counted:.1} counts of {:.0} ns, {sampled:.1} samples of {:.0} ns: {taken:.2} us, {:.2} %",
+        counting * 1e3,
+        (sampling + keeping) * 1e3,
+        100.0 * taken / off
+    );
+    Ok(())
+}
+
+/// Processor time of a search, in microseconds, of all threads of this process.
+async fn busy(bed: &Bed, options: &Options) -> Result<f64> {
+    let begun = process_time();
+    measure(bed, options).await?;
+    Ok(process_time().saturating_sub(begun).as_secs_f64() * 1e6 / f64::from(options.searches + WARM_UP))
+}
+
+/// Counts and samples that an exposition tells of. What counts bytes is counted with its message, and so twice as much.
+fn recordings(text: &str) -> (f64, f64) {
+    let (mut counts, mut samples) = (0.0, 0.0);
+    for line in text.lines().filter(|line| line.starts_with("quictrack_")) {
+        let Some((series, value)) = line.rsplit_once(' ') else { continue };
+        let name = series.split('{').next().unwrap_or_default();
+        let value: f64 = value.parse().unwrap_or(0.0);
+        let own = !name.contains("_runtime_") && !name.contains("_udp_") && !name.contains("_quic_");
+        if name == "quictrack_messages_total" {
+            counts += 2.0 * value;
+        } else if name.ends_with("_total") && !name.ends_with("_bytes_total") && own {
+            counts += value;
+        } else if name.ends_with("_count") {
+            samples += value;
+        }
+    }
+    (counts, samples)
 }
 
 fn print(what: &str, times: &Times, unit: &Times) {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Bed, content_of, eventually, list, promtool, text};
+use crate::support::{Bed, Daemon, Program, content_of, eventually, list, promtool, text};
 
 #[test]
 fn it_is_ready_when_attached_and_ends_in_order() {
@@ -108,4 +108,60 @@ fn a_leaf_moves_to_another_port_while_it_runs() {
     // What the command line holds is not changed over the local HTTP.
     let held = leaf.asks("PATCH config", &format!(r#"{{"listen":"{free}"}}"#));
     assert_eq!((held.status, text(&held.json()["error"]["code"])), (409, "conflict"));
+}
+
+#[test]
+fn what_a_file_says_counts_as_soon_as_it_changes() {
+    let bed = Bed::new();
+    bed.write(&[("bans.txt", b"192.0.2.0/24\n"), ("blocks.txt", content_of(b"red").as_bytes())]);
+    for (program, name, own) in [
+        (Program::Ultrapeer, "u0/ultrapeer.toml", ""),
+        (Program::Leaf, "leaf/leaf.toml", "upload_limit = \"50kB\"\nupload_slots = 2\npeer_quota = \"1GB\"\n"),
+    ] {
+        bed.write(&[(name, b"listen = \"127.0.0.1:0\"\nlog = \"info\"\n")]);
+        let folder = bed.path(name.split('/').next().unwrap());
+        let options: &[&str] = if program == Program::Ultrapeer { &["--founder"] } else { &[] };
+        let daemon = Daemon::start(program, &folder, options);
+        assert!(!daemon.log().contains("TRACE"), "{}", daemon.log());
+        let free = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
+        let file = format!(
+            "listen = \"{free}\"\nlog = \"trace\"\nmax_leaves = 7\nmemory = \"64MiB\"\nquery_rate = 5\nquery_burst = 6\n\
+             relay_circuits = 3\nrelay_rate = \"1MB\"\nban_list = [{:?}]\nblock_list = [{:?}]\nnetwork = \"other\"\n{own}",
+            bed.path("bans.txt"),
+            bed.path("blocks.txt"),
+        );
+        bed.write(&[(name, file.as_bytes())]);
+        eventually("it listens there", || daemon.status()["listen"] == free.as_str());
+        let mut wanted = vec![
+            ("max_leaves", "7"),
+            ("memory", "\"64MiB\""),
+            ("query_rate", "5"),
+            ("query_burst", "6"),
+            ("relay_circuits", "3"),
+        ];
+        if program == Program::Leaf {
+            wanted.extend([("upload_limit", "\"50kB\""), ("upload_slots", "2"), ("peer_quota", "\"1GB\"")]);
+        } else {
+            eventually("it takes so many", || daemon.status()["ultrapeer"]["max_leaves"] == 7);
+        }
+        let options = daemon.api("config?limit=1000");
+        for (key, value) in wanted {
+            let row = list(&options["items"]).iter().find(|row| row["key"] == key).unwrap();
+            assert!(row["value"].to_string().starts_with(value), "{row}");
+            assert_eq!((&row["origin"], &row["restart"]), (&"file".into(), &false.into()), "{row}");
+        }
+        eventually("both lists are in force", || daemon.lines(&["bans"]).len() == 2);
+        eventually("the log tells more", || daemon.log().contains("TRACE"));
+        let restart = daemon.log().lines().any(|line| line.contains("after a restart") && line.contains("network"));
+        assert!(restart, "{}", daemon.log());
+        assert_eq!(daemon.status()["network"], "public");
+        // A file that is wrong changes nothing, and says where.
+        bed.write(&[(name, b"max_leaves = 8\nlisten = 5\n")]);
+        eventually("it is told", || daemon.log().contains("the configuration stays as it was"));
+        assert!(daemon.log().contains(&format!("{}:2", name.split('/').next_back().unwrap())), "{}", daemon.log());
+        assert_eq!(daemon.status()["listen"], free.as_str());
+        // What it does not say any more is as it was by default.
+        bed.write(&[(name, b"log = \"warn\"\nlisten = \"127.0.0.1:0\"\n")]);
+        eventually("the bans are gone", || daemon.lines(&["bans"]).is_empty());
+    }
 }

@@ -148,7 +148,7 @@ impl Found {
 }
 
 /// One of the two programs.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Program {
     Leaf,
     Ultrapeer,
