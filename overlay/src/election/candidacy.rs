@@ -40,6 +40,8 @@ pub enum Output {
 pub struct Candidacy {
     /// Who was asked, and when they may be asked again.
     asked: BTreeMap<PeerId, Time>,
+    /// Of those, who has not answered.
+    unanswered: BTreeSet<PeerId>,
     endorsed: BTreeMap<PeerId, (Time, Endorsement)>,
     refused: BTreeMap<PeerId, Hurdle>,
     invitations: Vec<Invitation>,
@@ -104,11 +106,20 @@ impl Candidacy {
         self.look_at = now;
     }
 
+    /// A node is linked anew: an answer that it owes went with the link that it had, so it is asked again.
+    pub fn linked(&mut self, now: Time, peer: &PeerId) {
+        if self.unanswered.remove(peer) {
+            self.asked.remove(peer);
+            self.look_at = now;
+        }
+    }
+
     /// Looks whom to ask: after something changed, and when due. `linked` tells who can be asked.
     pub fn look(&mut self, now: Time, membership: &Membership, regime: Regime, out: &mut Outbox<Output>) {
         self.look_at = now + limits::CANDIDACY_REST;
         let Some(own) = membership.candidate() else { return };
         self.asked.retain(|_, again| now < *again);
+        self.unanswered.retain(|peer| self.asked.contains_key(peer));
         if self.met.as_ref().is_some_and(|met| met.until <= now || met.endorsed.len() >= met.needed) {
             self.met = None;
         }
@@ -149,6 +160,7 @@ impl Candidacy {
         for (voter, meeting) in asked {
             if self.asked.len() < limits::MET_VOTERS && !self.asked.contains_key(&voter) {
                 self.asked.insert(voter, now + limits::APPLY_PATIENCE);
+                self.unanswered.insert(voter);
                 let invitations = List::new(self.invitations.iter().copied());
                 out.push(Output::Ask(voter, Apply { descriptor: descriptor.clone(), invitations, meeting }));
             }
@@ -167,6 +179,7 @@ impl Candidacy {
         let Some(own) = membership.candidate() else { return };
         // Whoever was not asked has nothing to say.
         let Some(again) = self.asked.get_mut(&from) else { return };
+        self.unanswered.remove(&from);
         match verdict.answer {
             VerdictAnswer::Endorsed(endorsement) => {
                 self.refused.remove(&from);

@@ -65,14 +65,17 @@ impl Target {
 
 impl Joining {
     pub(crate) fn new(targets: Vec<JoinAddress>) -> Self {
-        let joining = Self { targets: Mutex::default(), changed: Notify::new() };
-        joining.set(BootstrapSource::Config, targets);
-        joining
+        let targets = targets.into_iter().take(limits::JOIN_TARGETS);
+        let targets = targets.map(|address| Target::new(address, BootstrapSource::Config)).collect();
+        Self { targets: Mutex::new(targets), changed: Notify::new() }
     }
 
-    /// These are the targets from that source from now on.
+    /// These are the targets from that source from now on. They are tried at once, unless they were known.
     pub(crate) fn set(&self, source: BootstrapSource, targets: Vec<JoinAddress>) {
         let mut known = self.lock();
+        if known.iter().filter(|target| target.source == source).map(|target| &target.address).eq(&targets) {
+            return;
+        }
         known.retain(|target| target.source != source);
         let room = limits::JOIN_TARGETS.saturating_sub(known.len());
         known.extend(targets.into_iter().map(|address| Target::new(address, source)).take(room));
@@ -225,10 +228,7 @@ async fn dial(
         }
         Err(error) => return Err(error),
     };
-    if shared.ports.is_linked(&dialled.link.connection.peer()) {
-        dialled.link.connection.close(overlay::transport::CloseCode::Replaced);
-        return Ok(());
-    }
+    // If it is linked already, this link takes the place of that one on both sides.
     shared.observed(dialled.welcome.observed).await;
     let run = mesh_link::run(shared.clone(), dialled.link, true, dialled.welcome.descriptor);
     shared.tasks.spawn("mesh", run);

@@ -94,6 +94,7 @@ impl Ultrapeer {
         // A link in place of another: what was on its way over the old one is lost, and it may be another life.
         self.unfollow(cx.now, peer, out);
         self.wishes_unlinked(cx.now, peer, out);
+        self.candidacy.linked(cx.now, &peer);
         let descriptors = descriptor.into_iter().collect();
         self.with_membership(cx, membership::Input::Heard { from: peer, descriptors }, out);
         self.with_membership(cx, membership::Input::LinkUp(peer), out);

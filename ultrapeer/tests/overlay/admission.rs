@@ -116,3 +116,16 @@ fn a_volunteer_stops_when_it_needs_votes_of_those_that_do_not_reach_or_believe_i
     let liar = stops_when_it_needs_votes(|net, _, others| others.iter().for_each(|other| net.accuse(*other)));
     assert_eq!(liar, Some(Retirement::Distrusted));
 }
+
+#[test]
+fn a_candidate_whose_link_is_replaced_before_its_voter_answers_asks_again_at_once() {
+    let mut net = Net::new(1, 1);
+    let founder = net.ultrapeers()[0];
+    let candidate = net.join(1, 2);
+    // Answers are on their way, and the link is another one each time.
+    for _ in 0..5 {
+        net.run(Duration::from_millis(30));
+        net.relink(candidate, founder);
+    }
+    assert!(run_until(&mut net, Duration::from_secs(5), |net| serves(net, &candidate)));
+}

@@ -681,6 +681,17 @@ impl Net {
         }
     }
 
+    /// Another link takes the place of the one between two ultrapeers; what was on its way over that is lost.
+    pub(crate) fn relink(&mut self, one: PeerId, other: PeerId) {
+        let both = pair(one, other);
+        self.travelling.retain(|_, parcel| match parcel {
+            Parcel::Node(at, input) => !matches!(&**input, Input::MeshMessage(from, _) if pair(*at, *from) == both),
+            _ => true,
+        });
+        self.links.remove(&both);
+        self.link(one, other);
+    }
+
     /// Links two ultrapeers; each learns what the other says of itself.
     pub(crate) fn link(&mut self, one: PeerId, other: PeerId) {
         if !self.links.insert(pair(one, other)) {
