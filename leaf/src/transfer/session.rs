@@ -487,7 +487,7 @@ impl Answers {
             Ok(Some(TransferMessage::Queued(queued))) => Answer::Queued(queued.position),
             Ok(Some(TransferMessage::NotHeld(_) | TransferMessage::Denied(_)) | None) | Err(_) => Answer::End,
             Ok(Some(_)) => {
-                self.0.connection().close(CloseCode::Violation);
+                self.0.connection().reject();
                 Answer::End
             }
         }

@@ -181,9 +181,15 @@ fn every_message_is_counted_by_its_type_and_direction() {
     let build = Build { version: "0.1.0", revision: "unknown", role: Role::Leaf };
     let metrics = metrics::install(build, &[]).unwrap();
     for direction in [Direction::In, Direction::Out] {
-        samples::leaf().iter().for_each(|message| MESSAGES.count(message, 1, direction));
-        samples::mesh().iter().for_each(|message| MESSAGES.count(message, 1, direction));
-        samples::transfer().iter().for_each(|message| MESSAGES.count(message, 1, direction));
+        for message in &samples::leaf() {
+            MESSAGES.count(message, 1, direction);
+        }
+        for message in &samples::mesh() {
+            MESSAGES.count(message, 1, direction);
+        }
+        for message in &samples::transfer() {
+            MESSAGES.count(message, 1, direction);
+        }
     }
     let text = metrics.render();
     for family in ["quictrack_messages_total{", "quictrack_protocol_bytes_total{"] {

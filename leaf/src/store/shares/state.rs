@@ -258,7 +258,7 @@ impl Shared {
     fn open_located(&self, place: &Place, path: &Path) -> std::io::Result<File> {
         let root = self.states().get(&place.root).map(|state| state.path.clone());
         // A finished download lies in no folder but its own.
-        let root = root.as_deref().or(path.parent()).unwrap_or(path);
+        let root = root.as_deref().or_else(|| path.parent()).unwrap_or(path);
         open_through_links(root, path.strip_prefix(root).unwrap_or(path))
     }
 
