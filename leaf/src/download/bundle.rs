@@ -21,7 +21,7 @@ use std::{
     sync::Arc,
 };
 
-use overlay::{id::ContentId, limits, metrics::Direction, time::Time};
+use overlay::{id::ContentId, limits, metrics::Direction, time::Time, transport::CloseCode};
 use tokio::{task::spawn_blocking, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -154,7 +154,12 @@ async fn fetch(shared: &Shared, source: &FoundSource, items: &[Item]) -> Option<
             Err(_) => break,
         }
     }
-    files.truncate(items.len());
+    if files.len() > items.len() {
+        VERIFIED_PIECES.increment(PieceResult::Corrupt);
+        tracing::warn!(peer = ?source.peer, "a source sent more than it was asked for");
+        lease.connection().close(CloseCode::Violation);
+        files.truncate(items.len());
+    }
     Some((lease.via(), files))
 }
 

@@ -2,8 +2,8 @@
 
 use std::{fs::File, io, thread};
 
-/// Threads that force files to the disk. Measured (bench/src/bin/transfer.rs): a journal takes what several ask for at the
-/// same time in one go.
+/// Threads that force files to the disk: a journal takes what several ask for at the same time in one go. Measured on ext4 on
+/// a busy machine, 512 files of 4 KiB: 4 and 16 threads take 2 to 4 times less than one.
 const THREADS: usize = 8;
 /// Files for which it is worth a thread.
 const FILES_PER_THREAD: usize = 16;

@@ -406,7 +406,11 @@ impl Request {
             }));
         }
         self.report(unreported).await;
-        self.written(writing, true).await
+        self.written(writing, true).await?;
+        if let Err(error) = receiver.end().await {
+            tracing::debug!(peer = ?self.lease.connection().peer(), %error, "a source does not end with what was asked for");
+        }
+        Ok(())
     }
 
     async fn receive_piece(

@@ -272,6 +272,15 @@ impl<M: Conversation> Receiver<M> {
         Ok(chunk)
     }
 
+    /// Waits for the end of a stream of which everything was received. A sender that sends more loses its connection.
+    pub async fn end(&mut self) -> Result<(), ReceiveError> {
+        self.deadline.get_or_insert_with(|| Instant::now() + limits::FRAME_TIMEOUT);
+        if !self.buffer.is_empty() || self.read(1).await?.is_some() {
+            return Err(self.violation(ReceiveError::Unexpected));
+        }
+        Ok(())
+    }
+
     /// Tells the sender to stop. Nothing more is received.
     pub fn stop(&mut self) {
         // Ended before: there is nobody to tell.
