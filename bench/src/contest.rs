@@ -6,10 +6,14 @@
 //! it runs from the start of the first to the end of the last.
 //! All processes are started here; what they write lies below one folder that goes with them.
 
+mod browse;
 mod rivals;
 mod serving;
 
-pub use self::rivals::python_with_libtorrent;
+pub use self::{
+    browse::{Browsed, Resident},
+    rivals::python_with_libtorrent,
+};
 
 use std::{
     fs,

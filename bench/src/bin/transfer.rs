@@ -17,7 +17,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use bench::{
     bare::now,
-    contest::{Contender, Fetch, Mesh, PLAY, What, python_with_libtorrent},
+    contest::{Browsed, Contender, Fetch, Mesh, PLAY, Resident, What, python_with_libtorrent},
+    library,
     plain::{self, Tuning},
     table::median,
 };
@@ -47,6 +48,9 @@ struct Options {
     /// Measure this many files of 4 KiB in a folder instead
     #[arg(long, value_name = "FILES", value_parser = clap::value_parser!(u32).range(1..))]
     small: Option<u32>,
+    /// Measure what it costs to list this many files of a leaf instead
+    #[arg(long, value_name = "FILES", value_parser = clap::value_parser!(u32).range(1..))]
+    browse: Option<u32>,
     /// Where `nginx`, `sendme`, `rqbit` and a `python3` with libtorrent are, if not in the PATH
     #[arg(long, value_name = "DIR")]
     rivals: Option<PathBuf>,
@@ -117,6 +121,9 @@ fn measure(options: &Options) -> Result<()> {
     let folder = folder()?;
     if let Some(files) = options.small {
         return small_files(options, files, folder.path());
+    }
+    if let Some(files) = options.browse {
+        return browse(options, files, folder.path());
     }
     let share = folder.path().join("share");
     fs::create_dir(&share)?;
@@ -209,6 +216,25 @@ fn small_files(options: &Options, files: u32, folder: &Path) -> Result<()> {
     for (name, _, mut walls, mut cpus) in rows {
         let wall = median(&mut walls);
         println!("{name:<40}{wall:>9.2}{:>9.0}{:>9.2}", f64::from(files) / wall, median(&mut cpus));
+    }
+    Ok(())
+}
+
+/// Measures the memory of both sides while all files of a leaf are listed, page by page.
+fn browse(options: &Options, files: u32, folder: &Path) -> Result<()> {
+    let share = folder.join("share");
+    library::make(&share.join(NAME), files as usize, files as usize / 5)?;
+    let contender = Contender::quictrack(&share, What::Folder(NAME), &folder.join("quictrack"), Mesh::PAIR)?;
+    println!("{files} files listed page by page; MiB resident, at first and at most");
+    println!("{:>9}{:>9}{:>16}{:>16}{:>16}", "wall s", "files/s", "shares", "asks", "command");
+    for _ in 0..options.rounds {
+        let Browsed { wall, files: listed, resident } = contender.browse()?;
+        ensure!(listed == u64::from(files), "{listed} files were listed");
+        let mib = |bytes: u64| bytes >> 20;
+        let shown = resident.map(|Resident { before, most }| format!("{} {}", mib(before), mib(most)));
+        let [shares, asks, command] = shown;
+        let wall = wall.as_secs_f64();
+        println!("{wall:>9.2}{:>9.0}{shares:>16}{asks:>16}{command:>16}", f64::from(files) / wall);
     }
     Ok(())
 }

@@ -47,6 +47,11 @@ impl Server {
         Ok(Self { child, output })
     }
 
+    /// Its number.
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
     /// The processor time that it has taken, in ticks.
     pub(super) fn ticks(&self) -> Result<u64> {
         ticks(&self.child.id().to_string(), 13..15)
