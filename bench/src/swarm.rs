@@ -8,13 +8,14 @@
 //!
 //! What stands for the drivers here does as they do: it serves what it has once the size is proven, tells new pieces every
 //! [`limits::HAVE_INTERVAL`] and others every [`limits::OTHERS_INTERVAL`], and sends at most [`limits::RUNS_AT_ONCE`] runs at
-//! once to each peer. A line carries blocks one after the other, turn by turn for all who are sent something; of each request at most
+//! once to each peer. A line carries blocks one after the other, turn by turn for all who are sent something, the runs of each in
+//! their order; of each request at most
 //! [`WINDOW`] bytes are under way, so that a sender does not fill the queue before a slower line. There is no loss, and
 //! verification costs nothing.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque},
+    collections::{BTreeMap, BinaryHeap, VecDeque},
     time::Duration,
 };
 
@@ -23,7 +24,7 @@ use leaf::{
     queue::{self, Queue, SessionId},
     swarm::{
         CloseReason, Input, Output, RequestId, Run, Swarm, Work,
-        spread::{Others, Suggestions},
+        spread::{Others, Suggestions, Told, suggested_ahead},
     },
 };
 use overlay::{
@@ -63,6 +64,10 @@ pub struct Outcome {
     pub took: Vec<Option<f64>>,
     /// Bytes that were sent for each byte of the file and each downloader.
     pub sent: f64,
+    /// Seconds until every piece was asked of the first member; `None` if some never were.
+    pub first_copy: Option<f64>,
+    /// The part of the file that it was asked for again until then; below zero if it was not asked for all.
+    pub repeated: f64,
 }
 
 enum Message {
@@ -136,7 +141,6 @@ impl Ord for Scheduled {
 struct Sending {
     to: usize,
     request: RequestId,
-    run: Run,
     left: u64,
     in_transit: u64,
 }
@@ -146,7 +150,7 @@ struct Served {
     session: SessionId,
     told: Option<Bitmap>,
     /// Others that it was told of.
-    named: BTreeSet<PeerId>,
+    named: Told,
     granted: bool,
     revoked_at: Option<Time>,
 }
@@ -192,6 +196,14 @@ pub struct World {
     homes: [PeerId; 1],
     sent: u64,
     left: usize,
+    first_copy: FirstCopy,
+}
+
+/// What the first member has given of the file until every piece of it was asked for once.
+struct FirstCopy {
+    given: Bitmap,
+    pieces: u64,
+    at: Option<Time>,
 }
 
 impl std::fmt::Debug for World {
@@ -247,6 +259,7 @@ impl World {
             nodes,
             homes: [PeerId([1; 32])],
             sent: 0,
+            first_copy: FirstCopy { given: Bitmap::new(layout.pieces()), pieces: 0, at: None },
         };
         for (node, member) in members.iter().enumerate() {
             if let Some(at) = member.comes {
@@ -274,7 +287,9 @@ impl World {
         let downloaders = self.nodes.iter().filter_map(|node| Some((node.member.comes?, node.done)));
         let took: Vec<_> = downloaders.map(|(came, done)| done.map(|done| done.since(came).as_secs_f64())).collect();
         let sent = self.sent as f64 / self.layout.size() as f64 / took.len().max(1) as f64;
-        Outcome { took, sent }
+        let first_copy = self.first_copy.at.map(|at| at.since(Time::ZERO).as_secs_f64());
+        let repeated = self.first_copy.pieces as f64 / self.layout.pieces() as f64 - 1.0;
+        Outcome { took, sent, first_copy, repeated }
     }
 
     fn schedule(&mut self, at: Time, node: usize, event: Event) {
@@ -407,11 +422,12 @@ impl World {
                     _ => {}
                 }
             }
-            self.say(node, to, 0, message);
             if suggestion {
-                let run = self.nodes[node].suggestions.next(4);
+                let ahead = suggested_ahead(self.layout.piece_bytes());
+                let run = self.nodes[node].suggestions.next(ahead);
                 self.say(node, to, 0, Message::Suggested(run));
             }
+            self.say(node, to, 0, message);
         }
         let state = &mut self.nodes[node];
         if let Some(at) = state.queue.next_deadline().filter(|at| *at < state.queue_due) {
@@ -480,7 +496,7 @@ impl World {
         state.next_session += 1;
         let told = (!state.have.is_full()).then(|| state.have.clone());
         let opened = Message::Opened { complete: told.is_none(), have: told.clone() };
-        state.served.insert(from, Served { session, told, named: BTreeSet::new(), granted: false, revoked_at: None });
+        state.served.insert(from, Served { session, told, named: Told::default(), granted: false, revoked_at: None });
         state.by_session.insert(session, from);
         let copies = state.others.len() as u32;
         self.say(node, from, 0, opened);
@@ -517,7 +533,19 @@ impl World {
         let bounds = (self.layout.piece_range(first), self.layout.piece_range(last));
         let (Ok(first), Ok(last)) = bounds else { return };
         let left = last.end - first.start;
-        self.nodes[node].sending.push_back(Sending { to: from, request, run, left, in_transit: 0 });
+        self.nodes[node].sending.push_back(Sending { to: from, request, left, in_transit: 0 });
+        self.nodes[node].suggestions.sent(run);
+        if node == 0 && self.first_copy.at.is_none() {
+            for piece in run.first..run.first + u64::from(run.count) {
+                self.first_copy.given.insert(piece);
+            }
+            self.first_copy.pieces += u64::from(run.count);
+            self.first_copy.at = self.first_copy.given.is_full().then_some(self.now);
+        }
+        if self.nodes[node].have.is_full() {
+            let more = self.nodes[node].suggestions.next(run.count);
+            self.say(node, from, 0, Message::Suggested(more));
+        }
         self.send(node);
     }
 
@@ -527,21 +555,26 @@ impl World {
         if state.uplink_busy {
             return;
         }
-        // Runs that wait for others of their connection are not read yet.
+        // Of each connection the first run goes that can, and those beyond the first ones are not read yet.
         let mut at_once: BTreeMap<usize, usize> = BTreeMap::new();
         let next = state.sending.iter().position(|sending| {
             let place = at_once.entry(sending.to).or_default();
             *place += 1;
             *place <= limits::RUNS_AT_ONCE && sending.left > 0 && sending.in_transit < WINDOW
         });
-        let Some(mut sending) = next.and_then(|next| state.sending.remove(next)) else { return };
+        let Some(next) = next else { return };
+        let Some(mut sending) = state.sending.remove(next) else { return };
         let bytes = sending.left.min(BLOCK);
         sending.left -= bytes;
         sending.in_transit += bytes;
         self.sent += bytes;
-        let (to, request, run, is_last) = (sending.to, sending.request, sending.run, sending.left == 0);
-        // It is at the end of its turn.
-        state.sending.push_back(sending);
+        let (to, request, is_last) = (sending.to, sending.request, sending.left == 0);
+        state.sending.insert(next, sending);
+        // The connection is at the end of its turn, its runs in their order.
+        let (of_connection, mut others): (VecDeque<_>, VecDeque<_>) =
+            std::mem::take(&mut state.sending).into_iter().partition(|sending| sending.to == to);
+        others.extend(of_connection);
+        state.sending = others;
         state.uplink_busy = true;
         let gone = self.now + Duration::from_secs_f64(bytes as f64 / state.member.up as f64);
         let session = state.served.get(&to).map(|served| served.session);
@@ -558,10 +591,6 @@ impl World {
         if is_last {
             let peer = self.nodes[to].peer;
             self.nodes[node].others.heard(self.now, peer, &self.homes);
-            if self.nodes[node].have.is_full() {
-                let more = self.nodes[node].suggestions.next(run.count);
-                self.say(node, to, 0, Message::Suggested(more));
-            }
         }
     }
 
@@ -628,5 +657,26 @@ impl World {
             self.name_others(node, to);
         }
         self.schedule(self.now + limits::OTHERS_INTERVAL, node, Event::TellOthers);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn eight_who_come_at_once_are_done_within_the_bound() {
+        let (size, rate, count) = (256 << 20, 2_500_000, 8u32);
+        let line = |comes| Member { up: rate, down: rate, comes };
+        let mut members = vec![line(None)];
+        members.extend((0..count).map(|_| line(Some(Time::ZERO))));
+        let pieces = Layout::new(size).unwrap().pieces() as f64;
+        let bound = (1.0 + f64::from(count).log2() / pieces) * size as f64 / rate as f64;
+        for seed in 1..3 {
+            let outcome = World::new(size, &members, seed).unwrap().run(Duration::from_mins(10));
+            let last = outcome.took.iter().map(|took| took.unwrap()).fold(0.0, f64::max);
+            assert!(last < 1.15 * bound, "{last} of {bound} s, seed {seed}: {outcome:?}");
+            assert!(outcome.repeated < 0.1, "seed {seed}: {outcome:?}");
+        }
     }
 }

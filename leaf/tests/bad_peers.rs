@@ -128,7 +128,7 @@ impl Script {
         sender.send(&head.into()).await.ok()?;
         let mut data = self.data[first.start as usize..last.end as usize].to_vec();
         match self.answer {
-            Answer::TooMuch => data.extend_from_slice(&[7; 100_000]),
+            Answer::TooMuch => data.resize(data.len() + 100_000, 7),
             Answer::OneAndCloses => data.truncate((first.end - first.start) as usize),
             Answer::Stalls => {
                 connection.closed().await;

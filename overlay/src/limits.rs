@@ -171,7 +171,7 @@ pub const OTHERS_TOLD: usize = 16;
 pub const OTHERS_KNOWN: usize = SOURCES_PER_JOB;
 /// Time between two tellings of other holders, of those that were not told yet. Simulated (bench/src/bin/swarm.rs): a crowd
 /// that comes at once finds itself sooner than with five.
-pub const OTHERS_INTERVAL: Duration = Duration::from_secs(1);
+pub const OTHERS_INTERVAL: Duration = Duration::from_millis(250);
 /// Time after which another holder that was not heard of again is told of no more.
 pub const OTHERS_LIFETIME: Duration = Duration::from_mins(10);
 /// Least time between two reports of new pieces in one session. Chosen: half of what a piece of 1 MiB takes at 20 Mbit/s.
@@ -211,13 +211,14 @@ pub const UPLOAD_QUEUE_PER_PEER: usize = 32;
 pub const TURN_BYTES: u64 = 256 << 20;
 /// Time of a turn in an ordinary slot. Simulated (bench/src/bin/swarm.rs): with two minutes the last of a crowd of 64 takes a
 /// third longer, because some wait for many turns of others.
-pub const TURN: Duration = Duration::from_secs(20);
+pub const TURN: Duration = Duration::from_secs(5);
 /// Bytes of a turn in the optimistic slot.
 pub const OPTIMISTIC_TURN_BYTES: u64 = 16 << 20;
-/// Time of a turn in the optimistic slot: as BitTorrent's optimistic unchoke.
-pub const OPTIMISTIC_TURN: Duration = Duration::from_secs(30);
-/// Time without a byte sent after which a turn ends. Chosen: longer than a lost packet takes to be sent again.
-pub const TURN_IDLE: Duration = Duration::from_secs(5);
+/// Time of a turn in the optimistic slot. Chosen: two of an ordinary one.
+pub const OPTIMISTIC_TURN: Duration = Duration::from_secs(10);
+/// Time without a byte sent after which a turn ends. Chosen: longer than a lost packet takes to be sent again, and than a
+/// downloader that was just given a slot takes to ask.
+pub const TURN_IDLE: Duration = Duration::from_secs(2);
 /// Time for which the place of a peer that left the queue is kept for it. Chosen: a router restarts in that time.
 pub const PLACE_KEPT: Duration = Duration::from_mins(5);
 /// Time over which the quota of a peer counts.

@@ -24,7 +24,7 @@ struct Options {
     /// What each line carries in each direction, in Mbit/s
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     rate: u64,
-    /// Downloaders that come at once; 256 take six minutes, and a thousand more than an hour
+    /// Downloaders that come at once
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64])]
     downloaders: Vec<usize>,
     /// What the line of one who comes when the others are half done takes, in Mbit/s
@@ -51,8 +51,18 @@ fn measure(options: &Options) -> Result<()> {
     let pieces = Layout::new(size)?.pieces();
     println!("{} MiB in {pieces} pieces, one source, {} Mbit/s each way", options.size, options.rate);
     println!(
-        "{:>12}{:>9}{:>9}{:>9}{:>9}{:>8}{:>13}{:>9}{:>10}",
-        "downloaders", "median s", "p95 s", "last s", "bound s", "ratio", "sent/needed", "late s", "late rate"
+        "{:>12}{:>9}{:>9}{:>9}{:>9}{:>8}{:>13}{:>9}{:>10}{:>9}{:>10}",
+        "downloaders",
+        "median s",
+        "p95 s",
+        "last s",
+        "bound s",
+        "ratio",
+        "sent/needed",
+        "copy s",
+        "repeated",
+        "late s",
+        "late rate"
     );
     for &count in &options.downloaders {
         ensure!(count > 0, "a swarm needs a downloader");
@@ -73,14 +83,17 @@ fn measure(options: &Options) -> Result<()> {
         let late = World::new(size, &members, options.seed)?.run(patience);
         let late = late.took.last().copied().flatten().unwrap_or(f64::INFINITY);
         println!(
-            "{count:>12}{middle:>9.1}{p95:>9.1}{last:>9.1}{bound:>9.1}{:>8.2}{:>13.3}{late:>9.1}{:>10}",
+            "{count:>12}{middle:>9.1}{p95:>9.1}{last:>9.1}{bound:>9.1}{:>8.2}{:>13.3}{:>9.1}{:>10.3}{late:>9.1}{:>10}",
             last / bound,
             outcome.sent,
+            outcome.first_copy.unwrap_or(f64::INFINITY),
+            outcome.repeated,
             format!("{:.0} Mbit/s", size as f64 / late / MEGABIT as f64),
         );
     }
     println!(
-        "ratio: of the last to the bound; late: one with a line of {} Mbit/s that comes at half time",
+        "ratio: of the last to the bound; copy: until the source was asked for all pieces; repeated: what it was asked for again \
+         until then, as a part of the file; late: one with a line of {} Mbit/s that comes at half time",
         options.late
     );
     Ok(())

@@ -136,7 +136,8 @@ pub enum Output {
         /// For what.
         work: Work,
     },
-    /// Tell the source whether we would ask it for something.
+    /// Tell the source whether we would ask it for something: what is on its way from others does not count before the end
+    /// game.
     Appetite {
         /// Which.
         peer: PeerId,

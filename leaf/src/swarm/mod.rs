@@ -13,7 +13,7 @@
 //!   rarest. A piece is asked once. When every piece is here or on its way (the end game), a source with
 //!   nothing to do doubles the requests of those that would take more than twice as long; so it may at any time with
 //!   the piece that proves the size, and with those that a reader waits for.
-//! - *Who need not give us a slot*: a source that holds a part and nothing of what is missing here is told so.
+//! - *Who need not give us a slot*: a source that holds a part and nothing that is still to be asked of somebody is told so.
 //! - *Whom to ask for a slot*: any of those known; while all sessions are open, those that wait longest make room for
 //!   sources that were never tried.
 //! - *Whom to leave*: who sends one wrong byte is dropped for this content, and another source is asked for those groups
@@ -32,7 +32,11 @@ mod sessions;
 mod source;
 pub mod spread;
 
-use std::{collections::BTreeMap, ops::Range, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+    time::Duration,
+};
 
 use overlay::{
     id::PeerId,
@@ -74,6 +78,13 @@ pub struct Swarm {
     plan: Option<Plan>,
     adopted_at: Time,
     sources: BTreeMap<PeerId, Source>,
+    /// The sources with a session, or one that is being opened: at most [`limits::SESSIONS_PER_JOB`], so that no event looks at
+    /// all sources.
+    engaged: BTreeSet<PeerId>,
+    /// The sources without, by the time of the next attempt.
+    idle: BTreeSet<(Time, PeerId)>,
+    /// Those of them that failed since they last sent something, by how often.
+    failed: BTreeSet<(u32, PeerId)>,
     requests: BTreeMap<RequestId, Request>,
     next_request: u64,
     outstanding: u64,
@@ -83,8 +94,8 @@ pub struct Swarm {
     values_deadline: Option<Time>,
     /// The byte that somebody reads at, and until when that counts.
     reading: Option<(u64, Time)>,
-    /// True if what is missing, or what a source holds, has changed.
-    appetite_due: bool,
+    /// True if what is missing has changed.
+    appetites_due: bool,
     finished: bool,
 }
 
@@ -95,6 +106,9 @@ impl Swarm {
             plan: None,
             adopted_at: Time::ZERO,
             sources: BTreeMap::new(),
+            engaged: BTreeSet::new(),
+            idle: BTreeSet::new(),
+            failed: BTreeSet::new(),
             requests: BTreeMap::new(),
             next_request: 0,
             outstanding: 0,
@@ -103,7 +117,7 @@ impl Swarm {
             end_game_tick: None,
             values_deadline: None,
             reading: None,
-            appetite_due: false,
+            appetites_due: false,
             finished: false,
         }
     }
@@ -161,16 +175,38 @@ impl Swarm {
         }
         if self.sources.len() >= limits::SOURCES_PER_JOB {
             // The one that failed most makes room, if it failed at all and has no session.
-            let worst = self
-                .sources
-                .iter()
-                .filter(|(_, source)| matches!(source.state, SourceState::Idle { .. }) && source.failures > 0)
-                .max_by_key(|(_, source)| source.failures)
-                .map(|(peer, _)| *peer);
+            let worst = self.failed.last().map(|(_, peer)| *peer);
             let Some(worst) = worst else { return };
+            self.set_state(worst, SourceState::Dropped);
             self.sources.remove(&worst);
         }
         self.sources.insert(peer, Source::new(now));
+        self.idle.insert((now, peer));
+    }
+
+    /// Changes the state of a source, which alone decides whether it is engaged or idle.
+    fn set_state(&mut self, peer: PeerId, state: SourceState) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        if let SourceState::Idle { retry_at } = std::mem::replace(&mut source.state, state) {
+            self.idle.remove(&(retry_at, peer));
+            self.failed.remove(&(source.failures, peer));
+        }
+        if source.is_engaged() {
+            self.engaged.insert(peer);
+        } else {
+            self.engaged.remove(&peer);
+        }
+        if let SourceState::Idle { retry_at } = state {
+            self.idle.insert((retry_at, peer));
+            if source.failures > 0 {
+                self.failed.insert((source.failures, peer));
+            }
+        }
+    }
+
+    /// The sources with a session, or one that is being opened.
+    fn engaged(&self) -> impl Iterator<Item = (PeerId, &Source)> + '_ {
+        self.engaged.iter().filter_map(|peer| Some((*peer, self.sources.get(peer)?)))
     }
 
     fn on_lost(&mut self, peer: PeerId, out: &mut Outbox<Output>) {
@@ -179,11 +215,12 @@ impl Swarm {
         if self.sources.get(&peer).is_none_or(|source| source.state == SourceState::Dropped) {
             return;
         }
-        let Some(mut source) = self.sources.remove(&peer) else { return };
-        if source.is_engaged() {
+        if self.engaged.contains(&peer) {
             out.push(Output::Close(peer));
         }
-        Self::forget_part(self.plan.as_mut(), &mut source);
+        self.forget_part(peer);
+        self.set_state(peer, SourceState::Dropped);
+        self.sources.remove(&peer);
     }
 
     fn on_opened(&mut self, now: Time, peer: PeerId, size: u64, complete: bool, out: &mut Outbox<Output>) {
@@ -192,25 +229,26 @@ impl Swarm {
             return;
         }
         let Some(layout) = transferable(size) else { return self.drop_source(peer, out) };
-        source.state = SourceState::Waiting { position: None };
         source.waits_since = now;
         source.size = Some(size);
         source.partial = (!complete).then(|| Bitmap::new(layout.pieces()));
         source.suggested.clear();
         source.wanted = true;
-        self.appetite_due = true;
+        source.is_fed = false;
+        self.set_state(peer, SourceState::Waiting { position: None });
     }
 
-    fn on_have(&mut self, peer: PeerId, first: u64, bits: &[u8]) {
+    fn on_have(&mut self, peer: PeerId, first: u64, bits: &[u8], out: &mut Outbox<Output>) {
         let Some(source) = self.sources.get_mut(&peer).filter(|source| source.is_open()) else { return };
         let Some(part) = &mut source.partial else { return };
-        self.appetite_due = true;
+        source.is_fed = false;
         let counted = self.plan.as_mut().filter(|plan| source.size == Some(plan.layout().size()));
         let Some(plan) = counted else { return part.replace(first / 8, bits) };
         let range = first..first.saturating_add(8 * bits.len() as u64);
         plan.count_copies(part, range.clone(), false);
         part.replace(first / 8, bits);
         plan.count_copies(part, range, true);
+        self.tell_appetite(peer, out);
     }
 
     fn on_closed(&mut self, cx: &mut Context<'_>, peer: PeerId, reason: CloseReason, out: &mut Outbox<Output>) {
@@ -221,15 +259,16 @@ impl Swarm {
             CloseReason::Lost | CloseReason::Busy => source.back_off(limits::SOURCE_RETRY, cx.rng.next_u64()),
         };
         source.failures = source.failures.saturating_add(1);
-        source.state = SourceState::Idle { retry_at: cx.now + pause };
-        Self::forget_part(self.plan.as_mut(), source);
+        self.set_state(peer, SourceState::Idle { retry_at: cx.now + pause });
+        self.forget_part(peer);
     }
 
     /// The session ended: what it held no longer counts.
-    fn forget_part(plan: Option<&mut Plan>, source: &mut Source) {
+    fn forget_part(&mut self, peer: PeerId) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
         let part = source.partial.take();
         let size = source.size.take();
-        if let (Some(plan), Some(part)) = (plan, part)
+        if let (Some(plan), Some(part)) = (&mut self.plan, part)
             && size == Some(plan.layout().size())
         {
             plan.count_copies(&part, 0..part.len(), false);
@@ -246,6 +285,7 @@ impl Swarm {
         let Some(request) = self.end_request(id) else { return };
         if let (Work::Segment(segment), Some(plan)) = (request.work, &mut self.plan) {
             plan.segment_known(segment);
+            self.hunger();
         }
     }
 
@@ -256,7 +296,7 @@ impl Swarm {
             source.failures = 0;
         }
         let Some(carriers) = self.plan.as_mut().and_then(|plan| plan.arrive(piece)) else { return };
-        self.appetite_due = true;
+        self.appetites_due = true;
         for carrier in carriers.into_iter().flatten() {
             self.brought(carrier, piece);
             if carrier != id && self.requests.get(&carrier).is_some_and(|request| request.pending.is_empty()) {
@@ -300,6 +340,10 @@ impl Swarm {
             source.outstanding -= bytes;
             source.requests.remove(&id);
         }
+        if !request.pending.is_empty() || matches!(request.work, Work::Segment(_)) {
+            self.appetites_due = true;
+            self.hunger();
+        }
         Some(request)
     }
 
@@ -315,9 +359,11 @@ impl Swarm {
     /// `peer` sent something wrong: it is not used for this content again.
     fn drop_source(&mut self, peer: PeerId, out: &mut Outbox<Output>) {
         self.take_back(peer, out);
-        let Some(source) = self.sources.get_mut(&peer) else { return };
-        source.state = SourceState::Dropped;
-        Self::forget_part(self.plan.as_mut(), source);
+        if !self.sources.contains_key(&peer) {
+            return;
+        }
+        self.set_state(peer, SourceState::Dropped);
+        self.forget_part(peer);
         out.push(Output::Close(peer));
     }
 
@@ -330,12 +376,12 @@ impl Swarm {
         if self.outstanding + plan.bytes_of(piece) > limits::JOB_IN_FLIGHT_BYTES {
             return;
         }
-        let can = |(_, source): &(&PeerId, &Source)| {
+        let can = |(_, source): &(PeerId, &Source)| {
             source.state == SourceState::Granted && source.size == Some(size) && source.holds(piece)
         };
-        let able = self.sources.iter().filter(|source| can(source));
+        let able = self.engaged().filter(can);
         let soonest = able.min_by(|(_, one), (_, other)| one.backlog_s(now).total_cmp(&other.backlog_s(now)));
-        if let Some(peer) = soonest.map(|(peer, _)| *peer) {
+        if let Some((peer, _)) = soonest {
             self.send(now, peer, Work::Repair(piece), out);
         }
     }
@@ -355,10 +401,9 @@ impl Swarm {
     /// Leaves sources that owe something and have been silent for too long.
     fn leave_stalled(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
         let stalled: Vec<PeerId> = self
-            .sources
-            .iter()
+            .engaged()
             .filter(|(_, source)| !source.requests.is_empty() && source.last_progress + limits::SOURCE_STALL <= cx.now)
-            .map(|(peer, _)| *peer)
+            .map(|(peer, _)| peer)
             .collect();
         for peer in stalled {
             out.push(Output::Close(peer));
@@ -373,16 +418,16 @@ impl Swarm {
             return;
         }
         let claims = || {
-            let granted = |source: &&Source| source.state == SourceState::Granted;
-            self.sources.values().filter(granted).filter_map(|source| source.size)
+            let granted = |source: &Source| source.state == SourceState::Granted;
+            self.engaged().filter_map(move |(_, source)| source.size.filter(|_| granted(source)))
         };
         let supported = claims().any(|size| Some(size) == current);
         if current.is_some() && supported && now < self.adopted_at + CLAIM_TURN {
             return;
         }
-        self.adopted_at = now;
         // The next larger claim, else the smallest: each gets its turn.
         let next = claims().filter(|size| Some(*size) > current).min().or_else(|| claims().min());
+        self.adopted_at = now;
         let Some(size) = next else { return };
         if Some(size) != current {
             self.adopt(size, out);
@@ -396,14 +441,17 @@ impl Swarm {
             out.push(Output::Cancel(id));
         }
         let mut plan = Plan::new(layout, Bitmap::new(layout.pieces()));
-        for source in self.sources.values().filter(|source| source.size == Some(size)) {
+        for source in self.sources.values_mut() {
+            source.is_fed = false;
+        }
+        for (_, source) in self.engaged().filter(|(_, source)| source.size == Some(size)) {
             if let Some(part) = &source.partial {
                 plan.count_copies(part, 0..part.len(), true);
             }
         }
         plan.read(self.reading.map(|(offset, _)| offset));
         self.plan = Some(plan);
-        self.appetite_due = true;
+        self.appetites_due = true;
         out.push(Output::Sized(size));
     }
 
@@ -427,14 +475,20 @@ impl Swarm {
     fn assign(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
         let Some(plan) = &self.plan else { return };
         let (size, piece_bytes) = (plan.layout().size(), u64::from(plan.layout().piece_bytes()));
-        let ready: Vec<PeerId> = self
-            .sources
-            .iter()
-            .filter(|(_, source)| source.state == SourceState::Granted && source.size == Some(size))
-            .map(|(peer, _)| *peer)
-            .collect();
+        let is_ready = |(_, source): &(PeerId, &Source)| {
+            source.state == SourceState::Granted
+                && source.size == Some(size)
+                && !source.is_fed
+                && source.has_room(piece_bytes)
+        };
+        let ready: Vec<PeerId> = self.engaged().filter(is_ready).map(|(peer, _)| peer).collect();
         for peer in ready {
-            while self.has_room(peer, piece_bytes) && self.assign_one(cx, peer, piece_bytes, out) {}
+            while self.has_room(peer, piece_bytes) {
+                if !self.assign_one(cx, peer, piece_bytes, out) {
+                    self.rest(peer);
+                    break;
+                }
+            }
         }
         let end_game = self.plan.as_ref().is_some_and(|plan| plan.is_end_game() && !plan.have().is_full());
         let waits = !self.is_proven() || self.reading.is_some();
@@ -443,13 +497,32 @@ impl Swarm {
         self.values_deadline = self.plan.as_ref().and_then(Plan::values_deadline).filter(|at| *at > cx.now);
     }
 
+    /// There is nothing to ask of `peer`. Until something changes nobody looks again, unless time alone may change it.
+    fn rest(&mut self, peer: PeerId) {
+        let by_time = self.reading.is_some()
+            || self.plan.as_ref().is_none_or(|plan| {
+                !plan.is_proven()
+                    || plan.is_end_game()
+                    || plan.layout().segments() > 1 && plan.values_deadline().is_some()
+            });
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.is_fed = !by_time;
+        }
+    }
+
+    /// Something is missing again, or its values have come: whoever has it may be asked.
+    fn hunger(&mut self) {
+        for peer in &self.engaged {
+            if let Some(source) = self.sources.get_mut(peer) {
+                source.is_fed = false;
+            }
+        }
+    }
+
     /// True if another piece of `peer` stays within the bounds of memory.
     fn has_room(&self, peer: PeerId, piece_bytes: u64) -> bool {
         self.outstanding + piece_bytes <= limits::JOB_IN_FLIGHT_BYTES
-            && self
-                .sources
-                .get(&peer)
-                .is_some_and(|source| source.outstanding + piece_bytes <= source.budget(piece_bytes))
+            && self.sources.get(&peer).is_some_and(|source| source.has_room(piece_bytes))
     }
 
     fn assign_one(&mut self, cx: &mut Context<'_>, peer: PeerId, piece_bytes: u64, out: &mut Outbox<Output>) -> bool {
@@ -547,13 +620,11 @@ impl Swarm {
         for id in std::mem::take(&mut self.requests).into_keys() {
             out.push(Output::Cancel(id));
         }
-        for (peer, source) in &mut self.sources {
-            if source.is_engaged() {
-                source.state = SourceState::Idle { retry_at: Time(u64::MAX) };
-                out.push(Output::Close(*peer));
-            }
-            source.requests.clear();
+        for peer in self.engaged.clone() {
+            self.set_state(peer, SourceState::Idle { retry_at: Time(u64::MAX) });
+            out.push(Output::Close(peer));
         }
+        self.sources.values_mut().for_each(|source| source.requests.clear());
         self.outstanding = 0;
         out.push(Output::Finished);
         true
@@ -572,13 +643,15 @@ impl Swarm {
         self.rotate_sessions(cx.now, out);
         self.open_sessions(cx, out);
         self.settle_size(cx.now, out);
-        self.tell_appetite(out);
+        if std::mem::take(&mut self.appetites_due) {
+            self.tell_appetites(out);
+        }
         self.assign(cx, out);
     }
 
     fn on_state(&mut self, peer: PeerId, state: SourceState) {
-        if let Some(source) = self.sources.get_mut(&peer).filter(|source| source.is_open()) {
-            source.state = state;
+        if self.sources.get(&peer).is_some_and(Source::is_open) {
+            self.set_state(peer, state);
         }
     }
 }
@@ -601,7 +674,7 @@ impl Machine for Swarm {
             Input::SourcesFound(peers) => peers.into_iter().for_each(|peer| self.on_found(cx.now, peer)),
             Input::SourceLost(peer) => self.on_lost(peer, out),
             Input::Opened { peer, size, complete } => self.on_opened(cx.now, peer, size, complete, out),
-            Input::Have { peer, first, bits } => self.on_have(peer, first, &bits),
+            Input::Have { peer, first, bits } => self.on_have(peer, first, &bits, out),
             Input::Queued { peer, position } => {
                 if self.sources.get(&peer).is_some_and(|source| source.state != SourceState::Granted) {
                     self.on_state(peer, SourceState::Waiting { position: Some(position) });
@@ -618,6 +691,8 @@ impl Machine for Swarm {
                 self.on_state(peer, SourceState::Waiting { position: None });
                 if let Some(source) = self.sources.get_mut(&peer) {
                     source.waits_since = cx.now;
+                    // They go to others now.
+                    source.suggested.clear();
                 }
             }
             Input::Closed { peer, reason } => self.on_closed(cx, peer, reason, out),
@@ -641,16 +716,15 @@ impl Machine for Swarm {
         if self.finished {
             return None;
         }
-        let may_open = self.engaged() < limits::SESSIONS_PER_JOB;
+        let may_open = self.engaged.len() < limits::SESSIONS_PER_JOB;
         let unproven = self.plan.is_some() && !self.is_proven();
-        let of_sources = self.sources.values().filter_map(|source| match source.state {
-            SourceState::Idle { retry_at } if may_open => Some(retry_at),
-            _ if !source.requests.is_empty() => Some(source.last_progress + limits::SOURCE_STALL),
-            _ => None,
-        });
+        let owing = self.engaged().filter(|(_, source)| !source.requests.is_empty());
+        let stalls = owing.map(|(_, source)| source.last_progress + limits::SOURCE_STALL);
+        let retry = self.idle.first().filter(|_| may_open).map(|(at, _)| *at);
         let claim = unproven.then(|| self.adopted_at + CLAIM_TURN);
         let reading = self.reading.map(|(_, until)| until);
-        of_sources
+        stalls
+            .chain(retry)
             .chain([self.next_search])
             .chain(reading)
             .chain(self.end_game_tick)

@@ -54,6 +54,8 @@ pub(super) struct Plan {
     layout: Layout,
     have: Bitmap,
     flights: BTreeMap<u64, Flight>,
+    /// The pieces that are here or on their way.
+    taken: Bitmap,
     /// For each piece, the sources that hold a part with it. Those that hold all change no order.
     copies: Vec<u16>,
     values: BTreeMap<u64, Values>,
@@ -75,6 +77,7 @@ impl Plan {
         let copies = vec![0; layout.pieces() as usize];
         Self {
             layout,
+            taken: have.clone(),
             have,
             flights: BTreeMap::new(),
             copies,
@@ -91,6 +94,12 @@ impl Plan {
 
     pub(super) fn have(&self) -> &Bitmap {
         &self.have
+    }
+
+    /// True if `part` has a piece that is still to be asked of somebody; in the end game, of somebody else.
+    pub(super) fn would_ask(&self, part: &Bitmap) -> bool {
+        let covered = if self.is_end_game() { &self.have } else { &self.taken };
+        part.offers(covered, 0..self.layout.pieces())
     }
 
     pub(super) fn flights(&self) -> impl Iterator<Item = (u64, Flight)> + '_ {
@@ -202,9 +211,11 @@ impl Plan {
         if !self.is_proven() && self.is_missing(last) && source.holds(last) && self.is_known(segment_of(last)) {
             return Some(Run { first: last, count: 1 });
         }
-        let chosen = self.next_read(source).or_else(|| self.next_suggested(source));
-        let first = chosen.or_else(|| self.next_rare(source, max_pieces, rng))?;
-        let end = self.layout.segment_range(segment_of(first)).ok()?.end.min(first + max_pieces.max(1));
+        // What lies behind a suggestion was perhaps suggested to somebody else.
+        let suggested = || self.next_suggested(source);
+        let chosen = self.next_read(source).map(|piece| (piece, u64::MAX)).or_else(suggested);
+        let (first, bound) = chosen.or_else(|| Some((self.next_rare(source, max_pieces, rng)?, u64::MAX)))?;
+        let end = self.layout.segment_range(segment_of(first)).ok()?.end.min(first + max_pieces.max(1)).min(bound);
         let count = (first..end).take_while(|piece| self.is_missing(*piece) && source.holds(*piece)).count();
         Some(Run { first, count: count as u32 })
     }
@@ -217,11 +228,15 @@ impl Plan {
         pieces.find(|piece| self.is_missing(*piece) && source.holds(*piece))
     }
 
-    /// The first missing piece that `source` suggested.
-    fn next_suggested(&self, source: &Source) -> Option<u64> {
-        let pieces = source.suggested.iter().flat_map(|run| run.first..run.first.saturating_add(run.count.into()));
-        let is_next =
-            |piece: &u64| self.is_missing(*piece) && source.holds(*piece) && self.is_known(segment_of(*piece));
+    /// The first missing piece that `source` suggested, and where that suggestion ends.
+    fn next_suggested(&self, source: &Source) -> Option<(u64, u64)> {
+        let pieces = source.suggested.iter().flat_map(|run| {
+            let end = run.first.saturating_add(run.count.into());
+            (run.first..end).map(move |piece| (piece, end))
+        });
+        let is_next = |(piece, _): &(u64, u64)| {
+            self.is_missing(*piece) && source.holds(*piece) && self.is_known(segment_of(*piece))
+        };
         pieces.take(limits::RUN_PIECES as usize * 2).find(is_next)
     }
 
@@ -265,6 +280,7 @@ impl Plan {
         match self.flights.get_mut(&piece) {
             None => {
                 self.flights.insert(piece, Flight { first: request, second: None });
+                self.taken.insert(piece);
                 self.missing[segment_of(piece) as usize] -= 1;
                 self.update_open(segment_of(piece));
                 true
@@ -287,6 +303,7 @@ impl Plan {
                 Some(other) => flight.first = other,
                 None => {
                     self.flights.remove(&piece);
+                    self.taken.remove(piece);
                     self.missing[segment_of(piece) as usize] += 1;
                     self.update_open(segment_of(piece));
                 }
@@ -300,6 +317,7 @@ impl Plan {
             return None;
         }
         let flight = self.flights.remove(&piece);
+        self.taken.insert(piece);
         if flight.is_none() {
             self.missing[segment_of(piece) as usize] -= 1;
             self.update_open(segment_of(piece));
@@ -309,7 +327,7 @@ impl Plan {
 
     /// True if a piece is neither here nor on its way.
     pub(super) fn is_missing(&self, piece: u64) -> bool {
-        piece < self.layout.pieces() && !self.have.contains(piece) && !self.flights.contains_key(&piece)
+        piece < self.layout.pieces() && !self.taken.contains(piece)
     }
 
     fn is_known(&self, segment: u64) -> bool {

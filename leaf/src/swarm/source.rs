@@ -47,12 +47,12 @@ pub(super) struct Source {
     pub(super) partial: Option<Bitmap>,
     /// Pieces that it would rather send than others.
     pub(super) suggested: VecDeque<Run>,
-    /// True once a session was tried.
-    pub(super) tried: bool,
     /// When it last opened a session or took a slot back.
     pub(super) waits_since: Time,
     /// False if it was told that nothing is wanted of it now.
     pub(super) wanted: bool,
+    /// True if there was nothing to ask of it, and nothing has changed since that could alter it.
+    pub(super) is_fed: bool,
     pub(super) requests: BTreeSet<RequestId>,
     /// Bytes asked for and not here yet.
     pub(super) outstanding: u64,
@@ -72,9 +72,9 @@ impl Source {
             size: None,
             partial: None,
             suggested: VecDeque::new(),
-            tried: false,
             waits_since: now,
             wanted: true,
+            is_fed: false,
             requests: BTreeSet::new(),
             outstanding: 0,
             failures: 0,
@@ -125,6 +125,11 @@ impl Source {
             None => limits::RUN_BYTES.saturating_add(self.early),
         };
         by_rate.clamp(2 * piece_bytes, limits::SOURCE_IN_FLIGHT_BYTES)
+    }
+
+    /// True if it may be asked for another piece.
+    pub(super) fn has_room(&self, piece_bytes: u64) -> bool {
+        self.outstanding + piece_bytes <= self.budget(piece_bytes)
     }
 
     /// Bytes of one request: half the budget, so that two requests overlap.

@@ -1,6 +1,6 @@
 //! What a holder does so that a content spreads: which pieces it suggests, and whom else it names.
 //!
-//! A whole holder walks through the pieces and suggests to each downloader others than to the one before, so that it sends
+//! A whole holder suggests to each downloader what it has not sent yet and suggested to nobody else, so that it sends
 //! everything once before it sends anything twice, and downloaders have something to trade from the first piece on. Whoever
 //! serves or fetches a content names to its downloaders others who do, so that a swarm holds together without a list of it
 //! anywhere. Both are bounded and forget.
@@ -11,11 +11,22 @@ use overlay::{id::PeerId, limits, time::Time};
 use rand::Rng;
 
 use super::Run;
+use crate::bitmap::Bitmap;
 
-/// The pieces of one content that were suggested last.
-#[derive(Clone, Copy, Debug)]
+/// Pieces to suggest to a session that begins, and to have suggested ahead of its requests: what one may ask of a source whose
+/// rate it does not know.
+pub fn suggested_ahead(piece_bytes: u32) -> u32 {
+    (limits::RUN_BYTES / u64::from(piece_bytes.max(1))).clamp(1, limits::RUN_PIECES.into()) as u32
+}
+
+/// Which pieces of one content to suggest: in each round every piece until it is sent, those first that were suggested to
+/// nobody yet. Takes two bits for each piece.
+#[derive(Clone, Debug)]
 pub struct Suggestions {
-    pieces: u64,
+    /// Asked for in this round. Never full.
+    sent: Bitmap,
+    /// Suggested in this round, and perhaps never asked for.
+    suggested: Bitmap,
     next: u64,
 }
 
@@ -23,15 +34,43 @@ impl Suggestions {
     /// Suggestions among `pieces`, at least one, from any number on: holders that begin in different places send different
     /// pieces.
     pub fn new(pieces: u64, from: u64) -> Self {
-        Self { pieces: pieces.max(1), next: from % pieces.max(1) }
+        let pieces = pieces.max(1);
+        Self { sent: Bitmap::new(pieces), suggested: Bitmap::new(pieces), next: from % pieces }
     }
 
     /// The next pieces, at most `most` and at least one.
     pub fn next(&mut self, most: u32) -> Run {
-        let first = self.next;
-        let count = u64::from(most.max(1)).min(self.pieces - first);
-        self.next = (first + count) % self.pieces;
+        let first = self.first_fresh().unwrap_or_else(|| {
+            // What is left was suggested to somebody who has not asked for it: somebody else may.
+            self.suggested = Bitmap::new(self.sent.len());
+            self.first_fresh().unwrap_or(self.next)
+        });
+        let end = self.sent.len().min(first + u64::from(most.max(1)));
+        let count = (first..end).take_while(|piece| self.is_fresh(*piece)).count().max(1);
+        self.next = (first + count as u64) % self.sent.len();
+        for piece in first..first + count as u64 {
+            self.suggested.insert(piece);
+        }
         Run { first, count: count as u32 }
+    }
+
+    /// These are asked for, suggested or not. After everything was, a new round begins.
+    pub fn sent(&mut self, run: Run) {
+        for piece in (run.first..self.sent.len()).take(run.count as usize) {
+            self.sent.insert(piece);
+        }
+        if self.sent.is_full() {
+            self.sent = Bitmap::new(self.sent.len());
+            self.suggested = self.sent.clone();
+        }
+    }
+
+    fn is_fresh(&self, piece: u64) -> bool {
+        !self.sent.contains(piece) && !self.suggested.contains(piece)
+    }
+
+    fn first_fresh(&self) -> Option<u64> {
+        (self.next..self.sent.len()).chain(0..self.next).find(|piece| self.is_fresh(*piece))
     }
 }
 
@@ -39,6 +78,16 @@ impl Suggestions {
 #[derive(Clone, Debug, Default)]
 pub struct Others {
     known: BTreeMap<PeerId, (Vec<PeerId>, Time)>,
+    /// How many were added in all.
+    added: u64,
+}
+
+/// Whom one listener was told of.
+#[derive(Clone, Debug, Default)]
+pub struct Told {
+    peers: BTreeSet<PeerId>,
+    /// What [`Others`] had added when there was nobody left to tell of.
+    all_of: Option<u64>,
 }
 
 impl Others {
@@ -52,7 +101,10 @@ impl Others {
             let oldest = self.known.iter().min_by_key(|(_, (_, at))| *at).map(|(peer, _)| *peer);
             oldest.and_then(|oldest| self.known.remove(&oldest));
         }
-        self.known.insert(peer, (homes[..homes.len().min(limits::HOMES)].to_vec(), now));
+        let homes = homes[..homes.len().min(limits::HOMES)].to_vec();
+        if self.known.insert(peer, (homes, now)).is_none() {
+            self.added += 1;
+        }
     }
 
     /// `peer` has nothing (any more).
@@ -81,27 +133,32 @@ impl Others {
         &mut self,
         now: Time,
         listener: &PeerId,
-        told: &mut BTreeSet<PeerId>,
+        told: &mut Told,
         rng: &mut dyn Rng,
     ) -> Vec<(PeerId, Vec<PeerId>)> {
+        if told.all_of == Some(self.added) {
+            return Vec::new();
+        }
         self.known.retain(|_, (_, at)| now < *at + limits::OTHERS_LIFETIME);
-        let is_news = |peer: &PeerId| peer != listener && !told.contains(peer);
+        let is_news = |peer: &PeerId| peer != listener && !told.peers.contains(peer);
         let mut left: Vec<_> = self.known.iter().filter(|(peer, _)| is_news(peer)).collect();
         let mut chosen = Vec::new();
         while chosen.len() < limits::OTHERS_TOLD && !left.is_empty() {
             let (peer, (homes, _)) = left.swap_remove((rng.next_u64() % left.len() as u64) as usize);
             chosen.push((*peer, homes.clone()));
         }
-        if told.len() + chosen.len() > limits::OTHERS_KNOWN {
-            told.clear();
+        told.all_of = left.is_empty().then_some(self.added);
+        if told.peers.len() + chosen.len() > limits::OTHERS_KNOWN {
+            told.peers.clear();
         }
-        told.extend(chosen.iter().map(|(peer, _)| *peer));
+        told.peers.extend(chosen.iter().map(|(peer, _)| *peer));
         chosen
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
     use rand::SeedableRng;
     use rand_pcg::Pcg32;
 
@@ -115,8 +172,36 @@ mod tests {
             let run = suggestions.next(most);
             (run.first..run.first + u64::from(run.count)).for_each(|piece| counts[piece as usize] += 1);
         }
-        assert_eq!(counts, [2, 2, 2, 2, 1, 1, 1, 2, 2, 2]);
+        assert_eq!(counts, [1, 1, 1, 1, 1, 1, 1, 2, 2, 2]);
         assert_eq!(Suggestions::new(0, 9).next(5), Run { first: 0, count: 1 });
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_not_sent_is_suggested_and_first_what_was_suggested_to_nobody(
+            pieces in 1u64..40, from: u64, steps in prop::collection::vec((any::<bool>(), 0u64..44, 0u32..9), 1..80),
+        ) {
+            let mut suggestions = Suggestions::new(pieces, from);
+            let (mut sent, mut suggested) = (BTreeSet::new(), BTreeSet::new());
+            for (sends, first, count) in steps {
+                if sends {
+                    suggestions.sent(Run { first, count });
+                    sent.extend((first..first + u64::from(count)).filter(|piece| *piece < pieces));
+                    if sent.len() as u64 == pieces {
+                        sent.clear();
+                        suggested.clear();
+                    }
+                    continue;
+                }
+                let run = suggestions.next(count);
+                let of_run = run.first..run.first + u64::from(run.count);
+                prop_assert!(run.count >= 1 && run.count <= count.max(1) && of_run.end <= pieces);
+                if (0..pieces).all(|piece| sent.contains(&piece) || suggested.contains(&piece)) {
+                    suggested.clear();
+                }
+                prop_assert!(of_run.clone().all(|piece| !sent.contains(&piece) && suggested.insert(piece)));
+            }
+        }
     }
 
     #[test]
@@ -134,7 +219,7 @@ mod tests {
         }
         assert_eq!(others.len(), limits::OTHERS_KNOWN);
         let listener = peer(999);
-        let mut known = BTreeSet::new();
+        let mut known = Told::default();
         let told = others.sample(Time(1000), &listener, &mut known, rng);
         assert_eq!(told.len(), limits::OTHERS_TOLD);
         assert!(told.iter().all(|(peer, homes)| *peer != listener && homes.len() == limits::HOMES));
@@ -147,9 +232,9 @@ mod tests {
                 break;
             }
         }
-        assert_eq!((all, known.len()), (limits::OTHERS_KNOWN - 1, limits::OTHERS_KNOWN - 1));
+        assert_eq!((all, known.peers.len()), (limits::OTHERS_KNOWN - 1, limits::OTHERS_KNOWN - 1));
         others.lost(&peer(998));
         assert_eq!(others.len(), limits::OTHERS_KNOWN - 1);
-        assert!(others.sample(Time(2000) + limits::OTHERS_LIFETIME, &listener, &mut BTreeSet::new(), rng).is_empty());
+        assert!(others.sample(Time(2000) + limits::OTHERS_LIFETIME, &listener, &mut Told::default(), rng).is_empty());
     }
 }

@@ -4,7 +4,7 @@
 //! had only after it was verified and written, and values are only ever those that fit the content id.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     fs::File,
     io,
     sync::{
@@ -30,7 +30,7 @@ use crate::{
     file_io::read_at,
     swarm::{
         Run,
-        spread::{Others, Suggestions},
+        spread::{Others, Suggestions, Told},
     },
 };
 
@@ -189,6 +189,11 @@ impl Holding {
         state.have.is_full().then(|| state.suggestions.next(most))
     }
 
+    /// A downloader asked for these pieces and is given them: others are suggested to the next.
+    pub fn sent(&self, run: Run) {
+        self.state().suggestions.sent(run);
+    }
+
     /// Reads bytes. Blocks on the disk.
     pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         read_at(&self.file, length, offset)
@@ -302,7 +307,7 @@ impl Holdings {
         now: Time,
         content: &ContentId,
         listener: &PeerId,
-        told: &mut BTreeSet<PeerId>,
+        told: &mut Told,
         rng: &mut dyn Rng,
     ) -> Vec<FoundSource> {
         let mut others = self.others();

@@ -22,7 +22,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering},
     },
 };
 
@@ -68,11 +68,8 @@ use crate::{
     queue::{self, Queue, Refusal, SessionId},
     rate::Rate,
     store::Database,
+    swarm::spread::{Told, suggested_ahead},
 };
-
-/// Pieces that are suggested to a session when it has a slot; then as many as it was sent. Chosen: a downloader on a home
-/// line asks for two at a time.
-const SUGGESTED: u32 = 4;
 
 /// An upload as shown to the user.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -136,8 +133,8 @@ struct Session {
     turn: Arc<Turn>,
     homes: Vec<PeerId>,
     holding: Arc<Holding>,
-    /// Pieces that were sent.
-    pieces: watch::Sender<u64>,
+    /// Pieces that were asked for.
+    asked: watch::Sender<u64>,
 }
 
 /// What stands in the queue for a slot: the session of one content, or a bundle of small files.
@@ -239,6 +236,8 @@ struct Client {
     served: Mutex<BTreeSet<ContentId>>,
     runs: Semaphore,
     bundles: Semaphore,
+    /// The priority of the next run, below those before it. It would wrap after 2^31 runs.
+    next_priority: AtomicI32,
 }
 
 impl Uploads {
@@ -371,6 +370,7 @@ impl Shared {
             served: Mutex::default(),
             runs: Semaphore::new(limits::RUNS_AT_ONCE),
             bundles: Semaphore::new(limits::BUNDLES_AT_ONCE),
+            next_priority: AtomicI32::new(-1),
         });
         loop {
             let (sender, receiver) = match timeout(limits::TRANSFER_IDLE, connection.accept::<TransferMessage>()).await
@@ -446,8 +446,8 @@ impl Shared {
         self.queue.input(join).await.map_err(|_| StreamError::Ending)?;
         let holding = &session.holding;
         let (mut news, mut others) = (interval(limits::HAVE_INTERVAL), interval(limits::OTHERS_INTERVAL));
-        let (mut sent, mut suggested) = (session.pieces.subscribe(), 0);
-        let mut named = BTreeSet::new();
+        let (mut asked, mut suggested) = (session.asked.subscribe(), 0);
+        let mut named = Told::default();
         let mut rng = system_rng().map_err(|_| StreamError::Ending)?;
         let mut told = holding.have();
         let complete = told.is_full();
@@ -474,8 +474,9 @@ impl Shared {
                     if !std::mem::replace(&mut waited, true) {
                         UPLOAD_QUEUE.record_span((), self.clock.now().since(asked_at));
                     }
+                    // Before the slot, or the first requests would not know it.
+                    suggest(&mut sender, holding, suggested_ahead(holding.layout().piece_bytes())).await?;
                     sender.send(&Granted { turn_bytes }.into()).await?;
-                    suggest(&mut sender, holding, SUGGESTED).await?;
                 }
                 (Place::Granted { .. }, Place::Waiting { position, .. }) => {
                     sender.send(&Revoked { position }.into()).await?;
@@ -503,8 +504,9 @@ impl Shared {
                     }
                 }
                 _ = others.tick() => self.send_others(&mut sender, session, &mut named, &mut rng).await?,
-                Ok(()) = sent.changed() => {
-                    let total = *sent.borrow_and_update();
+                // Ahead of the next request, so that it need not choose by itself.
+                Ok(()) = asked.changed() => {
+                    let total = *asked.borrow_and_update();
                     let more = (total - std::mem::replace(&mut suggested, total)).min(limits::RUN_PIECES.into());
                     suggest(&mut sender, holding, more as u32).await?;
                 }
@@ -571,7 +573,7 @@ impl Shared {
         &self,
         sender: &mut Sender<TransferMessage>,
         session: &Session,
-        told: &mut BTreeSet<PeerId>,
+        told: &mut Told,
         rng: &mut Pcg64Mcg,
     ) -> Result<(), StreamError> {
         let others =
@@ -596,7 +598,7 @@ impl Shared {
         let (content, name) = (holding.content(), holding.name().to_owned());
         let entry = self.enter(client, Shown { content, name, size: holding.layout().size() })?;
         let turn = Arc::clone(&entry.turn);
-        let session = Arc::new(Session { turn, homes, holding, pieces: watch::Sender::new(0) });
+        let session = Arc::new(Session { turn, homes, holding, asked: watch::Sender::new(0) });
         sessions.insert(content, Arc::clone(&session));
         Ok(Registration { client: Arc::clone(client), session, _entry: entry })
     }

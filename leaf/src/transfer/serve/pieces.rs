@@ -19,7 +19,7 @@ use super::{
     answers::{deny, find, judge, judge_part, read},
     lock,
 };
-use crate::{metrics::TRANSFER_BYTES, queue};
+use crate::{metrics::TRANSFER_BYTES, queue, swarm::Run};
 
 impl Shared {
     /// Some pieces.
@@ -35,8 +35,11 @@ impl Shared {
             Err(reason) => return deny(sender, reason).await,
         };
         let head = Pieces { first: want.first, count: want.count, bytes: range.end - range.start };
+        if session.turn.may_ask(self.clock.now()) {
+            session.holding.sent(Run { first: want.first, count: want.count });
+            session.asked.send_modify(|pieces| *pieces += u64::from(want.count));
+        }
         if self.bytes(client, &session, head, range, sender).await? {
-            session.pieces.send_modify(|pieces| *pieces += u64::from(want.count));
             // It has something of the content now: others may fetch that from it.
             self.holdings.heard(self.clock.now(), want.content, session.turn.peer, &session.homes);
         }
@@ -112,8 +115,9 @@ impl Shared {
                 served.insert(holding.content());
             }
         }
-        // Announcements and lists of other sessions go before bulk.
-        sender.set_priority(-1);
+        // Announcements and lists of other sessions go before bulk, and bulk in the order in which it was asked for: what is
+        // whole sooner is passed on sooner.
+        sender.set_priority(client.next_priority.fetch_sub(1, Ordering::Relaxed));
         sender.send(&head.into()).await?;
         let mut next = Some(read(holding, start, end));
         let mut position = start;
