@@ -410,9 +410,14 @@ mod tests {
         let mut made = 0;
         thread::scope(|scope| {
             scope.spawn(|| {
+                let mut spare = 0;
                 while !ended.load(Ordering::Relaxed) {
                     for (from, to) in [("sub", "aside"), ("link", "sub"), ("sub", "link"), ("aside", "sub")] {
-                        fs::rename(root.join(from), root.join(to)).unwrap();
+                        while fs::rename(root.join(from), root.join(to)).is_err() {
+                            // The folder was made anew meanwhile: out of the way with it.
+                            spare += 1;
+                            fs::rename(root.join(to), root.join(format!("made-{spare}"))).unwrap();
+                        }
                     }
                 }
             });

@@ -175,7 +175,7 @@ async fn ends_right(network: &Network, data: &[u8]) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_source_that_sends_too_much_is_closed_and_nothing_of_that_is_kept() {
     const UNEXPECTED: &str = "quictrack_message_errors_total{reason=\"unexpected\"}";
-    let (network, data) = (Network::default(), bytes(2 * MIB));
+    let (network, data) = (Network::default(), bytes(32 * MIB));
     let before = counted(UNEXPECTED);
     let script = Script::start(&network, 1, &data, Answer::TooMuch);
     let _honest = Node::new(&network, 2, &[("a.bin", &data)]).await;

@@ -8,6 +8,9 @@ use crate::support::{Bed, Daemon, Program, content_of, eventually, list, number,
 /// until all have found it, and as much again because the machine may be busy.
 const ELECTED: Duration = Duration::from_secs(90);
 
+/// Time in which a leaf is at a new ultrapeer: one that was asked a moment before it served is asked again after a minute.
+const ASKED_AGAIN: Duration = Duration::from_secs(100);
+
 fn state(leaf: &Daemon) -> String {
     leaf.status()["ultrapeer"]["state"].as_str().unwrap_or("none").to_owned()
 }
@@ -77,6 +80,7 @@ fn a_leaf_that_always_serves_is_a_network_by_itself_and_steps_down_when_it_is_to
 
     set(&one, "volunteer", "always");
     eventually("it is let in", || state(&one) == "admitted");
+    within(ASKED_AGAIN, "both have two homes", || (one.homes().len() + two.homes().len() == 4).then_some(()));
     for leaf in [&one, &two] {
         leaf.settled(2, 1);
         assert_eq!(leaf.finds(&["song"], &["alpha song.txt", "beta song.txt"]).summary["ultrapeers_total"], 2);
