@@ -184,31 +184,6 @@ impl Swarm {
         self.idle.insert((now, peer));
     }
 
-    /// Changes the state of a source, which alone decides whether it is engaged or idle.
-    fn set_state(&mut self, peer: PeerId, state: SourceState) {
-        let Some(source) = self.sources.get_mut(&peer) else { return };
-        if let SourceState::Idle { retry_at } = std::mem::replace(&mut source.state, state) {
-            self.idle.remove(&(retry_at, peer));
-            self.failed.remove(&(source.failures, peer));
-        }
-        if source.is_engaged() {
-            self.engaged.insert(peer);
-        } else {
-            self.engaged.remove(&peer);
-        }
-        if let SourceState::Idle { retry_at } = state {
-            self.idle.insert((retry_at, peer));
-            if source.failures > 0 {
-                self.failed.insert((source.failures, peer));
-            }
-        }
-    }
-
-    /// The sources with a session, or one that is being opened.
-    fn engaged(&self) -> impl Iterator<Item = (PeerId, &Source)> + '_ {
-        self.engaged.iter().filter_map(|peer| Some((*peer, self.sources.get(peer)?)))
-    }
-
     fn on_lost(&mut self, peer: PeerId, out: &mut Outbox<Output>) {
         self.take_back(peer, out);
         // One that was dropped stays known, so that it does not come back as a new one.
@@ -495,28 +470,6 @@ impl Swarm {
         self.end_game_tick = (end_game || waits).then(|| cx.now + END_GAME_TICK);
         // A deadline that passed without anybody to ask comes up again with the next change.
         self.values_deadline = self.plan.as_ref().and_then(Plan::values_deadline).filter(|at| *at > cx.now);
-    }
-
-    /// There is nothing to ask of `peer`. Until something changes nobody looks again, unless time alone may change it.
-    fn rest(&mut self, peer: PeerId) {
-        let by_time = self.reading.is_some()
-            || self.plan.as_ref().is_none_or(|plan| {
-                !plan.is_proven()
-                    || plan.is_end_game()
-                    || plan.layout().segments() > 1 && plan.values_deadline().is_some()
-            });
-        if let Some(source) = self.sources.get_mut(&peer) {
-            source.is_fed = !by_time;
-        }
-    }
-
-    /// Something is missing again, or its values have come: whoever has it may be asked.
-    fn hunger(&mut self) {
-        for peer in &self.engaged {
-            if let Some(source) = self.sources.get_mut(peer) {
-                source.is_fed = false;
-            }
-        }
     }
 
     /// True if another piece of `peer` stays within the bounds of memory.

@@ -1,4 +1,4 @@
-//! With whom there are sessions, and who is told that we want nothing of it now.
+//! With whom there are sessions, which sources there is something to ask of, and who is told that we want nothing of it now.
 
 use overlay::{
     id::PeerId,
@@ -7,7 +7,11 @@ use overlay::{
     time::Time,
 };
 
-use super::{Swarm, interface::Output, source::SourceState};
+use super::{
+    Swarm,
+    interface::Output,
+    source::{Source, SourceState},
+};
 
 impl Swarm {
     /// Opens sessions that are due, as many as are allowed: with any of them, so that the sources of a large swarm are not
@@ -68,6 +72,53 @@ impl Swarm {
         if wants != source.wanted {
             source.wanted = wants;
             out.push(Output::Appetite { peer, wants });
+        }
+    }
+
+    /// Changes the state of a source, which alone decides whether it is engaged or idle.
+    pub(super) fn set_state(&mut self, peer: PeerId, state: SourceState) {
+        let Some(source) = self.sources.get_mut(&peer) else { return };
+        if let SourceState::Idle { retry_at } = std::mem::replace(&mut source.state, state) {
+            self.idle.remove(&(retry_at, peer));
+            self.failed.remove(&(source.failures, peer));
+        }
+        if source.is_engaged() {
+            self.engaged.insert(peer);
+        } else {
+            self.engaged.remove(&peer);
+        }
+        if let SourceState::Idle { retry_at } = state {
+            self.idle.insert((retry_at, peer));
+            if source.failures > 0 {
+                self.failed.insert((source.failures, peer));
+            }
+        }
+    }
+
+    /// The sources with a session, or one that is being opened.
+    pub(super) fn engaged(&self) -> impl Iterator<Item = (PeerId, &Source)> + '_ {
+        self.engaged.iter().filter_map(|peer| Some((*peer, self.sources.get(peer)?)))
+    }
+
+    /// There is nothing to ask of `peer`. Until something changes nobody looks again, unless time alone may change it.
+    pub(super) fn rest(&mut self, peer: PeerId) {
+        let by_time = self.reading.is_some()
+            || self.plan.as_ref().is_none_or(|plan| {
+                !plan.is_proven()
+                    || plan.is_end_game()
+                    || plan.layout().segments() > 1 && plan.values_deadline().is_some()
+            });
+        if let Some(source) = self.sources.get_mut(&peer) {
+            source.is_fed = !by_time;
+        }
+    }
+
+    /// Something is missing again, or its values have come: whoever has it may be asked.
+    pub(super) fn hunger(&mut self) {
+        for peer in &self.engaged {
+            if let Some(source) = self.sources.get_mut(peer) {
+                source.is_fed = false;
+            }
         }
     }
 }
