@@ -150,6 +150,23 @@ async fn small_files_come_many_at_a_time_and_each_is_a_download_of_its_own() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_was_removed_since_comes_again_many_at_a_time() {
+    let network = Network::default();
+    let source = Source::new(&network, 40, |_, file| Some(file)).await;
+    let node = Node::new(&network, 2, &[]).await;
+    for round in 1..=2 {
+        for (done, (_, data)) in get_all(&node, source.requests()).await.iter().zip(&source.files) {
+            check(done, data);
+            fs::remove_file(&done.path).unwrap();
+        }
+        assert_eq!(source.bundles.load(Ordering::Relaxed), round);
+    }
+    assert_eq!(source.opened.load(Ordering::Relaxed), 0, "nothing was asked for alone");
+    source.node.stop().await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_comes_wrong_or_not_at_all_is_fetched_alone() {
     let network = Network::default();
     let source = Source::new(&network, 30, |at, mut file| match at % 3 {

@@ -38,7 +38,7 @@ use crate::{
     beneath::Folder,
     metrics::{PieceResult, TRANSFER_BYTES, VERIFIED_PIECES},
     steps::written,
-    transfer::{Finished, FoundSource, Via, session},
+    transfer::{Finished, FoundSource, Via, pool::Lease, session},
 };
 
 /// What a bundle does with a file.
@@ -78,7 +78,8 @@ pub(super) async fn run(shared: Arc<Shared>, Bundle { source, items }: Bundle, s
     };
     let stopped = stop.is_cancelled();
     let missing = || if stopped { End::Outcome(Outcome::Stopped) } else { End::Alone };
-    let Some((via, files)) = fetched else {
+    // The connection stays for the next bundle.
+    let Some((lease, files)) = fetched else {
         let ends = wanted.into_iter().map(|item| (item, missing())).collect();
         return end(&shared, started, ends).await;
     };
@@ -90,7 +91,7 @@ pub(super) async fn run(shared: Arc<Shared>, Bundle { source, items }: Bundle, s
             _ => ends.push((item, missing())),
         }
     }
-    ends.extend(keep(&shared, &source, via, kept).await);
+    ends.extend(keep(&shared, &source, lease.via(), kept).await);
     end(&shared, started, ends).await;
 }
 
@@ -114,7 +115,7 @@ async fn look(shared: &Arc<Shared>, items: Vec<Item>) -> (Vec<Item>, Vec<Item>) 
 }
 
 /// What the source sends for each; fewer if it ends early. `None` if nothing comes.
-async fn fetch(shared: &Shared, source: &FoundSource, items: &[Item]) -> Option<(Via, Vec<Option<Vec<u8>>>)> {
+async fn fetch(shared: &Shared, source: &FoundSource, items: &[Item]) -> Option<(Arc<Lease>, Vec<Option<Vec<u8>>>)> {
     if items.is_empty() {
         return None;
     }
@@ -160,7 +161,7 @@ async fn fetch(shared: &Shared, source: &FoundSource, items: &[Item]) -> Option<
         lease.connection().close(CloseCode::Violation);
         files.truncate(items.len());
     }
-    Some((lease.via(), files))
+    Some((lease, files))
 }
 
 /// Verifies and writes what came, gives it its names, and enters it in the library.

@@ -20,6 +20,9 @@ use super::{
 };
 use crate::transfer::FoundSource;
 
+/// Jobs that are looked at when some may start: enough to fill the bundles of a peer and all other places.
+const STARTED_AT_ONCE: usize = limits::BUNDLES_AT_ONCE * limits::BUNDLE_FILES + limits::ACTIVE_DOWNLOADS;
+
 impl Shared {
     /// Starts waiting jobs whenever something changed.
     pub(super) async fn schedule(self: Arc<Self>) {
@@ -91,15 +94,28 @@ impl Shared {
         let rules = self.bans.borrow().clone();
         // One that has just come and is blocked has woken this up again.
         let may_run = |job: &&mut Job| job.is_waiting() && !rules.blocks(&job.record.content);
-        let mut waiting: Vec<&mut Job> = jobs.by_id.values_mut().filter(may_run).collect();
-        waiting.sort_unstable_by_key(|job| (std::cmp::Reverse(job.record.priority), job.record.order));
-        let next = waiting.iter().map(|job| job.not_before).filter(|at| *at > now && *at < Time(u64::MAX)).min();
+        let (mut due, mut next) = (Vec::new(), None);
+        for job in jobs.by_id.values_mut().filter(may_run) {
+            if job.not_before > now {
+                next = next.into_iter().chain(Some(job.not_before).filter(|at| *at < Time(u64::MAX))).min();
+            } else if job.bundle_source(now).is_none_or(|(peer, _)| bundles.get(peer) < Some(&limits::BUNDLES_AT_ONCE))
+            {
+                due.push(job);
+            }
+        }
         let next = next.into_iter().chain(look).min();
+        // Of thousands, the first are all that can start.
+        let rank = |job: &&mut Job| (std::cmp::Reverse(job.record.priority), job.record.order);
+        let is_part = due.len() > STARTED_AT_ONCE;
+        if is_part {
+            due.select_nth_unstable_by_key(STARTED_AT_ONCE, rank);
+            due.truncate(STARTED_AT_ONCE);
+        }
+        due.sort_unstable_by_key(rank);
         let mut free = limits::ACTIVE_DOWNLOADS.saturating_sub(running);
         let mut plans: Vec<Plan> = Vec::new();
         // The plan that still takes files of a peer.
         let mut open: BTreeMap<PeerId, usize> = BTreeMap::new();
-        let due: Vec<&mut Job> = waiting.into_iter().filter(|job| job.not_before <= now).collect();
         let mut companions: BTreeMap<PeerId, usize> = BTreeMap::new();
         for (peer, _) in due.iter().filter_map(|job| job.bundle_source(now)) {
             *companions.entry(*peer).or_default() += 1;
@@ -135,6 +151,10 @@ impl Shared {
         }
         jobs.bundles = bundles;
         drop(jobs);
+        if is_part && free > 0 && !plans.is_empty() {
+            // Those behind may come from others.
+            self.wake.notify_one();
+        }
         for plan in plans {
             self.start_bundle(plan);
         }

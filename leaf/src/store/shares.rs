@@ -319,10 +319,12 @@ impl Shares {
         Ok(files)
     }
 
-    /// Which of some contents are on record here.
+    /// Which of some contents lie here as they were hashed. Downloads that are gone are forgotten, all at once.
     pub async fn knows(&self, contents: Vec<ContentId>) -> Result<Vec<bool>, StoreError> {
         let shared = self.shared.clone();
-        blocking(move || Ok(shared.database.knows(&contents)?)).await
+        let (known, stale) = blocking(move || shared.knows(&contents)).await?;
+        self.look_at(stale);
+        Ok(known)
     }
 
     /// Registers finished, verified files, wherever they lie: each is served without being hashed again for as long as it

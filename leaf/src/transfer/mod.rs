@@ -171,7 +171,7 @@ pub trait Library: Debug + Send + Sync + 'static {
     /// for [`overlay::limits::RUN_BYTES`].
     fn small_files(&self, contents: Vec<ContentId>) -> BoxFuture<'_, Result<Vec<Option<SmallFile>>, LibraryError>>;
 
-    /// Which of some contents are on record here, whether or not their files still are what they were.
+    /// Which of some contents lie here as they were hashed.
     fn knows(&self, contents: Vec<ContentId>) -> BoxFuture<'_, Result<Vec<bool>, LibraryError>>;
 
     /// Enters finished, verified downloads. Those that cannot be read are left out.

@@ -54,22 +54,6 @@ impl Database {
         Ok(places)
     }
 
-    /// Which of some contents lie anywhere, or seem to.
-    pub(in crate::store) fn knows(&self, contents: &[ContentId]) -> Result<Vec<bool>, DatabaseError> {
-        let records = self.records()?;
-        contents
-            .iter()
-            .map(|content| {
-                let mut known = false;
-                records.each_with_head(&head(content), |_, record| {
-                    known = record.content == *content;
-                    !known
-                })?;
-                Ok(known)
-            })
-            .collect()
-    }
-
     /// The contents whose ids start with these bytes, ascending, at most `limit`.
     pub(in crate::store) fn contents_from(&self, prefix: &[u8], limit: usize) -> Result<Vec<ContentId>, DatabaseError> {
         let mut found = BTreeSet::new();

@@ -263,20 +263,46 @@ impl Shared {
     }
 
     pub(super) fn open(&self, content: ContentId) -> Result<(Option<Served>, Vec<Below>), StoreError> {
-        let mut stale = Vec::new();
+        let (mut stale, mut gone) = (Vec::new(), Vec::new());
+        let served = self.open_noting(content, &mut stale, &mut gone)?;
+        if !gone.is_empty() {
+            self.forget_downloads(&gone)?;
+        }
+        Ok((served, stale))
+    }
+
+    /// Which contents can be opened.
+    pub(super) fn knows(&self, contents: &[ContentId]) -> Result<(Vec<bool>, Vec<Below>), StoreError> {
+        let (mut known, mut stale, mut gone) = (Vec::with_capacity(contents.len()), Vec::new(), Vec::new());
+        for content in contents {
+            known.push(self.open_noting(*content, &mut stale, &mut gone)?.is_some());
+        }
+        if !gone.is_empty() {
+            self.forget_downloads(&gone)?;
+        }
+        Ok((known, stale))
+    }
+
+    /// Opens a content that is as it was hashed, and notes what is not: what must be looked at, and downloads that are gone.
+    fn open_noting(
+        &self,
+        content: ContentId,
+        stale: &mut Vec<Below>,
+        gone: &mut Vec<Vec<u8>>,
+    ) -> Result<Option<Served>, StoreError> {
         for (place, path, record) in self.located(content)? {
             let file = self.open_located(&place, &path).ok();
             let fresh = file.filter(|file| file.metadata().is_ok_and(|now| Stamp::of(&now) == record.stamp));
             if let Some(file) = fresh {
-                return Ok((Some(Served { file, path, size: record.stamp.size }), stale));
+                return Ok(Some(Served { file, path, size: record.stamp.size }));
             }
             if place.root == DOWNLOADS && is_gone(&path, &record.stamp) {
-                self.forget_downloads(&[place.below])?;
-                continue;
+                gone.push(place.below);
+            } else {
+                stale.push((place.root, path::from_bytes(&place.below)));
             }
-            stale.push((place.root, path::from_bytes(&place.below)));
         }
-        Ok((None, stale))
+        Ok(None)
     }
 
     /// Makes the unlisted files those finished downloads that lie in no share, and forgets what was removed or changed
