@@ -456,6 +456,7 @@ impl Node {
         let known = known.into_iter().find(|known| known.peer == peer);
         let homes = known.map(|known| known.homes).unwrap_or_default();
         let lease = self.inner.pool.connect(peer, homes).await?;
+        self.inner.pool.keep(&lease);
         match session::ask(lease.connection(), request.clone()).await {
             Ok(Some(TransferMessage::Page(page))) => match page.answering(&request) {
                 Some(page) => Ok(Some(page)),

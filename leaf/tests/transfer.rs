@@ -530,6 +530,27 @@ async fn a_large_folder_is_browsed_page_by_page() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_is_kept_is_there_for_the_next_and_one_that_is_not_is_closed() {
+    let network = Network::default();
+    let source = Node::new(&network, 1, &[("a.bin", b"a")]).await;
+    let node = Node::new(&network, 2, &[]).await;
+    let pool = &node.parts.pool;
+    let connect = async || pool.connect(source.peer, vec![]).await.unwrap();
+    let dropped = connect().await.connection().clone();
+    dropped.closed().await;
+    let lease = connect().await;
+    let connection = lease.connection().clone();
+    // Kept twice is kept once.
+    (0..2).for_each(|_| pool.keep(&lease));
+    drop(lease);
+    assert_eq!(connection.close_reason(), None);
+    assert_eq!(connect().await.connection().id(), connection.id());
+    assert_eq!(connection.close_reason(), None, "it stays, whoever uses it meanwhile");
+    source.stop().await;
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn requests_without_a_session_or_out_of_range_are_denied() {
     let network = Network::default();
     let data = bytes(MIB);

@@ -127,8 +127,9 @@ pub const BUNDLE_FILES: usize = 512;
 pub const BUNDLES_AT_ONCE: usize = 2;
 /// Bytes of one answer to a request for small files.
 pub const FILES_BYTES: usize = 256 << 10;
-/// Time for which a small file is fetched alone after it could not be had together with others.
-pub const ALONE: Duration = Duration::from_mins(5);
+/// Time for which a small file is not fetched together with others after it could not be had like that. Chosen: a folder
+/// that is being hashed anew is there again by then, and comes quickly.
+pub const ALONE: Duration = Duration::from_secs(30);
 /// Bytes of a page of a listing.
 pub const PAGE_BYTES: usize = 256 << 10;
 /// Folders and files of a page of a listing. Chosen: usual entries have 100 to 200 bytes.
@@ -249,6 +250,11 @@ pub const TRANSFER_CONNECTIONS_PER_PREFIX: usize = TRANSFER_CONNECTIONS / 8;
 pub const TRANSFER_IDLE: Duration = Duration::from_mins(1);
 /// Peers to which downloads may be connected at once.
 pub const TRANSFER_PEERS: usize = 512;
+/// Time for which a connection stays that nobody uses, after a page or many small files were asked for on it. Chosen: longer
+/// than it takes to ask for the next; far shorter than [`TRANSFER_IDLE`], so that others find room.
+pub const LEASE_KEPT: Duration = Duration::from_secs(10);
+/// Connections that stay like that at once.
+pub const LEASES_KEPT: usize = 16;
 /// Downloads that run at once; others wait in the order of priority and age. Chosen: each holds at most
 /// [`JOB_IN_FLIGHT_BYTES`], and a peer is asked for at most [`UPLOAD_QUEUE_PER_PEER`] contents at once.
 pub const ACTIVE_DOWNLOADS: usize = 16;

@@ -120,7 +120,10 @@ async fn fetch(shared: &Shared, source: &FoundSource, items: &[Item]) -> Option<
         return None;
     }
     let lease = match shared.pool.connect(source.peer, source.homes.clone()).await {
-        Ok(lease) => lease,
+        Ok(lease) => {
+            shared.pool.keep(&lease);
+            lease
+        }
         Err(error) => {
             tracing::debug!(peer = ?source.peer, %error, "a source cannot be reached");
             return None;

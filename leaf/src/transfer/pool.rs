@@ -1,11 +1,12 @@
 //! One connection to each peer, shared by all downloads that want something from it.
 //!
-//! Invariant: at most one attempt to reach a peer is under way, and a connection nobody uses is closed. One that is
+//! Invariant: at most one attempt to reach a peer is under way, and a connection nobody uses is closed; at once, or after
+//! [`limits::LEASE_KEPT`] where the next use is likely, since each new connection may cost an introduction. One that is
 //! relayed is replaced by a better one as soon as there is one: who uses it finds it closed, and asks for it again.
 
 use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
+    collections::{BTreeMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
 };
 
 use overlay::{
@@ -15,7 +16,10 @@ use overlay::{
     time::Time,
     transport::{CloseCode, Connection, Windows},
 };
-use tokio::{sync::Mutex as AsyncMutex, time::timeout};
+use tokio::{
+    sync::Mutex as AsyncMutex,
+    time::{Instant, sleep_until, timeout},
+};
 
 use super::{Reach, ReachError, Via};
 use crate::metrics;
@@ -52,12 +56,34 @@ type Slot = Arc<AsyncMutex<Weak<Lease>>>;
 pub struct Pool {
     reach: Arc<dyn Reach>,
     peers: Mutex<BTreeMap<PeerId, Slot>>,
+    kept: Arc<Mutex<Kept>>,
+}
+
+/// Connections that stay for a while, the one that goes first in front.
+#[derive(Debug, Default)]
+struct Kept {
+    leases: VecDeque<(Instant, Arc<Lease>)>,
+    /// True while a task lets them go.
+    is_watched: bool,
 }
 
 impl Pool {
     /// An empty pool over `reach`.
     pub fn new(reach: Arc<dyn Reach>) -> Self {
-        Self { reach, peers: Mutex::new(BTreeMap::new()) }
+        Self { reach, peers: Mutex::new(BTreeMap::new()), kept: Arc::default() }
+    }
+
+    /// Keeps a connection for [`limits::LEASE_KEPT`] from now on, used or not. Of too many, the oldest goes.
+    pub fn keep(&self, lease: &Arc<Lease>) {
+        let mut kept = lock(&self.kept);
+        kept.leases.retain(|(_, other)| !Arc::ptr_eq(other, lease));
+        if kept.leases.len() >= limits::LEASES_KEPT {
+            kept.leases.pop_front();
+        }
+        kept.leases.push_back((Instant::now() + limits::LEASE_KEPT, Arc::clone(lease)));
+        if !std::mem::replace(&mut kept.is_watched, true) {
+            tokio::spawn(let_go(Arc::clone(&self.kept)));
+        }
     }
 
     /// The connection to `peer`: the one that is open, or a new one. Dropping the future ends the attempt, if
@@ -94,6 +120,27 @@ impl Pool {
         }
         Ok(Arc::clone(peers.entry(peer).or_default()))
     }
+}
+
+/// Lets kept connections go when their time has come, until none is left.
+async fn let_go(kept: Arc<Mutex<Kept>>) {
+    loop {
+        let next = {
+            let mut kept = lock(&kept);
+            let now = Instant::now();
+            while kept.leases.front().is_some_and(|(until, _)| *until <= now) {
+                kept.leases.pop_front();
+            }
+            kept.is_watched = !kept.leases.is_empty();
+            kept.leases.front().map(|(until, _)| *until)
+        };
+        let Some(next) = next else { return };
+        sleep_until(next).await;
+    }
+}
+
+fn lock(kept: &Mutex<Kept>) -> MutexGuard<'_, Kept> {
+    kept.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Looks for a better connection to a peer as long as the relayed one is open.
