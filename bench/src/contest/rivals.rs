@@ -149,16 +149,13 @@ pub(super) fn rqbit_fetches(
     sources: &[u16],
     targets: &[PathBuf],
 ) -> Result<Vec<Command>> {
-    let ports = free_ports(targets.len())?;
-    let fetch = |(own, target): (&u16, &PathBuf)| {
-        let peers = sources.iter().chain(ports.iter().filter(|port| *port != own));
-        let peers: Vec<String> = peers.map(|port| format!("127.0.0.1:{port}")).collect();
-        let mut command = rqbit(program, *own);
+    fetches(sources, targets, |own, peers, target| {
+        let peers: Vec<String> = peers.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let mut command = rqbit(program, own);
         command.args(["download", "--disable-http-api", "-e", "--initial-peers", &peers.join(","), "-o"]);
         command.arg(target).arg(magnet);
         command
-    };
-    Ok(ports.iter().zip(targets).map(fetch).collect())
+    })
 }
 
 /// The same with libtorrent.
@@ -168,13 +165,21 @@ pub(super) fn libtorrent_fetches(
     sources: &[u16],
     targets: &[PathBuf],
 ) -> Result<Vec<Command>> {
-    let ports = free_ports(targets.len())?;
-    let fetch = |(own, target): (&u16, &PathBuf)| {
-        let peers = sources.iter().chain(ports.iter().filter(|port| *port != own));
+    fetches(sources, targets, |own, peers, target| {
         let mut command = libtorrent(python);
         command.arg("receive").arg(target).arg(torrent).arg(own.to_string());
-        command.args(peers.map(u16::to_string));
+        command.args(peers.iter().map(u16::to_string));
         command
+    })
+}
+
+/// One command for each target, made of its own port, the ports of all others, and the target.
+fn fetches(sources: &[u16], targets: &[PathBuf], make: impl Fn(u16, &[u16], &Path) -> Command) -> Result<Vec<Command>> {
+    let ports = free_ports(targets.len())?;
+    let fetch = |(own, target): (&u16, &PathBuf)| {
+        let others = ports.iter().filter(|port| *port != own);
+        let peers: Vec<u16> = sources.iter().chain(others).copied().collect();
+        make(*own, &peers, target)
     };
     Ok(ports.iter().zip(targets).map(fetch).collect())
 }
