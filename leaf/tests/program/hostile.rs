@@ -354,12 +354,9 @@ fn resident_bytes(daemon: &Daemon) -> u64 {
     line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() * 1024
 }
 
-#[test]
-fn a_flood_from_one_address_keeps_no_one_else_out() {
-    if !namespace::inside("hostile::a_flood_from_one_address_keeps_no_one_else_out", &["--net"]) {
-        return;
-    }
-    // Addresses that are not loopback, on the loopback device of a network of its own.
+/// An ultrapeer and a shared file, in a network of its own where addresses are not those of loopback, on which nobody is
+/// sent away: 198.18.0.1 is its own, 198.18.1.2 and 198.18.2.2 are of others.
+fn apart() -> (Bed, Daemon) {
     namespace::system(&["ip", "link", "set", "lo", "up"]);
     for address in ["198.18.0.1/32", "198.18.1.2/32", "198.18.2.2/32"] {
         namespace::system(&["ip", "address", "add", address, "dev", "lo"]);
@@ -367,6 +364,15 @@ fn a_flood_from_one_address_keeps_no_one_else_out() {
     let bed = Bed::new();
     bed.write(&[("one/treasure.txt", b"gold")]);
     let founder = bed.ultrapeer("u0", &["--founder", "--listen", "198.18.0.1:0"]);
+    (bed, founder)
+}
+
+#[test]
+fn a_flood_from_one_address_keeps_no_one_else_out() {
+    if !namespace::inside("hostile::a_flood_from_one_address_keeps_no_one_else_out", &["--net"]) {
+        return;
+    }
+    let (bed, founder) = apart();
     let target: SocketAddr = founder.quic().parse().unwrap();
     let attacker = Node::speaking(66, 1..=1, "198.18.1.2:0");
     let packets = first_packets(&Node::new(67), 200);
@@ -408,14 +414,7 @@ fn who_was_sent_away_is_not_let_in_again_at_once() {
     if !namespace::inside("hostile::who_was_sent_away_is_not_let_in_again_at_once", &["--net"]) {
         return;
     }
-    // As above: what is done over loopback has no such consequence.
-    namespace::system(&["ip", "link", "set", "lo", "up"]);
-    for address in ["198.18.0.1/32", "198.18.1.2/32", "198.18.2.2/32"] {
-        namespace::system(&["ip", "address", "add", address, "dev", "lo"]);
-    }
-    let bed = Bed::new();
-    bed.write(&[("one/treasure.txt", b"gold")]);
-    let founder = bed.ultrapeer("u0", &["--founder", "--listen", "198.18.0.1:0"]);
+    let (bed, founder) = apart();
     let home: PeerId = founder.peer().parse().unwrap();
     let target: SocketAddr = founder.quic().parse().unwrap();
     let list = List::new(&[entry("Share/a.txt")]);
