@@ -1,6 +1,6 @@
 // Search: results as they are found, one row for each content.
 
-import { html, useEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
+import { html, useEffect, useLayoutEffect, useMemo, useRef, useState } from "./vendor/htm-preact.js";
 import { events, get, post, remove, segment } from "./api.js";
 import { put } from "./store.js";
 import { List } from "./list.js";
@@ -35,7 +35,7 @@ async function start(query, all) {
     const { id } = await post("searches", { query, ...(all ? { all } : { limit: LIMIT }) });
     if (stop.signal.aborted) return;
     shown.id = id;
-    history.replaceState(null, "", `#/search/${id}`);
+    if (location.hash.startsWith("#/search")) history.replaceState(null, "", `#/search/${id}`);
     await listen(id, stop.signal);
   } catch (error) {
     if (!stop.signal.aborted) Object.assign(shown, { error, state: "done" });
@@ -111,7 +111,10 @@ export function Search({ parts, state }) {
   }, []);
   useEffect(() => {
     if (parts[0] && parts[0] !== shown.id) load(parts[0]).then(() => setText(shown.query));
-    else if (!parts[0] && shown.id) history.replaceState(null, "", `#/search/${shown.id}`);
+  }, [parts[0]]);
+  // Before the page is painted: who sees results and loads the page again gets them again.
+  useLayoutEffect(() => {
+    if (!parts[0] && shown.id) history.replaceState(null, "", `#/search/${shown.id}`);
   }, [parts[0]]);
   useEffect(() => {
     if (!shown.error?.position || !box.current) return;

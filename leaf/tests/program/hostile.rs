@@ -332,17 +332,23 @@ fn first_packets(from: &Node, handshakes: usize) -> Vec<Vec<u8>> {
     hole.set_read_timeout(Some(PATIENCE)).unwrap();
     let address = hole.local_addr().unwrap();
     let mut packets = std::collections::BTreeMap::new();
-    while packets.len() < handshakes {
+    let mut dials = Vec::new();
+    for wanted in 1..=handshakes {
         let endpoint = from.endpoint.clone();
-        let dial = from.runtime.spawn(async move {
+        dials.push(from.runtime.spawn(async move {
             let _ = endpoint.dial::<LeafMessage>(address, None, Greeting::default()).await;
-        });
-        let mut packet = vec![0; 2000];
-        let length = hole.recv(&mut packet).unwrap();
-        packet.truncate(length);
-        // A handshake has further packets, under the same connection id.
-        let id = packet[6..6 + usize::from(packet[5])].to_vec();
-        packets.entry(id).or_insert(packet);
+        }));
+        // A handshake has further packets, under the same connection id. A dial that ended here, before its first packet,
+        // would send one that closes.
+        while packets.len() < wanted {
+            let mut packet = vec![0; 2000];
+            let length = hole.recv(&mut packet).unwrap();
+            packet.truncate(length);
+            let id = packet[6..6 + usize::from(packet[5])].to_vec();
+            packets.entry(id).or_insert(packet);
+        }
+    }
+    for dial in dials {
         dial.abort();
     }
     packets.into_values().collect()
