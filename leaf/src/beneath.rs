@@ -421,7 +421,9 @@ mod tests {
                     }
                 }
             });
-            for round in 0..ROUNDS {
+            // Where the other thread stands still at the wrong moment nothing can be made until it goes on.
+            let mut round = 0;
+            while round < ROUNDS || made == 0 && round < 1000 * ROUNDS {
                 made += usize::from(
                     folder.folder(Path::new("sub")).is_ok_and(|sub| sub.create(&round.to_string()).is_ok()),
                 );
@@ -429,6 +431,7 @@ mod tests {
                 made += usize::from(
                     folder.make(Path::new("sub")).is_ok_and(|sub| sub.create(&format!("m{round}")).is_ok()),
                 );
+                round += 1;
             }
             ended.store(true, Ordering::Relaxed);
         });

@@ -99,14 +99,18 @@ fn counted(series: &str) -> f64 {
     line.trim().parse().unwrap()
 }
 
-/// Waits for something that a peer counts a moment later.
-async fn until_counted(series: &str) {
-    let moved = async {
-        while counted(series) == 0.0 {
+/// Waits for something that a peer does a moment later.
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let held = async {
+        while !holds() {
             tokio::task::yield_now().await;
         }
     };
-    timeout(PATIENCE, moved).await.unwrap_or_else(|_| panic!("{series} stays 0"));
+    timeout(PATIENCE, held).await.unwrap_or_else(|_| panic!("not in time: {what}"));
+}
+
+async fn until_counted(series: &str) {
+    until(series, || counted(series) > 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -296,6 +300,8 @@ async fn only_the_groups_that_are_wrong_are_fetched_again() {
     }
     assert!(matches!(last, Some(RequestNews::Piece { piece: 1, last: true })), "{last:?}");
     assert!(holding.verify(1).unwrap());
+    // It counts what it has sent, which may be here before.
+    until("three groups are counted", || honest.uploads.list()[0].bytes >= 3 * (16 << 10)).await;
     assert_eq!(honest.uploads.list()[0].bytes, 3 * (16 << 10));
     for want in [(1, 0, 0), (1, 16, 1), (1, 15, u32::MAX), (u64::MAX, 0, 1)] {
         let want = WantPart { content, piece: want.0, first: want.1, count: want.2 };
