@@ -192,6 +192,17 @@ fn a_leaf_without_its_files_is_dropped_at_once_turned_away_and_dropped_again() {
 }
 
 #[test]
+fn a_file_that_failed_is_not_asked_for_again_while_there_are_others() {
+    for seed in 0..100 {
+        let mut bed = Bed::new(seed);
+        bed.list(leaf(1), (0..20).map(content).collect());
+        bed.run(bed.now + Duration::from_mins(2), |_, _| Some((proof(), false)));
+        assert_eq!(bed.dropped, [leaf(1)], "seed {seed}: {:?}", bed.asked);
+        assert_eq!(bed.asked.len(), limits::POSSESSION_STRIKES);
+    }
+}
+
+#[test]
 fn what_stays_in_the_list_although_it_is_gone_fails_and_what_goes_does_not() {
     let mut bed = Bed::new(3);
     bed.list(leaf(1), (0..100).map(content).collect());
