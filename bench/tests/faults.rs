@@ -129,9 +129,13 @@ impl Net {
     }
 }
 
+/// All were closed with this. Who stands still for a tenth of a second sends more after that, and hears in one breath that it is
+/// closed and that nobody there knows of the connection any more (RFC 9000 10.3), of which QUIC tells it the latter; what
+/// the victim counts tells why.
 fn closed_with(report: &Report, code: CloseCode) {
-    let expected = Outcome::Closed(CloseReason::Remote(code));
-    assert!(report.outcomes.iter().all(|(_, outcome)| *outcome == expected), "{report}");
+    let expected = |reason| matches!(reason, CloseReason::Reset) || reason == CloseReason::Remote(code);
+    let is_expected = |outcome: &Outcome| matches!(outcome, Outcome::Closed(reason) if expected(reason.clone()));
+    assert!(report.outcomes.iter().all(|(_, outcome)| is_expected(outcome)), "{report}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
