@@ -83,19 +83,32 @@ impl Net {
 
     /// Looks at the first ultrapeer until `holds`.
     async fn eventually(&self, what: &str, holds: impl Fn(&Snapshot) -> bool) {
-        let mut last = None;
+        self.all_eventually(what, |snapshots| holds(&snapshots[0])).await;
+    }
+
+    /// Looks at all ultrapeers until `holds`.
+    async fn all_eventually(&self, what: &str, holds: impl Fn(&[Snapshot]) -> bool) {
+        let mut last = Vec::new();
         let looking = async {
             loop {
-                let snapshot = self.bed.ultrapeers()[0].0.snapshot().await.unwrap();
-                if holds(&snapshot) {
+                let snapshots = self.snapshots().await;
+                if holds(&snapshots) {
                     return;
                 }
-                last =
-                    Some((snapshot.refused, snapshot.digests, snapshot.audits, snapshot.ultrapeers, snapshot.queries));
+                let seen = |now: Snapshot| (now.refused, now.digests, now.audits, now.ultrapeers, now.queries);
+                last = snapshots.into_iter().map(seen).collect();
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         assert!(timeout(PATIENCE, looking).await.is_ok(), "{what}: {last:?}");
+    }
+
+    async fn snapshots(&self) -> Vec<Snapshot> {
+        let mut snapshots = Vec::new();
+        for (ultrapeer, _) in self.bed.ultrapeers() {
+            snapshots.push(ultrapeer.snapshot().await.unwrap());
+        }
+        snapshots
     }
 
     fn begin(&self, fault: Fault) -> Misbehaving {
@@ -209,11 +222,12 @@ async fn lies_about_ultrapeers_are_counted_and_change_nothing() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn votes_of_strangers_and_of_former_times_let_nobody_in() {
     let net = Net::new(3).await;
-    let refused = async || net.bed.ultrapeers()[0].0.snapshot().await.unwrap().refused.unendorsed;
+    // Of all: who hears from another first that it withdrew once more has no look at the votes.
+    let unendorsed = |now: &[Snapshot]| now.iter().map(|now| now.refused.unendorsed).sum::<u64>();
     for (fault, count) in [(Fault::StrangerVotes, 2), (Fault::ReplayedVotes, 1)] {
-        let before = refused().await;
+        let before = unendorsed(&net.snapshots().await);
         let seen = async {
-            net.eventually("too few votes", |now| now.refused.unendorsed >= before + count).await;
+            net.all_eventually("too few votes", |now| unendorsed(now) >= before + count).await;
             // At most the one that spread them.
             net.eventually("no more ultrapeers", |now| now.ultrapeers <= 4).await;
             net.is_complete("while strangers say that they serve").await;

@@ -53,21 +53,12 @@ pub(super) struct Conduct {
     claimed: BTreeMap<u64, AttachedList>,
     /// Leaves of its own making, by handle.
     made: BTreeMap<u64, MadeLeaf>,
-    /// That it withdrew, and what it says after that.
-    withdrawn: Option<(SignedDescriptor, SignedDescriptor)>,
     rounds: u64,
 }
 
 impl Conduct {
     pub(super) fn new(fault: Fault) -> Self {
-        Self {
-            fault,
-            known: BTreeMap::new(),
-            claimed: BTreeMap::new(),
-            made: BTreeMap::new(),
-            withdrawn: None,
-            rounds: 0,
-        }
+        Self { fault, known: BTreeMap::new(), claimed: BTreeMap::new(), made: BTreeMap::new(), rounds: 0 }
     }
 
     /// What it says when a link is up.
@@ -137,8 +128,7 @@ impl Conduct {
                 ]));
             }
             Fault::ReplayedVotes => {
-                // The same to all: who heard of a later farewell first would not look at the votes.
-                let (farewell, back) = self.withdrawn.get_or_insert_with(|| node.withdraw_and_return()).clone();
+                let (farewell, back) = node.withdraw_and_return();
                 said.extend([news([aged(farewell, 0)]), news([aged(back, 0)])]);
             }
             Fault::GoneLiar => said.push(SyncWant { buckets: [0xff; limits::SYNC_BUCKETS / 8] }.into()),
