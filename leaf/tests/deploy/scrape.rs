@@ -4,6 +4,7 @@ use std::{
     fmt::Write,
     fs,
     net::TcpListener,
+    path::PathBuf,
     process::{Child, Stdio},
     time::Duration,
 };
@@ -12,13 +13,16 @@ use serde_json::{Value, json};
 
 use crate::{
     command, dashboards, deploy,
-    support::{Bed, Daemon, awaited, bytes, content_of, eventually, list, looked_for, request, text},
+    support::{Bed, Daemon, awaited, bytes, content_of, eventually, list, looked_for, request, text, within},
+    text_of,
 };
 
 /// Comparisons keep what they hold for, and so say nothing where all is well. With `bool` they say 0.
 const COMPARISONS: [&str; 6] = [" == ", " != ", " > ", " < ", " >= ", " <= "];
 /// A rate needs two scrapes; they come each second.
 const INTERVAL: &str = "10s";
+/// How long something must be wrong for an alert here: two evaluations.
+const HASTE: &str = "2s";
 /// Time in which Prometheus starts, scrapes twice and evaluates its rules twice, on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -29,8 +33,8 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one that scrapes these.
-    fn start(bed: &Bed, jobs: &[(&str, &[&Daemon])]) -> Self {
+    /// Starts one that scrapes these, with the recording rules and these alerts.
+    fn start(bed: &Bed, alerts: PathBuf, jobs: &[(&str, &[&Daemon])]) -> Self {
         let targets = |daemons: &[&Daemon]| -> Vec<String> {
             let address = |daemon: &&Daemon| text(&daemon.ready["metrics"])["http://".len()..].replace("/metrics", "");
             daemons.iter().map(address).collect()
@@ -41,7 +45,7 @@ impl Prometheus {
             .collect();
         let configuration = json!({
             "global": {"scrape_interval": "1s", "evaluation_interval": "1s"},
-            "rule_files": [deploy("prometheus/recording.yml"), deploy("prometheus/alerts.yml")],
+            "rule_files": [deploy("prometheus/recording.yml"), alerts],
             "scrape_configs": jobs,
         });
         // JSON is YAML.
@@ -64,7 +68,11 @@ impl Prometheus {
                 let answers = std::net::TcpStream::connect(free).is_ok();
                 (gave_up || answers).then_some(!gave_up)
             });
-            started.then(|| Self { child, url: format!("http://{free}") })
+            started.then(|| {
+                let url = format!("http://{free}");
+                eventually("Prometheus is ready", || request(&url, "GET /-/ready", "", "").status == 200);
+                Self { child, url }
+            })
         })
     }
 
@@ -83,6 +91,13 @@ impl Prometheus {
             write!(escaped, "%{byte:02x}").unwrap();
         }
         list(&self.get(&format!("query?query={escaped}"))["result"]).to_vec()
+    }
+
+    /// The states and instances of the alerts of this name.
+    fn alerts(&self, name: &str) -> Vec<(String, String)> {
+        let alerts = self.get("alerts");
+        let named = list(&alerts["alerts"]).iter().filter(|alert| alert["labels"]["alertname"] == name);
+        named.map(|alert| (text(&alert["state"]).to_owned(), text(&alert["labels"]["instance"]).to_owned())).collect()
     }
 }
 
@@ -111,6 +126,20 @@ fn unchunked(answer: &crate::support::Answer) -> Vec<u8> {
     body
 }
 
+/// The committed alerts, which here need not hold for minutes before they fire.
+fn hasty_alerts(bed: &Bed) -> PathBuf {
+    let hasty: Vec<_> = text_of("prometheus/alerts.yml")
+        .lines()
+        .map(|line| {
+            line.split_once("for: ")
+                .filter(|(before, _)| before.trim().is_empty())
+                .map_or_else(|| line.to_owned(), |(indent, _)| format!("{indent}for: {HASTE}"))
+        })
+        .collect();
+    bed.write(&[("hasty/alerts.yml", hasty.join("\n").as_bytes())]);
+    bed.path("hasty/alerts.yml")
+}
+
 /// An expression that says something where a comparison does not hold.
 fn without_comparison(expression: &str) -> String {
     COMPARISONS.iter().fold(expression.to_owned(), |text, sign| text.replace(sign, &format!("{sign}bool ")))
@@ -129,6 +158,7 @@ fn every_rule_and_every_panel_has_data() {
     source.settled(2, 1);
     let prometheus = Prometheus::start(
         &bed,
+        deploy("prometheus/alerts.yml"),
         &[("quictrack-ultrapeer", &[&founder, &second]), ("quictrack-leaf", &[&source, &leaf])],
     );
     leaf.finds(&["pearl"], &["pearl.bin"]);
@@ -175,4 +205,36 @@ fn every_rule_and_every_panel_has_data() {
     for rule in list(&groups["groups"]).iter().flat_map(|group| list(&group["rules"])) {
         assert_eq!(rule["health"], "ok", "{rule}");
     }
+}
+
+#[test]
+fn an_alert_fires_when_an_ultrapeer_is_killed_and_clears_when_it_is_back() {
+    // It comes back where it was: no other test uses this address.
+    let metrics = "127.0.0.10:7790";
+    let bed = Bed::new();
+    bed.write(&[("pool/pearl.txt", b"white")]);
+    let founder = bed.founder("u0");
+    let join = founder.quic();
+    let options = ["--join", &join, "--listen", "127.0.0.10:7791", "--metrics", metrics];
+    let second = bed.ultrapeer("u1", &options);
+    eventually("the second one is let in", || second.status()["ultrapeer"]["state"] == "admitted");
+    let leaf = bed.sharing("leaf", &founder, "pool", &[]);
+    leaf.settled(2, 1);
+    let prometheus = Prometheus::start(&bed, hasty_alerts(&bed), &[("quictrack-ultrapeer", &[&founder, &second])]);
+    let up = || prometheus.query(r#"sum(up{job="quictrack-ultrapeer"}) == 2"#);
+    within(PATIENCE, "both are seen to be up", || (!up().is_empty()).then_some(()));
+    assert_eq!(prometheus.alerts("UltrapeerDown"), []);
+
+    let peer = second.peer().to_owned();
+    second.kill();
+    let down = [("firing".to_owned(), metrics.to_owned())];
+    within(PATIENCE, "the alert fires", || (prometheus.alerts("UltrapeerDown") == down).then_some(()));
+    // What the runbook promises: nothing is missing meanwhile.
+    leaf.finds(&["pearl"], &["pearl.txt"]);
+
+    let second = bed.ultrapeer("u1", &options);
+    assert_eq!(second.peer(), peer);
+    within(PATIENCE, "the alert clears", || prometheus.alerts("UltrapeerDown").is_empty().then_some(()));
+    assert!(!up().is_empty(), "it clears because the ultrapeer is back");
+    eventually("it is let in again", || second.status()["ultrapeer"]["state"] == "admitted");
 }
