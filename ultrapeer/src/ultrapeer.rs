@@ -658,11 +658,12 @@ impl Machine for Ultrapeer {
         if self.digests.must_publish(now) {
             self.publish();
         }
-        if self.membership.is_serving() {
-            self.look_at_extent(cx, out);
-        }
+        // May let this node in, which then has an extent to look at.
         if self.candidacy.next_deadline() <= now {
             self.look_for_votes(cx, out);
+        }
+        if self.membership.is_serving() {
+            self.look_at_extent(cx, out);
         }
         self.look_at_demand(cx, out);
         self.look_at_appraisals(now, out);
