@@ -12,7 +12,9 @@ use std::{
 
 use leaf::{
     api::types::SearchRequest,
+    founding::Willing,
     node::{Node, Start},
+    role,
     store::{ShareSpec, SharesConfig},
     transfer::serve::UploadLimits,
 };
@@ -22,13 +24,15 @@ use overlay::{
     drive::{Clock, Tasks},
     election::Regime,
     identity::Identity,
+    metrics::{self, Build},
     transport::{Arrival, Arrivals, BindMode, CloseCode, Endpoint, Settings},
     wire::hello::RefuseReason,
 };
 use tokio::time::timeout;
 use ultrapeer::{
     driver::{Service, Start as UltrapeerStart},
-    ultrapeer::Terms,
+    metrics::RoleReason,
+    ultrapeer::{Retirement, Terms},
 };
 
 /// Only against hanging for ever.
@@ -83,6 +87,10 @@ fn sharing(data: &Path, share: &Path) -> SharesConfig {
 }
 
 fn join(data: &Path, share: &Path, through: &Endpoint, tasks: &Tasks) -> Node {
+    join_as(data, share, through, role::Settings::default(), tasks)
+}
+
+fn join_as(data: &Path, share: &Path, through: &Endpoint, role: role::Settings, tasks: &Tasks) -> Node {
     let (endpoint, arrivals, identity) = bind();
     let address = through.local_address();
     fs::create_dir_all(data).unwrap();
@@ -95,7 +103,7 @@ fn join(data: &Path, share: &Path, through: &Endpoint, tasks: &Tasks) -> Node {
         data: data.to_owned(),
         uploads: UploadLimits { slots: 4, rate: None, quota: None },
         download_rate: None,
-        role: leaf::role::Settings::default(),
+        role,
     };
     Node::start(endpoint, arrivals, identity, Clock::new(), start, tasks).unwrap()
 }
@@ -157,4 +165,34 @@ async fn a_folder_that_is_shared_while_settings_change_stays_shared() {
     let names: Vec<String> = node.shares().list().into_iter().map(|share| share.name).collect();
     assert_eq!(names, ["more", "share"]);
     timeout(PATIENCE, node.stop()).await.expect("it stops");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn why_a_volunteer_serves_no_longer_is_counted() {
+    let build = Build { version: "0.1.0", revision: "unknown", role: metrics::Role::Leaf };
+    let counters = metrics::install(build, &[leaf::metrics::FAMILIES, ultrapeer::metrics::FAMILIES]).unwrap();
+    let (network_tasks, leaf_tasks) = (Tasks::new(), Tasks::new());
+    let (_service, home) = found(&network_tasks);
+    let folder = tempfile::tempdir().unwrap();
+    let share = folder.path().join("share");
+    fs::create_dir(&share).unwrap();
+    for (why, word) in
+        [(Retirement::Unreachable, "unreachable"), (Retirement::Distrusted, "audit"), (Retirement::Surplus, "surplus")]
+    {
+        let settings = role::Settings { willing: Willing::Always, ..role::Settings::default() };
+        let node = join_as(&folder.path().join(word), &share, &home, settings, &leaf_tasks);
+        let serves = async |wanted: bool| {
+            let mut changes = node.role().watch();
+            timeout(PATIENCE, changes.wait_for(|serves| *serves == wanted)).await.expect(word).unwrap();
+        };
+        serves(true).await;
+        node.role().step_down(RoleReason::from(why)).await;
+        serves(false).await;
+        let series = format!("quictrack_role_changes_total{{to=\"leaf\",reason=\"{word}\"}} 1");
+        let text = counters.render();
+        assert!(text.lines().any(|line| line == series), "no {series}: {text}");
+        timeout(PATIENCE, node.stop()).await.expect("it stops");
+    }
+    let offered = "quictrack_role_changes_total{to=\"ultrapeer\",reason=\"operator\"} 3";
+    assert!(counters.render().lines().any(|line| line == offered), "each offered itself");
 }

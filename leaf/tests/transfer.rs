@@ -581,6 +581,37 @@ async fn requests_without_a_session_or_out_of_range_are_denied() {
     assert_eq!((json["state"].as_str(), json["via"].as_str()), (Some("active"), Some("direct")));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn who_finds_the_queue_full_is_told_and_counted_and_so_is_who_breaks_off() {
+    counted("quictrack_homes");
+    let network = Network::default();
+    // As many as one peer may have in the queue come over each connection.
+    let files: Vec<_> =
+        (0..limits::UPLOAD_QUEUE_PER_PEER).map(|number| (format!("{number}.bin"), bytes(1_000 + number))).collect();
+    let shared: Vec<_> = files.iter().map(|(name, data)| (name.as_str(), data.as_slice())).collect();
+    let source = Node::new(&network, 1, &shared).await;
+    let node = Node::new(&network, 2, &[]).await;
+    let address = source.endpoint.local_address();
+    let mut sessions = Vec::new();
+    for _ in 0..2 {
+        let dialled = node.endpoint.dial::<TransferMessage>(address, Some(source.peer), Greeting::default()).await;
+        let link = dialled.unwrap().link;
+        for (_, data) in &files {
+            let (mut sender, mut receiver) = link.connection.open::<TransferMessage>().await.unwrap();
+            sender.send(&Open { content: request(data).content, homes: List::default() }.into()).await.unwrap();
+            let first = receiver.next().await;
+            assert!(matches!(first, Ok(Some(TransferMessage::Opened(_)))), "{first:?}");
+            sessions.push((sender, receiver, link.connection.clone()));
+        }
+    }
+    let (_, last, connection) = sessions.last_mut().unwrap();
+    let told = timeout(PATIENCE, last.next()).await.unwrap();
+    assert!(matches!(told, Ok(Some(TransferMessage::NotHeld(NotHeld { reason: DenyReason::Busy })))), "{told:?}");
+    assert!(counted(r#"quictrack_queue_dropped_total{queue="upload"}"#) > 0.0);
+    connection.close(CloseCode::Failure);
+    until_counted(r#"quictrack_uploads_finished_total{result="aborted"}"#).await;
+}
+
 /// A source that claims whatever it is told to.
 async fn claim(mut arrivals: Arrivals, size: u64, tops: Vec<Value>) {
     while let Some(arrival) = arrivals.next().await {

@@ -212,6 +212,28 @@ mod tests {
         assert!(!install(BUILD, &[]).unwrap().render().contains("quictrack_test_late"));
     }
 
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_the_runtime_does_shows() {
+        let metrics = install(BUILD, &[]).unwrap();
+        let value = move |name: &str| {
+            let text = metrics.render();
+            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' ')?.parse::<f64>().ok());
+            line.unwrap_or_else(|| panic!("no {name}: {text}"))
+        };
+        let stop = CancellationToken::new();
+        let sleepers: Vec<_> = (0..3).map(|_| tokio::spawn(stop.clone().cancelled_owned())).collect();
+        // Whole seconds are told: the workers are busy with this until the first one is over.
+        let worker = tokio::spawn(async move {
+            while value("quictrack_runtime_busy_seconds_total") < 1.0 {
+                tokio::task::yield_now().await;
+            }
+            ["workers", "alive_tasks", "parks_total"].map(|name| value(&format!("quictrack_runtime_{name}")))
+        });
+        let [workers, tasks, parks] = worker.await.unwrap();
+        assert!(workers >= 1.0 && tasks >= sleepers.len() as f64 && parks >= 1.0, "{workers} {tasks} {parks}");
+        stop.cancel();
+    }
+
     #[test]
     fn names_follow_the_rules() {
         for family in super::FAMILIES {

@@ -241,6 +241,10 @@ fn prometheus_accepts_the_metrics_and_they_move() {
     let joined = r#"quictrack_bootstrap_attempts_total{source="config",result="ok"}"#;
     eventually(joined, || support::sample(&second.probe("/metrics").1, joined) > 0.0);
     support::promtool(&first.probe("/metrics").1);
+    // One that hangs is suspected before it is taken for dead.
+    second.signal("STOP");
+    let suspected = r#"quictrack_known_ultrapeers{state="suspect"}"#;
+    eventually(suspected, || support::sample(&first.probe("/metrics").1, suspected) > 0.0);
 }
 
 #[test]

@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use overlay::{
-    id::ContentId,
+    id::{ContentId, PeerId},
     metrics::{Build, Role, install},
     wire::search::{StopReason, Summary},
 };
 
 use super::*;
-use crate::download::record::{Done, Failed};
+use crate::download::record::{Done, Failed, Priority};
 
 /// What a series stands at, by its name and labels as they are exposed.
 fn value(series: &str) -> f64 {
@@ -104,6 +104,59 @@ fn what_homes_were_found_to_do_is_counted() {
 fn why_a_home_is_left_has_its_word() {
     for (why, word) in [(Why::Drained, "drained"), (Why::Better, "better"), (Why::Distrusted, "distrusted")] {
         assert_eq!(HomeSwitch::from(why).value(), word);
+    }
+}
+
+#[test]
+fn downloads_and_uploads_are_shown_by_what_they_do() {
+    let content = ContentId([1; 32]);
+    let download = |state| Download {
+        id: "1".into(),
+        content,
+        name: "a".into(),
+        path: None,
+        state,
+        reason: None,
+        size: None,
+        bytes: 0,
+        rate: 0,
+        eta_s: None,
+        priority: Priority::Normal,
+        queue_position: None,
+        created_at: String::new(),
+        finished_at: None,
+        sources: Vec::new(),
+    };
+    let upload = |state| Upload {
+        id: "1".into(),
+        peer: PeerId([1; 32]),
+        content,
+        name: "a".into(),
+        size: 1,
+        bytes: 0,
+        rate: 0,
+        state,
+        via: Via::Direct,
+        queue_position: None,
+    };
+    let states = [State::Queued, State::Active, State::Active, State::Paused, State::Stalled, State::Stalled];
+    let downloads: Vec<_> = states.into_iter().chain([State::Done, State::Failed]).map(download).collect();
+    let uploads = [serve::UploadState::Queued, serve::UploadState::Queued, serve::UploadState::Active].map(upload);
+    value("quictrack_homes"); // it begins with the first look
+    collect(&[], 3, &downloads, &uploads);
+    for (series, expected) in [
+        ("homes", 3),
+        ("downloads{state=\"queued\"}", 1),
+        ("downloads{state=\"active\"}", 2),
+        ("downloads{state=\"paused\"}", 1),
+        ("downloads{state=\"stalled\"}", 2),
+        ("uploads{state=\"queued\"}", 2),
+        ("uploads{state=\"active\"}", 1),
+        ("queue_length{queue=\"upload\"}", 2),
+        ("queue_capacity{queue=\"upload\"}", limits::UPLOAD_QUEUE as u32),
+    ] {
+        let shown = value(&format!("quictrack_{series}"));
+        assert!((shown - f64::from(expected)).abs() < f64::EPSILON, "{series}: {shown}");
     }
 }
 

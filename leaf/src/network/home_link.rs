@@ -261,23 +261,24 @@ async fn run(
     let is_current = shared.forget_home(&connection);
     shared.signal();
     if is_current {
-        if !port.left.load(Ordering::Relaxed) {
-            count_switch(drained, reason.as_ref());
+        if !port.left.load(Ordering::Relaxed)
+            && let Some(switch) = switch(drained, reason.as_ref())
+        {
+            HOME_SWITCHES.increment(switch);
         }
         // A machine that stopped has no homes.
         let _ = shared.machine.input(Input::Lost(peer)).await;
     }
 }
 
-/// Counts a home that is one no more although this leaf did not leave it.
-fn count_switch(drained: bool, reason: Option<&CloseReason>) {
-    let switch = match reason {
-        Some(CloseReason::Local(CloseCode::Shutdown)) => return,
-        _ if drained => HomeSwitch::Drained,
-        Some(CloseReason::Remote(CloseCode::Refused | CloseCode::Banned)) => HomeSwitch::Refused,
-        _ => HomeSwitch::Lost,
-    };
-    HOME_SWITCHES.increment(switch);
+/// Why a home is one no more; `None` if this leaf left it.
+fn switch(drained: bool, reason: Option<&CloseReason>) -> Option<HomeSwitch> {
+    match reason {
+        Some(CloseReason::Local(CloseCode::Shutdown)) => None,
+        _ if drained => Some(HomeSwitch::Drained),
+        Some(CloseReason::Remote(CloseCode::Refused | CloseCode::Banned)) => Some(HomeSwitch::Refused),
+        _ => Some(HomeSwitch::Lost),
+    }
 }
 
 /// Takes what a home says on the control stream.
@@ -611,5 +612,19 @@ mod tests {
         assert!(pulse.is_missing(12, 4_030));
         assert!(pulse.is_missing(15, 4_030), "probes go on");
         assert!(!pulse.is_missing(16, 4_060));
+    }
+
+    #[test]
+    fn a_home_that_sends_the_leaf_away_is_told_from_one_that_is_gone() {
+        for (drained, reason, expected) in [
+            (false, Some(CloseReason::Local(CloseCode::Shutdown)), None),
+            (true, Some(CloseReason::Remote(CloseCode::Shutdown)), Some(HomeSwitch::Drained)),
+            (false, Some(CloseReason::Remote(CloseCode::Refused)), Some(HomeSwitch::Refused)),
+            (false, Some(CloseReason::Remote(CloseCode::Banned)), Some(HomeSwitch::Refused)),
+            (false, Some(CloseReason::Idle), Some(HomeSwitch::Lost)),
+            (false, None, Some(HomeSwitch::Lost)),
+        ] {
+            assert_eq!(switch(drained, reason.as_ref()), expected, "{reason:?}");
+        }
     }
 }

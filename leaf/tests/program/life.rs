@@ -66,6 +66,13 @@ fn prometheus_accepts_the_metrics_and_they_move() {
     for line in moved {
         eventually(line, || leaf.probe("/metrics").1.lines().any(|have| have == line));
     }
+    for series in [
+        "quictrack_catalog_sent_bytes_total",
+        "quictrack_handshake_duration_seconds_count{direction=\"out\"}",
+        "quictrack_http_request_duration_seconds_count",
+    ] {
+        assert!(leaf.counted(series) > 0, "{series}");
+    }
     promtool(&leaf.probe("/metrics").1);
 }
 

@@ -132,6 +132,7 @@ async fn ready(State((_, readiness)): State<(Metrics, Readiness)>) -> Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::watching::raises;
 
     #[test]
     fn ready_needs_everything_and_ends_with_draining() {
@@ -146,7 +147,7 @@ mod tests {
         readiness.set_network(false);
         assert!(!readiness.report().ready);
         readiness.set_network(true);
-        readiness.set_draining();
+        raises("quictrack_draining", || readiness.set_draining());
         assert_eq!(readiness.report().checks, Checks { listening: true, identity: true, network: false });
         assert!(!readiness.report().ready && readiness.is_draining());
     }
