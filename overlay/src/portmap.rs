@@ -7,8 +7,8 @@
 //!
 //! Invariants:
 //! - what a router says is a hope and no more: a node counts as mapped only when somebody dialled it back there;
-//! - a mapping to another port than the own is given back at once, because others dial a node where they see it; and so is
-//!   one to an address that is itself private, or a provider's shared one (RFC 6598): there is another router behind;
+//! - a mapping at an address that is itself private, or a provider's shared one (RFC 6598), is given back at once: there is
+//!   another router behind;
 //! - no mapping lasts for longer than [`limits::MAPPING_LEASE`] after this node, however it ends.
 
 use std::{
@@ -27,12 +27,17 @@ use igd_next::{
 };
 use tokio::{
     sync::watch,
-    time::{Instant, MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::{address::Reach, config::Settings, limits, transport::Endpoint};
+use self::upkeep::{Step, Upkeep};
+use crate::{address::Reach, config::Settings, drive::Clock, limits, transport::Endpoint};
 
+mod upkeep;
+
+/// What a router's page calls the mapping.
+const DESCRIPTION: &str = "Quictrack";
 /// Somewhere in the world: packets to it go out by the default route. None is sent.
 const WORLD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)), 9);
 
@@ -40,14 +45,14 @@ const WORLD: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)
 /// it then; `None` while it is not mapped.
 pub async fn run(
     endpoint: Endpoint,
+    clock: Clock,
     mut settings: watch::Receiver<Arc<Settings>>,
     told: watch::Sender<Option<SocketAddr>>,
     shutdown: CancellationToken,
 ) {
     let mut ticks = interval(limits::MAPPING_LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut mapping: Option<Mapping> = None;
-    let mut ask_at = Instant::now();
+    let (mut upkeep, mut mapping): (_, Option<Mapping>) = (Upkeep::default(), None);
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
@@ -57,37 +62,42 @@ pub async fn run(
             }
         }
         let wanted = wanted(&settings.borrow_and_update(), &endpoint);
-        if mapping.as_ref().map(|mapping| mapping.local) != wanted {
-            ask_at = Instant::now();
+        if upkeep.look(clock.now(), wanted) == Step::GiveBack
+            && let Some(old) = mapping.take()
+        {
             told.send_replace(None);
-            if let Some(old) = mapping.take() {
-                old.give_back().await;
-            }
+            old.give_back().await;
         }
-        let Some(local) = wanted.filter(|_| ask_at <= Instant::now()) else { continue };
         let asked = async {
-            match mapping.take() {
-                Some(old) => old.renew().await,
-                None => Mapping::ask(local).await,
+            match (upkeep.look(clock.now(), wanted), mapping.take()) {
+                (Step::Ask(local), _) => Some(Mapping::ask(local).await),
+                (Step::Renew, Some(held)) => Some(held.renew().await),
+                (_, held) => {
+                    mapping = held;
+                    None
+                }
             }
         };
         let answer = tokio::select! {
             () = shutdown.cancelled() => break,
             answer = asked => answer,
         };
-        let external = answer.as_ref().ok().map(|mapping| SocketAddr::V4(mapping.external));
-        if external.is_some() && *told.borrow() != external {
-            tracing::info!(?external, "the router forwards the port");
-        }
-        ask_at = Instant::now()
-            + match answer {
-                Ok(renewed) => mapping.insert(renewed).lease / 2,
-                Err(why) => {
-                    tracing::debug!(why, "no router forwards the port");
-                    limits::MAPPING_RETRY
+        match answer {
+            None => {}
+            Some(Ok(granted)) => {
+                upkeep.granted(clock.now(), granted.lease);
+                let external = SocketAddr::V4(granted.external);
+                if told.send_replace(Some(external)) != Some(external) {
+                    tracing::info!(%external, "the router forwards the port, as it says");
                 }
-            };
-        told.send_replace(external);
+                mapping = Some(granted);
+            }
+            Some(Err(why)) => {
+                upkeep.failed(clock.now());
+                tracing::debug!(why, "no router forwards the port");
+                told.send_replace(None);
+            }
+        }
     }
     if let Some(old) = mapping {
         old.give_back().await;
@@ -119,12 +129,9 @@ fn is_shared(ip: Ipv4Addr) -> bool {
 }
 
 /// Why there is no mapping, if what a router says is of no use.
-fn judge(local: SocketAddrV4, external: SocketAddrV4) -> Result<(), String> {
-    let ip = *external.ip();
+fn judge(ip: Ipv4Addr) -> Result<(), String> {
     if Reach::of(ip.into()) != Reach::World || is_shared(ip) || ip.is_broadcast() || ip.is_multicast() {
         Err(format!("the router is at {ip}, behind another one"))
-    } else if external.port() != local.port() {
-        Err(format!("the router forwards another port, {}", external.port()))
     } else {
         Ok(())
     }
@@ -169,7 +176,7 @@ impl Mapping {
 
     /// Gives it back if it is of no use.
     async fn judged(self) -> Result<Self, String> {
-        match judge(self.local, self.external) {
+        match judge(*self.external.ip()) {
             Ok(()) => Ok(self),
             Err(why) => {
                 self.give_back().await;
@@ -222,10 +229,19 @@ impl Mapping {
         let IpAddr::V4(external) = gateway.get_external_ip().await.map_err(|error| said(&error))? else {
             return Err("UPnP: the router has no IPv4 address".to_owned());
         };
-        let external = SocketAddrV4::new(external, local.port());
-        judge(local, external)?;
-        let mapping = Self { local, external, lease: limits::MAPPING_LEASE, by: By::Upnp(gateway) };
-        mapping.renew().await
+        judge(external)?;
+        let own = SocketAddrV4::new(external, local.port());
+        let mapping = |external| Self { local, external, lease: limits::MAPPING_LEASE, by: By::Upnp(gateway.clone()) };
+        match mapping(own).renew().await {
+            Ok(mapping) => Ok(mapping),
+            // Another machine behind this router has it.
+            Err(why) => {
+                let seconds = limits::MAPPING_LEASE.as_secs() as u32;
+                let any = gateway.add_any_port(PortMappingProtocol::UDP, local.into(), seconds, DESCRIPTION);
+                let port = any.await.map_err(|error| format!("{why}; UPnP, any port: {error}"))?;
+                Ok(mapping(SocketAddrV4::new(external, port)))
+            }
+        }
     }
 
     /// Asks for another lease.
@@ -243,7 +259,7 @@ impl Mapping {
                     self.external.port(),
                     self.local.into(),
                     seconds,
-                    "Quictrack",
+                    DESCRIPTION,
                 );
                 asked.await.map_err(|error| format!("UPnP: {error}"))?;
             }
@@ -298,10 +314,6 @@ fn gateway_in(routes: &str) -> Option<Ipv4Addr> {
 mod tests {
     use super::*;
 
-    fn at(text: &str) -> SocketAddrV4 {
-        text.parse().expect("an address")
-    }
-
     #[test]
     fn the_gateway_of_the_best_default_route_is_asked() {
         let table = "Iface\tDestination\tGateway \tFlags\tRefCnt\tUse\tMetric\tMask\t\tMTU\tWindow\tIRTT\n\
@@ -318,18 +330,10 @@ mod tests {
     }
 
     #[test]
-    fn a_router_behind_another_one_and_another_port_are_of_no_use() {
-        let local = at("192.168.1.2:7780");
-        assert_eq!(judge(local, at("198.51.100.1:7780")), Ok(()));
-        for useless in [
-            "198.51.100.1:7781",
-            "10.0.0.1:7780",
-            "100.64.0.1:7780",
-            "127.0.0.1:7780",
-            "0.0.0.0:7780",
-            "224.0.0.1:7780",
-        ] {
-            assert!(judge(local, at(useless)).is_err(), "{useless}");
+    fn a_router_behind_another_one_is_of_no_use() {
+        assert_eq!(judge(Ipv4Addr::new(198, 51, 100, 1)), Ok(()));
+        for useless in ["10.0.0.1", "100.64.0.1", "127.0.0.1", "0.0.0.0", "224.0.0.1", "255.255.255.255"] {
+            assert!(judge(useless.parse().expect("an address")).is_err(), "{useless}");
         }
         assert!(is_shared(Ipv4Addr::new(100, 127, 0, 1)) && !is_shared(Ipv4Addr::new(100, 128, 0, 1)));
     }

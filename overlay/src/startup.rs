@@ -203,7 +203,8 @@ impl Daemon {
     /// Has the router forward the node's port until the daemon's tasks end; where others should reach it then.
     pub fn map_port(&self) -> watch::Receiver<Option<SocketAddr>> {
         let (told, mapped) = watch::channel(None);
-        let running = portmap::run(self.endpoint.clone(), self.config.subscribe(), told, self.tasks.token());
+        let running =
+            portmap::run(self.endpoint.clone(), self.clock, self.config.subscribe(), told, self.tasks.token());
         self.tasks.spawn_to_end("port mapping", running);
         mapped
     }
