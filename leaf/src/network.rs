@@ -22,6 +22,7 @@ mod relayed;
 use std::{
     collections::{BTreeMap, VecDeque},
     net::SocketAddr,
+    num::NonZeroU16,
     time::Duration,
 };
 
@@ -182,10 +183,10 @@ pub enum Output {
     AskMembers(PeerId, u16),
     /// Ask a home whom it takes for an ultrapeer.
     AskView(PeerId, ViewAsk),
-    /// Ask a home to dial this leaf back.
-    AskDialBack(PeerId),
-    /// What is in front of this leaf, as is known now.
-    Nature(Nature),
+    /// Ask a home to dial this leaf back, at a port if that is not the one that it sees.
+    AskDialBack(PeerId, Option<NonZeroU16>),
+    /// What is in front of this leaf, as is known now; and where it is reached, if no home sees it there.
+    Nature(Nature, Option<SocketAddr>),
     /// Say good-bye to a home.
     Release(PeerId, Why),
     /// There are as many homes as there should be again, so long after one was lost.
@@ -223,7 +224,7 @@ pub struct Network {
     wishes: Wishes,
     views: Views,
     outlook: Outlook,
-    nature: Nature,
+    nature: (Nature, Option<SocketAddr>),
     round_trips: BTreeMap<PeerId, Duration>,
     allowances: BTreeMap<PeerId, Allowance>,
 }
@@ -241,7 +242,7 @@ impl Network {
             wishes: Wishes::new(me),
             views: Views::default(),
             outlook: Outlook::default(),
-            nature: Nature::default(),
+            nature: Default::default(),
             round_trips: BTreeMap::new(),
             allowances: BTreeMap::new(),
         }
@@ -416,10 +417,10 @@ impl Network {
 
     /// Looks whether others can dial this leaf, and tells if that is news.
     fn look_out(&mut self, now: Time, out: &mut Outbox<Output>) {
-        out.extend(self.outlook.on_deadline(now).map(Output::AskDialBack));
-        let nature = self.outlook.nature();
-        if std::mem::replace(&mut self.nature, nature) != nature {
-            out.push(Output::Nature(nature));
+        out.extend(self.outlook.on_deadline(now).map(|(home, port)| Output::AskDialBack(home, port)));
+        let known = (self.outlook.nature(), self.outlook.elsewhere());
+        if std::mem::replace(&mut self.nature, known) != known {
+            out.push(Output::Nature(known.0, known.1));
         }
     }
 

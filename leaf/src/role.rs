@@ -137,6 +137,7 @@ impl Role {
         let role = Self { inner: Arc::new(inner) };
         role.inner.tasks.spawn("role", role.clone().follow());
         role.inner.tasks.spawn("conditions", role.clone().follow_conditions());
+        role.inner.tasks.spawn("mapped port", role.clone().follow_elsewhere());
         role
     }
 
@@ -194,7 +195,7 @@ impl Role {
             // One that stopped takes nothing.
             let _ = service.reconfigure(self.affordable(settings).await).await;
             if settings.advertise != before.advertise {
-                let _ = service.set_address(settings.advertise, self.inner.endpoint.local_address()).await;
+                let _ = service.set_address(self.announced(), self.inner.endpoint.local_address()).await;
             }
         }
         if settings.willing == before.willing {
@@ -227,10 +228,26 @@ impl Role {
     pub async fn moved(&self) {
         if let Some(service) = self.service() {
             // One that stopped is reached nowhere.
-            let advertise = lock(&self.inner.settings).advertise;
-            let _ = service.set_address(advertise, self.inner.endpoint.local_address()).await;
+            let _ = service.set_address(self.announced(), self.inner.endpoint.local_address()).await;
             if let Ok(snapshot) = service.snapshot().await {
                 self.serves(&snapshot).await;
+            }
+        }
+    }
+
+    /// The address to announce instead of the one that others observe.
+    fn announced(&self) -> Option<SocketAddr> {
+        let set = lock(&self.inner.settings).advertise;
+        set.or_else(|| *self.inner.network.elsewhere().borrow())
+    }
+
+    /// Follows the port that a router forwards, once somebody came through it.
+    async fn follow_elsewhere(self) {
+        let mut elsewhere = self.inner.network.elsewhere();
+        while elsewhere.changed().await.is_ok() {
+            if let Some(service) = self.service() {
+                // One that stopped is reached nowhere.
+                let _ = service.set_address(self.announced(), self.inner.endpoint.local_address()).await;
             }
         }
     }
@@ -311,7 +328,7 @@ impl Role {
         let inner = &self.inner;
         let offered = !begin.founds();
         let configured = *lock(&inner.settings);
-        let Settings { willing, advertise, .. } = configured;
+        let willing = configured.willing;
         let invitations = inner.network.invitations().await;
         let start = Start {
             network: inner.network_name.clone(),
@@ -321,7 +338,7 @@ impl Role {
             join: if offered { lock(&inner.join).clone() } else { Vec::new() },
             founder: !offered,
             expects_names: false,
-            advertise,
+            advertise: self.announced(),
             remembered: inner.network.remember().await,
             contacts: inner.network.contacts().await,
         };

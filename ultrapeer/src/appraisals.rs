@@ -170,6 +170,13 @@ impl Appraisals {
         self.wake(now);
     }
 
+    /// A leaf that would serve is reached at another address than the one that is known: it is looked at there.
+    pub fn moved(&mut self, now: Time, peer: &PeerId, address: SocketAddr) {
+        let Some(record) = self.known.get_mut(peer).filter(|record| record.address != address) else { return };
+        (record.address, record.due) = (address, now);
+        self.wake(now);
+    }
+
     /// Times that more were wanted, and no leaf here could serve: counted once in [`limits::INVITATION_AGAIN`].
     pub const fn without_candidate(&self) -> u64 {
         self.nobody

@@ -474,7 +474,7 @@ impl Shared {
                         _ => Missed::Refused,
                     });
                     // A machine that stopped votes on nobody.
-                    let _ = shared.machine.input(Input::DialledBack(peer, found)).await;
+                    let _ = shared.machine.input(Input::DialledBack(peer, address, found)).await;
                 });
             }
             Output::Retire(why) => {

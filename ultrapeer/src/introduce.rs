@@ -2,7 +2,8 @@
 //!
 //! What it decides: whom to ask, when to answer, and which addresses an asker may learn. Invariants:
 //! - an address is given out only after its owner agreed, and only the one that a home itself sees on a
-//!   validated path: nobody can be made to dial a stranger. The target learns that of the asker, so that it can help;
+//!   validated path, at a port that it sees there or at which it came through: nobody can be made to dial a stranger. The
+//!   target learns that of the asker, so that it can help;
 //! - where a leaf is in its own network is told only to who is seen at the same address;
 //! - every introduction ends within [`limits::INTRODUCTION_TIMEOUT`] and a grace for the answer's way back.
 //!

@@ -486,7 +486,7 @@ impl Ultrapeer {
             LeafMessage::IntroductionReply(reply) => {
                 self.introduction_replied(now, session, reply, out);
             }
-            LeafMessage::DialBackAsk(_) => self.dial_back_asked(now, session, out),
+            LeafMessage::DialBackAsk(ask) => self.dial_back_asked(now, session, ask, out),
             LeafMessage::Ping(ping) => out.push(Output::ToLeaf(session, Pong { token: ping.token }.into())),
             LeafMessage::Pong(_) => {}
             LeafMessage::MembersAsk(ask) => self.members_asked(cx, session, ask.most, out),
@@ -520,6 +520,7 @@ impl Ultrapeer {
         out: &mut Outbox<Output>,
         act: impl FnOnce(&mut Leaves<Segment>, &mut Outbox<leaves::Output<Segment>>),
     ) {
+        self.dial_backs.left(session);
         let tickets: Vec<_> =
             self.askers.iter().filter(|(_, asker)| **asker == session).map(|(ticket, _)| *ticket).collect();
         for ticket in tickets {
@@ -604,7 +605,7 @@ impl Machine for Ultrapeer {
             Input::RelayLeft(guest) => self.relays.left(guest),
             Input::Cancel(ticket) => self.cancel(now, ticket, out),
             Input::MeshUp { peer, address, descriptor } => self.mesh_up(cx, peer, address, descriptor, out),
-            Input::DialledBack(peer, found) => self.dialled_back(now, peer, found, out),
+            Input::DialledBack(peer, address, found) => self.dialled_back(now, peer, address, found, out),
             Input::MeshMessage(peer, message) => self.mesh_message(cx, peer, message, out),
             Input::MeshDown { peer, in_order } => self.mesh_down(cx, peer, in_order, out),
             Input::DialFailed(peer) => self.with_membership(cx, membership::Input::DialFailed(peer), out),

@@ -366,7 +366,7 @@ impl<'a> Visit<'a> {
                 break;
             }
             let asked = async {
-                link.sender.send(&DialBackAsk.into()).await.ok()?;
+                link.sender.send(&DialBackAsk { port: None }.into()).await.ok()?;
                 loop {
                     match link.receiver.next().await {
                         Ok(Some(LeafMessage::DialledBack(told))) => return told.reached,

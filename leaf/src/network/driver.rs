@@ -150,6 +150,8 @@ pub(super) struct Shared {
     begins: watch::Sender<Option<Begin>>,
     /// What is in front of this leaf.
     pub(super) nature: watch::Sender<Nature>,
+    /// Where it is reached, if no home sees it there.
+    elsewhere: watch::Sender<Option<SocketAddr>>,
     pub(super) approaches: Mutex<Approaches>,
     /// Leaves that were asked to dial this one, with the token that they bring.
     pub(super) pushes: Mutex<BTreeMap<(PeerId, u64), oneshot::Sender<Connection>>>,
@@ -244,6 +246,7 @@ impl Network {
             wish_news_end: Mutex::new(Some(wish_news_end)),
             begins: watch::Sender::new(None),
             nature: watch::Sender::default(),
+            elsewhere: watch::Sender::default(),
             approaches: Mutex::default(),
             pushes: Mutex::default(),
             uploads: OnceLock::new(),
@@ -430,6 +433,12 @@ impl Network {
         *self.shared.nature.borrow()
     }
 
+    /// Where this leaf is reached although no home sees it there: a router forwards that port to it, and a home came
+    /// through.
+    pub fn elsewhere(&self) -> watch::Receiver<Option<SocketAddr>> {
+        self.shared.elsewhere.subscribe()
+    }
+
     /// This node listens elsewhere now: it attaches to its homes anew, which name it to others where they see it. A home
     /// lets go of the old connection when it has the new one.
     pub fn moved(&self) {
@@ -566,9 +575,10 @@ impl Shared {
             Output::Count(count) => crate::metrics::home_audited(count),
             Output::AskMembers(peer, most) => self.say(&peer, MembersAsk { most }),
             Output::AskView(peer, ask) => self.say(&peer, ask),
-            Output::AskDialBack(peer) => self.say(&peer, DialBackAsk),
-            Output::Nature(nature) => {
+            Output::AskDialBack(peer, port) => self.say(&peer, DialBackAsk { port }),
+            Output::Nature(nature, elsewhere) => {
                 self.nature.send_replace(nature);
+                self.elsewhere.send_replace(elsewhere);
                 self.load.send_modify(|state| state.reachability = nature.reachability);
             }
             Output::Release(peer, why) => {

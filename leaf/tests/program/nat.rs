@@ -344,3 +344,78 @@ fn a_router_that_is_asked_forwards_the_port_and_is_told_when_that_ends() {
         assert!(!router.rules().contains("7780"), "it was given back: {}", router.rules());
     }
 }
+
+/// Where a router forwards to a host, by its rules: the public port.
+fn forwarded(rules: &str, host: &str) -> Option<u16> {
+    let rule = rules.lines().find(|rule| rule.contains(&format!("{host}:7780")))?;
+    rule.split_once("dport ")?.1.split(' ').next()?.parse().ok()
+}
+
+/// Two behind one router cannot both have the port on which they listen.
+#[test]
+fn another_port_than_the_own_serves_as_well() {
+    let name = "nat::another_port_than_the_own_serves_as_well";
+    if !namespace::inside(name, &["--net", "--mount"]) {
+        return;
+    }
+    let internet = Internet::new();
+    let folder = internet.bed.path("");
+    nats::nat(43, Nat::Restricted);
+    nats::host("home", 43, 2);
+    let home = internet.leaf("home", &[]);
+    let mut sides = Vec::new();
+    for (number, names, pcp) in [(41, ["pcp", "pcp-two"], true), (42, ["upnp", "upnp-two"], false)] {
+        nats::nat(number, Nat::Asked);
+        let router = nats::forwards(number, &folder, pcp, !pcp);
+        let leaves = [2, 3].map(|host| {
+            let name = names[usize::from(host) - 2];
+            nats::host(name, number, host);
+            let leaf = internet.leaf_with(name, &["home"], &["--portmap"]);
+            let address = format!("192.168.{number}.{host}");
+            (leaf, awaited("the router forwards", || forwarded(&router.rules(), &address)))
+        });
+        assert!(leaves[0].1 == 7780 && leaves[1].1 != 7780, "{}", router.rules());
+        sides.push((router, names, leaves));
+    }
+    for (router, names, leaves) in sides {
+        for (name, (leaf, _)) in names.iter().zip(&leaves) {
+            leaf.settled(2, 1);
+            within(DIALLED_AGAIN, name, || (text(&leaf.status()["reachability"]) == "mapped").then_some(()));
+            assert_eq!(way(&home, "home", name), "direct", "{}", home.log());
+        }
+        for (leaf, _) in leaves {
+            assert!(leaf.terminate(Duration::from_secs(20)).success());
+        }
+        assert!(!router.rules().contains("7780"), "both were given back: {}", router.rules());
+    }
+}
+
+#[test]
+fn a_port_that_a_router_only_says_it_forwards_is_told_to_nobody() {
+    let name = "nat::a_port_that_a_router_only_says_it_forwards_is_told_to_nobody";
+    if !namespace::inside(name, &["--net", "--mount"]) {
+        return;
+    }
+    let internet = Internet::new();
+    for (number, kind) in [(41, Nat::Asked), (43, Nat::Restricted)] {
+        nats::nat(number, kind);
+    }
+    nats::deafen(41);
+    let router = nats::forwards(41, &internet.bed.path(""), true, false);
+    for (name, nat, number) in [("one", 41, 2), ("two", 41, 3), ("home", 43, 2)] {
+        nats::host(name, nat, number);
+    }
+    let home = internet.leaf("home", &[]);
+    // The second one is given another port.
+    let leaves = [("one", 2), ("two", 3)].map(|(name, host)| {
+        let leaf = internet.leaf_with(name, &["home"], &["--portmap"]);
+        let forwarded = || forwarded(&router.rules(), &format!("192.168.41.{host}"));
+        eventually("the router says that it forwards", || forwarded().is_some());
+        (name, leaf)
+    });
+    for (name, leaf) in &leaves {
+        leaf.settled(2, 1);
+        within(DIALLED_AGAIN, name, || (text(&leaf.status()["reachability"]) == "natted").then_some(()));
+        assert_eq!(way(&home, "home", name), "punch", "{}", home.log());
+    }
+}

@@ -96,6 +96,13 @@ pub(crate) fn cut(nat: u8, other: u8, cut: bool) {
     run(&format!("ip netns exec nat-{nat} nft -f - <<'RULES'\n{rules}RULES"));
 }
 
+/// From now on nothing that comes from outside first gets into a NAT, whatever it says that it forwards.
+pub(crate) fn deafen(nat: u8) {
+    let rules = "table ip deaf {\nchain prerouting {\ntype filter hook prerouting priority -150;\n\
+                 iifname wan ct state new drop\n}\n}\n";
+    run(&format!("ip netns exec nat-{nat} nft -f - <<'RULES'\n{rules}RULES"));
+}
+
 /// A real program that forwards ports on a NAT of kind [`Nat::Asked`]; ends with the value.
 pub(crate) struct Forwarder {
     nat: u8,

@@ -61,3 +61,6 @@ pub const MAPPING_RETRY: Duration = Duration::from_mins(10);
 pub const MAPPING_TIMEOUT: Duration = Duration::from_millis(250);
 /// Time for routers to answer a search by UPnP.
 pub const MAPPING_SEARCH: Duration = Duration::from_secs(3);
+/// The lowest port at which a leaf may have itself dialled instead of where it is seen. Those below are of services, which
+/// are to be left alone.
+pub const NAMED_PORT_MIN: u16 = 1_024;

@@ -8,7 +8,7 @@
 //! leaf ──DialBackAsk──> home ──handshake from another socket──> leaf <──DialledBack── home
 //! ```
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, num::NonZeroU16};
 
 use serde::{Deserialize, Serialize};
 
@@ -35,7 +35,7 @@ pub type Local = List<SocketAddr, { limits::LOCAL_ADDRESSES }>;
 /// One of the two that are introduced.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Side {
-    /// Where a home sees it, on a path that is validated.
+    /// Where a home sees it, on a path that is validated, or at a port of that address through which the home came.
     pub address: SocketAddr,
     /// What is in front of it, as it knows.
     pub nature: Nature,
@@ -177,7 +177,11 @@ pub struct Agreed {
 
 /// Dial me, where you see me, from a socket that I never sent anything to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DialBackAsk;
+pub struct DialBackAsk {
+    /// At this port of the address instead of the one that you see, because a router forwards it to me. Who gets through
+    /// there brings others to me there, while I say that my port is mapped.
+    pub port: Option<NonZeroU16>,
+}
 
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

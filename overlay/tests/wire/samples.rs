@@ -1,7 +1,7 @@
 //! One sample of every message: the values behind the golden bytes. They fill every field, so that a field
 //! that moves or changes its type changes the bytes.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, num::NonZeroU16};
 
 use overlay::{
     batch,
@@ -245,7 +245,7 @@ pub(crate) fn leaf() -> Vec<LeafMessage> {
         possession.into(),
         Possession { ask: possession, answer: PossessionAnswer::Proven(Box::new(proof)) }.into(),
         Complaint { source: PeerId([4; 32]), content: ContentId([6; 32]), homes: List::new([PeerId([5; 32])]) }.into(),
-        DialBackAsk.into(),
+        DialBackAsk { port: NonZeroU16::new(50_000) }.into(),
         DialledBack { reached: Some(true) }.into(),
         RelayOffer { token: 401, peer: PeerId([10; 32]) }.into(),
         RelayOpen { token: 401, peer: PeerId([8; 32]) }.into(),

@@ -22,7 +22,10 @@ use overlay::{
     transport::{Arrival, Arrivals, Endpoint},
     wire::{descriptor::SignedDescriptor, hello::RefuseReason},
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 
 use super::{
     api::{self, App},
@@ -112,6 +115,7 @@ fn spawn(daemon: &Daemon, service: &Service, arrivals: Arrivals, view: &Arc<View
         endpoint: daemon.endpoint.clone(),
         service: service.clone(),
         seen: daemon.config.settings(),
+        mapped: view.mapped(),
     };
     daemon.tasks.spawn("settings", follower.run());
     daemon.look_around(Arc::new(service.clone()));
@@ -190,21 +194,41 @@ struct Follower {
     service: Service,
     /// The settings that are in force.
     seen: Arc<Settings>,
+    /// Where a router says that it forwards packets to it.
+    mapped: watch::Receiver<Option<SocketAddr>>,
 }
 
 impl Follower {
     async fn run(mut self) {
         let mut changes = self.config.subscribe();
-        while changes.changed().await.is_ok() {
-            let settings = changes.borrow_and_update().clone();
+        loop {
             // An ultrapeer that stopped follows nothing.
-            let _ = self.follow(&settings).await;
-            self.seen = settings;
+            tokio::select! {
+                changed = changes.changed() => {
+                    if changed.is_err() {
+                        return;
+                    }
+                    let settings = changes.borrow_and_update().clone();
+                    let _ = self.follow(&settings).await;
+                    self.seen = settings;
+                }
+                Ok(()) = self.mapped.changed() => {
+                    let _ = self.announce(&self.seen.clone()).await;
+                }
+            }
         }
     }
 
-    async fn follow(&self, settings: &Settings) -> Result<(), Stopped> {
-        let old = &*self.seen;
+    /// Announces the address that the settings name, or the port that a router forwards, if that is another one than the
+    /// own. Nobody believes that until others dialled it back.
+    async fn announce(&mut self, settings: &Settings) -> Result<(), Stopped> {
+        let local = self.endpoint.local_address();
+        let mapped = self.mapped.borrow_and_update().filter(|mapped| mapped.port() != local.port());
+        self.service.set_address(settings.advertise.or(mapped), local).await
+    }
+
+    async fn follow(&mut self, settings: &Settings) -> Result<(), Stopped> {
+        let old = self.seen.clone();
         if settings.join != old.join {
             self.service.set_join(settings.join.clone());
         }
@@ -214,7 +238,7 @@ impl Follower {
             tracing::error!(%error, "the node stays at its old address");
         }
         if (settings.listen, settings.advertise) != (old.listen, old.advertise) {
-            self.service.set_address(settings.advertise, self.endpoint.local_address()).await?;
+            self.announce(settings).await?;
         }
         self.service.reconfigure(driver::settings_of(&self.config, settings)).await
     }

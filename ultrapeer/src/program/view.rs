@@ -66,6 +66,11 @@ impl View {
         self.reached.store(true, Ordering::Relaxed);
     }
 
+    /// Where a router says that it forwards packets to this node.
+    pub(super) fn mapped(&self) -> watch::Receiver<Option<SocketAddr>> {
+        self.mapped.clone()
+    }
+
     /// Where others see it, a router forwards packets to it.
     fn is_mapped(&self, snapshot: &Snapshot) -> bool {
         let mapped = *self.mapped.borrow();

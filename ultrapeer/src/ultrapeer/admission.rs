@@ -97,9 +97,23 @@ impl Ultrapeer {
     }
 
     /// A candidate was dialled back.
-    pub(super) fn dialled_back(&mut self, now: Time, peer: PeerId, found: Measurement, out: &mut Outbox<Output>) {
-        if let Some(session) = self.dial_backs.dialled(&peer) {
-            out.push(Output::ToLeaf(session, DialledBack { reached: Some(found.is_ok()) }.into()));
+    pub(super) fn dialled_back(
+        &mut self,
+        now: Time,
+        peer: PeerId,
+        address: SocketAddr,
+        found: Measurement,
+        out: &mut Outbox<Output>,
+    ) {
+        if let Some(asked) = self.dial_backs.dialled(&peer, address, found.is_ok()) {
+            out.push(Output::ToLeaf(asked.session, DialledBack { reached: Some(found.is_ok()) }.into()));
+            if asked.port.is_some() {
+                // It says nothing of where others look for it yet; who would serve is looked at there from now on.
+                if found.is_ok() {
+                    self.appraisals.moved(now, &peer, address);
+                }
+                return;
+            }
         }
         self.with_ballots(now, out, |ballots, env, inner| ballots.measured(env, peer, found, inner));
         self.appraisals.measured(now, &peer, found);

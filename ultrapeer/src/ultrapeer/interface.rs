@@ -88,8 +88,8 @@ pub enum Input {
         /// Its descriptor, if it was dialled, serves, and knows its address.
         descriptor: Option<SignedDescriptor>,
     },
-    /// A candidate was dialled back.
-    DialledBack(PeerId, Measurement),
+    /// A candidate, or a leaf that asked for it, was dialled back there.
+    DialledBack(PeerId, SocketAddr, Measurement),
     /// Another ultrapeer sent something.
     MeshMessage(PeerId, MeshMessage),
     /// The link to another ultrapeer is gone.

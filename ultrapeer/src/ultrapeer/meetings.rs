@@ -1,6 +1,6 @@
 //! Bringing leaves together: introductions, relays, dial-backs of those that want to know.
 
-use std::{collections::BTreeSet, net::SocketAddr};
+use std::{collections::BTreeSet, net::SocketAddr, num::NonZeroU16};
 
 use overlay::{
     id::PeerId,
@@ -8,7 +8,13 @@ use overlay::{
     limits,
     machine::Outbox,
     time::Time,
-    wire::leaf::{DialledBack, Introduce, Introduced, IntroductionFailure, IntroductionReply, RelayOpen, RelayRefusal},
+    wire::{
+        leaf::{
+            DialBackAsk, DialledBack, Introduce, Introduced, IntroductionFailure, IntroductionReply, RelayOpen,
+            RelayRefusal,
+        },
+        search::Reachability,
+    },
 };
 
 use super::{Denial, LimitedKind, Output, Phase, Ultrapeer};
@@ -107,14 +113,18 @@ impl Ultrapeer {
         let session = self.leaves.session_of(peer)?;
         let leaf = self.leaves.get(session)?;
         // The leaf side of this very node dialled over loopback; others reach it where they reach this ultrapeer.
-        let address = self.address.filter(|_| *peer == self.me).unwrap_or(leaf.address);
-        Some((session, address))
+        if let Some(own) = self.address.filter(|_| *peer == self.me) {
+            return Some((session, own));
+        }
+        let port = self.dial_backs.port(session).filter(|_| leaf.state.reachability == Reachability::Mapped);
+        let port = port.map_or_else(|| leaf.address.port(), NonZeroU16::get);
+        Some((session, SocketAddr::new(leaf.address.ip(), port)))
     }
 
-    pub(super) fn dial_back_asked(&mut self, now: Time, session: Session, out: &mut Outbox<Output>) {
+    pub(super) fn dial_back_asked(&mut self, now: Time, session: Session, ask: DialBackAsk, out: &mut Outbox<Output>) {
         let Some(leaf) = self.leaves.get(session) else { return };
-        let (peer, address) = (leaf.peer, leaf.address);
-        if self.dial_backs.ask(now, session, peer) {
+        let peer = leaf.peer;
+        if let Some(address) = self.dial_backs.ask(now, session, (peer, leaf.address), ask.port) {
             out.push(Output::DialBack { peer, address, measured: false });
         } else {
             out.push(Output::Limited(LimitedKind::DialBack));

@@ -615,7 +615,11 @@ impl Net {
                     let found = self.nodes.get(&peer).filter(|node| node.address == address && answers);
                     let found =
                         found.map(|_| Finding { rate_kbit: Some(rate_kbit), loss_ppm: None }).ok_or(Missed::Silent);
-                    self.send(Place::Node(peer), from, Parcel::Node(at, Box::new(Input::DialledBack(peer, found))));
+                    self.send(
+                        Place::Node(peer),
+                        from,
+                        Parcel::Node(at, Box::new(Input::DialledBack(peer, address, found))),
+                    );
                 }
                 Output::CloseMesh(peer) if self.links.remove(&pair(at, peer)) => {
                     let down = Input::MeshDown { peer: at, in_order: false };

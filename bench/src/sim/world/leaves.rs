@@ -55,9 +55,9 @@ impl World {
             network::Output::Measure(peer, address) => self.measure(leaf, peer, address),
             network::Output::AskMembers(peer, most) => self.say_to_home(leaf, &peer, MembersAsk { most }),
             network::Output::AskView(peer, ask) => self.say_to_home(leaf, &peer, ask),
-            network::Output::AskDialBack(peer) => self.say_to_home(leaf, &peer, DialBackAsk),
+            network::Output::AskDialBack(peer, port) => self.say_to_home(leaf, &peer, DialBackAsk { port }),
             // Nobody transfers anything here.
-            network::Output::Nature(_) => {}
+            network::Output::Nature(..) => {}
             network::Output::Release(peer, _) => self.release(leaf, &peer),
             network::Output::Restored(_) => {}
             network::Output::HomesChanged | network::Output::Count(_) => {}

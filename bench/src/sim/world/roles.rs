@@ -270,7 +270,7 @@ impl World {
         let after = there.map_or(limits::DIAL_BACK_TIMEOUT, |to| self.round_trip(up, to) * 2 + sending);
         let found =
             there.map(|_| Finding { rate_kbit: measured.then_some(kbit), loss_ppm: None }).ok_or(Missed::Silent);
-        self.plan(self.now + after, Event::Up(up, Box::new(Input::DialledBack(peer, found))));
+        self.plan(self.now + after, Event::Up(up, Box::new(Input::DialledBack(peer, address, found))));
     }
 
     // --- roles --------------------------------------------------------------------------------------
