@@ -5,10 +5,12 @@
 //! | `cli` | commands and options |
 //! | `daemon` | the daemon: an ultrapeer from the first socket to the last |
 //! | `api` | its endpoints |
+//! | `capacity` | whether this machine can keep what is offered |
 //! | `view` | what it says of itself: `status` and `peers` |
 //! | `commands` | commands that ask it |
 
 mod api;
+mod capacity;
 mod cli;
 mod commands;
 mod daemon;

@@ -198,6 +198,25 @@ fn a_hang_up_reads_the_configuration_again() {
 }
 
 #[test]
+fn who_offers_more_than_there_is_starts_and_is_told() {
+    let scratch = Scratch::new();
+    let boaster = start(&scratch, "a", &["--founder", "--max-leaves", "1000000000"]);
+    let said = || {
+        let status = boaster.status();
+        let problems = status["problems"].as_array().unwrap().iter();
+        problems.filter(|problem| problem["code"] == "capacity").cloned().collect::<Vec<_>>()
+    };
+    assert!(said()[0]["message"].as_str().unwrap().starts_with("1000000000 leaves"), "{:?}", said());
+    assert!(said()[0]["hint"].as_str().unwrap().contains("`max_leaves`"), "{:?}", said());
+    assert!(boaster.log().contains("1000000000 leaves and "), "{}", boaster.log());
+    assert_eq!(boaster.status()["ultrapeer"]["max_leaves"], 1_000_000_000);
+    // None at all is no offer.
+    let none = Program::run(&scratch.path().join("b"), &["--founder", "--max-leaves", "0"]);
+    assert_eq!(none.code, Some(2), "{}", none.stderr);
+    assert!(none.stderr.contains("max-leaves") && none.stderr.contains("hint: "), "{}", none.stderr);
+}
+
+#[test]
 fn settings_travel_from_node_to_node() {
     let scratch = Scratch::new();
     let (first, second) = (scratch.path().join("a"), scratch.path().join("b"));

@@ -3,7 +3,7 @@
 use overlay::{credit::TokenBucket, limits, time::Time};
 
 /// What an operator may set.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Settings {
     /// Leaves to take.
     pub max_leaves: u32,

@@ -29,6 +29,7 @@ use tokio::{
 
 use super::{
     api::{self, App},
+    capacity,
     view::View,
 };
 use crate::{
@@ -60,6 +61,7 @@ pub(super) async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, F
         &daemon.tasks,
     )?;
     let view = View::new(&daemon, service.clone(), &cached);
+    capacity::warn(&view.advice());
     let events = Arc::new(EventRing::new(random_token()?));
     let common = Arc::new(Common {
         config: daemon.config.clone(),
@@ -116,6 +118,7 @@ fn spawn(daemon: &Daemon, service: &Service, arrivals: Arrivals, view: &Arc<View
         service: service.clone(),
         seen: daemon.config.settings(),
         mapped: view.mapped(),
+        view: view.clone(),
     };
     daemon.tasks.spawn("settings", follower.run());
     daemon.look_around(Arc::new(service.clone()));
@@ -196,6 +199,7 @@ struct Follower {
     seen: Arc<Settings>,
     /// Where a router says that it forwards packets to it.
     mapped: watch::Receiver<Option<SocketAddr>>,
+    view: Arc<View>,
 }
 
 impl Follower {
@@ -240,6 +244,10 @@ impl Follower {
         if (settings.listen, settings.advertise) != (old.listen, old.advertise) {
             self.announce(settings).await?;
         }
-        self.service.reconfigure(driver::settings_of(&self.config, settings)).await
+        let [before, now] = [&*old, settings].map(|settings| driver::settings_of(&self.config, settings));
+        if before != now {
+            capacity::warn(&self.view.advice());
+        }
+        self.service.reconfigure(now).await
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use overlay::{
     admin::probes::Readiness,
+    config::Config,
     drive::{Clock, Stopped},
     id::PeerId,
     metrics::{KNOWN_ULTRAPEERS, KnownState, REACHABILITY, Reachability},
@@ -21,8 +22,9 @@ use overlay::{
 };
 use tokio::sync::watch;
 
+use super::capacity::{self, Machine};
 use crate::{
-    driver::{JoinError, JoinStatus, Service, Snapshot},
+    driver::{JoinError, JoinStatus, Service, Snapshot, settings_of},
     ultrapeer::Phase,
     view::{Rate, leaf, member, part, ultrapeer},
 };
@@ -35,6 +37,8 @@ pub(super) struct View {
     readiness: Readiness,
     clock: Clock,
     network: String,
+    config: Arc<Config>,
+    machine: Machine,
     /// Ultrapeers of earlier sessions.
     cached: Vec<(PeerId, SocketAddr)>,
     /// True once another node dialled this one.
@@ -54,6 +58,8 @@ impl View {
             readiness: daemon.readiness.clone(),
             clock: daemon.clock,
             network: daemon.config.settings().network.to_string(),
+            config: daemon.config.clone(),
+            machine: Machine::look(),
             cached: cached.map(|descriptor| (descriptor.peer, descriptor.address)).collect(),
             reached: AtomicBool::new(false),
             mapped: daemon.map_port(),
@@ -116,13 +122,24 @@ impl View {
             observed: snapshot.address.into_iter().collect(),
             reachability: reachability.to_owned(),
             ready: self.readiness.report().ready,
-            problems: problems(snapshot.phase, &self.service.join_status(), snapshot.hurdle),
+            problems: self.problems(snapshot),
             ultrapeers: snapshot.ultrapeers.into(),
             shards: snapshot.shards.into(),
             shard_prefix: Some(snapshot.shard.to_string()),
             ultrapeer: Some(part(snapshot, &self.rate.lock().unwrap_or_else(PoisonError::into_inner))),
             ..Status::default()
         }
+    }
+
+    fn problems(&self, snapshot: &Snapshot) -> Vec<Problem> {
+        let mut problems = problems(snapshot.phase, &self.service.join_status(), snapshot.hurdle);
+        problems.extend(self.advice());
+        problems
+    }
+
+    /// What is offered and this machine cannot keep.
+    pub(super) fn advice(&self) -> Vec<Problem> {
+        capacity::advice(&settings_of(&self.config, &self.config.settings()), self.machine)
     }
 
     /// The objects `peer`: other ultrapeers, then own leaves, each by id.
