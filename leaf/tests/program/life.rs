@@ -1,8 +1,15 @@
 //! The life of a daemon as systemd and Prometheus see it.
 
-use std::time::Duration;
+#![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
-use crate::support::{Bed, Daemon, Program, content_of, eventually, list, promtool, text};
+use std::{fs, path::Path, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::{
+    namespace,
+    support::{Bed, Daemon, Program, bytes, content_of, eventually, list, promtool, text, within},
+};
 
 #[test]
 fn it_is_ready_when_attached_and_ends_in_order() {
@@ -170,5 +177,90 @@ fn what_a_file_says_counts_as_soon_as_it_changes() {
         // What it does not say any more is as it was by default.
         bed.write(&[(name, b"log = \"warn\"\nlisten = \"127.0.0.1:0\"\n")]);
         eventually("the bans are gone", || daemon.lines(&["bans"]).is_empty());
+    }
+}
+
+/// Time in which others let in a node that is at another address now: they are asked every ten seconds. With a margin.
+const VOTED_AGAIN: Duration = Duration::from_secs(90);
+
+/// The threads of a daemon that give way to its others: those that hash.
+fn hashing_threads(daemon: &Daemon) -> usize {
+    let process = format!("/proc/{}", daemon.ready["pid"]);
+    let nice = |folder: &Path| -> Option<i64> {
+        // The name, which comes first, may have spaces.
+        let stat = fs::read_to_string(folder.join("stat")).ok()?;
+        stat.rsplit(") ").next()?.split(' ').nth(16)?.parse().ok()
+    };
+    let usual = nice(Path::new(&process));
+    let threads = fs::read_dir(format!("{process}/task")).unwrap();
+    threads.filter(|thread| nice(&thread.as_ref().unwrap().path()) > usual).count()
+}
+
+#[test]
+fn schedules_scans_and_names_change_while_the_daemon_runs() {
+    let bed = Bed::new();
+    let files = ["one", "two"].map(|name| (format!("pool/{name}.bin"), bytes(name, 4 << 20)));
+    bed.write(&files.each_ref().map(|(name, data)| (name.as_str(), data.as_slice())));
+    let founder = bed.founder("u0");
+    let source = bed.sharing("source", &founder, "pool", &[]);
+    source.settled(1, 2);
+    // Nobody told this one whom to join.
+    let leaf = Daemon::start(Program::Leaf, &bed.path("leaf"), &[]);
+    let set = |daemon: &Daemon, settings: Value| {
+        let answer = daemon.asks("PATCH config", &settings.to_string());
+        assert_eq!(answer.status, 200, "{settings}: {answer:?}");
+    };
+    assert!(leaf.homes().is_empty());
+    set(&leaf, json!({ "dns": [founder.quic().replace("127.0.0.1", "localhost")] }));
+    eventually("the name leads into the network", || leaf.homes() == [founder.peer()]);
+    leaf.finds(&["bin"], &["one.bin", "two.bin"]);
+
+    for ((_, data), (daemon, key)) in files.iter().zip([(&source, "upload_schedule"), (&leaf, "download_schedule")]) {
+        set(daemon, json!({ key: ["daily 00:00-24:00 100kB"] }));
+        let get = leaf.start_command(&["get", &content_of(data)]);
+        get.says("progress");
+        let slow = leaf.lines(&["downloads"]).into_iter().find(|job| job["content"] == content_of(data).as_str());
+        assert_eq!(slow.unwrap()["state"], "active", "{key} holds it back");
+        set(daemon, json!({ key: null }));
+        assert_eq!(get.end().code, Some(0), "{key}");
+    }
+
+    let scans = || source.counted("quictrack_scan_duration_seconds_count");
+    let before = scans();
+    set(&source, json!({ "rescan_interval": "1s" }));
+    eventually("it scans again and again", || scans() >= before + 2);
+
+    set(&leaf, json!({ "hash_threads": 3 }));
+    bed.write(&[("huge/zeros.bin", b"")]);
+    // It takes no room, and longer to hash than this test runs.
+    fs::File::options().write(true).open(bed.path("huge/zeros.bin")).unwrap().set_len(1 << 40).unwrap();
+    leaf.lines(&["shares", "add", bed.path("huge").to_str().unwrap()]);
+    eventually("as many threads hash as were set", || hashing_threads(&leaf) == 3);
+}
+
+#[test]
+fn another_address_is_announced_while_the_daemon_runs() {
+    if !namespace::inside("life::another_address_is_announced_while_the_daemon_runs", &["--net"]) {
+        return;
+    }
+    namespace::system(&["ip", "link", "set", "lo", "up"]);
+    let bed = Bed::new();
+    let founder = bed.ultrapeer("u0", &["--founder", "--listen", "127.0.0.1:7780"]);
+    let options = ["--listen", "0.0.0.0:7790", "--join", "127.0.0.1:7780"];
+    let second = bed.ultrapeer("u1", &options);
+    let leaf = bed.leaf("leaf", &founder, &["--listen", "0.0.0.0:7791", "--volunteer", "always"]);
+    for (daemon, port) in [(&second, 7790), (&leaf, 7791)] {
+        let seen = |address: &str| {
+            let wanted = format!("{address}:{port}");
+            let known = founder.lines(&["peers"]);
+            known
+                .iter()
+                .any(|peer| peer["peer"] == daemon.peer() && peer["role"] == "ultrapeer" && peer["address"] == *wanted)
+        };
+        let serves = |address: &str| within(VOTED_AGAIN, address, || seen(address).then_some(()));
+        serves("127.0.0.1");
+        let answer = daemon.asks("PATCH config", &json!({ "advertise": format!("127.0.0.12:{port}") }).to_string());
+        assert_eq!(answer.status, 200, "{answer:?}");
+        serves("127.0.0.12");
     }
 }
