@@ -12,11 +12,12 @@ use crate::{
 };
 
 /// Every script of the repository that is not Rust.
-const SCRIPTS: [&str; 8] = [
+const SCRIPTS: [&str; 9] = [
     "../.ci/run",
     "../.ci/test",
     "container/build",
     "container/drill",
+    "systemd/drill",
     "debian/build",
     "debian/postinst",
     "debian/postrm",
