@@ -7,14 +7,16 @@
 #[allow(dead_code, unused_imports, reason = "the tests of the program use the rest")]
 mod support;
 
+#[path = "../support/browser.rs"]
 mod browser;
 mod changes;
+mod looks;
 mod pages;
 mod searches;
 
 use crate::{
     browser::Tab,
-    support::{Daemon, text},
+    support::{Daemon, processes, text},
 };
 
 /// The address of a leaf's page, with the token.
@@ -25,8 +27,13 @@ fn address(leaf: &Daemon) -> String {
 
 /// A tab in which a leaf's page is.
 fn visit(leaf: &Daemon) -> Tab {
+    visit_at(&address(leaf))
+}
+
+/// A tab in which the page at an address is.
+fn visit_at(address: &str) -> Tab {
     let mut tab = Tab::open();
-    tab.go(&address(leaf));
+    tab.go(address);
     tab.until("document.querySelector('form.search')");
     tab
 }

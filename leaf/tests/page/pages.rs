@@ -8,7 +8,7 @@ use crate::{
     visit,
 };
 
-const PAGES: [&str; 9] =
+pub(crate) const PAGES: [&str; 9] =
     ["search", "transfers", "transfers/up", "shared", "wishes", "browse", "network", "settings", "logs"];
 /// Time in which a daemon ends in order.
 const END: Duration = Duration::from_secs(25);

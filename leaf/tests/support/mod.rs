@@ -11,21 +11,23 @@ use std::{
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use serde_json::Value;
 
 pub(crate) mod nats;
+pub(crate) mod processes;
 #[path = "../../../overlay/tests/support/promtool.rs"]
 mod promtool;
 
-pub(crate) use self::promtool::promtool;
+pub(crate) use self::{
+    processes::{looked_for, send_signal},
+    promtool::promtool,
+};
 
 /// Time after which something that should happen within seconds counts as not happening.
 const PATIENCE: Duration = Duration::from_secs(40);
-/// Time between two looks.
-const LOOK: Duration = Duration::from_millis(50);
 /// The address options of a daemon of a test, each of which gets a free port of loopback unless the test names one.
 const ADDRESSES: [&str; 3] = ["--listen", "--api", "--metrics"];
 /// The other options: nobody is found by itself.
@@ -39,19 +41,6 @@ pub(crate) fn awaited<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
 /// Looks until something is there, and fails when it is not for `patience`.
 pub(crate) fn within<T>(patience: Duration, what: &str, look: impl FnMut() -> Option<T>) -> T {
     looked_for(patience, look).unwrap_or_else(|| panic!("not in time: {what}"))
-}
-
-/// Looks until something is there; `None` when it is not for `patience`.
-#[expect(clippy::disallowed_methods, reason = "real processes live in real time")]
-pub(crate) fn looked_for<T>(patience: Duration, mut look: impl FnMut() -> Option<T>) -> Option<T> {
-    let deadline = Instant::now() + patience;
-    loop {
-        let seen = look();
-        if seen.is_some() || Instant::now() >= deadline {
-            return seen;
-        }
-        thread::sleep(LOOK);
-    }
 }
 
 /// Looks until `holds`, and fails when it does not for [`PATIENCE`].
@@ -496,12 +485,6 @@ impl Running {
         let stdout = std::mem::take(&mut *self.said.lock().unwrap());
         Ended { code: status.code(), stdout, stderr }
     }
-}
-
-/// Sends a signal to a process, by the name that `kill` knows.
-pub(crate) fn send_signal(child: &Child, name: &str) {
-    let sent = Command::new("kill").arg(format!("-{name}")).arg(child.id().to_string()).status().unwrap();
-    assert!(sent.success());
 }
 
 impl Drop for Daemon {

@@ -1,22 +1,23 @@
 //! A headless Chromium, driven over the pipe of its DevTools protocol: commands and events are JSON between NUL bytes
-//! on the file descriptors 3 and 4.
+//! on the file descriptors 3 and 4. Whoever includes it has [`processes`] beside it.
+//!
+//! [`processes`]: crate::processes
+
+#![expect(clippy::unwrap_used, reason = "whoever drives a browser fails where something is not as it must be")]
 
 use std::{
     collections::BTreeMap,
-    fs,
     io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
-    path::Path,
     process::{Child, ChildStdin, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
     thread,
     time::Duration,
 };
 
-use data_encoding::BASE64;
 use serde_json::{Value, json};
 
-use crate::support::{awaited, send_signal, text};
+use crate::processes::{looked_for, send_signal};
 
 /// Time after which the browser counts as dead.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -91,16 +92,22 @@ impl Tab {
         tab
     }
 
-    /// Opens another tab and turns to it; the one before stays.
-    pub(crate) fn open_another(&mut self) {
-        self.session.clear();
+    /// Opens another tab and turns to it; the one before stays, and is told.
+    pub(crate) fn open_another(&mut self) -> String {
+        let before = std::mem::take(&mut self.session);
         let target = self.call("Target.createTarget", json!({ "url": "about:blank" }));
         let attached = self.call("Target.attachToTarget", json!({ "targetId": target["targetId"], "flatten": true }));
-        text(&attached["sessionId"]).clone_into(&mut self.session);
+        attached["sessionId"].as_str().unwrap().clone_into(&mut self.session);
         for domain in ["Page", "Runtime", "Log", "Network"] {
             self.call(&format!("{domain}.enable"), json!({}));
         }
         self.resize(1200, 800);
+        before
+    }
+
+    /// Turns to a tab that was left; tells which one is left now.
+    pub(crate) fn turn_to(&mut self, tab: String) -> String {
+        std::mem::replace(&mut self.session, tab)
     }
 
     /// Sends a command and waits for its result.
@@ -135,7 +142,7 @@ impl Tab {
     /// Waits until an expression is true.
     pub(crate) fn until(&mut self, expression: &str) {
         let is_true = format!("Boolean({expression})");
-        let seen = crate::support::looked_for(PATIENCE, || (self.value(&is_true) == true).then_some(()));
+        let seen = looked_for(PATIENCE, || (self.value(&is_true) == true).then_some(()));
         if seen.is_none() {
             let page = self.value("location.href + '\\n' + document.body.innerText");
             panic!("not in time: {expression}\n{}\n{:?}", page.as_str().unwrap_or_default(), self.errors());
@@ -215,26 +222,6 @@ impl Tab {
         self.call("Emulation.setEmulatedMedia", features);
     }
 
-    /// Saves what is seen, if the tests are told where to.
-    pub(crate) fn photograph(&mut self, name: &str) {
-        let Some(folder) = std::env::var_os("QUICTRACK_SCREENSHOTS") else { return };
-        let shot = self.call("Page.captureScreenshot", json!({ "format": "png" }));
-        fs::create_dir_all(&folder).unwrap();
-        let bytes = BASE64.decode(text(&shot["data"]).as_bytes()).unwrap();
-        fs::write(Path::new(&folder).join(format!("{name}.png")), bytes).unwrap();
-    }
-
-    /// What axe-core finds wrong with the page as it is.
-    pub(crate) fn barriers(&mut self) -> Vec<String> {
-        if self.value("typeof axe") == "undefined" {
-            self.call("Runtime.evaluate", json!({ "expression": include_str!("vendor/axe.min.js") }));
-        }
-        let found = self.value(
-            "axe.run().then(result => result.violations.map(found => found.id + ': ' + found.nodes.map(node => node.html + ' ' + node.any.map(check => check.message)).join('; ')))",
-        );
-        found.as_array().unwrap().iter().map(|found| text(found).to_owned()).collect()
-    }
-
     /// Errors and warnings of the page so far, but for those of addresses that hold one of `expected`.
     pub(crate) fn errors_beside(&self, expected: &[&str]) -> Vec<String> {
         let inbox = self.inbox.0.lock().unwrap();
@@ -253,11 +240,16 @@ impl Tab {
         self.errors_beside(&[])
     }
 
-    /// Every address that the page asked for.
-    pub(crate) fn requests(&self) -> Vec<String> {
+    /// Every request of the page so far.
+    pub(crate) fn asked(&self) -> Vec<Value> {
         let inbox = self.inbox.0.lock().unwrap();
         let asked = inbox.events.iter().filter(|event| event["method"] == "Network.requestWillBeSent");
-        asked.map(|event| text(&event["params"]["request"]["url"]).to_owned()).collect()
+        asked.map(|event| event["params"]["request"].clone()).collect()
+    }
+
+    /// Their addresses.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        self.asked().iter().map(|request| request["url"].as_str().unwrap().to_owned()).collect()
     }
 }
 
@@ -265,6 +257,6 @@ impl Drop for Tab {
     fn drop(&mut self) {
         // Its helpers are in its process group and end with it.
         send_signal(&self.child, "TERM");
-        awaited("the browser ends", || self.child.try_wait().unwrap());
+        looked_for(PATIENCE, || self.child.try_wait().unwrap()).expect("a browser that is told to end ends");
     }
 }
