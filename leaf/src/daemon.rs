@@ -4,7 +4,7 @@
 //!   prepare ─> node ─> ready ─> (settings, readiness, log) ─> drain ─> good-bye ─> close
 //! ```
 
-use std::{sync::Arc, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 use jiff::Zoned;
 use overlay::{
@@ -43,22 +43,8 @@ pub async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure>
     let plan = Plan { program: Program::Leaf, role: Role::Leaf, families, page: true };
     let (mut daemon, arrivals) = startup::prepare(plan, at.global, at.environment, options).await?;
     metrics::begin();
-    let settings = daemon.config.settings();
-    let start = Start {
-        network: settings.network.to_string(),
-        regime: Regime::of(settings.network.as_str(), settings.network_secret_file.is_some()),
-        join: settings.join.clone(),
-        seeks: discovery::is_seeking(&settings, &daemon.endpoint),
-        data: daemon.data_dir().to_owned(),
-        shares: shares(&daemon.config, &settings),
-        uploads: UploadLimits {
-            slots: settings.upload_slots.get() as usize,
-            rate: rate_now(&settings.upload_schedule, settings.upload_limit),
-            quota: settings.peer_quota.bytes(),
-        },
-        download_rate: rate_now(&settings.download_schedule, settings.download_limit),
-        role: role(&daemon.config, &settings),
-    };
+    let seeks = discovery::is_seeking(&daemon.config.settings(), &daemon.endpoint);
+    let start = start(&daemon.config, daemon.data_dir(), seeks);
     let node =
         Node::start(daemon.endpoint.clone(), arrivals, daemon.identity.clone(), daemon.clock, start, &daemon.tasks)?;
     let common = Arc::new(Common {
@@ -72,10 +58,10 @@ pub async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure>
         node: node.clone(),
         readiness: daemon.readiness.clone(),
         tickets: Tickets::default(),
-        common: Some(common.clone()),
+        common: common.clone(),
     };
     spawn(&daemon, &node, &common);
-    daemon.tasks.spawn("status events", publish_status(state.clone(), common));
+    daemon.tasks.spawn("status events", publish_status(state.clone()));
     daemon.serve(at.console, |guard| http::router(state, guard)).await?;
     greet(at.console, &daemon, &node);
     daemon.life.draining().await;
@@ -84,6 +70,26 @@ pub async fn run(at: &Surroundings<'_>, options: Layer) -> Result<Exit, Failure>
     node.stop().await;
     daemon.close().await;
     Ok(Exit::Done)
+}
+
+/// What a leaf of this configuration begins with. `seeks`: it looks for others by itself.
+pub(crate) fn start(config: &Config, data: &Path, seeks: bool) -> Start {
+    let settings = config.settings();
+    Start {
+        network: settings.network.to_string(),
+        regime: Regime::of(settings.network.as_str(), settings.network_secret_file.is_some()),
+        join: settings.join.clone(),
+        seeks,
+        data: data.to_owned(),
+        shares: shares(config, &settings),
+        uploads: UploadLimits {
+            slots: settings.upload_slots.get() as usize,
+            rate: rate_now(&settings.upload_schedule, settings.upload_limit),
+            quota: settings.peer_quota.bytes(),
+        },
+        download_rate: rate_now(&settings.download_schedule, settings.download_limit),
+        role: role(config, &settings),
+    }
 }
 
 /// What to do next, for somebody who has just started a leaf for the first time.
@@ -150,13 +156,7 @@ fn spawn(daemon: &Daemon, node: &Node, common: &Arc<Common>) {
             }
         }
     });
-    let follower = Follower {
-        config: daemon.config.clone(),
-        endpoint: daemon.endpoint.clone(),
-        node: node.clone(),
-        seen: daemon.config.settings(),
-    };
-    daemon.tasks.spawn("settings", follower.run());
+    daemon.tasks.spawn("settings", follow(daemon.config.clone(), daemon.endpoint.clone(), node.clone()));
     daemon.look_around(Arc::new(node.clone()));
     let (network, mut mapped) = (node.network().clone(), daemon.map_port());
     daemon.tasks.spawn("mapped port", async move {
@@ -168,7 +168,7 @@ fn spawn(daemon: &Daemon, node: &Node, common: &Arc<Common>) {
 }
 
 /// Puts the status among the events whenever it is another one.
-async fn publish_status(state: State, common: Arc<Common>) {
+pub(crate) async fn publish_status(state: State) {
     let mut ticks = interval(limits::LOOK_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut known = Status::default();
@@ -180,10 +180,16 @@ async fn publish_status(state: State, common: Arc<Common>) {
         let mut calm = Status { uptime_s: 0, ..status.clone() };
         calm.homes.iter_mut().flatten().for_each(|home| home.rtt_ms = None);
         if calm != known {
-            common.events.publish("status", &status);
+            state.common.events.publish("status", &status);
             known = calm;
         }
     }
+}
+
+/// Has the parts of a node that can change follow the configuration, until they are dropped.
+pub(crate) async fn follow(config: Arc<Config>, endpoint: Endpoint, node: Node) {
+    let seen = config.settings();
+    Follower { config, endpoint, node, seen }.run().await;
 }
 
 /// Carries changes of the configuration to the parts that can change, and the schedule of the rate limits.

@@ -1,7 +1,8 @@
 //! `demo`: a small network in one process, which searches and downloads, and stays to be looked at.
 //!
 //! Three ultrapeers and four leaves, each with sockets of its own on loopback, temporary data that is gone
-//! afterwards, no discovery, no configuration. Everything else is the real thing: the same nodes, over QUIC.
+//! afterwards, no discovery, nothing of the user's configuration. Everything else is the real thing: the same nodes, over
+//! QUIC, and the leaf that downloads can be looked at and set as any other.
 
 use std::{
     io::Write,
@@ -15,20 +16,24 @@ use overlay::{
     address::JoinAddress,
     admin::{
         auth::Guard,
+        common::Common,
         error::Code,
         handoff::TokenTexts,
         probes::{self, Readiness},
         server::{self, Listen},
     },
-    config::Origin,
-    console::{Console, Exit, Failure, revision},
+    bans::keeper::Bans,
+    config::{Config, Layer, LogFormat, Origin, Program},
+    console::{Console, Exit, Failure, GlobalOptions, revision},
     drive::{Clock, Tasks},
-    election::Regime,
+    environment::Environment,
+    folders::Folders,
     id::ContentId,
     identity::Identity,
-    life::{Life, Ready},
+    life::{self, Life, Ready},
     metrics::{self, Build, Role},
     startup,
+    telemetry::Telemetry,
     transport::{Arrival, BindMode, CloseCode, Endpoint, Settings},
     wire::hello::RefuseReason,
 };
@@ -45,10 +50,10 @@ use crate::{
         http::{self, State, Tickets},
         types::{Hit, SearchRequest, Summary},
     },
+    daemon,
     download::{Event, Request, record::Done},
-    node::{Node, Start},
-    store::{ShareSpec, SharesConfig},
-    transfer::serve::UploadLimits,
+    node::Node,
+    store::ShareSpec,
 };
 
 /// What `demo` is asked for.
@@ -62,9 +67,11 @@ pub struct Wish {
     pub once: bool,
 }
 
-/// Bytes a second that each leaf uploads at most. Chosen: the download takes about a second, so all three
-/// sources are at work before one alone could have sent everything.
-const UPLOAD_RATE: u64 = 12_000_000;
+/// What a leaf uploads at most. Chosen: the download takes about a second, so all three sources are at work before one
+/// alone could have sent everything.
+const UPLOAD_LIMIT: &str = "12MB";
+/// What is logged if `-v` and `-q` say nothing: what the demonstration tells by itself is not to be lost among it.
+const LOG: &str = "warn";
 /// Bytes of the made file.
 const MADE_BYTES: usize = 32 << 20;
 /// Its name, which the default query finds.
@@ -84,14 +91,14 @@ const FETCHING: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// What went wrong, for the user.
-pub async fn run(console: &Console, wish: Wish) -> Result<Exit, Failure> {
+pub async fn run(console: &Console, global: &GlobalOptions, wish: Wish) -> Result<Exit, Failure> {
     let folder = wish.share.clone().unwrap_or_else(|| PathBuf::from("/usr/share/doc"));
     if !folder.is_dir() {
         return Err(Failure::new(Code::BadRequest, format!("{} is not a folder", folder.display()))
             .hint("name a folder with --share DIR"));
     }
     let life = Life::of_process()?;
-    let bed = Bed::build(&folder)?;
+    let bed = Bed::build(&folder, global)?;
     let outcome = tokio::select! {
         biased;
         () = life.draining() => Ok(Exit::Interrupted),
@@ -110,14 +117,25 @@ struct Bed {
     data: tempfile::TempDir,
     made: ContentId,
     ultrapeers: Vec<(Service, Endpoint)>,
-    leaves: Vec<Node>,
+    leaves: Vec<Leaf>,
     clock: Clock,
     tasks: Tasks,
     metrics: metrics::Metrics,
+    telemetry: Telemetry,
+    /// The filter of the log.
+    log: &'static str,
+}
+
+/// A leaf, and what it was started with.
+struct Leaf {
+    node: Node,
+    config: Arc<Config>,
 }
 
 impl Bed {
-    fn build(folder: &Path) -> Result<Self, Failure> {
+    fn build(folder: &Path, global: &GlobalOptions) -> Result<Self, Failure> {
+        let log = global.log_filter().unwrap_or(LOG);
+        let telemetry = Telemetry::install(log, LogFormat::Text, global.color)?;
         let data = tempfile::Builder::new().prefix("quictrack-demo-").tempdir()?;
         let made = make_file(data.path())?;
         let build = Build { version: env!("CARGO_PKG_VERSION"), revision: revision(), role: Role::Leaf };
@@ -132,6 +150,8 @@ impl Bed {
             clock: Clock::new(),
             tasks: Tasks::new(),
             metrics,
+            telemetry,
+            log,
         };
         for number in 0..ULTRAPEERS {
             bed.add_ultrapeer(number)?;
@@ -188,40 +208,38 @@ impl Bed {
 
     fn add_leaf(&mut self, number: usize, folder: &Path) -> Result<(), Failure> {
         let (endpoint, arrivals, identity) = Self::bind()?;
-        let data = self.data.path().join(format!("leaf-{number}"));
+        let data = data_of(self.data.path(), number);
         std::fs::create_dir_all(&data)?;
-        let mut shares = Vec::new();
+        let config = Arc::new(self.configuration(&data)?);
+        let mut start = daemon::start(&config, &data, false);
+        let mut share = |path| start.shares.shares.push(ShareSpec { path, origin: Origin::CommandLine });
         if number == 0 {
-            shares.push(folder.to_owned());
+            share(folder.to_owned());
         }
         if number < HOLDERS {
-            shares.push(self.data.path().join("shared"));
+            share(self.data.path().join("shared"));
         }
-        let start = Start {
-            network: "demo".to_owned(),
-            regime: Regime::of("demo", false),
-            join: self.join(),
-            seeks: false,
-            shares: SharesConfig {
-                shares: shares.into_iter().map(|path| ShareSpec { path, origin: Origin::CommandLine }).collect(),
-                exclude: Vec::new(),
-                rescan_interval: Duration::from_hours(1),
-                hash_threads: 1,
-                downloads: data.join("downloads"),
-                share_downloads: false,
-            },
-            data,
-            uploads: UploadLimits { slots: 4, rate: Some(UPLOAD_RATE), quota: None },
-            download_rate: None,
-            role: crate::role::Settings::default(),
-        };
         let node = Node::start(endpoint, arrivals, identity, self.clock, start, &self.tasks)?;
-        self.leaves.push(node);
+        self.leaves.push(Leaf { node, config });
         Ok(())
     }
 
+    /// The configuration of a leaf, written to its data folder. It can be changed as any other.
+    fn configuration(&self, data: &Path) -> Result<Config, Failure> {
+        let folders = Folders::within(Program::Leaf, data);
+        let join: Vec<_> = self.join().iter().map(ToString::to_string).collect();
+        let text = format!(
+            "network = \"demo\"\njoin = {join:?}\nvolunteer = \"never\"\nlan = false\ndht = false\nportmap = false\n\
+             listen = \"127.0.0.1:0\"\napi = \"127.0.0.1:0\"\nmetrics = \"127.0.0.1:0\"\n\
+             hash_threads = 1\nupload_limit = \"{UPLOAD_LIMIT}\"\nlog = \"{log}\"\n",
+            log = self.log,
+        );
+        std::fs::write(&folders.configuration, text)?;
+        Ok(Config::load(Program::Leaf, &folders, &Environment::default(), Layer::default())?)
+    }
+
     /// The leaf that searches and downloads: the one that has nothing.
-    fn seeker(&self) -> &Node {
+    fn seeker(&self) -> &Leaf {
         &self.leaves[LEAVES - 1]
     }
 
@@ -229,7 +247,7 @@ impl Bed {
         console.note(format_args!("starting {ULTRAPEERS} ultrapeers and {LEAVES} leaves"));
         let formed = timeout(FORMING, self.formed()).await;
         formed.map_err(|_| Failure::new(Code::Timeout, "the network did not form in time"))?;
-        let files: u64 = self.leaves.iter().map(|node| node.shares().catalog().files()).sum();
+        let files: u64 = self.leaves.iter().map(|leaf| leaf.node.shares().catalog().files()).sum();
         console.note(format_args!("{files} files are shared and searchable"));
         let query = wish.query.clone().unwrap_or_else(|| MADE_QUERY.to_owned());
         self.search(console, &query).await?;
@@ -253,7 +271,7 @@ impl Bed {
             // The sender lives in the service, so waiting cannot fail.
             let _ = admitted.wait_for(|admitted| *admitted).await;
         }
-        for node in &self.leaves {
+        for Leaf { node, .. } in &self.leaves {
             let sequence = node.shares().settled(None).await;
             let network = node.network();
             let mut changes = network.watch();
@@ -268,7 +286,7 @@ impl Bed {
 
     async fn search(&self, console: &Console, query: &str) -> Result<(), Failure> {
         console.note(format_args!("searching for {query}"));
-        let searches = self.seeker().searches();
+        let searches = self.seeker().node.searches();
         let request = SearchRequest { query: query.to_owned(), ..SearchRequest::default() };
         let id = searches.start(request).await?;
         let (hits, summary) = searches.finished(&id).await.ok_or_else(|| internal("the search was forgotten"))?;
@@ -283,7 +301,7 @@ impl Bed {
     }
 
     async fn fetch(&self, console: &Console) -> Result<Done, Failure> {
-        let node = self.seeker();
+        let node = &self.seeker().node;
         let known = node.searches().known(&self.made);
         let mut events = node.downloads().subscribe();
         let request = Request {
@@ -324,7 +342,7 @@ impl Bed {
 
     /// Serves the seeker's API and everybody's metrics until the user ends it.
     async fn stay(&self, console: &Console, life: &Life) -> Result<Exit, Failure> {
-        let node = self.seeker().clone();
+        let Leaf { node, config } = self.seeker();
         let any = || Listen::Given(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
         let api = server::bind(any()).await?;
         let scraped = server::bind(any()).await?;
@@ -336,8 +354,17 @@ impl Bed {
         let ready = Ready::new("demo", node.peer(), "demo", node.endpoint().local_address())
             .api(Some(api.url()), true)
             .metrics(Some(scraped.url()));
-        let state = State { node, readiness: readiness.clone(), tickets: Tickets::default(), common: None };
-        let router = http::router(state, Guard::new(api.address(), &[], tokens.hashes()));
+        let bans = Bans::load(&data_of(self.data.path(), LEAVES - 1), &config.settings(), node.endpoint().clone())?;
+        bans.set_known(Arc::new(node.clone()));
+        let common = Arc::new(Common {
+            config: config.clone(),
+            telemetry: self.telemetry.clone(),
+            bans,
+            events: node.events().clone(),
+        });
+        let state = State { node: node.clone(), readiness: readiness.clone(), tickets: Tickets::default(), common };
+        self.follow(&state, life);
+        let router = http::router(state, Guard::new(api.address(), &config.settings().api_hosts, tokens.hashes()));
         let stop = self.tasks.token();
         self.tasks.spawn_to_end("api", server::serve(api, router, stop.clone()));
         let probes = probes::router(self.metrics.clone(), readiness);
@@ -352,13 +379,24 @@ impl Bed {
         Ok(Exit::Done)
     }
 
+    /// Has the seeker follow what is set, banned and logged, as a daemon does.
+    fn follow(&self, state: &State, life: &Life) {
+        let (node, common) = (state.node.clone(), state.common.clone());
+        let (config, telemetry, life) = (common.config.clone(), self.telemetry.clone(), life.clone());
+        self.tasks.spawn("settings", daemon::follow(config.clone(), node.endpoint().clone(), node));
+        self.tasks.spawn("bans", common.bans.clone().follow(config.subscribe()));
+        self.tasks.spawn("configuration", async move { life::follow_configuration(&config, &life, &telemetry).await });
+        self.tasks.spawn("log events", common.publish_log());
+        self.tasks.spawn("status events", daemon::publish_status(state.clone()));
+    }
+
     /// Those of all nodes.
     fn endpoints(&self) -> impl Iterator<Item = &Endpoint> {
-        self.leaves.iter().map(Node::endpoint).chain(self.ultrapeers.iter().map(|(_, endpoint)| endpoint))
+        self.leaves.iter().map(|leaf| leaf.node.endpoint()).chain(self.ultrapeers.iter().map(|(_, endpoint)| endpoint))
     }
 
     async fn tear_down(self) {
-        for node in &self.leaves {
+        for Leaf { node, .. } in &self.leaves {
             node.stop().await;
         }
         self.tasks.cancel();
@@ -376,6 +414,11 @@ fn agent() -> String {
 
 fn internal(error: impl std::fmt::Display) -> Failure {
     Failure::new(Code::Internal, error.to_string())
+}
+
+/// The data folder of a leaf.
+fn data_of(folder: &Path, number: usize) -> PathBuf {
+    folder.join(format!("leaf-{number}"))
 }
 
 /// Makes the file that three leaves share; its bytes are the same in each demonstration.

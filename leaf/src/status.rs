@@ -38,7 +38,7 @@ pub async fn status(state: &State) -> Status {
     let serves = node.role().is_ultrapeer();
     let serving = snapshot.as_ref().filter(|_| serves);
     observed.extend(serving.and_then(|snapshot| snapshot.address).filter(|address| !observed.contains(address)));
-    let wish = state.common.as_ref().map_or(Volunteer::Never, |common| common.config.settings().volunteer);
+    let wish = state.common.config.settings().volunteer;
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         role: if serves { "ultrapeer" } else { "leaf" }.to_owned(),

@@ -52,13 +52,13 @@ pub struct State {
     pub readiness: Readiness,
     /// Links to contents that are out.
     pub tickets: Tickets,
-    /// Configuration, log and events; `None` where there is none to show (`demo`).
-    pub common: Option<Arc<Common>>,
+    /// Configuration, log, bans and events.
+    pub common: Arc<Common>,
 }
 
 impl FromRef<State> for Arc<Common> {
     fn from_ref(state: &State) -> Self {
-        state.common.clone().expect("its endpoints are added only where it is there")
+        state.common.clone()
     }
 }
 
@@ -90,12 +90,7 @@ pub fn router(state: State, guard: Guard) -> Router {
             shares::browse,
         );
     let api = wishes::routes(searches::routes(files::routes(downloads::routes(api))));
-    let api = if state.common.is_some() {
-        common::add(api)
-    } else {
-        api.endpoint(Endpoint::get("events", "everything that happens, as it happens").events(), state::events)
-    };
-    page::routes(api).into_router(state, guard)
+    page::routes(common::add(api)).into_router(state, guard)
 }
 
 /// The content of a full id, or of a prefix of 8 or more digits that only one known content has.

@@ -28,5 +28,5 @@ pub struct Arguments {
 /// What went wrong in it.
 pub async fn run(context: &Context, arguments: Arguments) -> Result<Exit, Failure> {
     let Arguments { share, query, once } = arguments;
-    demo::run(&context.console, Wish { share, query, once }).await
+    demo::run(&context.console, &context.global, Wish { share, query, once }).await
 }

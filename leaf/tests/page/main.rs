@@ -10,6 +10,7 @@ mod support;
 #[path = "../support/browser.rs"]
 mod browser;
 mod changes;
+mod demo;
 mod looks;
 mod pages;
 mod searches;

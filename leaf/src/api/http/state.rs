@@ -1,10 +1,9 @@
 //! `status`, `peers`, `uploads`, `history`: how the node is doing.
 
-use axum::{Json, extract::State as Shared, response::Response};
+use axum::{Json, extract::State as Shared};
 use overlay::{
     admin::{
         error::{ApiError, Query},
-        events::{LastEventId, respond},
         list::{ListQuery, Page},
     },
     drive::wall_clock_s,
@@ -74,8 +73,4 @@ pub(super) async fn history(
             download: chart.steps.iter().map(|rates| rates.download).collect(),
         },
     }))
-}
-
-pub(super) async fn events(Shared(state): Shared<State>, LastEventId(last): LastEventId) -> Response {
-    respond(state.node.events().follow(last.as_deref()))
 }
