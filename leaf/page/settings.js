@@ -2,6 +2,7 @@
 
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { all, get, patch, post, remove, segment } from "./api.js";
+import { Carry, PARTS } from "./carry.js";
 import { Empty, Problem, Sure, useAction } from "./parts.js";
 import { time } from "./format.js";
 
@@ -30,18 +31,27 @@ const ORIGINS = { default: "default", file: "file", settings: "set here", enviro
 
 export function Settings() {
   const [options, setOptions] = useState(null);
+  /** Counted, so that the bans are loaded again, too. */
+  const [loads, setLoads] = useState(0);
   const [run, error] = useAction();
   const load = () => run(async () => setOptions(await all("config")));
+  const taken = async () => {
+    await load();
+    setLoads(number => number + 1);
+  };
   useEffect(() => { load(); }, []);
   const change = rows => setOptions(known => known.map(option => rows.find(row => row.key === option.key) ?? option));
-  if (error?.status === 404) return html`<${Empty}>The demonstration has no settings.</${Empty}>`;
   const known = new Map((options ?? []).map(option => [option.key, option]));
   const listed = new Set(Object.values(GROUPS).flat());
   const groups = { ...GROUPS, Other: [...known.keys()].filter(key => !listed.has(key)) };
   return html`<${Problem} error=${error} />
     ${options && Object.entries(groups).map(([title, keys]) => keys.some(key => known.has(key)) && html`<section key=${title}><h2>${title}</h2>
       <ul class="list options">${keys.filter(key => known.has(key)).map(key => html`<li key=${key}><${Option} option=${known.get(key)} change=${change} /></li>`)}</ul></section>`)}
-    <${Bans} />`;
+    <${Bans} key=${loads} />
+    <section><h2>In a file</h2>
+      <p class="lead">Settings, shares, wishes and bans that were made at run time, for another machine or for keeps. Keys and tokens are not in it;
+        <code>quictrack config import</code> reads it as well.</p>
+      <${Carry} parts=${PARTS} taken=${taken} /></section>`;
 }
 
 const shape = option => {

@@ -3,6 +3,7 @@
 import { html, useEffect, useState } from "./vendor/htm-preact.js";
 import { all, post, remove } from "./api.js";
 import { drop, put } from "./store.js";
+import { Carry } from "./carry.js";
 import { List } from "./list.js";
 import { Empty, Name, Problem, Sure, useAction } from "./parts.js";
 import { about } from "./search.js";
@@ -33,7 +34,8 @@ export function Wishes({ state }) {
     </form>
     <${Problem} error=${error} />
     ${wishes.length ? html`<ul class="list cards" aria-label="Wishes">${wishes.map(wish => html`<li key=${wish.id}><${Wish} wish=${wish} state=${state} run=${run} /></li>`)}</ul>`
-      : html`<${Empty}>You wish for nothing yet.</${Empty}>`}`;
+      : html`<${Empty}>You wish for nothing yet.</${Empty}>`}
+    <${Carry} parts=${["wishes"]} />`;
 }
 
 function Wish({ wish, state, run }) {

@@ -9,6 +9,7 @@ mod support;
 
 #[path = "../support/browser.rs"]
 mod browser;
+mod carry;
 mod changes;
 mod demo;
 mod looks;

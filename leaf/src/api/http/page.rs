@@ -29,6 +29,7 @@ const FILES: &[(&str, &[u8])] = files![
     "api.js",
     "app.js",
     "browse.js",
+    "carry.js",
     "chart.js",
     "format.js",
     "icon.svg",
