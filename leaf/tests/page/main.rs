@@ -12,6 +12,7 @@ mod browser;
 mod carry;
 mod changes;
 mod demo;
+mod hostile;
 mod looks;
 mod pages;
 mod searches;
