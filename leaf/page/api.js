@@ -55,25 +55,25 @@ async function send(method, path, { body, headers, signal } = {}) {
   throw new Refusal({ ...error, status: answer.status });
 }
 
-async function json(method, path, body) {
-  const answer = await send(method, path, { body });
+async function json(method, path, { body, signal } = {}) {
+  const answer = await send(method, path, { body, signal });
   const text = await answer.text();
   return text ? JSON.parse(text) : null;
 }
 
-export const get = path => json("GET", path);
-export const post = (path, body) => json("POST", path, body);
-export const patch = (path, body) => json("PATCH", path, body);
+export const get = (path, { signal } = {}) => json("GET", path, { signal });
+export const post = (path, body) => json("POST", path, { body });
+export const patch = (path, body) => json("PATCH", path, { body });
 export const remove = path => json("DELETE", path);
 export const segment = encodeURIComponent;
 
 /** All items of a list that is known to be short enough. */
-export async function all(path, most = 20000) {
+export async function all(path, { most = 20000, signal } = {}) {
   const items = [];
   let cursor = null;
   do {
     const mark = path.includes("?") ? "&" : "?";
-    const page = await get(`${path}${mark}limit=1000${cursor ? `&cursor=${segment(cursor)}` : ""}`);
+    const page = await get(`${path}${mark}limit=1000${cursor ? `&cursor=${segment(cursor)}` : ""}`, { signal });
     items.push(...page.items);
     cursor = page.next;
   } while (cursor && items.length < most);
@@ -81,10 +81,10 @@ export async function all(path, most = 20000) {
 }
 
 /**
- * Server-sent events, with the token that `EventSource` cannot send. Calls `on({id, event, data})` for each and
- * returns when the stream ends; throws when it breaks.
+ * Server-sent events, with the token that `EventSource` cannot send. Calls `on({id, event, data})` for each, `heard()`
+ * for anything that comes, and returns when the stream ends; throws when it breaks.
  */
-export async function events(path, { on, opened, lastId, signal }) {
+export async function events(path, { on, opened, heard, lastId, signal }) {
   const headers = lastId ? { "Last-Event-ID": lastId } : {};
   const answer = await send("GET", path, { headers, signal });
   opened?.();
@@ -93,6 +93,7 @@ export async function events(path, { on, opened, lastId, signal }) {
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
+    heard?.();
     const blocks = (rest + value).split("\n\n");
     rest = blocks.pop();
     for (const block of blocks) {

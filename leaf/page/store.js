@@ -8,6 +8,12 @@ const REDRAW = 250;
 /** Time between two looks at what events do not tell, such as round trips, in ms. */
 const LOOK = 5000;
 const RETRY = [500, 1000, 2000, 4000];
+/** Time without a word after which a connection counts as broken, in ms: the daemon says something every 15 s. */
+const SILENCE = 40000;
+/** Time for a new connection to be answered, and everything to be loaded, in ms. */
+const ANSWER = 20000;
+/** Time after which a tab that nobody sees listens no more, in ms: a browser keeps six connections to one host, for all tabs. */
+const REST = 30000;
 const LOG_LINES = 1000;
 
 /** `connection`: `connecting`, `open`, `gone`, `unauthorized`. */
@@ -72,10 +78,10 @@ function take({ event, data }) {
   changed();
 }
 
-async function load() {
+async function load(signal) {
   const kinds = Object.values(LISTS);
   const [status, logs, ...lists] = await Promise.all([
-    get("status"), all("logs").catch(() => []), ...kinds.map(([list]) => all(list)),
+    get("status", { signal }), all("logs", { signal }), ...kinds.map(([list]) => all(list, { signal })),
   ]);
   state.status = status;
   state.logs = logs.slice(-LOG_LINES);
@@ -85,7 +91,12 @@ async function load() {
   changed();
 }
 
+/** The connection of now: when something came, how long it may be silent, and what ends it. */
+const line = { heard: Date.now(), patience: ANSWER, cut: () => {} };
+const hear = () => { line.heard = Date.now(); };
 let running = null;
+let isResting = false;
+let wake = () => {};
 
 /** Follows the daemon until the page is closed: loads, listens, and begins again when the connection breaks. */
 export async function follow() {
@@ -94,6 +105,9 @@ export async function follow() {
   let lastId = null;
   let failures = 0;
   while (!run.signal.aborted) {
+    if (isResting) await new Promise(resolve => { wake = resolve; });
+    let wasOpen = false;
+    let isCut = false;
     try {
       if (!hasToken()) return setConnection("unauthorized");
       await listen(run.signal);
@@ -101,49 +115,81 @@ export async function follow() {
       if (run.signal.aborted) return;
       if (error.status === 401) return setConnection("unauthorized");
     }
+    // What was cut here, after a sleep of this machine perhaps, says nothing of the daemon yet.
+    if (isCut && wasOpen) continue;
     setConnection("gone");
     await new Promise(resolve => setTimeout(resolve, RETRY[Math.min(failures++, RETRY.length - 1)]));
-  }
 
-  async function listen(signal) {
-    const stream = new AbortController();
-    const end = () => stream.abort();
-    signal.addEventListener("abort", end);
-    const waiting = [];
-    let loaded = false;
-    try {
-      await events("events", {
-        lastId, signal: stream.signal,
-        // Events that come while the lists are loaded are newer than the lists.
-        opened: () => begin().catch(end),
-        on: frame => {
-          lastId = frame.id ?? lastId;
-          if (frame.event === "reset") begin().catch(end);
-          else if (loaded) take(frame);
-          else waiting.push(frame);
-        },
-      });
-    } finally {
-      signal.removeEventListener("abort", end);
-      stream.abort();
-    }
+    async function listen(signal) {
+      const stream = new AbortController();
+      const end = () => stream.abort();
+      signal.addEventListener("abort", end);
+      Object.assign(line, { patience: ANSWER, cut: () => { isCut = true; end(); } });
+      hear();
+      const waiting = [];
+      let loaded = false;
+      try {
+        await events("events", {
+          lastId, signal: stream.signal, heard: hear,
+          // Events that come while the lists are loaded are newer than the lists.
+          opened: () => begin().catch(end),
+          on: frame => {
+            lastId = frame.id ?? lastId;
+            if (frame.event === "reset") begin().catch(end);
+            else if (loaded) take(frame);
+            else waiting.push(frame);
+          },
+        });
+      } finally {
+        signal.removeEventListener("abort", end);
+        stream.abort();
+      }
 
-    async function begin() {
-      await load();
-      loaded = true;
-      waiting.splice(0).forEach(take);
-      failures = 0;
-      setConnection("open");
+      async function begin() {
+        await load(stream.signal);
+        loaded = wasOpen = true;
+        waiting.splice(0).forEach(take);
+        failures = 0;
+        line.patience = SILENCE;
+        hear();
+        setConnection("open");
+      }
     }
   }
 }
 
+let rest = null;
+
+/** A tab that nobody sees leaves its connection to others after a while, and knows everything again when it is seen. */
+function restUnseen() {
+  clearTimeout(rest);
+  if (document.hidden) {
+    rest = setTimeout(() => {
+      isResting = true;
+      line.cut();
+    }, REST);
+  } else if (isResting) {
+    isResting = false;
+    wake();
+  }
+}
+
+document.addEventListener("visibilitychange", restUnseen);
+restUnseen();
+
+let isLooking = false;
 setInterval(async () => {
-  if (state.connection !== "open" || document.hidden) return;
+  const silence = Date.now() - line.heard;
+  // Somebody has set the clock back.
+  if (silence < 0) hear();
+  if (silence > line.patience) line.cut();
+  if (state.connection !== "open" || document.hidden || isLooking) return;
+  isLooking = true;
   try {
-    state.status = await get("status");
+    state.status = await get("status", { signal: AbortSignal.timeout(SILENCE) });
     changed();
   } catch {
     // The stream of events tells that the daemon is gone.
   }
+  isLooking = false;
 }, LOOK);

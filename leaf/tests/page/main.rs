@@ -16,6 +16,7 @@ mod hostile;
 mod looks;
 mod pages;
 mod searches;
+mod times;
 
 use crate::{
     browser::Tab,
