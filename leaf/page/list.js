@@ -2,14 +2,18 @@
 
 import { html, useLayoutEffect, useRef, useState } from "./vendor/htm-preact.js";
 
-const LONG = 300;
+/** Every row costs the browser about half a millisecond, and what takes longer than 50 is noticed. */
+const LONG = 100;
+/** Pixels of a row, at least. */
+const LOW = 48;
 /** Rows beside the visible ones, so that keys and fast scrolling find something. */
 const BESIDE = 12;
 
 /** `row(item, index)` gives the inside of an `<li>`; `id(item)` tells items apart. */
 export function List({ items, row, id, label, kind = "" }) {
   const list = useRef(null);
-  const [range, setRange] = useState([0, LONG]);
+  // First row, last row, height of a row. Before that is known: as many as fit if it is low.
+  const [range, setRange] = useState([0, Math.ceil(innerHeight / LOW) + BESIDE, 0]);
   const isLong = items.length > LONG;
 
   useLayoutEffect(() => {
@@ -20,7 +24,8 @@ export function List({ items, row, id, label, kind = "" }) {
       const above = -list.current.getBoundingClientRect().top;
       const first = Math.max(0, Math.floor(above / height) - BESIDE);
       const last = Math.min(items.length, Math.ceil((above + innerHeight) / height) + BESIDE);
-      setRange(known => (known[0] === first && known[1] === last ? known : [first, Math.max(last, first)]));
+      const next = [first, Math.max(last, first), height];
+      setRange(known => (next.every((number, index) => number === known[index]) ? known : next));
     };
     look();
     addEventListener("scroll", look, { passive: true });
@@ -31,8 +36,7 @@ export function List({ items, row, id, label, kind = "" }) {
     };
   }, [isLong, items.length]);
 
-  const [first, last] = isLong ? range : [0, items.length];
-  const height = isLong && list.current ? rowHeight(list.current) : 0;
+  const [first, last, height] = isLong ? range : [0, items.length, 0];
   const space = { paddingTop: `${first * height}px`, paddingBottom: `${Math.max(0, items.length - last) * height}px` };
   return html`<ul class="list ${kind}" ref=${list} aria-label=${label} style=${isLong ? space : {}}>
     ${items.slice(first, last).map((item, index) => html`

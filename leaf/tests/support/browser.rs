@@ -112,6 +112,13 @@ impl Tab {
 
     /// Sends a command and waits for its result.
     pub(crate) fn call(&mut self, method: &str, parameters: Value) -> Value {
+        let answer = self.ask(method, parameters);
+        assert!(answer["error"].is_null(), "{method}: {answer}");
+        answer["result"].clone()
+    }
+
+    /// Sends a command and waits for what is answered: a `result` or an `error`.
+    fn ask(&mut self, method: &str, parameters: Value) -> Value {
         self.last += 1;
         let mut message = json!({ "id": self.last, "method": method, "params": parameters });
         if !self.session.is_empty() {
@@ -121,9 +128,7 @@ impl Tab {
         let (inbox, filled) = &*self.inbox;
         let is_waiting = |inbox: &mut Inbox| !inbox.answers.contains_key(&self.last) && !inbox.is_gone;
         let (mut inbox, _) = filled.wait_timeout_while(inbox.lock().unwrap(), PATIENCE, is_waiting).unwrap();
-        let answer = inbox.answers.remove(&self.last).unwrap_or_else(|| panic!("no answer to {method}"));
-        assert!(answer["error"].is_null(), "{method}: {answer}");
-        answer["result"].clone()
+        inbox.answers.remove(&self.last).unwrap_or_else(|| panic!("no answer to {method}"))
     }
 
     /// Loads an address.
@@ -131,18 +136,28 @@ impl Tab {
         self.call("Page.navigate", json!({ "url": url }));
     }
 
-    /// The value of an expression, which may be a promise.
-    pub(crate) fn value(&mut self, expression: &str) -> Value {
-        let asked = json!({ "expression": expression, "awaitPromise": true, "returnByValue": true });
-        let answer = self.call("Runtime.evaluate", asked);
-        assert!(answer["exceptionDetails"].is_null(), "{expression}: {answer}");
-        answer["result"]["value"].clone()
+    /// Loads the page again.
+    pub(crate) fn reload(&mut self) {
+        self.call("Page.reload", json!({}));
     }
 
-    /// Waits until an expression is true.
+    /// The value of an expression, which may be a promise.
+    pub(crate) fn value(&mut self, expression: &str) -> Value {
+        let answer = self.ask("Runtime.evaluate", evaluation(expression));
+        let result = &answer["result"];
+        assert!(result.is_object() && result["exceptionDetails"].is_null(), "{expression}: {answer}");
+        result["result"]["value"].clone()
+    }
+
+    /// Waits until an expression is true. A page that is just being left has no values.
     pub(crate) fn until(&mut self, expression: &str) {
-        let is_true = format!("Boolean({expression})");
-        let seen = looked_for(PATIENCE, || (self.value(&is_true) == true).then_some(()));
+        let is_true = evaluation(&format!("Boolean({expression})"));
+        let seen = looked_for(PATIENCE, || {
+            let answer = self.ask("Runtime.evaluate", is_true.clone());
+            let thrown = &answer["result"]["exceptionDetails"];
+            assert!(thrown.is_null(), "{expression}: {answer}");
+            (answer["result"]["result"]["value"] == true).then_some(())
+        });
         if seen.is_none() {
             let page = self.value("location.href + '\\n' + document.body.innerText");
             panic!("not in time: {expression}\n{}\n{:?}", page.as_str().unwrap_or_default(), self.errors());
@@ -251,6 +266,11 @@ impl Tab {
     pub(crate) fn requests(&self) -> Vec<String> {
         self.asked().iter().map(|request| request["url"].as_str().unwrap().to_owned()).collect()
     }
+}
+
+/// What asks for the value of an expression.
+fn evaluation(expression: &str) -> Value {
+    json!({ "expression": expression, "awaitPromise": true, "returnByValue": true })
 }
 
 impl Drop for Tab {
