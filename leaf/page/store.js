@@ -188,8 +188,9 @@ setInterval(async () => {
   try {
     state.status = await get("status", { signal: AbortSignal.timeout(SILENCE) });
     changed();
-  } catch {
-    // The stream of events tells that the daemon is gone.
+  } catch (error) {
+    // The stream may not have noticed yet.
+    if (error.code === "gone") line.cut();
   }
   isLooking = false;
 }, LOOK);

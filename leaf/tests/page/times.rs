@@ -137,7 +137,6 @@ fn a_daemon_that_hangs_and_a_lost_network_are_told_and_got_over() {
         tab.call("Network.emulateNetworkConditions", conditions);
     };
     network(&mut tab, true);
-    set_clock(&mut tab, 1.0 / 60.0);
     tab.shows("The daemon does not answer");
     network(&mut tab, false);
     tab.until("!document.querySelector('#gone')");
