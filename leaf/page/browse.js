@@ -65,7 +65,7 @@ function Share({ peer, path, state }) {
   const items = page?.items ?? [];
   return html`
     <nav class="crumbs" aria-label="Folder"><a class="mono" href=${address(peer, "")} title=${peer}>${isMe ? "this node" : short(peer)}</a>
-      ${folders.map((name, index) => html`<span aria-hidden="true">/</span><a href=${address(peer, folders.slice(0, index + 1).join("/"))} aria-current=${index === folders.length - 1 ? "page" : undefined}><${Name} text=${name} /></a>`)}</nav>
+      ${folders.map((name, index) => html`<span aria-hidden="true">/</span><a href=${address(peer, folders.slice(0, index + 1).join("/"))} title=${name} aria-current=${index === folders.length - 1 ? "page" : undefined}><${Name} text=${name} /></a>`)}</nav>
     <div class="tools">
       ${!isMe && path && html`<button type="button" disabled=${starting} onClick=${() => fetchIt(path, path)}>Download this folder</button>`}
       ${!isMe && html`<button type="button" class="quiet danger" disabled=${starting} onClick=${ban}>Block this peer</button>`}

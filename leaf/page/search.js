@@ -230,7 +230,8 @@ function Outcome({ all }) {
 export function about({ tags, path, kind }) {
   const media = [tags.artist, tags.album, tags.title].filter(Boolean);
   const facts = [tags.year, tags.duration_s && playTime(tags.duration_s), tags.bitrate && `${tags.bitrate} kbit/s`].filter(Boolean);
-  return [kind, ...facts, media.length ? media.join(" · ") : path].join(" · ");
+  const folder = path.slice(0, Math.max(0, path.lastIndexOf("/")));
+  return [kind, ...facts, media.length ? media.join(" · ") : folder].filter(Boolean).join(" · ");
 }
 
 function useDownload(hit) {

@@ -9,7 +9,7 @@ import { time } from "./format.js";
 const GROUPS = {
   Sharing: ["share", "exclude", "downloads", "share_downloads", "rescan_interval", "hash_threads"],
   Limits: ["upload_limit", "download_limit", "upload_schedule", "download_schedule", "upload_slots", "peer_quota"],
-  Network: ["listen", "advertise", "join", "dns", "network", "network_secret_file", "lan", "dht", "portmap"],
+  Network: ["listen", "advertise", "join", "dns", "network", "network_secret_file", "lan", "dht", "dht_bootstrap", "portmap"],
   "As an ultrapeer": ["volunteer", "max_leaves", "memory", "max_files_per_leaf", "query_rate", "query_burst", "relay_circuits", "relay_rate"],
   "This machine": ["api", "api_hosts", "metrics", "ban_list", "block_list", "log", "log_format"],
 };
@@ -21,7 +21,7 @@ const MEANINGS = {
   upload_slots: "Uploads at the same time", peer_quota: "Most bytes for one peer a day",
   listen: "UDP address of this node", advertise: "Address that others are told", join: "Nodes to join through", dns: "Names that list nodes to join through",
   network: "Name of the network", network_secret_file: "File with the secret of a private network",
-  lan: "Look for nodes on the local network", dht: "Look for nodes in the Mainline DHT", portmap: "Ask the router to open a port",
+  lan: "Look for nodes on the local network", dht: "Look for nodes in the Mainline DHT", dht_bootstrap: "Nodes to enter that DHT by, if not the usual ones", portmap: "Ask the router to open a port",
   volunteer: "Serve as an ultrapeer: never, auto, always", max_leaves: "Most leaves", memory: "Memory of index and digests", max_files_per_leaf: "Files that are taken of a leaf",
   query_rate: "Queries of a leaf", query_burst: "Queries of a leaf at once", relay_circuits: "Relayed transfers", relay_rate: "Rate of each",
   api: "Address of this page", api_hosts: "Names under which this page may be opened", metrics: "Address for Prometheus",
@@ -49,8 +49,8 @@ export function Settings() {
       <ul class="list options">${keys.filter(key => known.has(key)).map(key => html`<li key=${key}><${Option} option=${known.get(key)} change=${change} /></li>`)}</ul></section>`)}
     <${Bans} key=${loads} />
     <section><h2>In a file</h2>
-      <p class="lead">Settings, shares, wishes and bans that were made at run time, for another machine or for keeps. Keys and tokens are not in it;
-        <code>quictrack config import</code> reads it as well.</p>
+      <p class="lead">Settings, shares, wishes and bans that were made at run time, for another machine or for keeps. Keys and tokens are not in it.
+        ${" "}<code>quictrack config import</code> reads it, too.</p>
       <${Carry} parts=${PARTS} taken=${taken} /></section>`;
 }
 

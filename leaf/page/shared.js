@@ -59,6 +59,8 @@ function Share({ share, run }) {
   </article>`;
 }
 
+const lastOf = path => path.slice(path.lastIndexOf("/") + 1);
+
 function Skipped() {
   const [list, setList] = useState(null);
   const [next, setNext] = useState(null);
@@ -72,6 +74,7 @@ function Skipped() {
     ${!list && html`<button type="button" class="quiet" onClick=${() => more(null)}>Show them</button>`}
     <${Problem} error=${error} />
     ${list && html`<${List} kind="skipped" label="Skipped files" items=${list} id=${one => one.path}
-      row=${one => html`<div class="row pair"><span class="what"><${Name} text=${one.path} /></span><small>${REASONS[one.reason] ?? one.reason}</small></div>`} />`}
+      row=${one => html`<div class="row"><div class="what"><span class="title"><${Name} text=${lastOf(one.path)} /></span>
+        <p class="sub">${REASONS[one.reason] ?? one.reason} · <${Name} text=${one.path} /></p></div></div>`} />`}
     ${next && html`<button type="button" class="quiet" onClick=${() => more(next)}>Show more</button>`}</section>`;
 }

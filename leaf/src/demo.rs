@@ -449,8 +449,9 @@ fn describe(hit: &Hit) -> String {
 fn conclude(summary: &Summary) -> String {
     let complete = if summary.complete { "complete" } else { "incomplete" };
     format!(
-        "{complete}: {} hits in {:.1} ms, asked {} of {} ultrapeers, {} of {} leaves covered",
+        "{complete}: {} hit{} in {:.1} ms, asked {} of {} ultrapeers, {} of {} leaves covered",
         summary.hits,
+        if summary.hits == 1 { "" } else { "s" },
         summary.elapsed_ms,
         summary.ultrapeers_asked,
         summary.ultrapeers_total,
