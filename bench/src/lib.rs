@@ -9,6 +9,7 @@
 //! | `cargo run --release -p quictrack-bench --features rivals --bin index` | size and speed of an ultrapeer's index, beside tantivy and SQLite |
 //! | `cargo run --release -p quictrack-bench --bin sim -- bench/scenarios/kill.toml --repeat 20` | what whole networks find and cost, quiet, under churn and when a third of the ultrapeers dies; `--baselines`: beside other designs; `validate`: these beside published results; `flow`: a million leaves |
 //! | `cargo run --release -p quictrack-bench --bin reach` | by which way leaves behind NATs of each kind come together, and how long that takes |
+//! | `cargo run --release -p quictrack-bench --bin page` | what the web page costs a browser with thousands of results and transfers, beside a plain page of as many rows |
 //! | `cargo run --release -p quictrack-bench --bin swarm` | how long a crowd of downloaders of one file takes, simulated, beside what is possible |
 //!
 //! `cargo run -p quictrack-bench --bin fault -- all ADDRESS` measures nothing: it misbehaves towards an ultrapeer on this

@@ -108,7 +108,8 @@ impl fmt::Display for Report {
 }
 
 /// A running program, killed when it is dropped.
-struct Program {
+#[derive(Debug)]
+pub struct Program {
     child: Child,
     client: Client,
     metrics: SocketAddr,
@@ -116,7 +117,10 @@ struct Program {
 
 impl Program {
     /// Starts a program of this build with its own data folder, and waits until it is ready.
-    async fn start(name: &str, data: &Path, arguments: &[&str]) -> Result<Self> {
+    ///
+    /// # Errors
+    /// It was not built, or does not start.
+    pub async fn start(name: &str, data: &Path, arguments: &[&str]) -> Result<Self> {
         let folder = std::env::current_exe()?.parent().map(Path::to_owned).context("this program lies nowhere")?;
         let program = folder.join(name);
         ensure!(program.exists(), "{} is missing: run `cargo build --release` first", program.display());
@@ -135,12 +139,24 @@ impl Program {
         }
     }
 
-    async fn status(&self) -> Result<Status> {
+    /// What asks its local HTTP.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// How it is doing.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn status(&self) -> Result<Status> {
         Ok(self.client.get("status").await?)
     }
 
     /// True if the share is hashed, and a home has the list.
-    async fn is_settled(&self) -> Result<bool> {
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub async fn is_settled(&self) -> Result<bool> {
         let page: Page = self.client.get("shares").await?;
         let settled = |share: &Share| share.state == ShareState::Watching && share.pending_files == 0;
         let status = self.status().await?;
@@ -189,7 +205,10 @@ impl Program {
     }
 
     /// Stops it in order.
-    fn stop(mut self) -> Result<()> {
+    ///
+    /// # Errors
+    /// The system does not let us.
+    pub fn stop(mut self) -> Result<()> {
         let status = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status()?;
         ensure!(status.success(), "the program cannot be stopped");
         self.child.wait()?;
