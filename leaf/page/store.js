@@ -178,11 +178,15 @@ document.addEventListener("visibilitychange", restUnseen);
 restUnseen();
 
 let isLooking = false;
+let looked = Date.now();
 setInterval(async () => {
-  const silence = Date.now() - line.heard;
+  const now = Date.now();
+  const slept = now - looked;
+  looked = now;
   // Somebody has set the clock back.
-  if (silence < 0) hear();
-  if (silence > line.patience) line.cut();
+  if (now < line.heard) hear();
+  // What came at last may have come before the machine slept.
+  if (now - line.heard > line.patience || slept > SILENCE) line.cut();
   if (state.connection !== "open" || document.hidden || isLooking) return;
   isLooking = true;
   try {
