@@ -68,6 +68,8 @@ pub struct Outcome {
     pub first_copy: Option<f64>,
     /// The part of the file that it was asked for again until then; below zero if it was not asked for all.
     pub repeated: f64,
+    /// For each second, the part of what all lines can send that they sent.
+    pub sending: Vec<f64>,
 }
 
 enum Message {
@@ -195,6 +197,8 @@ pub struct World {
     nodes: Vec<Node>,
     homes: [PeerId; 1],
     sent: u64,
+    /// Bytes sent in each second.
+    sent_in: Vec<u64>,
     left: usize,
     first_copy: FirstCopy,
 }
@@ -259,6 +263,7 @@ impl World {
             nodes,
             homes: [PeerId([1; 32])],
             sent: 0,
+            sent_in: Vec::new(),
             first_copy: FirstCopy { given: Bitmap::new(layout.pieces()), pieces: 0, at: None },
         };
         for (node, member) in members.iter().enumerate() {
@@ -289,7 +294,9 @@ impl World {
         let sent = self.sent as f64 / self.layout.size() as f64 / took.len().max(1) as f64;
         let first_copy = self.first_copy.at.map(|at| at.since(Time::ZERO).as_secs_f64());
         let repeated = self.first_copy.pieces as f64 / self.layout.pieces() as f64 - 1.0;
-        Outcome { took, sent, first_copy, repeated }
+        let able: u64 = self.nodes.iter().map(|node| node.member.up).sum();
+        let sending = self.sent_in.iter().map(|bytes| *bytes as f64 / able as f64).collect();
+        Outcome { took, sent, first_copy, repeated, sending }
     }
 
     fn schedule(&mut self, at: Time, node: usize, event: Event) {
@@ -568,6 +575,11 @@ impl World {
         sending.left -= bytes;
         sending.in_transit += bytes;
         self.sent += bytes;
+        let second = self.now.since(Time::ZERO).as_secs() as usize;
+        if self.sent_in.len() <= second {
+            self.sent_in.resize(second + 1, 0);
+        }
+        self.sent_in[second] += bytes;
         let (to, request, is_last) = (sending.to, sending.request, sending.left == 0);
         state.sending.insert(next, sending);
         // The connection is at the end of its turn, its runs in their order.
@@ -630,15 +642,16 @@ impl World {
         let mut news = Vec::new();
         for (to, served) in &mut self.nodes[node].served {
             let Some(told) = &mut served.told else { continue };
-            let differs = |(old, new): (&u8, &u8)| old != new;
-            let changed = |(at, pair): (usize, (&u8, &u8))| differs(pair).then_some(at);
-            for at in told.as_bytes().iter().zip(have.as_bytes()).enumerate().filter_map(changed) {
-                news.push((*to, at as u64 * 8, have.as_bytes()[at]));
+            let differs = |at: &usize| told.as_bytes()[*at] != have.as_bytes()[*at];
+            let mut changed = (0..have.as_bytes().len()).filter(differs);
+            if let Some(first) = changed.next() {
+                let last = changed.next_back().unwrap_or(first);
+                news.push((*to, first as u64 * 8, have.as_bytes()[first..=last].to_vec()));
+                *told = have.clone();
             }
-            *told = have.clone();
         }
         for (to, first, bits) in news {
-            self.say(node, to, 0, Message::Have { first, bits: vec![bits] });
+            self.say(node, to, 0, Message::Have { first, bits });
         }
     }
 

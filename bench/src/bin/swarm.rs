@@ -30,6 +30,9 @@ struct Options {
     /// What the line of one who comes when the others are half done takes, in Mbit/s
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=10_000))]
     late: u64,
+    /// Tells how busy the lines were, each tenth of the bound
+    #[arg(long)]
+    busy: bool,
     /// Where random numbers begin
     #[arg(long, default_value_t = 1)]
     seed: u64,
@@ -78,6 +81,12 @@ fn measure(options: &Options) -> Result<()> {
         let middle = median(&mut took);
         let last = took.last().copied().unwrap_or_default();
         let p95 = took[(took.len() - 1) * 95 / 100];
+        if options.busy {
+            let span = (bound / 10.0).ceil() as usize;
+            let tenths = outcome.sending.chunks(span).map(|part| part.iter().sum::<f64>() / part.len() as f64);
+            let shown: Vec<_> = tenths.map(|part| format!("{:.0}%", 100.0 * part)).collect();
+            println!("{count:>12} lines busy, each {span} s: {}", shown.join(" "));
+        }
         let half = Time::ZERO + Duration::from_secs_f64(middle / 2.0);
         members.push(Member { down: options.late * MEGABIT, ..line(Some(half)) });
         let late = World::new(size, &members, options.seed)?.run(patience);
