@@ -60,6 +60,7 @@ use crate::bitmap::Bitmap;
 const CLAIM_TURN: Duration = limits::SOURCE_STALL;
 /// Time between two looks for slow sources in the end game.
 const END_GAME_TICK: Duration = Duration::from_millis(250);
+const NEVER: Time = Time(u64::MAX);
 /// How many times longer a slow source must take before its requests are doubled. Chosen: at less, noise in
 /// the rates would double requests between equals.
 const STEAL_FACTOR: f64 = 2.0;
@@ -85,11 +86,15 @@ pub struct Swarm {
     idle: BTreeSet<(Time, PeerId)>,
     /// Those of them that failed since they last sent something, by how often.
     failed: BTreeSet<(u32, PeerId)>,
+    /// How many sources were new when they were found.
+    found: u64,
     requests: BTreeMap<RequestId, Request>,
     next_request: u64,
     outstanding: u64,
     next_search: Time,
     next_rotation: Time,
+    /// No source has been silent for too long before.
+    next_stall: Time,
     end_game_tick: Option<Time>,
     values_deadline: Option<Time>,
     /// The byte that somebody reads at, and until when that counts.
@@ -109,11 +114,13 @@ impl Swarm {
             engaged: BTreeSet::new(),
             idle: BTreeSet::new(),
             failed: BTreeSet::new(),
+            found: 0,
             requests: BTreeMap::new(),
             next_request: 0,
             outstanding: 0,
             next_search: Time::ZERO,
             next_rotation: Time::ZERO,
+            next_stall: NEVER,
             end_game_tick: None,
             values_deadline: None,
             reading: None,
@@ -166,36 +173,6 @@ impl Swarm {
             state: source.state,
             rate: if source.requests.is_empty() { 0 } else { source.rate.bytes_per_second().unwrap_or(0.0) as u64 },
         })
-    }
-
-    /// Sources are known before one of them is opened, so that it may be any of them.
-    fn on_found(&mut self, now: Time, peer: PeerId) {
-        if self.sources.contains_key(&peer) {
-            return;
-        }
-        if self.sources.len() >= limits::SOURCES_PER_JOB {
-            // The one that failed most makes room, if it failed at all and has no session.
-            let worst = self.failed.last().map(|(_, peer)| *peer);
-            let Some(worst) = worst else { return };
-            self.set_state(worst, SourceState::Dropped);
-            self.sources.remove(&worst);
-        }
-        self.sources.insert(peer, Source::new(now));
-        self.idle.insert((now, peer));
-    }
-
-    fn on_lost(&mut self, peer: PeerId, out: &mut Outbox<Output>) {
-        self.take_back(peer, out);
-        // One that was dropped stays known, so that it does not come back as a new one.
-        if self.sources.get(&peer).is_none_or(|source| source.state == SourceState::Dropped) {
-            return;
-        }
-        if self.engaged.contains(&peer) {
-            out.push(Output::Close(peer));
-        }
-        self.forget_part(peer);
-        self.set_state(peer, SourceState::Dropped);
-        self.sources.remove(&peer);
     }
 
     fn on_opened(&mut self, now: Time, peer: PeerId, size: u64, complete: bool, out: &mut Outbox<Output>) {
@@ -375,6 +352,9 @@ impl Swarm {
 
     /// Leaves sources that owe something and have been silent for too long.
     fn leave_stalled(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+        if cx.now < self.next_stall {
+            return;
+        }
         let stalled: Vec<PeerId> = self
             .engaged()
             .filter(|(_, source)| !source.requests.is_empty() && source.last_progress + limits::SOURCE_STALL <= cx.now)
@@ -384,6 +364,8 @@ impl Swarm {
             out.push(Output::Close(peer));
             self.on_closed(cx, peer, CloseReason::Lost, out);
         }
+        let owing = self.engaged().filter(|(_, source)| !source.requests.is_empty());
+        self.next_stall = owing.map(|(_, source)| source.last_progress + limits::SOURCE_STALL).min().unwrap_or(NEVER);
     }
 
     /// Adopts a size, if none is believed yet or the one that is cannot be proven while others are claimed.
@@ -446,17 +428,23 @@ impl Swarm {
         }
     }
 
-    /// Gives every source with a slot as much to do as it can take.
-    fn assign(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
+    /// Gives every source with a slot as much to do as it can take, or only this one.
+    fn assign(&mut self, cx: &mut Context<'_>, only: Option<PeerId>, out: &mut Outbox<Output>) {
         let Some(plan) = &self.plan else { return };
         let (size, piece_bytes) = (plan.layout().size(), u64::from(plan.layout().piece_bytes()));
-        let is_ready = |(_, source): &(PeerId, &Source)| {
+        let is_ready = |source: &Source| {
             source.state == SourceState::Granted
                 && source.size == Some(size)
                 && !source.is_fed
-                && source.has_room(piece_bytes)
+                && source.room(piece_bytes) > 0
         };
-        let ready: Vec<PeerId> = self.engaged().filter(is_ready).map(|(peer, _)| peer).collect();
+        let ready: Vec<PeerId> = match only {
+            Some(peer) => self.sources.get(&peer).filter(|source| is_ready(source)).map(|_| peer).into_iter().collect(),
+            None => self.engaged().filter(|(_, source)| is_ready(source)).map(|(peer, _)| peer).collect(),
+        };
+        if only.is_some() && ready.is_empty() {
+            return;
+        }
         for peer in ready {
             while self.has_room(peer, piece_bytes) {
                 if !self.assign_one(cx, peer, piece_bytes, out) {
@@ -475,12 +463,13 @@ impl Swarm {
     /// True if another piece of `peer` stays within the bounds of memory.
     fn has_room(&self, peer: PeerId, piece_bytes: u64) -> bool {
         self.outstanding + piece_bytes <= limits::JOB_IN_FLIGHT_BYTES
-            && self.sources.get(&peer).is_some_and(|source| source.has_room(piece_bytes))
+            && self.sources.get(&peer).is_some_and(|source| source.room(piece_bytes) > 0)
     }
 
     fn assign_one(&mut self, cx: &mut Context<'_>, peer: PeerId, piece_bytes: u64, out: &mut Outbox<Output>) -> bool {
         let (Some(plan), Some(source)) = (&self.plan, self.sources.get(&peer)) else { return false };
-        let room = (source.budget(piece_bytes).saturating_sub(source.outstanding))
+        let room = source
+            .room(piece_bytes)
             .min(limits::JOB_IN_FLIGHT_BYTES - self.outstanding)
             .min(source.run_bytes(piece_bytes));
         let max_pieces = (room / piece_bytes).clamp(1, limits::RUN_PIECES.into());
@@ -548,6 +537,7 @@ impl Swarm {
         if source.requests.is_empty() {
             source.last_progress = now;
             source.rate.start(now);
+            self.next_stall = self.next_stall.min(now + limits::SOURCE_STALL);
         }
         let mut pending = Vec::new();
         match work {
@@ -574,7 +564,7 @@ impl Swarm {
             out.push(Output::Cancel(id));
         }
         for peer in self.engaged.clone() {
-            self.set_state(peer, SourceState::Idle { retry_at: Time(u64::MAX) });
+            self.set_state(peer, SourceState::Idle { retry_at: NEVER });
             out.push(Output::Close(peer));
         }
         self.sources.values_mut().for_each(|source| source.requests.clear());
@@ -599,7 +589,7 @@ impl Swarm {
         if std::mem::take(&mut self.appetites_due) {
             self.tell_appetites(out);
         }
-        self.assign(cx, out);
+        self.assign(cx, None, out);
     }
 
     fn on_state(&mut self, peer: PeerId, state: SourceState) {
@@ -624,10 +614,14 @@ impl Machine for Swarm {
             return;
         }
         match input {
-            Input::SourcesFound(peers) => peers.into_iter().for_each(|peer| self.on_found(cx.now, peer)),
+            Input::SourcesFound(peers) => peers.into_iter().for_each(|peer| self.on_found(cx, peer)),
             Input::SourceLost(peer) => self.on_lost(peer, out),
             Input::Opened { peer, size, complete } => self.on_opened(cx.now, peer, size, complete, out),
-            Input::Have { peer, first, bits } => self.on_have(peer, first, &bits, out),
+            Input::Have { peer, first, bits } => {
+                self.on_have(peer, first, &bits, out);
+                // Nothing but this source has changed; a large swarm says little else.
+                return self.assign(cx, Some(peer), out);
+            }
             Input::Queued { peer, position } => {
                 if self.sources.get(&peer).is_some_and(|source| source.state != SourceState::Granted) {
                     self.on_state(peer, SourceState::Waiting { position: Some(position) });
@@ -649,7 +643,10 @@ impl Machine for Swarm {
                 }
             }
             Input::Closed { peer, reason } => self.on_closed(cx, peer, reason, out),
-            Input::Progress { peer, bytes } => self.on_progress(cx.now, peer, bytes),
+            Input::Progress { peer, bytes } => {
+                self.on_progress(cx.now, peer, bytes);
+                return self.assign(cx, Some(peer), out);
+            }
             Input::SegmentArrived(id) => self.on_segment(id),
             Input::PieceArrived { request, piece } => self.on_piece(request, piece, out),
             Input::RequestFailed(id) => self.on_failed(cx, id, out),
@@ -671,18 +668,19 @@ impl Machine for Swarm {
         }
         let may_open = self.engaged.len() < limits::SESSIONS_PER_JOB;
         let unproven = self.plan.is_some() && !self.is_proven();
-        let owing = self.engaged().filter(|(_, source)| !source.requests.is_empty());
-        let stalls = owing.map(|(_, source)| source.last_progress + limits::SOURCE_STALL);
+        let stall = (self.next_stall < NEVER).then_some(self.next_stall);
         let retry = self.idle.first().filter(|_| may_open).map(|(at, _)| *at);
         let claim = unproven.then(|| self.adopted_at + CLAIM_TURN);
         let reading = self.reading.map(|(_, until)| until);
-        stalls
+        stall
+            .into_iter()
             .chain(retry)
             .chain([self.next_search])
             .chain(reading)
             .chain(self.end_game_tick)
             .chain(self.values_deadline)
             .chain(claim)
+            .chain(self.rotation_due())
             .min()
     }
 

@@ -1,4 +1,5 @@
-//! With whom there are sessions, which sources there is something to ask of, and who is told that we want nothing of it now.
+//! Which sources are known, with whom there are sessions, which sources there is something to ask of, and who is told that
+//! we want nothing of it now.
 
 use overlay::{
     id::PeerId,
@@ -14,6 +15,44 @@ use super::{
 };
 
 impl Swarm {
+    /// Sources are known before one of them is opened, so that it may be any of them. Of more than
+    /// [`limits::SOURCES_PER_JOB`] any may be among those that are known: if all knew those that came first, the others would
+    /// never send.
+    pub(super) fn on_found(&mut self, cx: &mut Context<'_>, peer: PeerId) {
+        if self.sources.contains_key(&peer) {
+            return;
+        }
+        self.found += 1;
+        if self.sources.len() >= limits::SOURCES_PER_JOB {
+            // The one that failed most makes room, else any without a session.
+            let worst = self.failed.last().map(|(_, peer)| *peer);
+            let any = || {
+                let is_kept = cx.rng.next_u64() % self.found < limits::SOURCES_PER_JOB as u64;
+                let number = cx.rng.next_u64() % self.idle.len().max(1) as u64;
+                self.idle.iter().nth(number as usize).filter(|_| is_kept).map(|(_, peer)| *peer)
+            };
+            let Some(leaves) = worst.or_else(any) else { return };
+            self.set_state(leaves, SourceState::Dropped);
+            self.sources.remove(&leaves);
+        }
+        self.sources.insert(peer, Source::new(cx.now));
+        self.idle.insert((cx.now, peer));
+    }
+
+    pub(super) fn on_lost(&mut self, peer: PeerId, out: &mut Outbox<Output>) {
+        self.take_back(peer, out);
+        // One that was dropped stays known, so that it does not come back as a new one.
+        if self.sources.get(&peer).is_none_or(|source| source.state == SourceState::Dropped) {
+            return;
+        }
+        if self.engaged.contains(&peer) {
+            out.push(Output::Close(peer));
+        }
+        self.forget_part(peer);
+        self.set_state(peer, SourceState::Dropped);
+        self.sources.remove(&peer);
+    }
+
     /// Opens sessions that are due, as many as are allowed: with any of them, so that the sources of a large swarm are not
     /// the same few for all.
     pub(super) fn open_sessions(&mut self, cx: &mut Context<'_>, out: &mut Outbox<Output>) {
@@ -33,10 +72,7 @@ impl Swarm {
     /// While all sessions that may be are open and a source was never tried, the session with the longest queue before it
     /// makes room: so a crowd spreads over all who can send, instead of waiting for those that it met first.
     pub(super) fn rotate_sessions(&mut self, now: Time, out: &mut Outbox<Output>) {
-        if now < self.next_rotation || self.engaged.len() < limits::SESSIONS_PER_JOB {
-            return;
-        }
-        if self.idle.first().is_none_or(|(at, _)| *at > now) {
+        if self.rotation_due().is_none_or(|at| now < at) {
             return;
         }
         // Who has told no place has just opened, or was told that nothing is wanted of it.
@@ -52,6 +88,17 @@ impl Swarm {
         self.set_state(peer, SourceState::Idle { retry_at: now + limits::SESSION_PAUSE });
         self.forget_part(peer);
         out.push(Output::Close(peer));
+    }
+
+    /// When a session will have waited for long enough to make room, if there is somebody to make room for.
+    pub(super) fn rotation_due(&self) -> Option<Time> {
+        if self.engaged.len() < limits::SESSIONS_PER_JOB {
+            return None;
+        }
+        let (tried_at, _) = self.idle.first()?;
+        let waits = self.engaged().filter(|(_, source)| matches!(source.state, SourceState::Waiting { .. }));
+        let longest = waits.map(|(_, source)| source.waits_since).min()?;
+        Some(self.next_rotation.max(*tried_at).max(longest + limits::SESSION_PATIENCE))
     }
 
     /// Tells all sources whether there is something in them for us: what is missing has changed.

@@ -13,6 +13,11 @@ use crate::{bitmap::Bitmap, rate::Rate};
 /// Silence after which a source with outstanding requests counts as one that sends nothing.
 const QUIET: Duration = Duration::from_secs(2);
 
+/// See [`Source::ahead`].
+const AHEAD: Duration = Duration::from_secs(1);
+/// Bytes that a source whose rate is not known is asked for at first.
+const FIRST_BYTES: u64 = 1 << 20;
+
 /// Suggestions of one source that are remembered. Chosen: more are overtaken before they are used.
 const SUGGESTIONS: usize = 8;
 
@@ -116,25 +121,26 @@ impl Source {
         matches!(self.state, SourceState::Waiting { .. } | SourceState::Granted)
     }
 
-    /// Bytes that may be outstanding: what it sends in a second, so that a round trip of that length does
-    /// not leave it idle, but never less than two pieces nor more than a bounded amount of memory. Before its
-    /// rate is known they grow by what it sends: a fast source is through half a gigabyte until then.
-    pub(super) fn budget(&self, piece_bytes: u64) -> u64 {
-        let by_rate = match self.rate.bytes_per_second() {
-            Some(rate) => rate as u64,
-            None => limits::RUN_BYTES.saturating_add(self.early),
-        };
-        by_rate.clamp(2 * piece_bytes, limits::SOURCE_IN_FLIGHT_BYTES)
+    /// Bytes that may be outstanding when another piece is asked for: what it sends in [`AHEAD`], so that a round trip of that
+    /// length does not leave it idle, and no more, because others may send sooner what waits here. Before its rate is known
+    /// they grow by what it sends.
+    fn ahead(&self, piece_bytes: u64) -> u64 {
+        match self.rate.bytes_per_second() {
+            Some(rate) => (rate * AHEAD.as_secs_f64()) as u64,
+            None => FIRST_BYTES.saturating_add(self.early).saturating_sub(piece_bytes),
+        }
     }
 
-    /// True if it may be asked for another piece.
-    pub(super) fn has_room(&self, piece_bytes: u64) -> bool {
-        self.outstanding + piece_bytes <= self.budget(piece_bytes)
+    /// Bytes that it may be asked for now: none, or at least a piece.
+    pub(super) fn room(&self, piece_bytes: u64) -> u64 {
+        let most = limits::SOURCE_IN_FLIGHT_BYTES.max(piece_bytes);
+        let room = (self.ahead(piece_bytes) + piece_bytes).min(most).saturating_sub(self.outstanding);
+        if room < piece_bytes { 0 } else { room }
     }
 
-    /// Bytes of one request: half the budget, so that two requests overlap.
+    /// Bytes of one request: half of what may be outstanding, so that two requests overlap.
     pub(super) fn run_bytes(&self, piece_bytes: u64) -> u64 {
-        (self.budget(piece_bytes) / 2).clamp(piece_bytes, limits::RUN_BYTES.max(piece_bytes))
+        u64::midpoint(self.ahead(piece_bytes), piece_bytes).clamp(piece_bytes, limits::RUN_BYTES.max(piece_bytes))
     }
 
     /// Seconds until everything outstanding is here; infinite if nothing moves.
@@ -163,19 +169,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_budget_grows_with_what_comes_and_then_follows_the_rate() {
+    fn the_room_grows_with_what_comes_and_then_follows_the_rate() {
         const MIB: u64 = 1 << 20;
         let mut source = Source::new(Time::ZERO);
-        assert_eq!(source.budget(MIB), limits::RUN_BYTES);
+        assert_eq!(source.room(MIB), MIB);
         source.received(Time(1_000), 2 * MIB);
-        assert_eq!(source.budget(MIB), limits::RUN_BYTES + 2 * MIB);
+        assert_eq!((source.room(MIB), source.room(MIB / 4)), (3 * MIB, 3 * MIB));
         source.received(Time(2_000), 1000 * MIB);
-        assert_eq!(source.budget(MIB), limits::SOURCE_IN_FLIGHT_BYTES);
+        assert_eq!(source.room(MIB), limits::SOURCE_IN_FLIGHT_BYTES);
         // Half a second is a sample: from then on the rate counts.
         let mut slow = Source::new(Time::ZERO);
-        slow.received(Time(100_000), 2 * MIB);
-        slow.received(Time(500_000), MIB);
-        assert_eq!(slow.budget(MIB), 6 * MIB);
+        slow.received(Time(100_000), MIB / 4);
+        slow.received(Time(500_000), 0);
+        assert_eq!(slow.room(MIB), MIB + MIB / 2);
+        slow.outstanding = MIB / 2;
+        assert_eq!(slow.room(MIB), MIB, "the next one is asked for before this one is here");
+        slow.outstanding += 1;
+        assert_eq!(slow.room(MIB), 0);
     }
 
     #[test]
