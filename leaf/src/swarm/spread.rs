@@ -88,6 +88,10 @@ pub struct Told {
     peers: BTreeSet<PeerId>,
     /// What [`Others`] had added when there was nobody left to tell of.
     all_of: Option<u64>,
+    /// How many times it was told of somebody.
+    times: usize,
+    /// It is told of nobody before.
+    next: Time,
 }
 
 impl Others {
@@ -128,7 +132,8 @@ impl Others {
     }
 
     /// Some of them for `listener` that are not among those that it was `told` of, at most [`limits::OTHERS_TOLD`]; they are
-    /// from then on. After [`limits::OTHERS_KNOWN`] it is told of all again.
+    /// from then on. After [`limits::OTHERS_SOON`] it is told of some every [`limits::OTHERS_PAUSE`], after
+    /// [`limits::OTHERS_KNOWN`] of all again.
     pub fn sample(
         &mut self,
         now: Time,
@@ -136,7 +141,7 @@ impl Others {
         told: &mut Told,
         rng: &mut dyn Rng,
     ) -> Vec<(PeerId, Vec<PeerId>)> {
-        if told.all_of == Some(self.added) {
+        if told.all_of == Some(self.added) || now < told.next {
             return Vec::new();
         }
         self.known.retain(|_, (_, at)| now < *at + limits::OTHERS_LIFETIME);
@@ -152,6 +157,10 @@ impl Others {
             told.peers.clear();
         }
         told.peers.extend(chosen.iter().map(|(peer, _)| *peer));
+        told.times += chosen.len();
+        if told.times >= limits::OTHERS_SOON {
+            told.next = now + limits::OTHERS_PAUSE;
+        }
         chosen
     }
 }
@@ -223,15 +232,21 @@ mod tests {
         let told = others.sample(Time(1000), &listener, &mut known, rng);
         assert_eq!(told.len(), limits::OTHERS_TOLD);
         assert!(told.iter().all(|(peer, homes)| *peer != listener && homes.len() == limits::HOMES));
-        let mut all = told.len();
+        let (mut all, mut pauses, mut now) = (told.len(), Vec::new(), Time(1000));
         loop {
-            let more = others.sample(Time(1000), &listener, &mut known, rng);
+            let more = others.sample(now, &listener, &mut known, rng);
             assert!(more.iter().all(|other| !told.contains(other)));
             all += more.len();
-            if more.is_empty() {
+            if more.is_empty() && known.all_of.is_some() {
                 break;
             }
+            if more.is_empty() {
+                pauses.push(all);
+                now += limits::OTHERS_PAUSE;
+            }
         }
+        assert_eq!(pauses[0], limits::OTHERS_SOON);
+        assert!(pauses.windows(2).all(|pair| pair[1] - pair[0] == limits::OTHERS_TOLD), "{pauses:?}");
         assert_eq!((all, known.peers.len()), (limits::OTHERS_KNOWN - 1, limits::OTHERS_KNOWN - 1));
         others.lost(&peer(998));
         assert_eq!(others.len(), limits::OTHERS_KNOWN - 1);

@@ -74,6 +74,11 @@ pub const OTHERS_KNOWN: usize = SOURCES_PER_JOB;
 /// Time between two tellings of other holders, of those that were not told yet. Chosen: short against the
 /// seconds in which a crowd that comes at once has to find itself.
 pub const OTHERS_INTERVAL: Duration = Duration::from_millis(250);
+/// Other holders that a downloader is told of one telling after the other. Chosen: twice [`SESSIONS_PER_JOB`]; who learns of
+/// as many from several has more than enough, and in a swarm of a thousand all would be told for ever.
+pub const OTHERS_SOON: usize = 64;
+/// Time between two tellings after that. Chosen: as often as sources are looked for elsewhere.
+pub const OTHERS_PAUSE: Duration = SOURCE_SEARCH_INTERVAL;
 /// Time after which another holder that was not heard of again is told of no more.
 pub const OTHERS_LIFETIME: Duration = Duration::from_mins(10);
 /// Least time between two reports of new pieces in one session. Chosen: half of what a piece of 1 MiB takes at 20 Mbit/s.
