@@ -24,14 +24,18 @@ impl Swarm {
         }
         self.found += 1;
         if self.sources.len() >= limits::SOURCES_PER_JOB {
-            // The one that failed most makes room, else any without a session.
+            // The one that failed most makes room, else any without a session, else one that sent something wrong.
             let worst = self.failed.last().map(|(_, peer)| *peer);
             let any = || {
                 let is_kept = cx.rng.next_u64() % self.found < limits::SOURCES_PER_JOB as u64;
                 let number = cx.rng.next_u64() % self.idle.len().max(1) as u64;
                 self.idle.iter().nth(number as usize).filter(|_| is_kept).map(|(_, peer)| *peer)
             };
-            let Some(leaves) = worst.or_else(any) else { return };
+            let dropped = || {
+                let mut all = self.sources.iter().filter(|(_, source)| source.state == SourceState::Dropped);
+                all.next().filter(|_| self.idle.is_empty()).map(|(peer, _)| *peer)
+            };
+            let Some(leaves) = worst.or_else(any).or_else(dropped) else { return };
             self.set_state(leaves, SourceState::Dropped);
             self.sources.remove(&leaves);
         }

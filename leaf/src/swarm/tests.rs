@@ -577,6 +577,32 @@ fn a_swarm_of_liars_does_not_keep_the_honest_one_from_being_found() {
 }
 
 #[test]
+fn as_many_liars_as_are_remembered_leave_room_for_an_honest_one() {
+    let mut swarm = Swarm::new();
+    let (mut rng, mut out) = (Pcg32::seed_from_u64(1), Outbox::new());
+    let cx = &mut Context::new(Time(1), &mut rng);
+    swarm.handle(cx, Input::SourcesFound((0..limits::SOURCES_PER_JOB).map(peer).collect()), &mut out);
+    let mut dropped = 0;
+    let mut outputs: VecDeque<_> = out.drain().collect();
+    while let Some(output) = outputs.pop_front() {
+        match output {
+            Output::Open(peer) => {
+                swarm.handle(cx, Input::Opened { peer, size: SIZE, complete: true }, &mut out);
+                swarm.handle(cx, Input::Granted(peer), &mut out);
+            }
+            Output::Request { id, .. } => swarm.handle(cx, Input::Corrupt { request: id, piece: None }, &mut out),
+            Output::Close(_) => dropped += 1,
+            _ => {}
+        }
+        outputs.extend(out.drain());
+    }
+    assert_eq!(dropped, limits::SOURCES_PER_JOB);
+    let honest = peer(limits::SOURCES_PER_JOB);
+    swarm.handle(cx, Input::SourcesFound(vec![honest]), &mut out);
+    assert!(out.drain().any(|output| output == Output::Open(honest)));
+}
+
+#[test]
 fn sessions_that_wait_make_room_for_sources_that_were_never_tried() {
     let mut swarm = Swarm::new();
     let (mut rng, mut out) = (Pcg32::seed_from_u64(1), Outbox::new());
