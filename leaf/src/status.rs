@@ -39,6 +39,7 @@ pub async fn status(state: &State) -> Status {
     let serving = snapshot.as_ref().filter(|_| serves);
     observed.extend(serving.and_then(|snapshot| snapshot.address).filter(|address| !observed.contains(address)));
     let wish = state.common.config.settings().volunteer;
+    let reachability = reachability(serves, reached, known);
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         role: if serves { "ultrapeer" } else { "leaf" }.to_owned(),
@@ -47,7 +48,7 @@ pub async fn status(state: &State) -> Status {
         uptime_s: node.uptime().as_secs(),
         listen: Some(node.endpoint().local_address()),
         observed,
-        reachability: reachability(serves, reached, known).to_owned(),
+        reachability: reachability.to_owned(),
         volunteer: Some(volunteer(wish).to_owned()),
         ready: node.is_in_network() && !state.readiness.is_draining(),
         problems: problems(node, &shares, &homes, &downloads),
@@ -72,7 +73,7 @@ pub async fn status(state: &State) -> Status {
         uploads: Some(counts(&["queued", "active"], uploads.iter().map(|upload| name(&upload.state)))),
         upload_rate: Some(uploads.iter().map(|upload| upload.rate).sum()),
         download_rate: Some(downloads.iter().map(|job| job.rate).sum()),
-        election: Some(criteria.into_iter().map(criterion).collect()),
+        election: Some(criteria.into_iter().map(|row| criterion(row, reachability)).collect()),
         ultrapeer: snapshot.as_ref().map(|snapshot| node.role().part(snapshot)),
     }
 }
@@ -98,8 +99,14 @@ const fn reachability(serves: bool, reached: Option<bool>, known: Reachability) 
     }
 }
 
-fn criterion(criterion: Criterion) -> overlay::report::Criterion {
-    let Criterion { name, met, have, want } = criterion;
+/// A criterion as others read it. Homes that look at it as a candidate may not have tried to reach it yet, when as a leaf it
+/// is known to be reached or not.
+fn criterion(criterion: Criterion, reachability: &str) -> overlay::report::Criterion {
+    let Criterion { name, mut met, mut have, want } = criterion;
+    if name == "reachable" && met.is_none() && reachability != "unknown" {
+        met = Some(matches!(reachability, "public" | "mapped"));
+        have = Some(reachability.to_owned());
+    }
     overlay::report::Criterion { name: name.to_owned(), met, have, want: Some(want) }
 }
 
@@ -264,6 +271,19 @@ mod tests {
 
     use super::*;
     use crate::catalog::Change;
+
+    #[test]
+    fn what_is_known_of_a_leaf_counts_until_it_is_looked_at_as_a_candidate() {
+        let row = |name, met| Criterion { name, met, have: None, want: "x".to_owned() };
+        let told = |name, met, reachability| criterion(row(name, met), reachability).met;
+        for (reachability, met) in
+            [("public", Some(true)), ("mapped", Some(true)), ("natted", Some(false)), ("unknown", None)]
+        {
+            assert_eq!(told("reachable", None, reachability), met, "{reachability}");
+        }
+        assert_eq!(told("reachable", Some(false), "public"), Some(false), "what homes found in the candidate");
+        assert_eq!(told("uptime", None, "public"), None);
+    }
 
     #[test]
     fn a_list_that_a_home_does_not_take_whole_is_a_problem() {
