@@ -11,6 +11,9 @@ const ELECTED: Duration = Duration::from_secs(90);
 /// Time in which a leaf is at a new ultrapeer: one that was asked a moment before it served is asked again after a minute.
 const ASKED_AGAIN: Duration = Duration::from_secs(100);
 
+/// Time in which a leaf is invited: a minute in which there are too few, and as much again for what comes after.
+const INVITED: Duration = Duration::from_secs(150);
+
 fn state(leaf: &Daemon) -> String {
     leaf.status()["ultrapeer"]["state"].as_str().unwrap_or("none").to_owned()
 }
@@ -141,5 +144,31 @@ fn leaves_without_an_ultrapeer_elect_one_and_another_when_it_dies() {
         leaf.settled(1, 1);
         assert_eq!(list(&leaf.status()["homes"])[0]["peer"], leaves[elected].peer());
         leaf.finds(&["song"], &left);
+    }
+}
+
+/// One ultrapeer is too few for any network, since it may go: after a minute it invites a leaf that serves when needed.
+#[test]
+fn a_leaf_is_invited_to_serve_when_there_are_too_few_ultrapeers() {
+    let bed = Bed::new();
+    bed.write(&[("one/alpha song.txt", b"alpha"), ("two/beta song.txt", b"beta")]);
+    let founder = bed.founder("u");
+    let auto = bed.sharing("a", &founder, "one", &["--volunteer", "auto"]);
+    let never = bed.sharing("b", &founder, "two", &["--volunteer", "never"]);
+    let told = |name: &str| {
+        let status = auto.status();
+        list(&status["election"]).into_iter().find(|row| row["name"] == name).cloned().unwrap_or_default()
+    };
+    within(INVITED, "it is let in", || (state(&auto) == "admitted").then_some(()));
+    assert_eq!(auto.counted("quictrack_role_changes_total{to=\"ultrapeer\",reason=\"demand\"}"), 1);
+    assert_eq!((state(&never), text(&auto.status()["reachability"])), ("none".to_owned(), "public".into()));
+    assert_eq!(told("reachable")["met"], true, "{:?}", told("reachable"));
+    within(ASKED_AGAIN, "both leaves have two homes", || (auto.homes().len() + never.homes().len() == 4).then_some(()));
+    founder.kill();
+    for leaf in [&auto, &never] {
+        within(ASKED_AGAIN, "the one that is left finds everything", || {
+            let lines = leaf.run(&["search", "--timeout", "2", "song"]).lines();
+            (of_type(&lines, "hit").len() == 2 && of_type(&lines, "summary")[0]["complete"] == true).then_some(())
+        });
     }
 }
