@@ -2,7 +2,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails where something is not as it must be")]
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use serde_json::Value;
 
@@ -10,7 +10,7 @@ use crate::{
     namespace,
     support::{
         Bed, Daemon, Program, acquainted, awaited, bytes, content_of, eventually, list, nats,
-        nats::{Nat, address},
+        nats::{Forwarder, Nat, address},
         text, within,
     },
 };
@@ -68,6 +68,13 @@ impl Internet {
         let options = [&options[..], if askers.is_empty() { &[] } else { &share }, more].concat();
         Daemon::start_in(Some(name), Program::Leaf, &self.bed.path(name), &options)
     }
+}
+
+/// A NAT's router that can be asked to forward ports.
+fn router(nat: u8, folder: &Path, pcp: bool, upnp: bool) -> Forwarder {
+    let mut router = nats::forwards(nat, folder, pcp, upnp);
+    eventually("the router listens", || router.listens());
+    router
 }
 
 /// Each is for one download only: whoever has downloaded it would be a source, too.
@@ -332,7 +339,7 @@ fn a_router_that_is_asked_forwards_the_port_and_is_told_when_that_ends() {
         nats::nat(number, kind);
         nats::host(name, number, 2);
     }
-    let routers = [nats::forwards(41, &folder, true, false), nats::forwards(42, &folder, false, true)];
+    let routers = [router(41, &folder, true, false), router(42, &folder, false, true)];
     let leaves = ["pcp", "upnp"].map(|name| internet.leaf_with(name, &["home"], &["--portmap"]));
     let home = internet.leaf("home", &[]);
     for ((leaf, router), name) in leaves.into_iter().zip(&routers).zip(["pcp", "upnp"]) {
@@ -343,6 +350,31 @@ fn a_router_that_is_asked_forwards_the_port_and_is_told_when_that_ends() {
         assert!(leaf.terminate(Duration::from_secs(20)).success());
         assert!(!router.rules().contains("7780"), "it was given back: {}", router.rules());
     }
+}
+
+#[test]
+fn an_ultrapeer_behind_a_router_that_is_asked_is_let_in() {
+    let name = "nat::an_ultrapeer_behind_a_router_that_is_asked_is_let_in";
+    if !namespace::inside(name, &["--net", "--mount"]) {
+        return;
+    }
+    let internet = Internet::new();
+    for (number, kind, name) in [(41, Nat::Asked, "u3"), (43, Nat::Restricted, "home")] {
+        nats::nat(number, kind);
+        nats::host(name, number, 2);
+    }
+    let router = router(41, &internet.bed.path(""), true, false);
+    let join = format!("{}:7780", address(1));
+    let options = ["--network", "bed", "--listen", "0.0.0.0:7780", "--join", &join, "--portmap"];
+    let behind = Daemon::start_in(Some("u3"), Program::Ultrapeer, &internet.bed.path("u3"), &options);
+    within(DIALLED_AGAIN, "it is let in", || (behind.status()["ultrapeer"]["state"] == "admitted").then_some(()));
+    eventually("it says how it is reached", || behind.counted("quictrack_reachability{state=\"mapped\"}") == 1);
+    assert_eq!(behind.status()["reachability"], "mapped");
+    assert!(router.rules().contains("7780"), "{}", router.rules());
+    let home = internet.leaf("home", &[]);
+    within(DIALLED_AGAIN, "a leaf has it as a home", || home.homes().contains(&behind.peer().to_owned()).then_some(()));
+    assert!(behind.terminate(Duration::from_secs(40)).success());
+    assert!(!router.rules().contains("7780"), "it was given back: {}", router.rules());
 }
 
 /// Where a router forwards to a host, by its rules: the public port.
@@ -366,7 +398,7 @@ fn another_port_than_the_own_serves_as_well() {
     let mut sides = Vec::new();
     for (number, names, pcp) in [(41, ["pcp", "pcp-two"], true), (42, ["upnp", "upnp-two"], false)] {
         nats::nat(number, Nat::Asked);
-        let router = nats::forwards(number, &folder, pcp, !pcp);
+        let router = router(number, &folder, pcp, !pcp);
         let leaves = [2, 3].map(|host| {
             let name = names[usize::from(host) - 2];
             nats::host(name, number, host);
@@ -401,7 +433,7 @@ fn a_port_that_a_router_only_says_it_forwards_is_told_to_nobody() {
         nats::nat(number, kind);
     }
     nats::deafen(41);
-    let router = nats::forwards(41, &internet.bed.path(""), true, false);
+    let router = router(41, &internet.bed.path(""), true, false);
     for (name, nat, number) in [("one", 41, 2), ("two", 41, 3), ("home", 43, 2)] {
         nats::host(name, nat, number);
     }

@@ -12,7 +12,7 @@
 //! behind it.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -107,6 +107,9 @@ pub(crate) fn deafen(nat: u8) {
 pub(crate) struct Forwarder {
     nat: u8,
     child: Child,
+    log: PathBuf,
+    pcp: bool,
+    upnp: bool,
 }
 
 /// Starts it, with the protocols that are switched on. Its files lie in `folder`.
@@ -128,6 +131,7 @@ pub(crate) fn forwards(nat: u8, folder: &Path, pcp: bool, upnp: bool) -> Forward
     );
     let file = folder.join(format!("miniupnpd-{nat}.conf"));
     std::fs::write(&file, configuration).expect("a folder of the test can be written to");
+    let log = folder.join(format!("miniupnpd-{nat}.log"));
     let fetched = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools/usr/sbin");
     let path = format!("{}:/usr/sbin:/usr/bin:/sbin:/bin", fetched.display());
     let name = format!("nat-{nat}");
@@ -139,13 +143,26 @@ pub(crate) fn forwards(nat: u8, folder: &Path, pcp: bool, upnp: bool) -> Forward
         .env("PATH", path)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
-        .stderr(std::fs::File::create(folder.join(format!("miniupnpd-{nat}.log"))).expect("as above"))
+        .stderr(std::fs::File::create(&log).expect("as above"))
         .spawn()
         .expect("`ip` comes with iproute2");
-    Forwarder { nat, child }
+    Forwarder { nat, child, log, pcp, upnp }
+}
+
+fn read(file: &Path) -> String {
+    std::fs::read_to_string(file).unwrap_or_default()
 }
 
 impl Forwarder {
+    /// True once it can be asked. Whoever asks before is refused, and asks again much later.
+    pub(crate) fn listens(&mut self) -> bool {
+        let ended = self.child.try_wait().expect("it is a child");
+        assert!(ended.is_none(), "`miniupnpd` ended; `.ci/test` fetches it if it is missing: {}", read(&self.log));
+        let sockets = read(Path::new(&format!("/proc/{}/net/udp", self.child.id())));
+        let listens = |port: u16| sockets.contains(&format!(":{port:04X} 00000000:0000"));
+        (!self.pcp || listens(5351)) && (!self.upnp || listens(1900))
+    }
+
     /// What it forwards, as the system says.
     pub(crate) fn rules(&self) -> String {
         let list = format!("ip netns exec nat-{} nft list chain inet asked asked_prerouting", self.nat);
