@@ -94,17 +94,17 @@ const RECORDINGS: u32 = 1_000_000;
 const ROUNDS: usize = 5;
 
 /// What part of a search's processor time, of all nodes together, the metrics take: what is recorded for each search, as
-/// the metrics themselves tell, and what a recording takes. The difference of two rounds says it as well, where nothing
-/// else runs on the machine.
+/// the metrics themselves tell, and what a recording takes. The difference of two rounds says it as well, as far as it is more
+/// than that of two rounds without any.
 async fn cost(bed: &Bed, options: &Options) -> Result<()> {
-    let off = busy(bed, options).await?;
+    let (before_off, off) = (busy(bed, options).await?, busy(bed, options).await?);
     let build = Build { version: "bench", revision: "unknown", role: Role::Leaf };
     let metrics = metrics::install(build, &[leaf::metrics::FAMILIES, ultrapeer::metrics::FAMILIES])?;
     let before = Recorded::read(&metrics.render());
     let on = busy(bed, options).await?;
     let after = Recorded::read(&metrics.render());
     let searches = f64::from(options.searches + WARM_UP) * ROUNDS as f64;
-    println!("processor time of a search, without metrics {off:.0} us, with {on:.0} us");
+    println!("processor time of a search, without metrics {before_off:.0} us and {off:.0} us, with {on:.0} us");
     let ping = LeafMessage::from(Ping { token: 1 });
     let mut taken = 0.0;
     for (what, count, each) in [
