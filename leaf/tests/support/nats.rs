@@ -138,8 +138,11 @@ pub(crate) fn forwards(nat: u8, folder: &Path, pcp: bool, upnp: bool) -> Forward
     let [ip, words @ ..] = inside(&name);
     let child = Command::new(ip)
         .args(words)
-        .args(["miniupnpd", "-d", "-P", "/dev/null", "-f"])
+        .args(["miniupnpd", "-d", "-f"])
         .arg(&file)
+        // It removes that file when it ends.
+        .arg("-P")
+        .arg(folder.join(format!("miniupnpd-{nat}.pid")))
         .env("PATH", path)
         .stdin(Stdio::null())
         .stdout(Stdio::null())
