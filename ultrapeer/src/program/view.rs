@@ -85,10 +85,7 @@ impl View {
 
     fn reachability(&self, snapshot: &Snapshot) -> Reachability {
         // Those who let it in dialled it back.
-        if snapshot.phase == Phase::Admitted {
-            self.was_reached();
-        }
-        if !self.reached.load(Ordering::Relaxed) {
+        if snapshot.phase != Phase::Admitted && !self.reached.load(Ordering::Relaxed) {
             Reachability::Unknown
         } else if self.is_mapped(snapshot) {
             Reachability::Mapped
