@@ -234,6 +234,32 @@ mod tests {
         stop.cancel();
     }
 
+    #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
+    async fn what_waits_for_a_worker_shows() {
+        let metrics = install(BUILD, &[]).unwrap();
+        // Other tests of this process have runtimes of their own, which may be looked at just then.
+        let shows = |depth: u64| {
+            let line = format!("quictrack_runtime_global_queue_depth {depth}");
+            (0..1_000).any(|_| metrics.render().lines().any(|have| have == line))
+        };
+        // The test runs beside the only worker, which stands still until it is let go.
+        let (started, stands) = std::sync::mpsc::channel();
+        let (go, stopped) = std::sync::mpsc::channel::<()>();
+        let blocked = tokio::spawn(async move {
+            started.send(()).unwrap();
+            stopped.recv().unwrap();
+        });
+        stands.recv().unwrap();
+        let tasks: Vec<_> = (0..7).map(|_| tokio::spawn(async {})).collect();
+        assert!(shows(7), "{}", metrics.render());
+        go.send(()).unwrap();
+        blocked.await.unwrap();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        assert!(shows(0), "{}", metrics.render());
+    }
+
     #[test]
     fn names_follow_the_rules() {
         for family in super::FAMILIES {

@@ -9,7 +9,7 @@ use serde_json::Value;
 use crate::{
     namespace,
     support::{
-        Bed, Daemon, Program, acquainted, awaited, bytes, content_of, eventually, list, nats,
+        Bed, Daemon, Program, acquainted, awaited, bytes, content_of, eventually, list, looked_for, nats,
         nats::{Forwarder, Nat, address},
         text, within,
     },
@@ -350,6 +350,32 @@ fn a_router_that_is_asked_forwards_the_port_and_is_told_when_that_ends() {
         assert!(leaf.terminate(Duration::from_secs(20)).success());
         assert!(!router.rules().contains("7780"), "it was given back: {}", router.rules());
     }
+}
+
+#[test]
+fn an_ultrapeer_behind_a_router_that_is_asked_is_let_in() {
+    let name = "nat::an_ultrapeer_behind_a_router_that_is_asked_is_let_in";
+    if !namespace::inside(name, &["--net", "--mount"]) {
+        return;
+    }
+    let internet = Internet::new();
+    for (number, kind, name) in [(41, Nat::Asked, "u3"), (43, Nat::Restricted, "home")] {
+        nats::nat(number, kind);
+        nats::host(name, number, 2);
+    }
+    let router = router(41, &internet.bed.path(""), true, false);
+    let join = format!("{}:7780", address(1));
+    let options = ["--network", "bed", "--listen", "0.0.0.0:7780", "--join", &join, "--portmap"];
+    let behind = Daemon::start_in(Some("u3"), Program::Ultrapeer, &internet.bed.path("u3"), &options);
+    within(DIALLED_AGAIN, "it is let in", || (behind.status()["ultrapeer"]["state"] == "admitted").then_some(()));
+    let says = || (behind.counted("quictrack_reachability{state=\"mapped\"}") == 1).then_some(());
+    looked_for(DIALLED_AGAIN, says).unwrap_or_else(|| panic!("{}, {}: {}", behind.status(), router.rules(), behind.log()));
+    assert_eq!(behind.status()["reachability"], "mapped");
+    assert!(router.rules().contains("7780"), "{}", router.rules());
+    let home = internet.leaf("home", &[]);
+    within(DIALLED_AGAIN, "a leaf has it as a home", || home.homes().contains(&behind.peer().to_owned()).then_some(()));
+    assert!(behind.terminate(Duration::from_secs(40)).success());
+    assert!(!router.rules().contains("7780"), "it was given back: {}", router.rules());
 }
 
 /// Where a router forwards to a host, by its rules: the public port.

@@ -245,12 +245,19 @@ pub(crate) struct OwnAddress {
 #[derive(Clone, Copy, Debug)]
 struct Known {
     fixed: Option<SocketAddr>,
+    bound: SocketAddr,
     best: Option<SocketAddr>,
+}
+
+impl Known {
+    fn current(&self) -> Option<SocketAddr> {
+        self.fixed.or(self.best)
+    }
 }
 
 impl OwnAddress {
     pub(crate) fn new(advertise: Option<SocketAddr>, bound: SocketAddr) -> Self {
-        Self { inner: Mutex::new(Known { fixed: fixed(advertise, bound), best: None }) }
+        Self { inner: Mutex::new(Known { fixed: fixed(advertise, bound), bound, best: None }) }
     }
 
     fn first(&self) -> Option<SocketAddr> {
@@ -259,17 +266,17 @@ impl OwnAddress {
 
     /// What is announced.
     pub(crate) fn current(&self) -> Option<SocketAddr> {
-        let known = self.lock();
-        known.fixed.or(known.best)
+        self.lock().current()
     }
 
-    /// The operator's word or the bound address changed. The address to announce from now on, if that changes
-    /// it; without a fixed one, what others say next.
+    /// The operator's word or the bound address changed, or neither did. The address to announce from now on, if that
+    /// changes it. What others said of another bound address counts no more: what they say next does.
     pub(crate) fn fix(&self, advertise: Option<SocketAddr>, bound: SocketAddr) -> Option<SocketAddr> {
         let mut known = self.lock();
-        let before = known.fixed;
-        *known = Known { fixed: fixed(advertise, bound), best: None };
-        known.fixed.filter(|now| Some(*now) != before)
+        let before = known.current();
+        let best = known.best.filter(|_| known.bound == bound);
+        *known = Known { fixed: fixed(advertise, bound), bound, best };
+        known.current().filter(|now| Some(*now) != before)
     }
 
     /// The address to announce from now on, if `address` changes that.
@@ -306,6 +313,21 @@ mod tests {
         let own = OwnAddress::new(Some(address("198.51.100.1:1")), address("0.0.0.0:7780"));
         assert_eq!(own.first(), Some(address("198.51.100.1:1")));
         assert_eq!(own.observed(address("203.0.113.1:1")), None);
+    }
+
+    #[test]
+    fn what_others_said_counts_until_the_node_moves() {
+        let (bound, seen) = (address("0.0.0.0:7780"), address("203.0.113.1:7780"));
+        let own = OwnAddress::new(None, bound);
+        assert_eq!(own.observed(seen), Some(seen));
+        assert_eq!((own.fix(None, bound), own.current()), (None, Some(seen)), "nothing changed");
+        let forwarded = address("203.0.113.1:1024");
+        assert_eq!(own.fix(Some(forwarded), bound), Some(forwarded));
+        assert_eq!(own.fix(Some(forwarded), bound), None);
+        assert_eq!(own.fix(None, bound), Some(seen), "the router forwards it no more");
+        assert_eq!((own.fix(None, address("0.0.0.0:7781")), own.current()), (None, None));
+        assert_eq!(own.observed(seen), Some(seen));
+        assert_eq!(own.fix(None, address("192.0.2.1:7781")), Some(address("192.0.2.1:7781")));
     }
 
     #[test]
