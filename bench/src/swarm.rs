@@ -62,6 +62,8 @@ pub struct Member {
 pub struct Outcome {
     /// Seconds that each downloader took, by its number among the members; `None` if it was not done in time.
     pub took: Vec<Option<f64>>,
+    /// Seconds until each of them had its first piece, so that it could give something.
+    pub began: Vec<Option<f64>>,
     /// Bytes that were sent for each byte of the file and each downloader.
     pub sent: f64,
     /// Seconds until every piece was asked of the first member; `None` if some never were.
@@ -143,6 +145,7 @@ impl Ord for Scheduled {
 struct Sending {
     to: usize,
     request: RequestId,
+    run: Run,
     left: u64,
     in_transit: u64,
 }
@@ -181,9 +184,21 @@ struct Node {
     have_due: bool,
     swarm_due: Time,
     queue_due: Time,
+    began: Option<Time>,
     done: Option<Time>,
     out: Outbox<Output>,
     queue_out: Outbox<queue::Output>,
+}
+
+impl Node {
+    /// What was asked for and not sent yet is suggested again.
+    fn stop_sending(&mut self, ends: impl Fn(&Sending) -> bool) {
+        let (ended, goes_on): (VecDeque<_>, _) = self.sending.drain(..).partition(ends);
+        self.sending = goes_on;
+        for sending in ended.into_iter().filter(|sending| sending.left > 0) {
+            self.suggestions.unsent(sending.run);
+        }
+    }
 }
 
 /// The simulation. See the module text.
@@ -246,6 +261,7 @@ impl World {
                 have_due: false,
                 swarm_due: NEVER,
                 queue_due: NEVER,
+                began: None,
                 done: None,
                 out: Outbox::new(),
                 queue_out: Outbox::new(),
@@ -291,12 +307,14 @@ impl World {
         }
         let downloaders = self.nodes.iter().filter_map(|node| Some((node.member.comes?, node.done)));
         let took: Vec<_> = downloaders.map(|(came, done)| done.map(|done| done.since(came).as_secs_f64())).collect();
+        let beginners = self.nodes.iter().filter_map(|node| Some((node.member.comes?, node.began)));
+        let began = beginners.map(|(came, began)| began.map(|began| began.since(came).as_secs_f64())).collect();
         let sent = self.sent as f64 / self.layout.size() as f64 / took.len().max(1) as f64;
         let first_copy = self.first_copy.at.map(|at| at.since(Time::ZERO).as_secs_f64());
         let repeated = self.first_copy.pieces as f64 / self.layout.pieces() as f64 - 1.0;
         let able: u64 = self.nodes.iter().map(|node| node.member.up).sum();
         let sending = self.sent_in.iter().map(|bytes| *bytes as f64 / able as f64).collect();
-        Outcome { took, sent, first_copy, repeated, sending }
+        Outcome { took, began, sent, first_copy, repeated, sending }
     }
 
     fn schedule(&mut self, at: Time, node: usize, event: Event) {
@@ -480,7 +498,7 @@ impl World {
             }
             Message::Appetite(wants) => self.rest(node, from, !wants),
             Message::Close => {
-                self.nodes[node].sending.retain(|sending| sending.to != from);
+                self.nodes[node].stop_sending(|sending| sending.to == from);
                 if let Some(served) = self.nodes[node].served.remove(&from) {
                     self.nodes[node].by_session.remove(&served.session);
                     self.queue(node, Some(queue::Input::Leave(served.session)));
@@ -489,7 +507,7 @@ impl World {
             Message::WantSegment(id) => self.say(node, from, 0, Message::Segment(id)),
             Message::Want(request, run) => self.want(node, from, request, run),
             Message::Cancel(id) => {
-                self.nodes[node].sending.retain(|sending| sending.to != from || sending.request != id);
+                self.nodes[node].stop_sending(|sending| sending.to == from && sending.request == id);
             }
         }
     }
@@ -540,7 +558,7 @@ impl World {
         let bounds = (self.layout.piece_range(first), self.layout.piece_range(last));
         let (Ok(first), Ok(last)) = bounds else { return };
         let left = last.end - first.start;
-        self.nodes[node].sending.push_back(Sending { to: from, request, left, in_transit: 0 });
+        self.nodes[node].sending.push_back(Sending { to: from, request, run, left, in_transit: 0 });
         self.nodes[node].suggestions.sent(run);
         if node == 0 && self.first_copy.at.is_none() {
             for piece in run.first..run.first + u64::from(run.count) {
@@ -628,6 +646,7 @@ impl World {
         self.input(node, Input::Progress { peer, bytes });
         for piece in run.first + before..run.first + whole {
             self.nodes[node].have.insert(piece);
+            self.nodes[node].began = self.nodes[node].began.or(Some(self.now));
             self.nodes[node].others.heard(self.now, peer, &self.homes);
             self.input(node, Input::PieceArrived { request, piece });
             if !std::mem::replace(&mut self.nodes[node].have_due, true) {

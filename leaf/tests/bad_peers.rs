@@ -13,7 +13,7 @@ use overlay::{
     identity::Identity,
     limits,
     metrics::{self, Build, Role},
-    transport::{Arrival, Arrivals, BindMode, Connection, Endpoint, Greeting, Receiver, Sender, Settings},
+    transport::{Arrival, Arrivals, BindMode, CloseCode, Connection, Endpoint, Greeting, Receiver, Sender, Settings},
     verify::{self, Hashed, Layout, PieceHasher},
     wire::{
         bounded::List,
@@ -238,13 +238,29 @@ async fn granted(
     source: &Node,
     data: &[u8],
 ) -> (Connection, Sender<TransferMessage>, Receiver<TransferMessage>) {
+    let (connection, sender, receiver, _) = suggested(node, source, data).await;
+    (connection, sender, receiver)
+}
+
+/// The same, and what was suggested to it by then.
+async fn suggested(
+    node: &Node,
+    source: &Node,
+    data: &[u8],
+) -> (Connection, Sender<TransferMessage>, Receiver<TransferMessage>, Vec<u64>) {
     let address = source.endpoint.local_address();
     let dialled = node.endpoint.dial::<TransferMessage>(address, Some(source.peer), Greeting::default()).await;
     let connection = dialled.unwrap().link.connection;
     let (mut sender, mut receiver) = connection.open::<TransferMessage>().await.unwrap();
     sender.send(&Open { content: request(data).content, homes: List::default() }.into()).await.unwrap();
-    while !matches!(receiver.next().await.unwrap().unwrap(), TransferMessage::Granted(_)) {}
-    (connection, sender, receiver)
+    let mut pieces = Vec::new();
+    loop {
+        match receiver.next().await.unwrap().unwrap() {
+            TransferMessage::Suggest(run) => pieces.extend(run.first..run.first + u64::from(run.count)),
+            TransferMessage::Granted(_) => return (connection, sender, receiver, pieces),
+            _ => {}
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -275,6 +291,22 @@ async fn a_peer_that_asks_for_one_piece_for_ever_has_its_quota_and_keeps_nobody_
     let sent = timeout(PATIENCE, asking).await.expect("it is denied in the end").unwrap();
     // What was under way when the quota was reached is sent to its end.
     assert!((4 * MIB..5 * MIB).contains(&sent), "{sent}");
+}
+
+/// A source sends everything once before anything twice; who asks for a piece and goes does not keep it from others.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_peer_asked_for_and_did_not_take_is_suggested_to_others() {
+    let (network, data) = (Network::default(), bytes(3 * MIB));
+    let source = Node::new(&network, 1, &[("a.bin", &data)]).await;
+    let (fickle, other) = (Node::new(&network, 2, &[]).await, Node::new(&network, 3, &[]).await);
+    source.uploads.set_rate(Some(10_000));
+    let (connection, _session, _told) = granted(&fickle, &source, &data).await;
+    let (mut sender, mut receiver) = connection.open::<TransferMessage>().await.unwrap();
+    sender.send(&Want { content: request(&data).content, first: 1, count: 1 }.into()).await.unwrap();
+    assert!(matches!(receiver.next().await.unwrap().unwrap(), TransferMessage::Pieces(_)));
+    connection.close(CloseCode::Shutdown);
+    let comes_up = async { while !suggested(&other, &source, &data).await.3.contains(&1) {} };
+    timeout(PATIENCE, comes_up).await.expect("it is suggested again before everything was sent once");
 }
 
 #[tokio::test(flavor = "multi_thread")]

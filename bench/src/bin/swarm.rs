@@ -27,10 +27,10 @@ struct Options {
     /// Downloaders that come at once
     #[arg(long, value_delimiter = ',', default_values_t = [1, 8, 64])]
     downloaders: Vec<usize>,
-    /// What the line of one who comes when the others are half done takes, in Mbit/s
-    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(1..=10_000))]
+    /// What the line of one who comes when the others are half done takes, in Mbit/s; 0 is nobody, in half of the time
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u64).range(0..=10_000))]
     late: u64,
-    /// Tells how busy the lines were, each tenth of the bound
+    /// Tells how busy the lines were, each tenth of the bound, and when everybody had something to give
     #[arg(long)]
     busy: bool,
     /// Where random numbers begin
@@ -86,18 +86,25 @@ fn measure(options: &Options) -> Result<()> {
             let tenths = outcome.sending.chunks(span).map(|part| part.iter().sum::<f64>() / part.len() as f64);
             let shown: Vec<_> = tenths.map(|part| format!("{:.0}%", 100.0 * part)).collect();
             println!("{count:>12} lines busy, each {span} s: {}", shown.join(" "));
+            let mut began: Vec<f64> = outcome.began.iter().flatten().copied().collect();
+            let (half, last) = (median(&mut began), began.last().copied().unwrap_or_default());
+            println!("{count:>12} half of them have a piece after {half:.1} s, all after {last:.1} s");
         }
-        let half = Time::ZERO + Duration::from_secs_f64(middle / 2.0);
-        members.push(Member { down: options.late * MEGABIT, ..line(Some(half)) });
-        let late = World::new(size, &members, options.seed)?.run(patience);
-        let late = late.took.last().copied().flatten().unwrap_or(f64::INFINITY);
+        let late = if options.late > 0 {
+            let half = Time::ZERO + Duration::from_secs_f64(middle / 2.0);
+            members.push(Member { down: options.late * MEGABIT, ..line(Some(half)) });
+            let late = World::new(size, &members, options.seed)?.run(patience);
+            let late = late.took.last().copied().flatten().unwrap_or(f64::INFINITY);
+            format!("{late:>9.1}{:>10}", format!("{:.0} Mbit/s", size as f64 / late / MEGABIT as f64))
+        } else {
+            String::new()
+        };
         println!(
-            "{count:>12}{middle:>9.1}{p95:>9.1}{last:>9.1}{bound:>9.1}{:>8.2}{:>13.3}{:>9.1}{:>10.3}{late:>9.1}{:>10}",
+            "{count:>12}{middle:>9.1}{p95:>9.1}{last:>9.1}{bound:>9.1}{:>8.2}{:>13.3}{:>9.1}{:>10.3}{late}",
             last / bound,
             outcome.sent,
             outcome.first_copy.unwrap_or(f64::INFINITY),
             outcome.repeated,
-            format!("{:.0} Mbit/s", size as f64 / late / MEGABIT as f64),
         );
     }
     println!(

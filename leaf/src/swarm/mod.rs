@@ -92,7 +92,8 @@ pub struct Swarm {
     next_request: u64,
     outstanding: u64,
     next_search: Time,
-    next_rotation: Time,
+    /// When a session last made room for another.
+    rotated_at: Option<Time>,
     /// No source has been silent for too long before.
     next_stall: Time,
     end_game_tick: Option<Time>,
@@ -119,7 +120,7 @@ impl Swarm {
             next_request: 0,
             outstanding: 0,
             next_search: Time::ZERO,
-            next_rotation: Time::ZERO,
+            rotated_at: None,
             next_stall: NEVER,
             end_game_tick: None,
             values_deadline: None,

@@ -80,14 +80,14 @@ impl Swarm {
             return;
         }
         // Who has told no place has just opened, or was told that nothing is wanted of it.
-        let waits = self.engaged().filter_map(|(peer, source)| match source.state {
-            SourceState::Waiting { position } if source.waits_since + limits::SESSION_PATIENCE <= now => {
-                Some((if source.wanted { position.unwrap_or(0) } else { u32::MAX }, peer))
-            }
-            _ => None,
+        let due =
+            self.engaged().filter(|(_, source)| source.makes_room_at(self.rotated_at).is_some_and(|at| at <= now));
+        let waits = due.map(|(peer, source)| match source.state {
+            SourceState::Waiting { position } if source.wanted => (position.unwrap_or(0), peer),
+            _ => (u32::MAX, peer),
         });
         let Some((_, peer)) = waits.max() else { return };
-        self.next_rotation = now + limits::SESSION_ROTATION;
+        self.rotated_at = Some(now);
         self.take_back(peer, out);
         self.set_state(peer, SourceState::Idle { retry_at: now + limits::SESSION_PAUSE });
         self.forget_part(peer);
@@ -100,9 +100,8 @@ impl Swarm {
             return None;
         }
         let (tried_at, _) = self.idle.first()?;
-        let waits = self.engaged().filter(|(_, source)| matches!(source.state, SourceState::Waiting { .. }));
-        let longest = waits.map(|(_, source)| source.waits_since).min()?;
-        Some(self.next_rotation.max(*tried_at).max(longest + limits::SESSION_PATIENCE))
+        let first = self.engaged().filter_map(|(_, source)| source.makes_room_at(self.rotated_at)).min()?;
+        Some(first.max(*tried_at))
     }
 
     /// Tells all sources whether there is something in them for us: what is missing has changed.

@@ -116,6 +116,23 @@ impl Source {
         matches!(self.state, SourceState::Opening | SourceState::Waiting { .. } | SourceState::Granted)
     }
 
+    /// When its session, which has no slot, may have to make room for another, after the last one did; `None` if it has one,
+    /// or still sends what was asked for. A place that is far behind is worth little: a crowd that comes at once must not wait
+    /// for the few it met first.
+    pub(super) fn makes_room_at(&self, last: Option<Time>) -> Option<Time> {
+        let SourceState::Waiting { position } = self.state else { return None };
+        if !self.requests.is_empty() {
+            return None;
+        }
+        let is_far = self.wanted && position.is_some_and(|position| position > limits::SESSION_FAR);
+        let (patience, pause) = if is_far {
+            (limits::SESSION_FAR_PATIENCE, limits::SESSION_FAR_ROTATION)
+        } else {
+            (limits::SESSION_PATIENCE, limits::SESSION_ROTATION)
+        };
+        Some((self.waits_since + patience).max(last.map_or(Time::ZERO, |last| last + pause)))
+    }
+
     /// True if it said that it has the content.
     pub(super) fn is_open(&self) -> bool {
         matches!(self.state, SourceState::Waiting { .. } | SourceState::Granted)
@@ -186,6 +203,27 @@ mod tests {
         assert_eq!(slow.room(MIB), MIB, "the next one is asked for before this one is here");
         slow.outstanding += 1;
         assert_eq!(slow.room(MIB), 0);
+    }
+
+    #[test]
+    fn a_place_far_behind_makes_room_soon_and_what_is_under_way_stays() {
+        let (mut source, start) = (Source::new(Time::ZERO), Time::ZERO);
+        assert_eq!(source.makes_room_at(None), None, "it has no session");
+        let waits = |place: u32| SourceState::Waiting { position: Some(place) };
+        source.state = waits(limits::SESSION_FAR);
+        assert_eq!(source.makes_room_at(None), Some(start + limits::SESSION_PATIENCE));
+        let last = start + limits::SESSION_PATIENCE;
+        assert_eq!(source.makes_room_at(Some(last)), Some(last + limits::SESSION_ROTATION));
+        source.state = waits(limits::SESSION_FAR + 1);
+        assert_eq!(source.makes_room_at(None), Some(start + limits::SESSION_FAR_PATIENCE));
+        assert_eq!(source.makes_room_at(Some(last)), Some(last + limits::SESSION_FAR_ROTATION));
+        source.wanted = false;
+        assert_eq!(source.makes_room_at(None), Some(start + limits::SESSION_PATIENCE), "it is told when it has more");
+        source.wanted = true;
+        source.requests.insert(RequestId(1));
+        assert_eq!(source.makes_room_at(None), None, "what it still sends would be asked for in vain");
+        source.state = SourceState::Granted;
+        assert_eq!(source.makes_room_at(None), None);
     }
 
     #[test]

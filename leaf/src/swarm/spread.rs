@@ -65,6 +65,14 @@ impl Suggestions {
         }
     }
 
+    /// These were asked for, and then were not sent after all.
+    pub fn unsent(&mut self, run: Run) {
+        for piece in (run.first..self.sent.len()).take(run.count as usize) {
+            self.sent.remove(piece);
+            self.suggested.remove(piece);
+        }
+    }
+
     fn is_fresh(&self, piece: u64) -> bool {
         !self.sent.contains(piece) && !self.suggested.contains(piece)
     }
@@ -188,18 +196,27 @@ mod tests {
     proptest! {
         #[test]
         fn what_is_not_sent_is_suggested_and_first_what_was_suggested_to_nobody(
-            pieces in 1u64..40, from: u64, steps in prop::collection::vec((any::<bool>(), 0u64..44, 0u32..9), 1..80),
+            pieces in 1u64..40, from: u64, steps in prop::collection::vec((0..5, 0u64..44, 0u32..9), 1..80),
         ) {
             let mut suggestions = Suggestions::new(pieces, from);
             let (mut sent, mut suggested) = (BTreeSet::new(), BTreeSet::new());
-            for (sends, first, count) in steps {
-                if sends {
+            for (kind, first, count) in steps {
+                let of_run = (first..first + u64::from(count)).filter(|piece| *piece < pieces);
+                if kind < 2 {
                     suggestions.sent(Run { first, count });
-                    sent.extend((first..first + u64::from(count)).filter(|piece| *piece < pieces));
+                    sent.extend(of_run);
                     if sent.len() as u64 == pieces {
                         sent.clear();
                         suggested.clear();
                     }
+                    continue;
+                }
+                if kind == 2 {
+                    suggestions.unsent(Run { first, count });
+                    of_run.for_each(|piece| {
+                        sent.remove(&piece);
+                        suggested.remove(&piece);
+                    });
                     continue;
                 }
                 let run = suggestions.next(count);

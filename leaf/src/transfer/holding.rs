@@ -194,6 +194,11 @@ impl Holding {
         self.state().suggestions.sent(run);
     }
 
+    /// These were not sent after all: they are suggested again.
+    pub fn unsent(&self, run: Run) {
+        self.state().suggestions.unsent(run);
+    }
+
     /// Reads bytes. Blocks on the disk.
     pub fn read(&self, offset: u64, length: usize) -> io::Result<Vec<u8>> {
         read_at(&self.file, length, offset)

@@ -369,7 +369,8 @@ fn an_ultrapeer_behind_a_router_that_is_asked_is_let_in() {
     let behind = Daemon::start_in(Some("u3"), Program::Ultrapeer, &internet.bed.path("u3"), &options);
     within(DIALLED_AGAIN, "it is let in", || (behind.status()["ultrapeer"]["state"] == "admitted").then_some(()));
     let says = || (behind.counted("quictrack_reachability{state=\"mapped\"}") == 1).then_some(());
-    looked_for(DIALLED_AGAIN, says).unwrap_or_else(|| panic!("{}, {}: {}", behind.status(), router.rules(), behind.log()));
+    looked_for(DIALLED_AGAIN, says)
+        .unwrap_or_else(|| panic!("{}, {}: {}", behind.status(), router.rules(), behind.log()));
     assert_eq!(behind.status()["reachability"], "mapped");
     assert!(router.rules().contains("7780"), "{}", router.rules());
     let home = internet.leaf("home", &[]);

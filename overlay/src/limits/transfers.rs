@@ -46,6 +46,14 @@ pub const SESSIONS_PER_JOB: usize = 32;
 pub const SESSION_ROTATION: Duration = Duration::from_secs(2);
 /// Time for which a session waits for a slot before it may have to make room.
 pub const SESSION_PATIENCE: Duration = Duration::from_secs(10);
+/// A place in a queue behind which a session has little hope. Chosen: twice what everybody has before them in a crowd that is
+/// spread evenly ([`SESSIONS_PER_JOB`] sessions each).
+pub const SESSION_FAR: u32 = 64;
+/// [`SESSION_PATIENCE`] with such a place. Simulated (bench/src/bin/swarm.rs): a thousand who come at once would all wait ten
+/// seconds for the first thirty that have something.
+pub const SESSION_FAR_PATIENCE: Duration = Duration::from_secs(1);
+/// [`SESSION_ROTATION`] with such a place.
+pub const SESSION_FAR_ROTATION: Duration = Duration::from_millis(250);
 /// Time after which a source that had to make room is tried again.
 pub const SESSION_PAUSE: Duration = Duration::from_mins(2);
 /// Bytes asked of one source and not written yet: a second at 134 Mbit/s, more on shorter paths.

@@ -19,7 +19,30 @@ use super::{
     answers::{deny, find, judge, judge_part, read},
     lock,
 };
-use crate::{metrics::TRANSFER_BYTES, queue, swarm::Run};
+use crate::{metrics::TRANSFER_BYTES, queue, swarm::Run, transfer::holding::Holding};
+
+/// Pieces that are being sent, so that others are suggested to the next. If they are not after all, because the downloader goes
+/// or wants them no more, they are suggested again: a piece that nobody else has must not wait until everything was sent once.
+struct Promise<'a> {
+    holding: &'a Holding,
+    run: Run,
+    is_kept: bool,
+}
+
+impl<'a> Promise<'a> {
+    fn new(holding: &'a Holding, run: Run) -> Self {
+        holding.sent(run);
+        Self { holding, run, is_kept: false }
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.holding.unsent(self.run);
+        }
+    }
+}
 
 impl Shared {
     /// Some pieces.
@@ -35,11 +58,14 @@ impl Shared {
             Err(reason) => return deny(sender, reason).await,
         };
         let head = Pieces { first: want.first, count: want.count, bytes: range.end - range.start };
-        if session.turn.may_ask(self.clock.now()) {
-            session.holding.sent(Run { first: want.first, count: want.count });
+        let mut promise = session.turn.may_ask(self.clock.now()).then(|| {
             session.asked.send_modify(|pieces| *pieces += u64::from(want.count));
-        }
+            Promise::new(&session.holding, Run { first: want.first, count: want.count })
+        });
         if self.bytes(client, &session, head, range, sender).await? {
+            if let Some(promise) = &mut promise {
+                promise.is_kept = true;
+            }
             // It has something of the content now: others may fetch that from it.
             self.holdings.heard(self.clock.now(), want.content, session.turn.peer, &session.homes);
         }
