@@ -6,7 +6,8 @@
 //! cannot be written. Before [`install`] counting does nothing, so libraries may count without asking.
 //!
 //! ```text
-//!   drivers ── FAMILY.increment(labels) ──> handle, fetched once ──> registry ── render ──> GET /metrics
+//!   drivers ─┬─ counters ──> a number for each thread ── collect ─┐
+//!            └─ gauges, histograms ──> handle, fetched once ──────┴─> registry ── render ──> GET /metrics
 //! ```
 //!
 //! Rules: prefix `quictrack_`; base units (seconds, bytes); counters end in `_total`; full final names
@@ -15,11 +16,12 @@
 pub mod family;
 mod http;
 mod shared;
+mod tally;
 
 use std::{
     collections::BTreeSet,
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -53,6 +55,7 @@ pub struct Build {
 pub struct Metrics {
     handle: PrometheusHandle,
     process: Collector,
+    families: Arc<[&'static dyn Family]>,
 }
 
 /// Why metrics cannot be had. A mistake in the program; nothing has changed.
@@ -93,7 +96,8 @@ pub fn install(build: Build, more: &[&'static [&'static dyn Family]]) -> Result<
             builder = builder.set_buckets_for_metric(Matcher::Full(family.name().to_owned()), buckets)?;
         }
     }
-    let metrics = Metrics { handle: builder.install_recorder()?, process: Collector::default() };
+    let (handle, process) = (builder.install_recorder()?, Collector::default());
+    let metrics = Metrics { handle, process, families: families().collect() };
     for family in families() {
         family.declare();
     }
@@ -113,10 +117,11 @@ fn declare_build(build: Build) {
 }
 
 impl Metrics {
-    /// The exposition in text format 0.0.4. Reads `/proc` and the current runtime first.
+    /// The exposition in text format 0.0.4. Reads `/proc`, the current runtime and the counts of all threads first.
     pub fn render(&self) -> String {
         self.process.collect();
         collect_runtime();
+        self.families.iter().for_each(|family| family.collect());
         self.handle.render()
     }
 

@@ -4,6 +4,8 @@ use std::{fmt, marker::PhantomData, sync::OnceLock, time::Duration};
 
 use metrics::{Counter, Gauge, Histogram};
 
+use super::tally::Tally;
+
 /// A label whose values are the variants of an enum; made by [`labels!`](crate::labels).
 pub trait Label: Copy + Send + Sync + 'static {
     /// The label's name.
@@ -88,9 +90,11 @@ pub trait Family: Sync {
     }
     /// Describes it and creates every series at 0. Further calls do nothing.
     fn declare(&self);
+    /// Brings the registry up to date with what was counted beside it.
+    fn collect(&self) {}
 }
 
-/// What the three types of families have in common: one handle for each combination of labels.
+/// What the types of families have in common: one handle for each combination of labels.
 struct Handles<H, L> {
     name: &'static str,
     help: &'static str,
@@ -126,15 +130,25 @@ macro_rules! family_type {
     };
 }
 
-family_type! {
-    /// Counters: they only rise. Names end in `_total`.
-    Counters of Counter
+/// Counters: they only rise. Names end in `_total`.
+///
+/// Threads count beside each other, because one number for all of them costs more than what it counts (measured:
+/// bench/src/bin/first_hit.rs); the registry learns of it when it is asked.
+pub struct Counters<L> {
+    handles: Handles<Counter, L>,
+    counts: OnceLock<Tally>,
+}
+
+impl<L> fmt::Debug for Counters<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Counters").field(&self.handles.name).finish()
+    }
 }
 
 impl<L: Labels> Counters<L> {
     /// A family that does nothing until it is declared.
     pub const fn new(name: &'static str, help: &'static str) -> Self {
-        Self(Handles::new(name, help))
+        Self { handles: Handles::new(name, help), counts: OnceLock::new() }
     }
 
     /// Counts one.
@@ -144,14 +158,14 @@ impl<L: Labels> Counters<L> {
 
     /// Counts `count`.
     pub fn add(&self, labels: L, count: u64) {
-        if let Some(counter) = self.0.get(labels) {
-            counter.increment(count);
+        if let Some(counts) = self.counts.get() {
+            counts.add(labels.position(), count);
         }
     }
 
-    /// Takes over a total that is counted elsewhere and only rises.
+    /// Takes over a total that is counted elsewhere and only rises. What is counted here as well only shows once it is more.
     pub fn absolute(&self, labels: L, total: u64) {
-        if let Some(counter) = self.0.get(labels) {
+        if let Some(counter) = self.handles.get(labels) {
             counter.absolute(total);
         }
     }
@@ -159,7 +173,7 @@ impl<L: Labels> Counters<L> {
 
 impl<L: Labels> Family for Counters<L> {
     fn name(&self) -> &'static str {
-        self.0.name
+        self.handles.name
     }
 
     fn series(&self) -> usize {
@@ -167,8 +181,16 @@ impl<L: Labels> Family for Counters<L> {
     }
 
     fn declare(&self) {
-        metrics::describe_counter!(self.0.name, self.0.help);
-        self.0.create(|labels| metrics::counter!(self.0.name, labels));
+        metrics::describe_counter!(self.handles.name, self.handles.help);
+        self.handles.create(|labels| metrics::counter!(self.handles.name, labels));
+        self.counts.get_or_init(|| Tally::new(L::COUNT));
+    }
+
+    fn collect(&self) {
+        let (Some(handles), Some(counts)) = (self.handles.handles.get(), self.counts.get()) else { return };
+        for (number, counter) in handles.iter().enumerate() {
+            counter.absolute(counts.total(number));
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use metrics::Counter;
 use rustc_hash::FxHashMap;
 
-use super::{Counters, Family, Gauges, Histograms, Label, SECONDS};
+use super::{Counters, Family, Gauges, Histograms, Label, SECONDS, tally::Tally};
 use crate::wire::{self, Message};
 
 crate::labels! {
@@ -333,26 +333,29 @@ crate::families! {
 pub struct Messages {
     name: &'static str,
     help: &'static str,
-    counters: OnceLock<FxHashMap<&'static str, Counted>>,
+    types: OnceLock<Types>,
 }
 
-/// What is counted of one type of message.
-struct Counted {
-    messages: [Counter; Direction::ALL.len()],
-    class: ByteClass,
+/// What is counted of all types, and where.
+struct Types {
+    /// The number of a type, and what it is for.
+    by_name: FxHashMap<&'static str, (usize, ByteClass)>,
+    /// For each type one for each direction.
+    handles: Vec<Counter>,
+    counts: Tally,
 }
 
 impl Messages {
     /// A family that does nothing until it is declared.
     pub const fn new(name: &'static str, help: &'static str) -> Self {
-        Self { name, help, counters: OnceLock::new() }
+        Self { name, help, types: OnceLock::new() }
     }
 
     /// Counts a message whose frame has `bytes`.
     pub fn count(&self, message: &impl Message, bytes: usize, direction: Direction) {
-        let counted = self.counters.get().and_then(|counters| counters.get(message.name()));
-        if let Some(Counted { messages, class }) = counted {
-            messages[Label::position(direction)].increment(1);
+        let Some(types) = self.types.get() else { return };
+        if let Some((number, class)) = types.by_name.get(message.name()) {
+            types.counts.add(number * Direction::ALL.len() + Label::position(direction), 1);
             PROTOCOL_BYTES.add((*class, direction), bytes as u64);
         }
     }
@@ -379,15 +382,25 @@ impl Family for Messages {
 
     fn declare(&self) {
         metrics::describe_counter!(self.name, self.help);
-        let counters = |name: &'static str| {
-            let value = snake_case(name);
-            let pair = [Direction::In, Direction::Out];
-            let messages = pair.map(
-                |direction| metrics::counter!(self.name, "type" => value.clone(), "direction" => direction.value()),
-            );
-            Counted { messages, class: class_of(name) }
+        let handle = |name: &str, direction: Direction| {
+            let value = Label::value(direction);
+            metrics::counter!(self.name, "type" => snake_case(name), "direction" => value)
         };
-        self.counters.get_or_init(|| Self::types().into_iter().map(|name| (name, counters(name))).collect());
+        self.types.get_or_init(|| {
+            let names = Self::types();
+            let of_type = |name| Direction::ALL.iter().map(move |direction| handle(name, *direction));
+            let handles: Vec<_> = names.iter().copied().flat_map(of_type).collect();
+            let counts = Tally::new(handles.len());
+            let by_name = names.into_iter().enumerate().map(|(number, name)| (name, (number, class_of(name))));
+            Types { by_name: by_name.collect(), handles, counts }
+        });
+    }
+
+    fn collect(&self) {
+        let Some(Types { handles, counts, .. }) = self.types.get() else { return };
+        for (number, counter) in handles.iter().enumerate() {
+            counter.absolute(counts.total(number));
+        }
     }
 }
 
