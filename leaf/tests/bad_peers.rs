@@ -141,7 +141,7 @@ impl Script {
             sender.finish().ok()?;
             // The piece arrives before the end does.
             sender.delivered().await.ok()?;
-            connection.close(overlay::transport::CloseCode::Done);
+            connection.close(CloseCode::Done);
         }
         Some(())
     }
