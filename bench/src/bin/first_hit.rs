@@ -6,9 +6,12 @@
 #![expect(clippy::print_stdout, reason = "results are data")]
 
 use std::{
-    fs,
+    env, fs,
+    io::{BufRead, BufReader, Write, stdin},
     path::{Path, PathBuf},
     pin::pin,
+    process::{Child, ChildStdout, Command, Stdio},
+    thread,
     time::Duration,
 };
 
@@ -17,7 +20,7 @@ use bench::{
     bare::{self, now},
     bed::Bed,
     clock::process_time,
-    table::Times,
+    table::{Times, median},
 };
 use clap::Parser;
 use futures_util::StreamExt;
@@ -27,7 +30,7 @@ use leaf::{
     searches::Searches,
 };
 use overlay::{
-    metrics::{self, Build, Role},
+    metrics::{self, Build, Metrics, Role},
     wire::leaf::{LeafMessage, Ping},
 };
 
@@ -49,6 +52,9 @@ struct Options {
     /// Tell what part of a search's processor time the metrics take, in the last of the networks
     #[arg(long)]
     metrics: bool,
+    /// For that: search whenever a line is read, with metrics or without
+    #[arg(long, hide = true)]
+    rounds_with: Option<bool>,
 }
 
 /// Searches before the measured ones: they bring code and windows into their usual state.
@@ -59,6 +65,9 @@ async fn main() -> Result<()> {
     let options = Options::parse();
     let folders = tempfile::Builder::new().prefix("quictrack-bench-").tempdir()?;
     let shares = make_files(folders.path(), &options)?;
+    if let Some(with_metrics) = options.rounds_with {
+        return answer_rounds(&options, shares, with_metrics).await;
+    }
     println!("{} leaves of {} files, {} searches; ms", options.leaves, options.files, options.searches);
     println!("{:<44}{:>9}{:>9}{:>9}{:>9}", "", "p50", "p90", "p99", "ratio");
     let count = options.searches as usize;
@@ -90,21 +99,21 @@ fn print(what: &str, times: &Times, unit: &Times) {
 
 /// Recordings whose time is measured, of each kind.
 const RECORDINGS: u32 = 1_000_000;
-/// Rounds without metrics, and with them; the fastest counts: whatever else runs on the machine makes the others slower.
-const ROUNDS: usize = 5;
+/// Processes that are compared, of each kind: where one lies in memory makes a few hundredths of difference.
+const PROCESSES: usize = 6;
+/// Rounds of each of them, in turns, so that whatever else the machine does meets all of them.
+const ROUNDS: usize = 12;
 
 /// What part of a search's processor time, of all nodes together, the metrics take: what is recorded for each search, as
-/// the metrics themselves tell, and what a recording takes. The difference of two rounds says it as well, as far as it is more
-/// than that of two rounds without any.
+/// the metrics themselves tell, and what a recording takes. Comparing processes with them and without says it as well, as far as
+/// it is more than what two processes without them differ by.
 async fn cost(bed: &Bed, options: &Options) -> Result<()> {
-    let (before_off, off) = (busy(bed, options).await?, busy(bed, options).await?);
-    let build = Build { version: "bench", revision: "unknown", role: Role::Leaf };
-    let metrics = metrics::install(build, &[leaf::metrics::FAMILIES, ultrapeer::metrics::FAMILIES])?;
+    let metrics = install()?;
     let before = Recorded::read(&metrics.render());
-    let on = busy(bed, options).await?;
+    measure(bed, options).await?;
     let after = Recorded::read(&metrics.render());
-    let searches = f64::from(options.searches + WARM_UP) * ROUNDS as f64;
-    println!("processor time of a search, without metrics {before_off:.0} us and {off:.0} us, with {on:.0} us");
+    let searches = f64::from(options.searches + WARM_UP);
+    let off = compare(options)?;
     let ping = LeafMessage::from(Ping { token: 1 });
     let mut taken = 0.0;
     for (what, count, each) in [
@@ -130,23 +139,101 @@ async fn cost(bed: &Bed, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Processor time of a recording, in microseconds.
-fn time(record: impl Fn()) -> f64 {
+/// Processor time of a recording, in microseconds, while two threads do nothing else.
+fn time(record: impl Fn() + Sync) -> f64 {
     let begun = process_time();
-    (0..RECORDINGS).for_each(|_| record());
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| (0..RECORDINGS / 2).for_each(|_| record()));
+        }
+    });
     process_time().saturating_sub(begun).as_secs_f64() * 1e6 / f64::from(RECORDINGS)
 }
 
-/// Processor time of a search, in microseconds, of all threads of this process, in the fastest round.
-async fn busy(bed: &Bed, options: &Options) -> Result<f64> {
-    let mut fastest = f64::INFINITY;
-    for _ in 0..ROUNDS {
-        let begun = process_time();
-        measure(bed, options).await?;
-        let taken = process_time().saturating_sub(begun).as_secs_f64() * 1e6;
-        fastest = fastest.min(taken / f64::from(options.searches + WARM_UP));
+fn install() -> Result<Metrics> {
+    let build = Build { version: "bench", revision: "unknown", role: Role::Leaf };
+    Ok(metrics::install(build, &[leaf::metrics::FAMILIES, ultrapeer::metrics::FAMILIES])?)
+}
+
+/// Prints what searches take in processes with metrics, beside those without and others without; returns that of those without,
+/// in microseconds.
+fn compare(options: &Options) -> Result<f64> {
+    let mut taken: [Vec<f64>; 3] = Default::default();
+    for _ in 0..PROCESSES {
+        let started = [false, false, true].into_iter().map(|with_metrics| Rounds::start(options, with_metrics));
+        let mut processes = started.collect::<Result<Vec<_>>>()?;
+        let mut times = [const { Vec::new() }; 3];
+        for round in 0..ROUNDS * 3 {
+            times[round % 3].push(processes[round % 3].next()?);
+        }
+        for (all, own) in taken.iter_mut().zip(&mut times) {
+            all.push(median(own));
+        }
     }
-    Ok(fastest)
+    let [off, other, on] = taken.map(|times| times.iter().sum::<f64>() / times.len() as f64);
+    println!("processor time of a search, without metrics {off:.0} us and {other:.0} us, with {on:.0} us");
+    let percent = |of: f64| 100.0 * (of / f64::midpoint(off, other) - 1.0);
+    println!(
+        "  with them {:+.1} %, where two without are {:.1} % apart",
+        percent(on),
+        100.0 * (other / off - 1.0).abs()
+    );
+    Ok(f64::midpoint(off, other))
+}
+
+/// A process that searches when it is told.
+struct Rounds {
+    child: Child,
+    told: BufReader<ChildStdout>,
+}
+
+impl Rounds {
+    fn start(options: &Options, with_metrics: bool) -> Result<Self> {
+        let ultrapeers = options.ultrapeers.last().context("there is a network")?;
+        let mut child = Command::new(env::current_exe()?)
+            .args(["--rounds-with", &with_metrics.to_string(), "--ultrapeers", &ultrapeers.to_string()])
+            .args(["--leaves", &options.leaves.to_string(), "--files", &options.files.to_string()])
+            .args(["--searches", &options.searches.to_string()])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let told = BufReader::new(child.stdout.take().context("it was asked for")?);
+        Ok(Self { child, told })
+    }
+
+    /// Processor time of a search in the next round, in microseconds.
+    fn next(&mut self) -> Result<f64> {
+        self.child.stdin.as_mut().context("it was asked for")?.write_all(b"\n")?;
+        let mut line = String::new();
+        self.told.read_line(&mut line)?;
+        line.trim().parse().with_context(|| format!("a process that searches said {line:?}"))
+    }
+}
+
+impl Drop for Rounds {
+    fn drop(&mut self) {
+        // Fails if it has ended, which is fine.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What such a process does: for each line that it reads it tells the processor time of a search, of all its threads. Its metrics
+/// are read once in each round.
+async fn answer_rounds(options: &Options, mut shares: Vec<Vec<PathBuf>>, with_metrics: bool) -> Result<()> {
+    let metrics = with_metrics.then(install).transpose()?;
+    shares.push(Vec::new());
+    let bed = Bed::start(*options.ultrapeers.last().context("there is a network")?, shares).await?;
+    for line in stdin().lines() {
+        line?;
+        let begun = process_time();
+        measure(&bed, options).await?;
+        drop(metrics.as_ref().map(Metrics::render));
+        let taken = process_time().saturating_sub(begun).as_secs_f64() * 1e6;
+        println!("{}", taken / f64::from(options.searches + WARM_UP));
+    }
+    bed.stop().await;
+    Ok(())
 }
 
 /// How much has been recorded.
