@@ -212,8 +212,8 @@ impl Rounds {
 
 impl Drop for Rounds {
     fn drop(&mut self) {
-        // Fails if it has ended, which is fine.
-        let _ = self.child.kill();
+        // Without more lines it ends, and removes its folder.
+        drop(self.child.stdin.take());
         let _ = self.child.wait();
     }
 }

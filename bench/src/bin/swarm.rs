@@ -109,8 +109,10 @@ fn measure(options: &Options) -> Result<()> {
     }
     println!(
         "ratio: of the last to the bound; copy: until the source was asked for all pieces; repeated: what it was asked for again \
-         until then, as a part of the file; late: one with a line of {} Mbit/s that comes at half time",
-        options.late
+         until then, as a part of the file"
     );
+    if options.late > 0 {
+        println!("late: one with a line of {} Mbit/s that comes at half time", options.late);
+    }
     Ok(())
 }

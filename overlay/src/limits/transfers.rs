@@ -52,7 +52,8 @@ pub const SESSION_FAR: u32 = 64;
 /// [`SESSION_PATIENCE`] with such a place. Simulated (bench/src/bin/swarm.rs): a thousand who come at once would all wait ten
 /// seconds for the first thirty that have something.
 pub const SESSION_FAR_PATIENCE: Duration = Duration::from_secs(1);
-/// [`SESSION_ROTATION`] with such a place.
+/// [`SESSION_ROTATION`] with such a place. Chosen: ten seconds of that stay within
+/// [`INTRODUCE_BURST`](crate::limits::INTRODUCE_BURST).
 pub const SESSION_FAR_ROTATION: Duration = Duration::from_millis(250);
 /// Time after which a source that had to make room is tried again.
 pub const SESSION_PAUSE: Duration = Duration::from_mins(2);

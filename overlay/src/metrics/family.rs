@@ -94,7 +94,7 @@ pub trait Family: Sync {
     fn collect(&self) {}
 }
 
-/// What the types of families have in common: one handle for each combination of labels.
+/// What the three types of families have in common: one handle for each combination of labels.
 struct Handles<H, L> {
     name: &'static str,
     help: &'static str,
@@ -115,19 +115,6 @@ impl<H, L: Labels> Handles<H, L> {
     fn get(&self, labels: L) -> Option<&H> {
         self.handles.get()?.get(labels.position())
     }
-}
-
-macro_rules! family_type {
-    ($(#[$doc:meta])* $name:ident of $handle:ident) => {
-        $(#[$doc])*
-        pub struct $name<L>(Handles<$handle, L>);
-
-        impl<L> fmt::Debug for $name<L> {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.debug_tuple(stringify!($name)).field(&self.0.name).finish()
-            }
-        }
-    };
 }
 
 /// Counters: they only rise. Names end in `_total`.
@@ -187,16 +174,19 @@ impl<L: Labels> Family for Counters<L> {
     }
 
     fn collect(&self) {
-        let (Some(handles), Some(counts)) = (self.handles.handles.get(), self.counts.get()) else { return };
-        for (number, counter) in handles.iter().enumerate() {
-            counter.absolute(counts.total(number));
+        if let (Some(counters), Some(counts)) = (self.handles.handles.get(), self.counts.get()) {
+            counts.tell(counters);
         }
     }
 }
 
-family_type! {
-    /// Gauges: they rise and fall.
-    Gauges of Gauge
+/// Gauges: they rise and fall.
+pub struct Gauges<L>(Handles<Gauge, L>);
+
+impl<L> fmt::Debug for Gauges<L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Gauges").field(&self.0.name).finish()
+    }
 }
 
 impl<L: Labels> Gauges<L> {

@@ -397,9 +397,8 @@ impl Family for Messages {
     }
 
     fn collect(&self) {
-        let Some(Types { handles, counts, .. }) = self.types.get() else { return };
-        for (number, counter) in handles.iter().enumerate() {
-            counter.absolute(counts.total(number));
+        if let Some(Types { handles, counts, .. }) = self.types.get() {
+            counts.tell(handles);
         }
     }
 }

@@ -5,6 +5,8 @@
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
+use metrics::Counter;
+
 /// Places for threads. Chosen: as many as workers are common; further ones share.
 const PLACES: usize = 8;
 /// Counts that lie together.
@@ -45,8 +47,15 @@ impl Tally {
         line.0[number % LINE].fetch_add(more, Ordering::Relaxed);
     }
 
+    /// Tells each counter of the registry, in the order of the numbers, what its count stands at.
+    pub(super) fn tell(&self, counters: &[Counter]) {
+        for (number, counter) in counters.iter().enumerate() {
+            counter.absolute(self.total(number));
+        }
+    }
+
     /// What the count with that number stands at: everything that happened before, and perhaps some of what happens just now.
-    pub(super) fn total(&self, number: usize) -> u64 {
+    fn total(&self, number: usize) -> u64 {
         let lines = self.lines.iter().skip(number / LINE).step_by(self.lines_of_place.max(1));
         lines.fold(0, |total, line| total.wrapping_add(line.0[number % LINE].load(Ordering::Relaxed)))
     }

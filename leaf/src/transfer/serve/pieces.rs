@@ -21,29 +21,6 @@ use super::{
 };
 use crate::{metrics::TRANSFER_BYTES, queue, swarm::Run, transfer::holding::Holding};
 
-/// Pieces that are being sent, so that others are suggested to the next. If they are not after all, because the downloader goes
-/// or wants them no more, they are suggested again: a piece that nobody else has must not wait until everything was sent once.
-struct Promise<'a> {
-    holding: &'a Holding,
-    run: Run,
-    is_kept: bool,
-}
-
-impl<'a> Promise<'a> {
-    fn new(holding: &'a Holding, run: Run) -> Self {
-        holding.sent(run);
-        Self { holding, run, is_kept: false }
-    }
-}
-
-impl Drop for Promise<'_> {
-    fn drop(&mut self) {
-        if !self.is_kept {
-            self.holding.unsent(self.run);
-        }
-    }
-}
-
 impl Shared {
     /// Some pieces.
     pub(super) async fn pieces(
@@ -59,8 +36,10 @@ impl Shared {
         };
         let head = Pieces { first: want.first, count: want.count, bytes: range.end - range.start };
         let mut promise = session.turn.may_ask(self.clock.now()).then(|| {
+            let promise = Promise::new(&session.holding, Run { first: want.first, count: want.count });
+            // More is suggested now, and not these.
             session.asked.send_modify(|pieces| *pieces += u64::from(want.count));
-            Promise::new(&session.holding, Run { first: want.first, count: want.count })
+            promise
         });
         if self.bytes(client, &session, head, range, sender).await? {
             if let Some(promise) = &mut promise {
@@ -187,5 +166,28 @@ impl Shared {
         lock(&turn.rate).add(self.clock.now(), bytes);
         // A full inbox only delays the end of the turn.
         let _ = self.queue.try_input(queue::Input::Sent { session: turn.id, bytes });
+    }
+}
+
+/// Pieces that are being sent, so that others are suggested to the next. If they are not after all, because the downloader goes
+/// or wants them no more, they are suggested again: a piece that nobody else has must not wait until everything was sent once.
+struct Promise<'a> {
+    holding: &'a Holding,
+    run: Run,
+    is_kept: bool,
+}
+
+impl<'a> Promise<'a> {
+    fn new(holding: &'a Holding, run: Run) -> Self {
+        holding.sent(run);
+        Self { holding, run, is_kept: false }
+    }
+}
+
+impl Drop for Promise<'_> {
+    fn drop(&mut self) {
+        if !self.is_kept {
+            self.holding.unsent(self.run);
+        }
     }
 }
