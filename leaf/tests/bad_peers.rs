@@ -300,6 +300,8 @@ async fn what_a_peer_asked_for_and_did_not_take_is_suggested_to_others() {
     let source = Node::new(&network, 1, &[("a.bin", &data)]).await;
     let (fickle, other) = (Node::new(&network, 2, &[]).await, Node::new(&network, 3, &[]).await);
     source.uploads.set_rate(Some(10_000));
+    // While nobody has a session, the source forgets what it has sent.
+    let _stays = granted(&Node::new(&network, 4, &[]).await, &source, &data).await;
     let (connection, _session, _told) = granted(&fickle, &source, &data).await;
     let (mut sender, mut receiver) = connection.open::<TransferMessage>().await.unwrap();
     sender.send(&Want { content: request(&data).content, first: 1, count: 1 }.into()).await.unwrap();
